@@ -1,0 +1,67 @@
+"""Assembles the subcommands and turns errors of ours into one line and exit code 2.
+
+Modules of subcommands import torch and the like inside the functions, so `haste --help` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from haste.errors import HasteError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sparse output layers for extreme multi-label classification: every stage of the replication.",
+)
+
+
+@app.callback()
+def configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
+) -> None:
+    """Set up logging, on stderr; rich where a person looks, plain lines in a file."""
+    level = logging.DEBUG if verbose else logging.INFO
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
+        logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    else:
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def main() -> None:
+    """Entry point: errors of ours end in one message and exit code 2; a bug keeps its trace."""
+    try:
+        app()
+    except HasteError as error:
+        sys.exit(_refuse(error))
+    except OSError as error:
+        if error.errno == 28:
+            sys.exit(
+                _refuse(
+                    f"disk full while writing {error.filename or 'a file'}; free space and run again."
+                )
+            )
+        raise
+
+
+def _refuse(message: object) -> int:
+    sys.stderr.write(f"haste: error: {message}\n")
+    return 2
+
+
+def _register() -> None:
+    from haste.cli import data, evaluation, labels, report, training
+
+    for module in (data, labels, training, evaluation, report):
+        module.register(app)
+
+
+_register()

@@ -1,0 +1,601 @@
+"""What a run and a grid of runs are: frozen dataclasses, checked when made, with no torch in sight.
+
+A run is resolved in this order, later winning: the defaults below, the grid's own sections
+(`encoder:`, `layer:`, ...), the preset of the method (`presets/methods.yaml`), the grid's
+`overrides:` for that method, and the delta of the ablation's variant (`presets/ablations.yaml`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import yaml
+
+from haste.errors import ConfigError, suggest
+from haste.paths import Layout
+
+GROUP_SIZES = (16, 32, 64, 128)
+FAN_INS = (16, 32, 64, 128, 256)
+PATTERNS = ("dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured")
+GROUPINGS = ("semantic", "balanced", "frequency", "random")
+DEFAULT_VARIANT = "default"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
+
+
+def _choice(where: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"{where}: {value!r} is not allowed; choose one of {', '.join(map(str, allowed))}."
+        )
+
+
+def _between(where: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(
+            f"{where}: {value} is out of range; it must lie between {low} and {high}."
+        )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What turns a document into features h in R^H."""
+
+    kind: str = "bag"
+    """bag (token embedding bag, for CPU) or transformer"""
+    model: str = "all-MiniLM-L6-v2"
+    """a name of `models` in datasets.yaml, a folder, or a hub name (transformer only)"""
+    max_len: int = 32
+    """tokens kept of a document, special tokens included"""
+    pooling: str = "mean"
+    """mean (over the tokens) or cls"""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    """not on biases and norms"""
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _choice("encoder.kind", self.kind, ("bag", "transformer"))
+        _choice("encoder.pooling", self.pooling, ("mean", "cls"))
+        _choice("encoder.dtype", self.dtype, ("float32", "bfloat16"))
+        _between("encoder.max_len", self.max_len, 4, 4096)
+        _between("encoder.learning_rate", self.learning_rate, 0.0, 1.0)
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as part of a file name."""
+        return Path(self.model).name
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """The output layer: its sparsity pattern, its head, its numbers."""
+
+    pattern: str = "group_fan_in"
+    """dense, bottleneck, fixed_fan_in, group_fan_in, block_sparse or unstructured; with a head, that of the tail"""
+    fan_in: int = 32
+    """F: features each label reads (weights a label; for `unstructured` on average)"""
+    group_size: int = 16
+    """G: labels that share an index set"""
+    run: int = 8
+    """block_sparse: length of a contiguous run of features"""
+    head_ratio: float = 0.0
+    """share of labels, most frequent first, in a dense head; 0 for no head"""
+    grouping: str = "random"
+    """semantic, balanced, frequency or random order of the tail"""
+    frequencies: str = "train"
+    """labels are counted over `train`, or over `train_and_test` as the released code does (a leak)"""
+    features: str = "shared"
+    """head and tail read the same h, `private` halves of it, or learned `projections`"""
+    dropout: float = 0.0
+    """on the features each part of the layer reads, drawn for each part"""
+    sampling: str = "without_replacement"
+    """of index sets; with_replacement as in the released code"""
+    bias_init: str = "zero"
+    """zero, or log_prior: the log odds of each label"""
+    chunks: int = 1
+    """dense: label chunks the step works through (memory is B x L / chunks)"""
+    dtype: str = "float32"
+    """of the weights: float32, bfloat16, float16, float8_e4m3"""
+    rounding: str = "stochastic"
+    """of weights narrower than float32 after an update: stochastic or nearest"""
+    loss_dtype: str = "float32"
+    """in which the loss and its gradient are evaluated; bfloat16 as in the released code"""
+
+    def __post_init__(self) -> None:
+        _choice("layer.pattern", self.pattern, PATTERNS)
+        _choice("layer.fan_in", self.fan_in, FAN_INS)
+        _choice("layer.group_size", self.group_size, GROUP_SIZES)
+        _choice("layer.grouping", self.grouping, GROUPINGS)
+        _choice("layer.frequencies", self.frequencies, ("train", "train_and_test"))
+        _choice("layer.features", self.features, ("shared", "private", "projections"))
+        _choice("layer.sampling", self.sampling, ("without_replacement", "with_replacement"))
+        _choice("layer.bias_init", self.bias_init, ("zero", "log_prior"))
+        _choice("layer.dtype", self.dtype, ("float32", "bfloat16", "float16", "float8_e4m3"))
+        _choice("layer.rounding", self.rounding, ("stochastic", "nearest"))
+        _choice("layer.loss_dtype", self.loss_dtype, ("float32", "bfloat16"))
+        _choice("layer.run", self.run, (4, 8, 16, 32))
+        _between("layer.head_ratio", self.head_ratio, 0.0, 0.9)
+        _between("layer.dropout", self.dropout, 0.0, 0.95)
+        _between("layer.chunks", self.chunks, 1, 4096)
+        if self.features != "shared" and self.head_ratio == 0:
+            raise ConfigError(
+                f"layer.features: {self.features!r} needs a head; set layer.head_ratio above 0."
+            )
+        if self.fan_in % self.run and self.pattern == "block_sparse":
+            raise ConfigError(f"layer.run: {self.run} does not divide layer.fan_in, {self.fan_in}.")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the order of labels matters to the pattern."""
+        return self.pattern in ("group_fan_in", "block_sparse")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the layer has connections to rewire."""
+        return self.pattern not in ("dense", "bottleneck")
+
+
+@dataclass(frozen=True)
+class RewireConfig:
+    """Dynamic sparse training: when and how connections move."""
+
+    growth: str = "random"
+    """none, random, or gradient (RigL at the granularity of the pattern)"""
+    scope: str = "global"
+    """the weakest are pruned over the whole layer, or in each `group`"""
+    fraction: float = 0.2
+    """share of slots pruned and regrown each time"""
+    interval: int = 100
+    """steps between rewirings"""
+    until: float = 0.66
+    """share of the training steps after which the pattern stays"""
+    reset_momentum: bool = True
+    """momentum of a regrown connection starts at 0; false as in the released code"""
+
+    def __post_init__(self) -> None:
+        _choice("rewire.growth", self.growth, ("none", "random", "gradient"))
+        _choice("rewire.scope", self.scope, ("global", "group"))
+        _between("rewire.fraction", self.fraction, 0.0, 0.9)
+        _between("rewire.interval", self.interval, 1, 10**9)
+        _between("rewire.until", self.until, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class AuxiliaryConfig:
+    """Spartex's auxiliary loss on label clusters."""
+
+    scale: float = 0.0
+    """weight at the start, cosine-decayed; 0 for none"""
+    cutoff: float = 0.3
+    """share of the training steps after which it is off"""
+    cluster_size: int = 64
+    """labels a cluster"""
+
+    def __post_init__(self) -> None:
+        _between("auxiliary.scale", self.scale, 0.0, 100.0)
+        _between("auxiliary.cutoff", self.cutoff, 0.0, 1.0)
+        _choice("auxiliary.cluster_size", self.cluster_size, GROUP_SIZES)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop and the classifier's optimiser (SGD; the loss is summed over batch and labels)."""
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
+    validate_every: int = 1
+    """epochs between looks at the validation split"""
+    checkpoint_minutes: float = 5.0
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    backend: str = "auto"
+    """kernels: auto (triton on a GPU), torch or triton"""
+    deterministic: bool = False
+    """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
+    threads: int = 1
+    """of one run on a CPU"""
+
+    def __post_init__(self) -> None:
+        _between("training.epochs", self.epochs, 1, 100_000)
+        _between("training.batch_size", self.batch_size, 1, 1_000_000)
+        _between("training.learning_rate", self.learning_rate, 0.0, 100.0)
+        _between("training.momentum", self.momentum, 0.0, 0.9999)
+        _between("training.weight_decay", self.weight_decay, 0.0, 1.0)
+        _between("training.warmup", self.warmup, 0.0, 1.0)
+        _between("training.validate_every", self.validate_every, 1, 10**9)
+        _between("training.threads", self.threads, 1, 4096)
+        _choice("training.device", self.device, ("auto", "cpu", "cuda"))
+        _choice("training.backend", self.backend, ("auto", "torch", "triton"))
+
+
+SECTIONS = {
+    "encoder": EncoderConfig,
+    "layer": LayerConfig,
+    "rewire": RewireConfig,
+    "auxiliary": AuxiliaryConfig,
+    "training": TrainingConfig,
+}
+
+
+@dataclass(frozen=True)
+class InputsConfig:
+    """Where a run finds what it reads."""
+
+    corpus: str
+    tokens: str
+    model: str
+    order: str | None = None
+    """None: labels in their own order"""
+    clusters: str | None = None
+    """label clusters of the auxiliary loss, in the same format as `order`"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that one run depends on."""
+
+    dataset: str
+    method: str
+    variant: str
+    seed: int
+    inputs: InputsConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    layer: LayerConfig = field(default_factory=LayerConfig)
+    rewire: RewireConfig = field(default_factory=RewireConfig)
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, as written to config.yaml."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `as_dict`; raises ConfigError on unknown or missing keys."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        _check_keys("run", value, known)
+        missing = {"dataset", "method", "variant", "seed", "inputs"} - set(value)
+        if missing:
+            raise ConfigError(f"run: {', '.join(sorted(missing))} missing.")
+        sections = {name: build_section(name, value.get(name) or {}) for name in SECTIONS}
+        inputs = _build(InputsConfig, "inputs", value["inputs"])
+        keys = ("dataset", "method", "variant", "seed")
+        return cls(**{key: value[key] for key in keys}, inputs=inputs, **sections)
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """The name of a run within a grid."""
+
+    dataset: str
+    method: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of presets/methods.yaml."""
+
+    name: str
+    title: str
+    kind: str
+    """trained (an OutputLayer), linear (haste baseline ...) or published (numbers from papers only)"""
+    needs: str | None
+    """what it cannot run without, e.g. CUDA"""
+    published_as: tuple[str, str] | None
+    """(paper, method) in published.csv"""
+    settings: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A row of presets/ablations.yaml: variants of one method, each a delta on its preset."""
+
+    name: str
+    title: str
+    method: str
+    default: str
+    """what the preset itself is called in the ablation's table"""
+    variants: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    def variant_name(self, value: str) -> str:
+        """The variant's name in run paths."""
+        return f"{self.name}-{value}"
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """config.yaml and its siblings: which runs there are."""
+
+    name: str
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    ablations: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    ablation_seeds: tuple[int, ...] = (0,)
+    data_dir: str = "data"
+    results_dir: str = "results"
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """method -> section -> key -> value"""
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:
+        """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
+        fields = {f.name for f in dataclasses.fields(cls)} - {"sections"}
+        _check_keys("config", value, fields | set(SECTIONS))
+        for key in ("name", "datasets", "methods"):
+            if not value.get(key):
+                raise ConfigError(f"config: '{key}' is missing or empty.")
+        sections = {name: dict(value.get(name) or {}) for name in SECTIONS}
+        for name, settings in sections.items():
+            build_section(name, settings)
+        for name in value["methods"]:
+            method(name)
+        for name in value.get("ablations") or ():
+            ablation(name)
+        for name, override in (value.get("overrides") or {}).items():
+            method(name)
+            _check_keys(f"overrides.{name}", override, SECTIONS)
+        plain = {k: v for k, v in value.items() if k in fields}
+        for key in ("datasets", "methods", "ablations", "seeds", "ablation_seeds"):
+            if key in plain:
+                plain[key] = tuple(plain[key] or ())
+        for key in ("name", "datasets"):
+            for text in (plain[key],) if key == "name" else plain[key]:
+                if not isinstance(text, str) or not NAME.fullmatch(text):
+                    raise ConfigError(f"config: {key}: {text!r} is not a plain name.")
+        grid = cls(**plain, sections=sections)
+        for key in grid.runs():
+            if method(key.method).kind == "trained":
+                grid.resolve(key)
+        return grid
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files of the grid lie."""
+        return Layout(Path(self.data_dir), Path(self.results_dir), self.name)
+
+    def main_runs(self) -> Iterator[RunKey]:
+        """Every method with its preset; linear methods have one seed, published ones no run."""
+        for dataset in self.datasets:
+            for name in self.methods:
+                kind = method(name).kind
+                if kind == "published" or method(name).needs:
+                    continue
+                for seed in self.seeds if kind == "trained" else self.seeds[:1]:
+                    yield RunKey(dataset, name, DEFAULT_VARIANT, seed)
+
+    def ablation_runs(self, name: str) -> Iterator[RunKey]:
+        """The runs of one ablation: the preset (same seeds) and each variant."""
+        chosen = ablation(name)
+        for dataset in self.datasets:
+            for seed in self.ablation_seeds:
+                yield RunKey(dataset, chosen.method, DEFAULT_VARIANT, seed)
+                for value in chosen.variants:
+                    yield RunKey(dataset, chosen.method, chosen.variant_name(value), seed)
+
+    def runs(self) -> list[RunKey]:
+        """All runs of the grid, each once."""
+        keys = dict.fromkeys(self.main_runs())
+        for name in self.ablations:
+            keys.update(dict.fromkeys(self.ablation_runs(name)))
+        return list(keys)
+
+    def resolve(self, key: RunKey) -> RunConfig:
+        """The full configuration of one trained run."""
+        chosen = method(key.method)
+        layers = [self.sections, chosen.settings, self.overrides.get(key.method, {})]
+        if key.variant != DEFAULT_VARIANT:
+            layers.append(_variant_delta(key))
+        settings = {
+            name: build_section(name, _merge(*(layer.get(name) or {} for layer in layers)))
+            for name in SECTIONS
+        }
+        return RunConfig(
+            dataset=key.dataset,
+            method=key.method,
+            variant=key.variant,
+            seed=key.seed,
+            inputs=self._inputs(key, settings["encoder"], settings["layer"], settings["auxiliary"]),
+            **settings,
+        )
+
+    def _inputs(
+        self, key: RunKey, encoder: EncoderConfig, layer: LayerConfig, auxiliary: AuxiliaryConfig
+    ) -> InputsConfig:
+        layout = self.layout
+        order = clusters = None
+        if layer.grouped or layer.head_ratio > 0:
+            order = str(
+                layout.order(key.dataset, OrderSpec.of_layer(layer, encoder, key.seed).name)
+            )
+        if auxiliary.scale > 0:
+            spec = OrderSpec.of_clusters(auxiliary, encoder, key.seed)
+            clusters = str(layout.order(key.dataset, spec.name))
+        return InputsConfig(
+            corpus=str(layout.corpus(key.dataset).root),
+            tokens=str(layout.tokens(key.dataset, encoder.model_name, encoder.max_len).root),
+            model=str(layout.model(encoder.model_name)),
+            order=order,
+            clusters=clusters,
+        )
+
+
+@dataclass(frozen=True)
+class OrderSpec:
+    """What an order of labels depends on; its name is a folder below `labels/`."""
+
+    grouping: str
+    head_ratio: float
+    group_size: int
+    frequencies: str
+    encoder: str
+    seed: int
+
+    PATTERN: ClassVar[str] = (
+        r"(?P<grouping>[a-z]+)-h(?P<head_ratio>[0-9.]+)-g(?P<group_size>\d+)"
+        r"-(?P<frequencies>train|train_and_test)-(?P<encoder>.+)-s(?P<seed>\d+)"
+    )
+
+    @classmethod
+    def of_layer(cls, layer: LayerConfig, encoder: EncoderConfig, seed: int) -> OrderSpec:
+        """The order a layer needs; ungrouped patterns only need the head."""
+        grouping = layer.grouping if layer.grouped else "frequency"
+        return cls(
+            grouping,
+            layer.head_ratio,
+            layer.group_size,
+            layer.frequencies,
+            encoder_id(encoder),
+            seed,
+        )
+
+    @classmethod
+    def of_clusters(
+        cls, auxiliary: AuxiliaryConfig, encoder: EncoderConfig, seed: int
+    ) -> OrderSpec:
+        """Clusters of the auxiliary loss: the semantic grouping with large groups and no head."""
+        return cls("semantic", 0.0, auxiliary.cluster_size, "train", encoder_id(encoder), seed)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return (
+            f"{self.grouping}-h{self.head_ratio:g}-g{self.group_size}"
+            f"-{self.frequencies}-{self.encoder}-s{self.seed}"
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> OrderSpec:
+        """The inverse of `name`; raises ConfigError."""
+        match = re.fullmatch(cls.PATTERN, name)
+        if not match:
+            raise ConfigError(f"{name!r} is not the name of a label order.")
+        found = match.groupdict()
+        return cls(
+            found["grouping"],
+            float(found["head_ratio"]),
+            int(found["group_size"]),
+            found["frequencies"],
+            found["encoder"],
+            int(found["seed"]),
+        )
+
+
+def encoder_id(encoder: EncoderConfig) -> str:
+    """The name of an untrained encoder in file names: kind, model, length."""
+    return f"{encoder.kind}-{encoder.model_name}-{encoder.max_len}"
+
+
+def build_section(name: str, settings: Mapping[str, Any]) -> Any:
+    """One section (`encoder`, `layer`, ...) from plain values, checked."""
+    return _build(SECTIONS[name], name, settings)
+
+
+def method(name: str) -> Method:
+    """A method of the preset table; raises ConfigError with the nearest name."""
+    table = methods()
+    if name not in table:
+        raise ConfigError(f"methods: there is no method {name!r}.{suggest(name, table)}")
+    return table[name]
+
+
+def ablation(name: str) -> Ablation:
+    """An ablation of the preset table; raises ConfigError with the nearest name."""
+    table = ablations()
+    if name not in table:
+        raise ConfigError(f"ablations: there is no ablation {name!r}.{suggest(name, table)}")
+    return table[name]
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """The preset table of methods, in the order of the paper's tables."""
+    table = {}
+    for name, row in _preset("methods").items():
+        settings = {key: row[key] for key in SECTIONS if key in row}
+        published = row.get("published_as")
+        table[name] = Method(
+            name=name,
+            title=row["title"],
+            kind=row.get("kind", "trained"),
+            needs=row.get("needs"),
+            published_as=tuple(published) if published else None,
+            settings=settings,
+        )
+    return table
+
+
+@cache
+def ablations() -> Mapping[str, Ablation]:
+    """The preset table of ablations."""
+    return {name: Ablation(name=name, **row) for name, row in _preset("ablations").items()}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    text = resources.files("haste.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
+    for chosen in ablations().values():
+        for value, delta in chosen.variants.items():
+            if chosen.method == key.method and chosen.variant_name(value) == key.variant:
+                return delta
+    known = [a.variant_name(v) for a in ablations().values() for v in a.variants]
+    raise ConfigError(f"{key.method}: no variant {key.variant!r}.{suggest(key.variant, known)}")
+
+
+def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    return merged
+
+
+def _check_keys(where: str, value: Mapping[str, Any], known: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected settings (key: value), got {value!r}.")
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}.{suggest(str(key), known)}")
+
+
+def _build(cls: type, where: str, settings: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    _check_keys(where, settings, hints)
+    values = {k: _coerce(f"{where}.{k}", v, hints[k]) for k, v in settings.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _coerce(where: str, value: Any, hint: Any) -> Any:
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 (without a dot) as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint in (int, float, str, bool) and (
+        not isinstance(value, hint) or (hint is int and isinstance(value, bool))
+    ):
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}.")
+    return value

@@ -1,0 +1,1 @@
+"""Fetching, reading, cleaning and tokenising data sets."""

@@ -1,0 +1,1 @@
+"""Metrics, propensities and baselines that need no training loop."""

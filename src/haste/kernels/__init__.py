@@ -1,0 +1,1 @@
+"""Products and training steps of output layers: naive references, torch and Triton backends."""

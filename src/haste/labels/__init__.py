@@ -1,0 +1,1 @@
+"""Everything about labels before training: frequencies, split, embeddings, groups, order."""

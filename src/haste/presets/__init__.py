@@ -1,0 +1,1 @@
+"""Preset tables of methods and ablations, as YAML."""

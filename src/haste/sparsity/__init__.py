@@ -1,0 +1,1 @@
+"""Index sets, their invariants, and how they move during training."""
