@@ -1,0 +1,137 @@
+"""What a run took: seconds and peak memory of each phase, and the machine it took them on."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PROC = Path("/proc/self")
+
+
+class Meter:
+    """Measures the phases of one run.
+
+    Memory is the allocated peak on a GPU, and on a CPU the peak resident size of the whole process
+    (interpreter and libraries included, about 0.4 GiB), reset at the start of each phase where the
+    system allows it.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.peak_bytes: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to phase `name`, and keep its peak of memory."""
+        _reset_peak(self.device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _synchronize(self.device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.peak_bytes[name] = max(self.peak_bytes.get(name, 0), peak_bytes(self.device))
+
+    def resources(
+        self,
+        *,
+        parameters: int,
+        layer_bytes: int,
+        state_bytes: int,
+        steps: int,
+        epoch_seconds: Sequence[float],
+        threads: int,
+    ) -> dict[str, Any]:
+        """The content of resources.json; bytes are bytes, times are seconds."""
+        seconds = dict(self.seconds)
+        if epoch_seconds:
+            seconds["epoch"] = statistics.median(epoch_seconds)
+        return {
+            "device": device_name(self.device),
+            "machine": machine(),
+            "threads": threads,
+            "parameters": int(parameters),
+            "layer_bytes": int(layer_bytes),
+            "state_bytes": int(state_bytes),
+            "peak_bytes": dict(self.peak_bytes),
+            "seconds": seconds,
+            "steps": int(steps),
+            "completed": True,
+        }
+
+
+def peak_bytes(device: str) -> int:
+    """Peak memory since the last reset: allocated on a GPU, resident on a CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    status = PROC / "status"
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the CPU's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({_cpu_name()})"
+
+
+def machine() -> dict[str, str]:
+    """Versions and hardware that a number depends on."""
+    found = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": f"{_cpu_name()} x {os.cpu_count()}",
+    }
+    for package in ("haste", "torch", "triton", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = str(torch.version.cuda)
+    return found
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        (PROC / "clear_refs").write_text("5")
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
