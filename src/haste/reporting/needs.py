@@ -1,0 +1,125 @@
+"""What each table and figure of a grid reads, so that the workflow and the commands agree.
+
+Neither torch nor pandas is imported here: the Snakefile asks these functions on every start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from haste.config import (
+    DEFAULT_VARIANT,
+    GROUPINGS,
+    GridConfig,
+    OrderSpec,
+    RunKey,
+    ablation,
+    method,
+)
+from haste.errors import ConfigError, suggest
+
+ABLATION_PREFIX = "ablation_"
+BENCHMARKS = ("kernels", "scale")
+"""tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv"""
+CLAIM_ABLATIONS = ("grouping", "head_tail", "group_size")
+"""ablations that claims C7, C8 and C9 are about"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What one table or figure reads."""
+
+    runs: tuple[RunKey, ...] = ()
+    """runs that must be complete: config, metrics, resources, predictions; history where trained"""
+    corpora: tuple[str, ...] = ()
+    """data sets whose corpus folder is read"""
+    orders: tuple[Path, ...] = ()
+    """order.npz files"""
+    benchmarks: tuple[Path, ...] = ()
+    """benchmark files that lie there now; none is needed"""
+
+
+def table_names(grid: GridConfig) -> list[str]:
+    """The tables of a grid, in the order of the report."""
+    ablations = [f"{ABLATION_PREFIX}{name}" for name in grid.ablations]
+    return ["main", "claims", "datasets", *ablations, "grouping_cohesion", *BENCHMARKS]
+
+
+def figure_names(grid: GridConfig) -> list[str]:
+    """The figures of a grid, in the order of the report."""
+    bars = ["ablations"] if grid.ablations else []
+    return [
+        "precision_memory",
+        "precision_by_decile",
+        *bars,
+        "training_curves",
+        "label_frequency",
+        "cohesion",
+    ]
+
+
+def table_inputs(grid: GridConfig, name: str) -> Inputs:
+    """What table `name` reads; raises ConfigError for a name that the grid does not have."""
+    _check("table", name, table_names(grid))
+    if name == "main":
+        return Inputs(runs=tuple(grid.main_runs()))
+    if name == "datasets":
+        return Inputs(corpora=grid.datasets)
+    if name == "grouping_cohesion":
+        return Inputs(orders=_order_paths(grid, GROUPINGS))
+    if name in BENCHMARKS:
+        return Inputs(benchmarks=tuple(sorted(grid.layout.benchmarks.glob(f"*/{name}.csv"))))
+    if name == "claims":
+        ablations = [each for each in CLAIM_ABLATIONS if each in grid.ablations]
+        runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
+        return Inputs(runs=runs, corpora=grid.datasets)
+    chosen = name.removeprefix(ABLATION_PREFIX)
+    return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.datasets)
+
+
+def figure_inputs(grid: GridConfig, name: str) -> Inputs:
+    """What figure `name` reads; raises ConfigError for a name that the grid does not have."""
+    _check("figure", name, figure_names(grid))
+    if name == "ablations":
+        # per-document values need the truth
+        return Inputs(runs=_ablation_runs(grid, grid.ablations), corpora=grid.datasets)
+    if name == "training_curves":
+        return Inputs(runs=_unique(k for k in grid.main_runs() if _trained(k)))
+    if name == "label_frequency":
+        # the order of the preset knows where the head ends
+        return Inputs(corpora=grid.datasets, orders=_order_paths(grid, [None]))
+    if name == "cohesion":
+        return Inputs(orders=_order_paths(grid, GROUPINGS))
+    return Inputs(runs=tuple(grid.main_runs()))
+
+
+def order_path(grid: GridConfig, dataset: str, grouping: str | None) -> Path:
+    """The order file of the `haste` preset with another grouping (None: its own), first seed."""
+    seed = (grid.ablation_seeds or grid.seeds)[0]
+    run = grid.resolve(RunKey(dataset, "haste", DEFAULT_VARIANT, seed))
+    layer = run.layer if grouping is None else dataclasses.replace(run.layer, grouping=grouping)
+    return grid.layout.order(dataset, OrderSpec.of_layer(layer, run.encoder, seed).name)
+
+
+def _order_paths(grid: GridConfig, groupings: Iterable[str | None]) -> tuple[Path, ...]:
+    groupings = tuple(groupings)
+    return _unique(order_path(grid, each, name) for each in grid.datasets for name in groupings)
+
+
+def _ablation_runs(grid: GridConfig, names: Iterable[str]) -> tuple[RunKey, ...]:
+    return _unique(key for name in names for key in grid.ablation_runs(name))
+
+
+def _trained(key: RunKey) -> bool:
+    return method(key.method).kind == "trained"
+
+
+def _unique(items: Iterable) -> tuple:
+    return tuple(dict.fromkeys(items))
+
+
+def _check(kind: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"there is no {kind} {name!r} in this grid.{suggest(name, known)}")
