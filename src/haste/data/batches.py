@@ -1,0 +1,129 @@
+"""From a permutation of the training documents to what one step needs: tokens and positive labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.ragged import Ragged
+from haste.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The positive (label, document) pairs of a batch, each once, ordered by label and then by row.
+
+    `label` int32 [P] ascending: the layer's internal row where a `rank` was given, else the label id;
+    `row` int32 [P]: the document's place in the batch, ascending within a label.
+    """
+
+    label: Array
+    row: Array
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents as flat tokens (`ids` int32 [T], `offsets` int64 [B + 1]) and their positives.
+
+    `positives` is None where labels are not wanted, as in prediction.
+    """
+
+    ids: Array
+    offsets: Array
+    positives: Positives | None
+
+    @property
+    def size(self) -> int:
+        """B, the number of documents."""
+        return len(self.offsets) - 1
+
+    def to_torch(self, device: torch.device | str = "cpu") -> Batch:
+        """The same batch as tensors on `device`, dtypes kept."""
+        import torch
+
+        def move(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        positives = self.positives
+        if positives is not None:
+            positives = Positives(move(positives.label), move(positives.row))
+        return Batch(move(self.ids), move(self.offsets), positives)
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """Which documents each step of each epoch sees: a function of (seed, epoch) and nothing else.
+
+    So a run can go on from any step. The last batch of an epoch may be smaller.
+    """
+
+    n: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(
+                f"batches: there are {self.n} documents to train on; give at least one."
+            )
+        if self.batch_size < 1:
+            raise ConfigError(f"batches: batch_size is {self.batch_size}; it must be at least 1.")
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        return -(-self.n // self.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """int64 [n]: the permutation of the documents in an epoch (counted from 0)."""
+        return np.random.default_rng((self.seed, epoch)).permutation(self.n)
+
+    def rows(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The document rows (int64 [B]) of each step of an epoch, beginning with step `start`."""
+        order = self.order(epoch)
+        for step in range(start, len(self)):
+            yield order[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+def collate(
+    tokens: Ragged,
+    labels: sp.csr_matrix | None,
+    rows: np.ndarray,
+    rank: np.ndarray | None = None,
+) -> Batch:
+    """One batch in numpy.
+
+    `tokens`: token ids of all N documents; `labels`: CSR [N, >= L], or None for a batch without
+    positives; `rows` int [B]: the documents; `rank` int32 [L]: label id -> internal row of the layer.
+    """
+    chosen = tokens.take(rows)
+    positives = None if labels is None else batch_positives(labels, rows, rank)
+    return Batch(chosen.values, chosen.offsets, positives)
+
+
+def batch_positives(
+    labels: sp.csr_matrix, rows: np.ndarray, rank: np.ndarray | None = None
+) -> Positives:
+    """The positives of the documents `rows` (see `collate`), sorted by label; repeats count once."""
+    chosen = Ragged(labels.indices, labels.indptr).take(rows)
+    internal = chosen.values if rank is None else rank[chosen.values]
+    # one int64 key a pair: sorting it sorts by label, then by row
+    size = max(len(rows), 1)
+    keys = internal.astype(np.int64) * size
+    keys += np.repeat(np.arange(len(rows)), chosen.lengths())
+    keys.sort()
+    if len(keys):
+        keys = keys[np.concatenate(([True], keys[1:] != keys[:-1]))]
+    label, row = np.divmod(keys, size)
+    return Positives(label.astype(np.int32), row.astype(np.int32))

@@ -1,0 +1,39 @@
+"""Rows of different length laid one after the other, and taking some of them out at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Row i is values[offsets[i] : offsets[i + 1]]; both arrays may be memory-mapped.
+
+    `values` [T] of any dtype, `offsets` int64 [N + 1].
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """int64 [N]: how long each row is."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The given rows (int [B], any order, repeats allowed) as a new Ragged in memory."""
+        starts = np.asarray(self.offsets[rows], dtype=np.int64)
+        lengths = np.asarray(self.offsets[np.asarray(rows) + 1], dtype=np.int64) - starts
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.repeat(starts - offsets[:-1], lengths)
+        positions += np.arange(offsets[-1])
+        return Ragged(np.asarray(self.values[positions]), offsets)
