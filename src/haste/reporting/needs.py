@@ -15,7 +15,6 @@ from haste.config import (
     GridConfig,
     OrderSpec,
     RunKey,
-    ablation,
     method,
 )
 from haste.errors import ConfigError, suggest
