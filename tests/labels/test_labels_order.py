@@ -73,13 +73,13 @@ def test_save_and_load(tmp_path):
 
 def test_load_names_the_file(tmp_path):
     path = tmp_path / "order.npz"
-    with pytest.raises(DataError, match="order.npz: no such file"):
+    with pytest.raises(DataError, match=r"order\.npz: no such file"):
         LabelOrder.load(path)
     np.savez(path, labels=np.arange(3))
     with pytest.raises(
-        DataError, match="order.npz: not a label order .without cohesion, group_size"
+        DataError, match=r"order\.npz: not a label order .without cohesion, group_size"
     ):
         LabelOrder.load(path)
     np.savez(path, labels=np.array([0, 2]), head=0, group_size=16, cohesion=np.empty(0))
-    with pytest.raises(DataError, match="order.npz: .*not a permutation.*run haste group again"):
+    with pytest.raises(DataError, match=r"order\.npz: .*not a permutation.*run haste group again"):
         LabelOrder.load(path)
