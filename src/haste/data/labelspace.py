@@ -1,0 +1,94 @@
+"""From documents with label uids to matrices: which labels there are and in which column each stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.errors import DataError
+from haste.paths import SPLITS
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document and the uids of its labels, in any order, each once."""
+
+    uid: str
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The labels of a data set in the order of their columns.
+
+    The first `n_labels` have a training document; those after it only occur in validation or test,
+    where they stay in the truth but can never be predicted.
+    """
+
+    uids: tuple[str, ...]
+    n_labels: int
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+def label_space(documents: Mapping[str, Sequence[Document]]) -> LabelSpace:
+    """The labels of the training documents sorted by uid, then, sorted too, the other labels.
+
+    `documents`: by split. Raises DataError when fewer than two labels are left to train.
+    """
+    trainable = {label for document in documents["train"] for label in document.labels}
+    if len(trainable) < 2:
+        raise DataError(
+            f"the training documents ({len(documents['train'])}) have {len(trainable)} different labels; "
+            "classification needs at least two. Check the root and the source of the data set."
+        )
+    everywhere = {label for split in SPLITS for d in documents[split] for label in d.labels}
+    return LabelSpace(
+        (*sorted(trainable), *sorted(everywhere - trainable)), n_labels=len(trainable)
+    )
+
+
+def positives_matrix(documents: Sequence[Document], space: LabelSpace) -> sp.csr_matrix:
+    """float32 CSR [N, L + E] of ones, one row a document, columns ascending within a row."""
+    column = {uid: i for i, uid in enumerate(space.uids)}
+    rows = [sorted(column[label] for label in document.labels) for document in documents]
+    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=indptr[1:])
+    indices = np.fromiter((c for row in rows for c in row), dtype=np.int32, count=indptr[-1])
+    data = np.ones(len(indices), dtype=np.float32)
+    return sp.csr_matrix((data, indices, indptr), shape=(len(rows), len(space)))
+
+
+def mirrored_pairs(
+    uids: Sequence[str],
+    positives: sp.csr_matrix,
+    train_uids: Sequence[str],
+    train_positives: sp.csr_matrix,
+    label_uids: Sequence[str],
+) -> sp.csr_matrix:
+    """float32 CSR [N, L + E]: the positives (i, j) whose mirror (j, i) is a training positive.
+
+    That is: label j is itself a training document, and document i is one of its labels. Such a pair
+    can be answered by turning round one seen in training.
+    """
+    column = {uid: i for i, uid in enumerate(label_uids)}
+    train_row = {uid: i for i, uid in enumerate(train_uids)}
+    document_as_label = np.array([column.get(uid, -1) for uid in uids], dtype=np.int64)
+    label_as_document = np.array([train_row.get(uid, -1) for uid in label_uids], dtype=np.int64)
+
+    pairs = positives.tocoo()
+    mirror_row, mirror_column = label_as_document[pairs.col], document_as_label[pairs.row]
+    possible = (mirror_row >= 0) & (mirror_column >= 0)
+    width = positives.shape[1]
+    train = train_positives.tocoo()
+    mirrored = possible & np.isin(
+        mirror_row * width + mirror_column, train.row.astype(np.int64) * width + train.col
+    )
+    kept = (pairs.row[mirrored], pairs.col[mirrored])
+    ones = np.ones(len(kept[0]), dtype=np.float32)
+    return sp.csr_matrix((ones, kept), shape=positives.shape)
