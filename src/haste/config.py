@@ -265,12 +265,12 @@ class RunConfig:
     def from_dict(cls, value: Mapping[str, Any]) -> RunConfig:
         """The inverse of `as_dict`; raises ConfigError on unknown or missing keys."""
         known = {f.name for f in dataclasses.fields(cls)}
-        _check_keys("run", value, known)
+        check_keys("run", value, known)
         missing = {"dataset", "method", "variant", "seed", "inputs"} - set(value)
         if missing:
             raise ConfigError(f"run: {', '.join(sorted(missing))} missing.")
         sections = {name: build_section(name, value.get(name) or {}) for name in SECTIONS}
-        inputs = _build(InputsConfig, "inputs", value["inputs"])
+        inputs = build_dataclass(InputsConfig, "inputs", value["inputs"])
         keys = ("dataset", "method", "variant", "seed")
         return cls(**{key: value[key] for key in keys}, inputs=inputs, **sections)
 
@@ -336,7 +336,7 @@ class GridConfig:
     def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:
         """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
         fields = {f.name for f in dataclasses.fields(cls)} - {"sections"}
-        _check_keys("config", value, fields | set(SECTIONS))
+        check_keys("config", value, fields | set(SECTIONS))
         for key in ("name", "datasets", "methods"):
             if not value.get(key):
                 raise ConfigError(f"config: '{key}' is missing or empty.")
@@ -349,7 +349,7 @@ class GridConfig:
             ablation(name)
         for name, override in (value.get("overrides") or {}).items():
             method(name)
-            _check_keys(f"overrides.{name}", override, SECTIONS)
+            check_keys(f"overrides.{name}", override, SECTIONS)
         plain = {k: v for k, v in value.items() if k in fields}
         for key in ("datasets", "methods", "ablations", "seeds", "ablation_seeds"):
             if key in plain:
@@ -503,7 +503,7 @@ def encoder_id(encoder: EncoderConfig) -> str:
 
 def build_section(name: str, settings: Mapping[str, Any]) -> Any:
     """One section (`encoder`, `layer`, ...) from plain values, checked."""
-    return _build(SECTIONS[name], name, settings)
+    return build_dataclass(SECTIONS[name], name, settings)
 
 
 def method(name: str) -> Method:
@@ -567,7 +567,8 @@ def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_keys(where: str, value: Mapping[str, Any], known: Any) -> None:
+def check_keys(where: str, value: Mapping[str, Any], known: Any) -> None:
+    """Refuse (ConfigError) a `value` that is no mapping or has keys besides `known`."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected settings (key: value), got {value!r}.")
     for key in value:
@@ -575,14 +576,20 @@ def _check_keys(where: str, value: Mapping[str, Any], known: Any) -> None:
             raise ConfigError(f"{where}: unknown key {key!r}.{suggest(str(key), known)}")
 
 
-def _build(cls: type, where: str, settings: Mapping[str, Any]) -> Any:
+def build_dataclass(cls: type, where: str, settings: Mapping[str, Any]) -> Any:
+    """`cls` from plain values of a YAML file; a ConfigError says `where` and which key is wrong."""
     hints = get_type_hints(cls)
-    _check_keys(where, settings, hints)
+    check_keys(where, settings, hints)
     values = {k: _coerce(f"{where}.{k}", v, hints[k]) for k, v in settings.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    required = (f.name for f in dataclasses.fields(cls) if _required(f))
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ConfigError(f"{where}: {', '.join(missing)} missing.")
+    return cls(**values)
+
+
+def _required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _coerce(where: str, value: Any, hint: Any) -> Any:
