@@ -1,0 +1,22 @@
+"""What every encoder is: documents as flat tokens in, features [B, H] out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """Features h = f(x) in R^H of documents whose tokens lie one after the other."""
+
+    feature_size: int
+
+    @abstractmethod
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        """[B, H] from token ids int [T] of the tokenizer and offsets int64 [B + 1]."""
+
+    def sparse_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters whose gradient is a sparse tensor: they need an optimiser of their own."""
+        return ()

@@ -1,0 +1,47 @@
+"""From a run's configuration to its encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from haste.config import EncoderConfig
+from haste.encoders.bag import BagEncoder
+from haste.encoders.base import Encoder
+from haste.encoders.transformer import TransformerEncoder
+from haste.errors import DataError
+from haste.files import read_json
+from haste.paths import TokenDir
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build_encoder(config: EncoderConfig, model: Path | str, tokens: TokenDir) -> Encoder:
+    """The untrained encoder of a run, on the CPU.
+
+    `model` is a folder with config.json, tokenizer.json and model.safetensors (for transformers, a
+    hub name will do). Raises ConfigError or DataError.
+    """
+    if config.kind == "transformer":
+        return TransformerEncoder(model, config.pooling, DTYPES[config.dtype])
+    vocabulary = np.load(tokens.vocabulary, allow_pickle=False)
+    if len(vocabulary) == 0:
+        raise DataError(f"{tokens.vocabulary}: no token occurs in the training documents.")
+    embeddings = word_embeddings(Path(model))[vocabulary]
+    size = read_json(tokens.info)["vocab_size"]
+    return BagEncoder(torch.from_numpy(embeddings), torch.from_numpy(vocabulary), size)
+
+
+def word_embeddings(model: Path) -> np.ndarray:
+    """fp32 [V, H]: the input embeddings of a pretrained model, read from model.safetensors."""
+    path = model / "model.safetensors"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Fetch the model: snakemake {path}")
+    with safe_open(path, framework="pt") as weights:
+        names = [n for n in weights.keys() if n.endswith("word_embeddings.weight")]  # noqa: SIM118
+        if not names:
+            raise DataError(f"{path}: has no word embeddings (…word_embeddings.weight).")
+        return weights.get_tensor(names[0]).float().numpy()

@@ -1,0 +1,38 @@
+"""The k best labels of each document over tiles of labels, without a tensor of size B x L."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from haste.errors import KernelError
+from haste.kernels.torch_backend import tiles
+
+
+def topk(
+    logits: Callable[[slice], Tensor], n_labels: int, k: int, labels_a_tile: int
+) -> tuple[Tensor, Tensor]:
+    """Scores fp32 [B, k] and rows int64 [B, k] of the k largest logits, best first.
+
+    `logits(rows)` gives [B, n] for a slice of label rows. Where there are fewer than k labels, the
+    rest is -1 with score -inf. Raises KernelError when k < 1.
+    """
+    if k < 1:
+        raise KernelError(f"k: {k} is not allowed; ask for at least 1 label.")
+    best_scores = best_rows = None
+    for rows in tiles(n_labels, max(labels_a_tile, k)):
+        scores, at = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)
+        at = at + rows.start
+        if best_scores is not None:
+            scores = torch.cat([best_scores, scores], dim=1)
+            at = torch.cat([best_rows, at], dim=1)
+            scores, order = scores.topk(min(k, scores.shape[1]), dim=1)
+            at = at.gather(1, order)
+        best_scores, best_rows = scores, at
+    missing = k - best_scores.shape[1]
+    if missing:
+        best_scores = torch.nn.functional.pad(best_scores, (0, missing), value=-torch.inf)
+        best_rows = torch.nn.functional.pad(best_rows, (0, missing), value=-1)
+    return best_scores, best_rows

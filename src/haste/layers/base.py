@@ -1,0 +1,151 @@
+"""The one abstraction: an output layer that takes its own training step and finds the best labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from haste.data.batches import Positives
+from haste.kernels.rounding import generator
+from haste.kernels.topk import topk
+from haste.kernels.update import Sgd
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Loss (fp32 scalar, summed over batch and labels) and d(loss)/d(features) fp32 [B, H]."""
+
+    loss: Tensor
+    grad_features: Tensor
+
+
+@dataclass(frozen=True)
+class RewireStats:
+    """Slots of the pattern, and how many of them moved."""
+
+    slots: int = 0
+    moved: int = 0
+
+    def __add__(self, other: RewireStats) -> RewireStats:
+        return RewireStats(self.slots + other.slots, self.moved + other.moved)
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What all layers share: formats, the optimiser's constants, how connections move."""
+
+    dtype: torch.dtype = torch.float32
+    loss_dtype: torch.dtype = torch.float32
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    rounding: str = "stochastic"
+    growth: str = "random"
+    scope: str = "global"
+    fraction: float = 0.2
+    reset_momentum: bool = True
+    with_replacement: bool = False
+
+    def sgd(self, lr: float) -> Sgd:
+        """The update of one step."""
+        return Sgd(lr, self.momentum, self.weight_decay, self.rounding)
+
+
+class OutputLayer(nn.Module, ABC):
+    """Scores L labels from features [B, H] and trains itself.
+
+    Rows are the layer's internal order of labels; `topk` returns rows, and who knows the order of
+    labels (`haste.labels.order`) turns them into label ids. Weights, biases and momenta are buffers,
+    not parameters: no outside optimiser may touch them.
+    """
+
+    n_labels: int
+    n_features: int
+
+    @abstractmethod
+    def step(
+        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+    ) -> StepResult:
+        """One SGD step of sum-BCE on features [B, H] (no graph), updating the layer in place.
+
+        `positives`: pairs (row of this layer, row of the batch), sorted. `seed` and `step` fix the
+        random numbers of rounding and dropout.
+        """
+
+    @abstractmethod
+    def logits(self, features: Tensor, rows: slice) -> Tensor:
+        """fp32 [B, n]: the logits of a slice of rows."""
+
+    def topk(self, features: Tensor, k: int, labels_a_tile: int = 65536) -> tuple[Tensor, Tensor]:
+        """Scores fp32 [B, k] and rows int64 [B, k], best first, without a B x L tensor."""
+        return topk(lambda rows: self.logits(features, rows), self.n_labels, k, labels_a_tile)
+
+    def rewire(
+        self,
+        random: torch.Generator,  # noqa: ARG002
+        features: Tensor | None = None,  # noqa: ARG002
+        positives: Positives | None = None,  # noqa: ARG002
+    ) -> RewireStats:
+        """Move the weakest connections; gradient growth looks at the batch given. Dense: nothing."""
+        return RewireStats()
+
+    @abstractmethod
+    def trained_parameters(self) -> int:
+        """Weights and biases that training moves."""
+
+    def layer_bytes(self) -> int:
+        """Bytes of weights, indices, biases and momenta."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+
+class LinearRows(OutputLayer):
+    """What layers with one weight row and one bias a label share: storage and random numbers."""
+
+    weight: Tensor
+    bias: Tensor
+    momentum: Tensor | None
+    bias_momentum: Tensor | None
+
+    def __init__(
+        self,
+        n_features: int,
+        n_labels: int,
+        row_size: int,
+        options: LayerOptions,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.n_labels = n_labels
+        self.options = options
+        shape = (n_labels, row_size)
+        self.register_buffer("weight", torch.empty(shape, dtype=options.dtype, device=device))
+        self.register_buffer("bias", torch.zeros(n_labels, dtype=options.dtype, device=device))
+        velocity = bias_velocity = None
+        if options.momentum > 0:
+            velocity, bias_velocity = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+        self.register_buffer("momentum", velocity)
+        self.register_buffer("bias_momentum", bias_velocity)
+
+    def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
+        """Weights U(-1/sqrt F, 1/sqrt F)."""
+        bound = fan_in**-0.5
+        values = torch.rand(self.weight.shape, generator=random, device=self.weight.device)
+        self.weight.copy_(values.mul_(2 * bound).sub_(bound))
+
+    def fill_normal(self, std: float, random: torch.Generator) -> None:
+        """Weights N(0, std)."""
+        values = torch.randn(self.weight.shape, generator=random, device=self.weight.device)
+        self.weight.copy_(values.mul_(std))
+
+    def random_of(self, seed: int, step: int) -> torch.Generator | None:
+        """The generator of a step's rounding; None where nothing is rounded stochastically."""
+        if self.options.dtype != torch.bfloat16 or self.options.rounding != "stochastic":
+            return None
+        return generator(self.weight.device, seed, step, 1)
+
+    def trained_parameters(self) -> int:
+        """Weights and biases."""
+        return self.weight.numel() + self.bias.numel()

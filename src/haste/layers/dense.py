@@ -1,0 +1,51 @@
+"""The dense layer: every label reads every feature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from haste.data.batches import Positives
+from haste.kernels import torch_backend
+from haste.layers.base import LayerOptions, LinearRows, StepResult
+
+INITIAL_STD = 0.02
+
+
+class Dense(LinearRows):
+    """Weights [L, H]. `chunks` > 1 bounds the step's memory to B x L / chunks (ELMO)."""
+
+    def __init__(
+        self,
+        n_features: int,
+        n_labels: int,
+        options: LayerOptions,
+        random: torch.Generator,
+        chunks: int = 1,
+    ) -> None:
+        super().__init__(n_features, n_labels, n_features, options, random.device)
+        self.labels_a_tile = -(-n_labels // chunks)
+        self.fill_normal(INITIAL_STD, random)
+
+    def step(
+        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+    ) -> StepResult:
+        """See OutputLayer."""
+        return StepResult(
+            *torch_backend.dense_step(
+                features.float(),
+                self.weight,
+                self.bias,
+                self.momentum,
+                self.bias_momentum,
+                positives,
+                sgd=self.options.sgd(lr),
+                random=self.random_of(seed, step),
+                labels_a_tile=self.labels_a_tile,
+                loss_dtype=self.options.loss_dtype,
+            )
+        )
+
+    def logits(self, features: Tensor, rows: slice) -> Tensor:
+        """See OutputLayer."""
+        return torch.addmm(self.bias[rows].float(), features.float(), self.weight[rows].float().t())

@@ -1,0 +1,172 @@
+"""From a run's configuration to its output layer, and to the projection that lies before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from haste.config import RunConfig
+from haste.errors import ConfigError
+from haste.kernels.rounding import generator
+from haste.labels.order import LabelOrder
+from haste.layers.auxiliary import WithAuxiliary
+from haste.layers.base import LayerOptions, OutputLayer
+from haste.layers.dense import Dense
+from haste.layers.dropout import FeatureDropout
+from haste.layers.fixed_fan_in import FixedFanIn
+from haste.layers.group_fan_in import GroupFanIn
+from haste.layers.head_tail import HeadTail
+from haste.layers.unstructured import Unstructured
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def build_projection(config: RunConfig, n_features: int) -> nn.Module:
+    """What lies between encoder and layer, trained by the encoder's optimiser.
+
+    Bottleneck: Linear(H -> F). Learned projections: Linear(H -> 2 H), one half a part. Else nothing.
+    """
+    if config.layer.pattern == "bottleneck":
+        return nn.Linear(n_features, config.layer.fan_in)
+    if config.layer.features == "projections":
+        return nn.Linear(n_features, 2 * n_features)
+    return nn.Identity()
+
+
+def projected_size(config: RunConfig, n_features: int) -> int:
+    """Features behind `build_projection`."""
+    if config.layer.pattern == "bottleneck":
+        return config.layer.fan_in
+    return 2 * n_features if config.layer.features == "projections" else n_features
+
+
+def build_layer(
+    config: RunConfig,
+    n_features: int,
+    order: LabelOrder,
+    device: torch.device,
+    *,
+    frequencies: np.ndarray | None = None,
+    n_documents: int | None = None,
+    clusters: np.ndarray | None = None,
+    auxiliary_scale: Callable[[int], float] | None = None,
+) -> OutputLayer:
+    """The output layer of a run, on `device`, weights drawn from the run's seed.
+
+    `n_features`: H behind the projection; `order`: the layer's rows; `frequencies` int [L] by label
+    id and `n_documents` for biases at the log prior; `clusters` int [L] by label id and
+    `auxiliary_scale` (step -> weight) for the auxiliary loss. Raises ConfigError or KernelError.
+    """
+    options = layer_options(config)
+    random = generator(device, config.seed, 0, 0)
+    if order.head:
+        layer = _head_tail(config, n_features, order, options, random)
+    else:
+        layer = _part(config, config.layer.pattern, n_features, order.n_labels, options, random, 0)
+    if config.layer.bias_init == "log_prior":
+        if frequencies is None or n_documents is None:
+            raise ConfigError("layer.bias_init: log_prior needs the labels' training frequencies.")
+        _set_log_prior(layer, frequencies[order.labels], n_documents)
+    if clusters is not None and auxiliary_scale is not None:
+        own = torch.from_numpy(clusters[order.labels].astype(np.int32)).to(device)
+        extra = Dense(n_features, int(own.max()) + 1, options, random)
+        layer = WithAuxiliary(layer, extra, own, auxiliary_scale)
+    return layer
+
+
+def layer_options(config: RunConfig) -> LayerOptions:
+    """The options that a run's configuration names."""
+    layer, rewire, training = config.layer, config.rewire, config.training
+    if layer.dtype not in DTYPES:
+        raise ConfigError(
+            f"layer.dtype: {layer.dtype} needs a CUDA GPU and the Triton backend; "
+            "use bfloat16 on this machine."
+        )
+    return LayerOptions(
+        dtype=DTYPES[layer.dtype],
+        loss_dtype=DTYPES[layer.loss_dtype],
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        rounding=layer.rounding,
+        growth=rewire.growth,
+        scope=rewire.scope,
+        fraction=rewire.fraction,
+        reset_momentum=rewire.reset_momentum,
+        with_replacement=layer.sampling == "with_replacement",
+    )
+
+
+def _head_tail(
+    config: RunConfig,
+    n_features: int,
+    order: LabelOrder,
+    options: LayerOptions,
+    random: torch.Generator,
+) -> HeadTail:
+    whole, half = slice(0, n_features), n_features // 2
+    if config.layer.features == "shared":
+        head_features, tail_features = whole, whole
+    else:
+        # the released code gives the tail the first half and the head the second
+        tail_features, head_features = slice(0, half), slice(half, 2 * half)
+    head_size = head_features.stop - head_features.start
+    tail_size = tail_features.stop - tail_features.start
+    head = _part(config, "dense", head_size, order.head, options, random, 0)
+    tail = _part(config, config.layer.pattern, tail_size, order.n_tail, options, random, 1)
+    return HeadTail(head, tail, n_features, head_features, tail_features)
+
+
+def _part(
+    config: RunConfig,
+    pattern: str,
+    n_features: int,
+    n_labels: int,
+    options: LayerOptions,
+    random: torch.Generator,
+    part: int,
+) -> OutputLayer:
+    choice = config.layer
+    if choice.fan_in > n_features and pattern not in ("dense", "bottleneck"):
+        raise ConfigError(
+            f"layer.fan_in: {choice.fan_in} is more than the {n_features} features that "
+            f"{config.method} reads; lower layer.fan_in."
+        )
+    match pattern:
+        case "dense" | "bottleneck":
+            layer: OutputLayer = Dense(n_features, n_labels, options, random, choice.chunks)
+        case "unstructured":
+            layer = Unstructured(n_features, n_labels, choice.fan_in, options, random)
+        case "fixed_fan_in":
+            layer = FixedFanIn(n_features, n_labels, choice.fan_in, options, random)
+        case "group_fan_in" | "block_sparse":
+            run = choice.run if pattern == "block_sparse" else 1
+            layer = GroupFanIn(
+                n_features, n_labels, choice.fan_in, choice.group_size, options, random, run
+            )
+        case _:
+            raise ConfigError(f"layer.pattern: {pattern!r} has no layer.")
+    return FeatureDropout(layer, choice.dropout, part) if choice.dropout else layer
+
+
+def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int) -> None:
+    """Biases log(p / (1 - p)) with p = (n_l + 1/2) / (N + 1), by row."""
+    share = (frequencies + 0.5) / (n_documents + 1)
+    values = torch.from_numpy(np.log(share / (1 - share)))
+    begin = 0
+    for bias in _biases(layer):
+        bias.copy_(values[begin : begin + len(bias)])
+        begin += len(bias)
+    if begin != len(values):
+        raise ConfigError("layer.bias_init: the layer's rows do not match the labels.")
+
+
+def _biases(layer: OutputLayer) -> list[Tensor]:
+    """Biases in the order of rows: the head is registered before the tail."""
+    return [buffer for name, buffer in layer.named_buffers() if name.split(".")[-1] == "bias"]

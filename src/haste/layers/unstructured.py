@@ -1,0 +1,92 @@
+"""Unstructured dynamic sparsity: a dense weight matrix under a mask, pruned by magnitude."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from haste.data.batches import Positives
+from haste.kernels import torch_backend
+from haste.kernels.loss import bce_sum
+from haste.layers.base import LayerOptions, RewireStats, StepResult
+from haste.layers.dense import Dense
+from haste.sparsity.connectivity import draw, lowest, weakest
+
+
+class Unstructured(Dense):
+    """L x F of the L x H weights are in use (SET, or RigL with growth "gradient").
+
+    The mask costs a byte a weight and the step a dense product: what is saved is nothing but accuracy
+    to be compared at an equal number of weights.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        n_labels: int,
+        fan_in: int,
+        options: LayerOptions,
+        random: torch.Generator,
+    ) -> None:
+        super().__init__(n_features, n_labels, options, random)
+        index = draw(n_labels, fan_in, n_features, random)
+        mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=random.device)
+        self.register_buffer("mask", mask.scatter_(1, index.long(), True))
+        self.fill_uniform(fan_in, random)
+        self.weight.mul_(self.mask)
+
+    def step(
+        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+    ) -> StepResult:
+        """See OutputLayer."""
+        return StepResult(
+            *torch_backend.dense_step(
+                features.float(),
+                self.weight,
+                self.bias,
+                self.momentum,
+                self.bias_momentum,
+                positives,
+                sgd=self.options.sgd(lr),
+                random=self.random_of(seed, step),
+                labels_a_tile=self.labels_a_tile,
+                loss_dtype=self.options.loss_dtype,
+                mask=self.mask,
+            )
+        )
+
+    def rewire(
+        self,
+        random: torch.Generator,
+        features: Tensor | None = None,
+        positives: Positives | None = None,
+    ) -> RewireStats:
+        """Prune the smallest weights, over the layer or in each label, and regrow as many."""
+        used = int(self.mask.sum())
+        score = self.weight.abs().float().masked_fill_(~self.mask, torch.inf)
+        if self.options.scope == "global":
+            pruned = lowest(score, int(self.options.fraction * used))
+        else:
+            share = self.options.fraction * used / score.numel()
+            pruned = weakest(score, share, "group") & self.mask
+        key = torch.rand(self.mask.shape, generator=random, device=self.mask.device)
+        if self.options.growth == "gradient":
+            key = self._gradient(features, positives)
+        key.masked_fill_(self.mask, -torch.inf)
+        grown = lowest(-key, int(pruned.sum()))
+        self.mask ^= pruned | grown
+        self.weight.mul_(self.mask).masked_fill_(grown, 0)
+        if self.momentum is not None and self.options.reset_momentum:
+            self.momentum.masked_fill_(pruned | grown, 0)
+        return RewireStats(slots=used, moved=int(grown.sum()))
+
+    def _gradient(self, features: Tensor, positives: Positives) -> Tensor:
+        logits = self.logits(features, slice(0, self.n_labels)).t().contiguous()
+        _, gradient = bce_sum(logits, positives.label, positives.row)
+        return (gradient @ features.float()).abs()
+
+    def trained_parameters(self) -> int:
+        """Weights in use and biases."""
+        return int(self.mask.sum()) + self.bias.numel()

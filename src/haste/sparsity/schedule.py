@@ -1,0 +1,30 @@
+"""When connections move, and step sizes over a run."""
+
+from __future__ import annotations
+
+import math
+
+from haste.config import AuxiliaryConfig, RewireConfig
+
+
+def rewires_at(step: int, total_steps: int, config: RewireConfig) -> bool:
+    """Whether connections move after step `step` (counted from 1)."""
+    if config.growth == "none" or config.fraction == 0:
+        return False
+    return step % config.interval == 0 and step <= config.until * total_steps
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
+    """Factor of step `step` (from 0): linear warm-up over a share of the steps, then cosine to 0."""
+    warm = round(warmup * total_steps)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total_steps - warm)))
+
+
+def auxiliary_scale(step: int, total_steps: int, config: AuxiliaryConfig) -> float:
+    """Weight of the auxiliary loss at step `step` (from 0): cosine decay to the cut-off, then 0."""
+    end = config.cutoff * total_steps
+    if config.scale == 0 or step >= end:
+        return 0.0
+    return config.scale * 0.5 * (1 + math.cos(math.pi * step / end))
