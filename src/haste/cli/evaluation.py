@@ -1,9 +1,49 @@
-"""Subcommands: evaluation."""
+"""Subcommands: evaluate, baseline."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's subcommands to the command."""
+    app.command()(evaluate)
+    app.command()(baseline)
+
+
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, with config.yaml and predictions.npz.")
+    ],
+) -> None:
+    """Measure a run again: predictions.npz against the corpus of its config, into metrics.json."""
+    from haste.evaluation.runs import evaluate_run
+    from haste.paths import RunDir
+
+    _show(evaluate_run(RunDir(run)))
+
+
+def baseline(
+    name: Annotated[str, typer.Argument(help="omikuji or popularity.")],
+    corpus: Annotated[Path, typer.Option(help="The corpus folder.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    seed: Annotated[int, typer.Option(help="Names the run; neither baseline can be seeded.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train and evaluate a linear row of the tables."""
+    from haste.evaluation.baselines import run_baseline
+    from haste.paths import CorpusDir, RunDir
+
+    _show(run_baseline(name, CorpusDir(corpus), RunDir(out), seed, threads))
+
+
+def _show(metrics: dict) -> None:
+    import logging
+
+    values = "  ".join(f"{name} {value:.2f}" for name, value in metrics["metrics"].items())
+    logging.getLogger(__name__).info(
+        "%d documents, %s: %s", metrics["documents"], metrics["backend"], values
+    )

@@ -1,0 +1,108 @@
+"""Rows that need no neural network: label popularity, and TF-IDF with the label trees of omikuji.
+
+They leave the files of a trained run (without history.csv), measured the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from haste.config import DEFAULT_VARIANT
+from haste.errors import ConfigError, suggest
+from haste.evaluation.label_trees import LabelTrees
+from haste.evaluation.metrics import MAX_RANK
+from haste.evaluation.runs import write_predictions
+from haste.evaluation.truth import load_truth
+from haste.files import read_csr, read_json, reading, write_json, write_yaml
+from haste.paths import CorpusDir, RunDir
+from haste.training.measure import Meter
+
+BASELINES = ("omikuji", "popularity")
+
+log = logging.getLogger(__name__)
+
+
+class Popularity:
+    """The most frequent labels, the same for every document; ties by id, the lower first."""
+
+    def __init__(self, frequency: np.ndarray) -> None:
+        """`frequency`: int [L + E], training documents of each label; those with none are never predicted."""
+        order = np.argsort(-frequency, kind="stable")
+        self._ranked = order[frequency[order] > 0]
+        self._frequency = frequency
+        self.parameters = int(self._ranked.size)
+        """a count a label"""
+        self.model_bytes = int(frequency.nbytes)
+
+    def predict(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids int32 [N, k] and their counts float32 [N, k], best first, -1 padded."""
+        best = self._ranked[:k]
+        ids = np.full((len(texts), k), -1, dtype=np.int32)
+        scores = np.full((len(texts), k), -1.0, dtype=np.float32)
+        ids[:, : best.size] = best
+        scores[:, : best.size] = self._frequency[best]
+        return ids, scores
+
+
+def run_baseline(
+    name: str, corpus: CorpusDir, out: RunDir, seed: int, threads: int
+) -> dict[str, Any]:
+    """Train a baseline on the training split, write its run folder, return its metrics.
+
+    Popularity repeats to the last digit. omikuji does not: it has no seed (its clustering and its
+    solver draw from the system), so `seed` only names the run.
+
+    Raises:
+        ConfigError: `name` is not in BASELINES, or `threads` is below 1.
+        DataError: a file of the corpus is missing or damaged, or no training document is usable.
+    """
+    if name not in BASELINES:
+        raise ConfigError(f"baseline: there is no {name!r}.{suggest(name, BASELINES)}")
+    if threads < 1:
+        raise ConfigError(f"baseline: {threads} threads; at least 1 is needed.")
+    meter = Meter(device="cpu")
+    with meter.phase("setup"):
+        dataset = read_json(corpus.info)["dataset"]
+        truth = load_truth(corpus, "test")
+        texts = {split: _texts(corpus, split) for split in ("train", "test")}
+        positives = read_csr(corpus.positives("train"))
+    log.info("%s on %s: %d training documents", name, dataset, len(texts["train"]))
+    with meter.phase("train"):
+        if name == "popularity":
+            model = Popularity(truth.train_frequency)
+        else:
+            model = LabelTrees(texts["train"], positives, threads)
+    with meter.phase("evaluate"):
+        ids, scores = model.predict(texts["test"], MAX_RANK)
+        metrics = truth.evaluate(ids, scores)
+    config = {
+        "dataset": dataset,
+        "method": name,
+        "variant": DEFAULT_VARIANT,
+        "seed": seed,
+        "inputs": {"corpus": str(corpus.root)},
+    }
+    resources = meter.resources(
+        parameters=model.parameters,
+        layer_bytes=model.model_bytes,
+        state_bytes=model.model_bytes,
+        steps=0,
+        epoch_seconds=[],
+        threads=threads,
+    )
+    write_yaml(out.config, config)
+    write_predictions(out, ids, scores)
+    write_json(out.resources, resources)
+    write_json(out.metrics, metrics)
+    return metrics
+
+
+def _texts(corpus: CorpusDir, split: str) -> list[str]:
+    path = corpus.documents(split)
+    with reading(path, "a table of documents (.parquet)"):
+        return pd.read_parquet(path, columns=["text"])["text"].tolist()
