@@ -45,14 +45,17 @@ class Meter:
     def resources(
         self,
         *,
-        parameters: int,
+        parameters: int | None,
         layer_bytes: int,
         state_bytes: int,
         steps: int,
         epoch_seconds: Sequence[float],
         threads: int,
     ) -> dict[str, Any]:
-        """The content of resources.json; bytes are bytes, times are seconds."""
+        """The content of resources.json; bytes are bytes, times are seconds.
+
+        `parameters` is None where a library does not tell how many it trained.
+        """
         seconds = dict(self.seconds)
         if epoch_seconds:
             seconds["epoch"] = statistics.median(epoch_seconds)
@@ -60,7 +63,7 @@ class Meter:
             "device": device_name(self.device),
             "machine": machine(),
             "threads": threads,
-            "parameters": int(parameters),
+            "parameters": None if parameters is None else int(parameters),
             "layer_bytes": int(layer_bytes),
             "state_bytes": int(state_bytes),
             "peak_bytes": dict(self.peak_bytes),
