@@ -472,6 +472,11 @@ class OrderSpec:
         return cls("semantic", 0.0, auxiliary.cluster_size, "train", encoder_id(encoder), seed)
 
     @property
+    def uses_embeddings(self) -> bool:
+        """Whether the grouping looks at label embeddings."""
+        return self.grouping in ("semantic", "balanced")
+
+    @property
     def name(self) -> str:
         """The folder's name."""
         return (

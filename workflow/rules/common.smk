@@ -1,0 +1,103 @@
+"""What all rules share: the checked configuration, the runs, the names of files and targets."""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from haste.config import GridConfig, OrderSpec, RunKey, encoder_id, method
+from haste.data.registry import load_registry
+from haste.errors import HasteError
+from haste.paths import SPLITS
+from haste.reporting import needs
+
+# rules find `haste` beside the Python that runs Snakemake, on cluster nodes too
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
+
+try:
+    # before the schema, because this names the nearest key
+    GRID = GridConfig.from_dict(config)
+    REGISTRY = load_registry(RESOURCES / "datasets.yaml")
+    DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
+except HasteError as error:
+    raise WorkflowError(str(error)) from None
+validate(config, "../schemas/config.schema.yaml", set_default=False)
+
+LAYOUT = GRID.layout
+LOGS = Path("logs")
+TRAINED = {key: GRID.resolve(key) for key in GRID.runs() if method(key.method).kind == "trained"}
+LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
+ENCODERS = {encoder_id(run.encoder): run.encoder for run in TRAINED.values()}
+TABLES = needs.table_names(GRID)
+FIGURES = needs.figure_names(GRID)
+
+GRID_FILE = LAYOUT.results / "grid.yaml"
+RUN = LAYOUT.run("{dataset}", "{method}", "{variant}", "{seed}")
+RUN_LOG = LOGS / GRID.name / "{dataset}" / "{method}" / "{variant}" / "seed{seed}"
+DATA_LOG = LOGS / "data" / "{dataset}"
+
+
+def one_of(names):
+    """A wildcard constraint: any of the names, nothing else."""
+    return "|".join(sorted(map(re.escape, set(names)))) or "(?!)"
+
+
+wildcard_constraints:
+    dataset=one_of(GRID.datasets),
+    source=one_of(dataset.source for dataset in DATASETS.values()),
+    model=one_of(encoder.model_name for encoder in ENCODERS.values()),
+    encoder=one_of(ENCODERS),
+    max_len=r"\d+",
+    variant=one_of(key.variant for key in GRID.runs()),
+    seed=r"\d+",
+
+
+def run_key(wildcards):
+    """The run that a path names."""
+    return RunKey(wildcards.dataset, wildcards.method, wildcards.variant, int(wildcards.seed))
+
+
+def run_files(key):
+    """What a finished run leaves for tables and figures."""
+    run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
+    files = [run.config, run.metrics, run.resources, run.predictions]
+    return [*files, run.history] if key in TRAINED else files
+
+
+def corpus_files(dataset):
+    """All files of a corpus folder."""
+    corpus = LAYOUT.corpus(dataset)
+    splits = [f(split) for split in SPLITS for f in (corpus.documents, corpus.positives)]
+    mirrored = [corpus.mirrored(split) for split in ("validation", "test")]
+    return [corpus.info, corpus.labels, *splits, *mirrored]
+
+
+def token_files(dataset, model, max_len):
+    """All files of a folder of tokens."""
+    tokens = LAYOUT.tokens(dataset, model, max_len)
+    splits = [f(split) for split in SPLITS for f in (tokens.ids, tokens.offsets)]
+    return [tokens.info, tokens.vocabulary, *splits]
+
+
+def model_file(model):
+    """What stands for a fetched encoder."""
+    return LAYOUT.model(model) / "SOURCE.json"
+
+
+def result_files(inputs):
+    """The files behind what `haste.reporting.needs` says that a table or figure reads."""
+    runs = [path for key in inputs.runs for path in run_files(key)]
+    corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
+    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks]
+
+
+def short_name(table):
+    """The target by which a table is asked for: ablation_grouping, kernels, but table_main."""
+    own = table.startswith(needs.ABLATION_PREFIX) or table in needs.BENCHMARKS
+    return table if own else f"table_{table}"

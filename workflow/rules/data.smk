@@ -1,0 +1,78 @@
+"""From sources to documents, label matrices and tokens."""
+
+
+rule fetch:
+    output:
+        LAYOUT.raw("{source}") / "SOURCE.json",
+    log:
+        LOGS / "data" / "{source}" / "fetch.log",
+    params:
+        registry=RESOURCES / "datasets.yaml",
+        out=subpath(output[0], parent=True),
+        # fetched again when its entry changes, not when another one does
+        entry=lambda wildcards: str(REGISTRY.source(wildcards.source)),
+    resources:
+        mem_mb=500,
+        runtime=60,
+    shell:
+        "haste fetch {wildcards.source} --registry {params.registry} --out {params.out} > {log} 2>&1"
+
+
+rule fetch_model:
+    output:
+        model_file("{model}"),
+    log:
+        LOGS / "data" / "models" / "{model}.log",
+    params:
+        registry=RESOURCES / "datasets.yaml",
+        out=subpath(output[0], parent=True),
+        entry=lambda wildcards: str(REGISTRY.source(wildcards.model)),
+    resources:
+        mem_mb=500,
+        runtime=60,
+    shell:
+        "haste fetch {wildcards.model} --registry {params.registry} --out {params.out} > {log} 2>&1"
+
+
+rule corpus:
+    input:
+        lambda wildcards: LAYOUT.raw(DATASETS[wildcards.dataset].source) / "SOURCE.json",
+    output:
+        corpus_files("{dataset}"),
+    log:
+        DATA_LOG / "corpus.log",
+    benchmark:
+        DATA_LOG / "corpus.tsv"
+    params:
+        registry=RESOURCES / "datasets.yaml",
+        raw=subpath(input[0], parent=True),
+        out=subpath(output[0], parent=True),
+        entry=lambda wildcards: str(DATASETS[wildcards.dataset]),
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    shell:
+        "haste corpus {wildcards.dataset} --registry {params.registry} --raw {params.raw}"
+        " --out {params.out} > {log} 2>&1"
+
+
+rule tokenize:
+    input:
+        corpus=corpus_files("{dataset}"),
+        model=model_file("{model}"),
+    output:
+        token_files("{dataset}", "{model}", "{max_len}"),
+    log:
+        DATA_LOG / "tokenize-{model}-{max_len}.log",
+    benchmark:
+        DATA_LOG / "tokenize-{model}-{max_len}.tsv"
+    params:
+        corpus=str(LAYOUT.corpus("{dataset}").root),
+        model=str(LAYOUT.model("{model}")),
+        out=subpath(output[0], parent=True),
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "haste tokenize --corpus {params.corpus} --model {params.model}"
+        " --max-len {wildcards.max_len} --out {params.out} > {log} 2>&1"

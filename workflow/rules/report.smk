@@ -1,0 +1,26 @@
+"""Targets by short names."""
+
+
+localrules:
+    tables,
+    figures,
+    plan,
+
+
+rule tables:
+    input:
+        expand(f"{LAYOUT.table('{table}')}.{{suffix}}", table=TABLES, suffix=["csv", "md", "tex"]),
+
+
+rule figures:
+    input:
+        expand(f"{LAYOUT.figure('{figure}')}.{{suffix}}", figure=FIGURES, suffix=["csv", "pdf", "png"]),
+
+
+rule plan:
+    input:
+        grid=ancient(GRID_FILE),
+    params:
+        registry=RESOURCES / "datasets.yaml",
+    shell:
+        "haste plan --grid {input.grid} --registry {params.registry}"
