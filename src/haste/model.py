@@ -1,0 +1,178 @@
+"""A whole classifier: encoder, projection, output layer, and the labels its rows stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from haste.config import RunConfig
+from haste.data.ragged import Ragged
+from haste.encoders.base import Encoder
+from haste.encoders.registry import build_encoder
+from haste.errors import ConfigError, DataError
+from haste.files import atomic, read_json, read_yaml, reading
+from haste.kernels.rounding import mix
+from haste.labels.frequency import label_frequencies, n_train
+from haste.labels.order import LabelOrder
+from haste.layers.base import OutputLayer
+from haste.layers.registry import build_layer, build_projection, projected_size
+from haste.paths import CorpusDir, RunDir, TokenDir
+from haste.sparsity.schedule import auxiliary_scale
+
+
+@dataclass
+class Model:
+    """What a run trains and a prediction needs; all on one device."""
+
+    encoder: Encoder
+    projection: nn.Module
+    layer: OutputLayer
+    labels: np.ndarray
+    """int32 [L]: row of the layer -> label id"""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.encoder.parameters()).device
+
+    def features(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        """[B, H]: what the output layer reads, with a graph where one is wanted."""
+        return self.projection(self.encoder(ids, offsets))
+
+    def train(self, on: bool = True) -> None:
+        """Switch the dropout of encoder and projection on or off."""
+        self.encoder.train(on)
+        self.projection.train(on)
+
+    @torch.no_grad()
+    def predict(
+        self, tokens: Ragged, k: int, batch_size: int = 256
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids int32 [N, k] and scores fp32 [N, k] (logits) of all documents, best first.
+
+        Where there are fewer than k labels the rest is -1. B x L is never in memory.
+        """
+        self.train(False)
+        ids = np.full((len(tokens), k), -1, np.int32)
+        scores = np.full((len(tokens), k), -np.inf, np.float32)
+        for rows in _by_length(tokens, batch_size):
+            chosen = tokens.take(rows)
+            features = self.features(
+                torch.from_numpy(chosen.values).to(self.device),
+                torch.from_numpy(chosen.offsets).to(self.device),
+            )
+            best, at = self.layer.topk(features, k)
+            at = at.cpu().numpy()
+            ids[rows] = np.where(at < 0, -1, self.labels[at])
+            scores[rows] = best.cpu().numpy()
+        return ids, scores
+
+    def tensors(self, *, momenta: bool) -> dict[str, Tensor]:
+        """All tensors by name: to be saved, or loaded into. `momenta` are only needed to go on."""
+        parts = {"encoder": self.encoder, "projection": self.projection, "layer": self.layer}
+        return {
+            f"{part}.{name}": value
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+            if momenta or not name.endswith("momentum")
+        }
+
+    def save(self, path: Path) -> None:
+        """Write all weights and indices as safetensors."""
+        with atomic(path) as temporary:
+            save_file(_owned(self.tensors(momenta=False)), temporary)
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote; raises DataError when it is missing, damaged or does not fit."""
+        with reading(path, "a model of this configuration"):
+            copy_into(self.tensors(momenta=False), load_file(path))
+
+
+def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -> Model:
+    """The untrained model of a run; weights depend on its seed alone.
+
+    `total_steps` sets the pace of the auxiliary loss. Raises ConfigError, DataError or KernelError.
+    """
+    torch.manual_seed(mix(config.seed, 1))
+    corpus = CorpusDir(Path(config.inputs.corpus))
+    info = read_json(corpus.info)
+    order = _order(config, info["n_labels"])
+    encoder = build_encoder(
+        config.encoder, config.inputs.model, TokenDir(Path(config.inputs.tokens))
+    ).to(device)
+    projection = build_projection(config, encoder.feature_size).to(device)
+    clusters = None
+    if config.auxiliary.scale > 0 and config.inputs.clusters:
+        clusters = LabelOrder.load(Path(config.inputs.clusters)).clusters()
+    frequencies = n_documents = None
+    if config.layer.bias_init == "log_prior":
+        frequencies = label_frequencies(corpus)
+        n_documents = n_train(corpus)
+    layer = build_layer(
+        config,
+        projected_size(config, encoder.feature_size),
+        order,
+        device,
+        frequencies=frequencies,
+        n_documents=n_documents,
+        clusters=clusters,
+        auxiliary_scale=partial(auxiliary_scale, total_steps=total_steps, config=config.auxiliary),
+    )
+    return Model(encoder, projection, layer, order.labels)
+
+
+def load_model(run: RunDir, device: torch.device) -> tuple[Model, RunConfig]:
+    """The trained model of a finished run, and its configuration."""
+    config = RunConfig.from_dict(read_yaml(run.config))
+    model = build_model(config, device)
+    model.load(run.model)
+    return model, config
+
+
+def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Copy tensors by name, in place; raises DataError when names or shapes differ."""
+    if set(targets) != set(values):
+        odd = sorted(set(targets) ^ set(values))[:3]
+        raise DataError(f"saved tensors do not fit the configuration, e.g. {', '.join(odd)}.")
+    for name, target in targets.items():
+        if target.shape != values[name].shape:
+            raise DataError(
+                f"saved tensor {name} is {list(values[name].shape)}, "
+                f"the configuration wants {list(target.shape)}."
+            )
+        target.copy_(values[name])
+
+
+def _order(config: RunConfig, n_labels: int) -> LabelOrder:
+    if config.inputs.order is None:
+        return LabelOrder.identity(n_labels)
+    order = LabelOrder.load(Path(config.inputs.order))
+    if order.n_labels != n_labels:
+        raise DataError(
+            f"{config.inputs.order}: orders {order.n_labels} labels, the corpus has {n_labels}. "
+            "Delete it and run snakemake again."
+        )
+    if config.layer.grouped and order.group_size != config.layer.group_size:
+        raise ConfigError(
+            f"layer.group_size: {config.layer.group_size}, but {config.inputs.order} has groups "
+            f"of {order.group_size}."
+        )
+    return order
+
+
+def _by_length(tokens: Ragged, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows in batches of documents of like length, so little of a batch is padding."""
+    rows = np.argsort(tokens.lengths(), kind="stable")
+    for begin in range(0, len(rows), batch_size):
+        yield rows[begin : begin + batch_size]
+
+
+def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous() for name, value in tensors.items()}

@@ -1,0 +1,70 @@
+"""Labels for new texts from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tokenizers import Tokenizer
+
+from haste.config import RunConfig
+from haste.data.ragged import Ragged
+from haste.errors import DataError
+from haste.files import reading
+from haste.model import Model, load_model
+from haste.paths import CorpusDir, RunDir
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A label for a text."""
+
+    uid: str
+    name: str
+    score: float
+    """probability of the label, the sigmoid of its logit"""
+
+
+class Predictor:
+    """Scores texts with a trained run."""
+
+    def __init__(self, run: RunDir, device: torch.device) -> None:
+        """Raises DataError when the run is not finished or its files do not fit."""
+        self.model: Model
+        self.config: RunConfig
+        self.model, self.config = load_model(run, device)
+        path = Path(self.config.inputs.model) / "tokenizer.json"
+        with reading(path, "a tokenizer"):
+            self.tokenizer = Tokenizer.from_file(str(path))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.config.encoder.max_len)
+        labels_file = CorpusDir(Path(self.config.inputs.corpus)).labels
+        with reading(labels_file, "a table of labels"):
+            labels = pd.read_parquet(labels_file)
+        self.uids = labels["uid"].astype(str).to_numpy()
+        self.names = labels["name"].fillna(labels["uid"]).astype(str).to_numpy()
+
+    def __call__(self, texts: Sequence[str], k: int) -> Iterator[list[Suggestion]]:
+        """The k best labels of each text, best first."""
+        if k < 1:
+            raise DataError(f"k: {k} labels asked for; ask for at least 1.")
+        ids, scores = self.model.predict(self._tokens(texts), k)
+        with np.errstate(over="ignore"):
+            probabilities = 1 / (1 + np.exp(-scores))
+        for row, values in zip(ids, probabilities, strict=True):
+            yield [
+                Suggestion(self.uids[label], self.names[label], float(value))
+                for label, value in zip(row, values, strict=True)
+                if label >= 0
+            ]
+
+    def _tokens(self, texts: Sequence[str]) -> Ragged:
+        encoded = [item.ids for item in self.tokenizer.encode_batch(list(texts))]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
+        values = np.fromiter((i for ids in encoded for i in ids), np.int32, offsets[-1])
+        return Ragged(values, offsets)

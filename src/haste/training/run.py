@@ -1,0 +1,100 @@
+"""One run from its configuration to its metrics: train, then read the test split once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from haste.config import RunConfig
+from haste.encoders.features import open_tokens
+from haste.errors import ConfigError
+from haste.evaluation.metrics import quick_metrics
+from haste.evaluation.runs import write_predictions
+from haste.evaluation.truth import load_truth
+from haste.files import read_csr, read_yaml, write_json, write_yaml
+from haste.model import build_model
+from haste.paths import CorpusDir, RunDir, TokenDir
+from haste.training import checkpoint
+from haste.training.loop import Trainer
+from haste.training.measure import Meter
+from haste.training.optim import optimizer_bytes
+
+log = logging.getLogger(__name__)
+
+PREDICTIONS_KEPT = 100
+
+
+def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
+    """Train a run, or go on with it, and write all files of its folder.
+
+    Raises ConfigError, DataError or KernelError for inputs that will not do, and TrainingError when
+    the loss is no longer finite.
+    """
+    device = choose_device(config.training.device)
+    torch.set_num_threads(config.training.threads)
+    if config.training.deterministic:
+        torch.use_deterministic_algorithms(True)
+    meter = Meter(device.type)
+    with meter.phase("setup"):
+        corpus = CorpusDir(Path(config.inputs.corpus))
+        token_dir = TokenDir(Path(config.inputs.tokens))
+        labels = read_csr(corpus.positives("train"))
+        steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
+        model = build_model(config, device, steps)
+        truth = load_truth(corpus, "validation")
+        seen = open_tokens(token_dir, "validation")
+
+        def validate() -> dict[str, float]:
+            ids, _ = model.predict(seen, 5)
+            return quick_metrics(ids, truth.positives, truth.inverse_propensity)
+
+        trainer = Trainer(
+            config,
+            model,
+            open_tokens(token_dir, "train"),
+            labels,
+            out.checkpoint,
+            out.history,
+            validate,
+        )
+    if not out.config.is_file() or read_yaml(out.config) != config.as_dict():
+        write_yaml(out.config, config.as_dict())
+    with meter.phase("train"):
+        progress = trainer.run()
+        # kept until the results are on disk, so a kill from here on costs no training
+        trainer.save()
+    with meter.phase("evaluate"):
+        ids, scores = model.predict(open_tokens(token_dir, "test"), PREDICTIONS_KEPT)
+        metrics = load_truth(corpus, "test").evaluate(ids, scores)
+    model.save(out.model)
+    write_predictions(out, ids, scores)
+    write_json(out.metrics, metrics)
+    weights = [*model.encoder.parameters(), *model.projection.parameters()]
+    outside = sum(p.numel() * p.element_size() for p in weights)
+    meter.seconds["train"] = progress.seconds
+    write_json(
+        out.resources,
+        meter.resources(
+            parameters=sum(p.numel() for p in weights) + model.layer.trained_parameters(),
+            layer_bytes=model.layer.layer_bytes(),
+            state_bytes=outside + optimizer_bytes(trainer.optimizers) + model.layer.layer_bytes(),
+            steps=progress.step,
+            epoch_seconds=progress.epoch_seconds,
+            threads=config.training.threads,
+        ),
+    )
+    checkpoint.discard(out.checkpoint)
+    log.info("test: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items()))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here; raises ConfigError without a GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "training.device: cuda, but torch sees no CUDA GPU; use auto or cpu, or run `haste doctor`."
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
