@@ -69,11 +69,11 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "grouping_cohesion":
         return Inputs(orders=_order_paths(grid, GROUPINGS))
     if name in BENCHMARKS:
-        return Inputs(benchmarks=tuple(sorted(grid.layout.benchmarks.glob(f"*/{name}.csv"))))
+        return Inputs(benchmarks=_benchmarks(grid, name))
     if name == "claims":
         ablations = [each for each in CLAIM_ABLATIONS if each in grid.ablations]
         runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
-        return Inputs(runs=runs, corpora=grid.datasets)
+        return Inputs(runs=runs, corpora=grid.datasets, benchmarks=_benchmarks(grid, "kernels"))
     chosen = name.removeprefix(ABLATION_PREFIX)
     return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.datasets)
 
@@ -109,6 +109,10 @@ def _order_paths(grid: GridConfig, groupings: Iterable[str | None]) -> tuple[Pat
 
 def _ablation_runs(grid: GridConfig, names: Iterable[str]) -> tuple[RunKey, ...]:
     return _unique(key for name in names for key in grid.ablation_runs(name))
+
+
+def _benchmarks(grid: GridConfig, name: str) -> tuple[Path, ...]:
+    return tuple(sorted(grid.layout.benchmarks.glob(f"*/{name}.csv")))
 
 
 def _trained(key: RunKey) -> bool:

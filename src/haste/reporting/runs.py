@@ -1,0 +1,246 @@
+"""Finished runs as data: every number that tables and figures show, read and checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haste.config import RunKey, method
+from haste.errors import ConfigError, DataError
+from haste.files import read_json, read_npz, read_yaml, reading
+from haste.paths import RunDir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = (
+    *(f"{name}@{k}" for name in ("P", "PSP", "nDCG", "PSnDCG") for k in (1, 3, 5)),
+    "R@10",
+    "R@100",
+)
+HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", "P@1", "P@5", "PSP@5", "rewired")
+
+SLOPE_WINDOW = 0.1
+"""share of the epochs, from the end, over which the slope of the training loss is taken"""
+SLOPE_EPOCHS = 3
+"""epochs that window has at least"""
+SLOPE_THRESHOLD = 0.005
+"""a run has converged when its loss moves by at most this share an epoch in that window ..."""
+FALL_WINDOW = 1 / 3
+FALL_THRESHOLD = 0.05
+"""... and fell by at most this share over the last third of the epochs. The learning rate ends at 0
+on a cosine, which flattens every curve at its very end, converged or not; the last third begins
+with a quarter of the peak rate, where a model that still learns still moves."""
+CONVERGED_NOTE = (
+    f"Converged: over the last tenth of the epochs (at least {SLOPE_EPOCHS}) the training loss "
+    f"changes by at most {SLOPE_THRESHOLD:.1%} an epoch, and over the last third it falls by at "
+    f"most {FALL_THRESHOLD:.0%}. The second condition is there because a learning rate that ends "
+    "at 0 flattens every curve at its end."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    root: Path
+    key: RunKey
+    metrics: Mapping[str, float]
+    """percent, by name: P@1 .. R@100"""
+    without_mirrored: Mapping[str, float] | None
+    """P@1, P@3, P@5 without mirrored pairs, percent; None where the corpus has none"""
+    deciles: tuple[Mapping[str, float | None], ...]
+    """rows of metrics.json, from the most to the least frequent labels"""
+    backend: str
+    resources: Mapping[str, Any]
+    history: Mapping[str, np.ndarray] | None
+    """columns of history.csv as float64 [epochs], NaN where empty; None for linear methods"""
+    epochs: int | None
+    """of the configuration"""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it was trained on a GPU; then peak memory is what was allocated there."""
+        return not str(self.resources["device"]).upper().startswith("CPU")
+
+    @property
+    def loss(self) -> float | None:
+        """Training loss of the last epoch, mean a document."""
+        return None if self.history is None else float(self.history["loss"][-1])
+
+    @property
+    def slope(self) -> float | None:
+        """Relative slope of the training loss at the end, see `relative_slope`."""
+        return None if self.history is None else relative_slope(self.history["loss"])
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether the training loss has settled, see `has_converged`; None for linear methods."""
+        return None if self.history is None else has_converged(self.history["loss"])
+
+    def predictions(self) -> np.ndarray:
+        """int32 [N, k]: predicted label ids, best first, -1 where there are fewer than k."""
+        path = RunDir(self.root).predictions
+        arrays = read_npz(path)
+        if "ids" not in arrays:
+            raise DataError(f"{path}: no predicted ids in it.{_again(self.root)}")
+        return arrays["ids"]
+
+
+def relative_slope(losses: np.ndarray) -> float:
+    """Least-squares slope of the loss over the last epochs, as a share of their mean loss, an epoch.
+
+    The window is the last tenth of the epochs, at least three. NaN for fewer than two epochs.
+
+    Args:
+        losses: float64 [epochs], the mean training loss of each epoch.
+    """
+    window = np.asarray(losses, np.float64)[
+        -max(SLOPE_EPOCHS, math.ceil(SLOPE_WINDOW * len(losses))) :
+    ]
+    if len(window) < 2:
+        return math.nan
+    x = np.arange(len(window)) - (len(window) - 1) / 2
+    slope = float(x @ window) / float(x @ x)
+    mean = float(window.mean())
+    return slope / mean if mean else 0.0
+
+
+def has_converged(losses: np.ndarray) -> bool:
+    """Whether a training loss [epochs] has settled: flat at the end, little lower than a third before.
+
+    See SLOPE_THRESHOLD and FALL_THRESHOLD; fewer epochs than SLOPE_EPOCHS never count as converged.
+    """
+    losses = np.asarray(losses, np.float64)
+    if len(losses) < SLOPE_EPOCHS:
+        return False
+    before = losses[-1 - max(1, math.floor(FALL_WINDOW * len(losses)))]
+    fall = (before - losses[-1]) / before if before else 0.0
+    return abs(relative_slope(losses)) <= SLOPE_THRESHOLD and fall <= FALL_THRESHOLD
+
+
+def load_runs(run_dirs: Iterable[Path | str]) -> list[Run]:
+    """Read finished runs, in the order given.
+
+    Raises DataError naming the file that is missing, damaged or of a run that was stopped, and the
+    command that makes it.
+    """
+    return [load_run(run_dir) for run_dir in run_dirs]
+
+
+def load_run(run_dir: Path | str) -> Run:
+    """Read one finished run; raises DataError as `load_runs` does."""
+    root = Path(run_dir)
+    files = RunDir(root)
+    for path in (files.config, files.metrics, files.resources, files.predictions):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; this run has not been made.{_again(root)}")
+    config = _mapping(
+        read_yaml(files.config), files.config, ("dataset", "method", "variant", "seed")
+    )
+    metrics = _mapping(
+        read_json(files.metrics),
+        files.metrics,
+        ("metrics", "without_mirrored", "deciles", "backend"),
+    )
+    resources = _mapping(
+        read_json(files.resources),
+        files.resources,
+        ("device", "seconds", "peak_bytes", "completed"),
+    )
+    values = _mapping(metrics["metrics"], files.metrics, METRICS)
+    if resources["completed"] is not True:
+        raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
+    key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
+    history = epochs = None
+    try:
+        trained = method(key.method).kind == "trained"
+    except ConfigError as error:
+        raise DataError(f"{files.config}: {error}") from error
+    if trained:
+        epochs = int(_mapping(config.get("training"), files.config, ("epochs",))["epochs"])
+        history = _history(files, epochs)
+    return Run(
+        root=root,
+        key=key,
+        metrics=values,
+        without_mirrored=metrics["without_mirrored"],
+        deciles=tuple(metrics["deciles"]),
+        backend=str(metrics["backend"]),
+        resources=resources,
+        history=history,
+        epochs=epochs,
+    )
+
+
+def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run: its name, all metrics (percent), P@k without mirrored pairs, resources (bytes,
+    seconds), the final training loss, its slope, `converged`, epochs and the metrics' backend."""
+    import pandas as pd
+
+    return pd.DataFrame([_row(run) for run in runs])
+
+
+def _row(run: Run) -> dict[str, Any]:
+    resources, mirrored = run.resources, run.without_mirrored or {}
+    return {
+        "dataset": run.key.dataset,
+        "method": run.key.method,
+        "variant": run.key.variant,
+        "seed": run.key.seed,
+        **{name: run.metrics[name] for name in METRICS},
+        **{f"P@{k} without mirrored": mirrored.get(f"P@{k}") for k in (1, 3, 5)},
+        "device": resources["device"],
+        "parameters": resources.get("parameters"),
+        "layer_bytes": resources.get("layer_bytes"),
+        "state_bytes": resources.get("state_bytes"),
+        "peak_train_bytes": resources["peak_bytes"].get("train"),
+        "peak_evaluate_bytes": resources["peak_bytes"].get("evaluate"),
+        "epoch_seconds": resources["seconds"].get("epoch"),
+        "train_seconds": resources["seconds"].get("train"),
+        "evaluate_seconds": resources["seconds"].get("evaluate"),
+        "epochs": run.epochs,
+        "loss": run.loss,
+        "slope": run.slope,
+        "converged": run.converged,
+        "backend": run.backend,
+    }
+
+
+def _history(files: RunDir, epochs: int) -> dict[str, np.ndarray]:
+    import pandas as pd
+
+    if not files.history.is_file():
+        raise DataError(f"{files.history}: no such file.{_again(files.root)}")
+    with reading(files.history, "a training history (csv)"):
+        frame = pd.read_csv(files.history)
+        missing = [name for name in HISTORY if name not in frame]
+        if missing:
+            raise DataError(f"{files.history}: no column {', '.join(missing)}.{_again(files.root)}")
+        columns = {name: frame[name].to_numpy(np.float64) for name in HISTORY}
+    if len(frame) != epochs:
+        raise DataError(
+            f"{files.history}: {len(frame)} of {epochs} epochs; the run is not complete.{_again(files.root)}"
+        )
+    if not np.isfinite(columns["loss"]).all():
+        raise DataError(f"{files.history}: a loss that is not a finite number.{_again(files.root)}")
+    return columns
+
+
+def _mapping(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, Any]:
+    """`value`, when it is a mapping with all of `keys`."""
+    if not isinstance(value, Mapping):
+        raise DataError(f"{path}: damaged (not a mapping).{_again(path.parent)}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise DataError(f"{path}: damaged (without {', '.join(missing)}).{_again(path.parent)}")
+    return value
+
+
+def _again(root: Path) -> str:
+    return f" Make the run: snakemake --force {RunDir(root).metrics}"

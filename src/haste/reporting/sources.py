@@ -1,0 +1,121 @@
+"""Everything one table or figure is made from, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from haste.config import DEFAULT_VARIANT, GridConfig, Method, methods
+from haste.errors import DataError
+from haste.evaluation.bootstrap import paired_bootstrap
+from haste.evaluation.metrics import per_document
+from haste.evaluation.propensity import inverse_propensity
+from haste.files import read_csr, read_json
+from haste.labels.frequency import label_frequencies, n_train
+from haste.paths import CorpusDir
+from haste.reporting.needs import Inputs
+from haste.reporting.published import Published
+from haste.reporting.runs import Run, load_runs
+from haste.reporting.table import Interval
+
+
+class Documents:
+    """What each test document of a data set contributes to a metric, and differences of methods."""
+
+    def __init__(self, corpus: CorpusDir) -> None:
+        self.corpus = corpus
+        self._values: dict[tuple[Path, str], np.ndarray] = {}
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """CSR [N, L + E] of the test split."""
+        return read_csr(self.corpus.positives("test"))
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """float64 [L + E]: inverse propensities, counted over the training split."""
+        info = read_json(self.corpus.info)
+        return inverse_propensity(
+            label_frequencies(self.corpus),
+            n_train(self.corpus),
+            info["propensity_a"],
+            info["propensity_b"],
+        )
+
+    def values(self, run: Run, metric: str) -> np.ndarray:
+        """float64 [N], percent: their mean is the run's metric; raises DataError where it is not."""
+        key = (run.root, metric)
+        if key not in self._values:
+            weights = self.weights if metric.startswith("PS") else None
+            values = per_document(metric, run.predictions(), self.truth, weights)
+            if abs(values.mean() - run.metrics[metric]) > 1e-3:
+                raise DataError(
+                    f"{run.root}: predictions.npz gives {metric} {values.mean():.4f} on "
+                    f"{self.corpus.root}, but metrics.json says {run.metrics[metric]:.4f}; one of them "
+                    f"is stale. Evaluate it again: haste evaluate {run.root}"
+                )
+            self._values[key] = values
+        return self._values[key]
+
+    def mean(self, runs: Sequence[Run], metric: str) -> np.ndarray:
+        """float64 [N]: each document's values averaged over the runs, which are seeds of one method."""
+        return np.mean([self.values(run, metric) for run in runs], axis=0)
+
+    def difference(self, a: Sequence[Run], b: Sequence[Run], metric: str) -> Interval:
+        """Mean of a - b with its paired bootstrap interval (95%) over test documents, in points."""
+        return Interval(*paired_bootstrap(self.mean(a, metric), self.mean(b, metric), seed=0))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A grid with the runs, order files and published numbers that a table or figure reads."""
+
+    grid: GridConfig
+    inputs: Inputs
+    runs: tuple[Run, ...]
+    published: Published
+
+    @classmethod
+    def load(
+        cls,
+        grid: GridConfig,
+        inputs: Inputs,
+        published: Published,
+        run_dirs: Iterable[Path] | None = None,
+    ) -> Sources:
+        """Load the runs in `run_dirs`, or else those that `inputs` names; raises DataError."""
+        if run_dirs is None:
+            keys = ((k.dataset, k.method, k.variant, k.seed) for k in inputs.runs)
+            run_dirs = [grid.layout.run(*key).root for key in keys]
+        return cls(grid, inputs, tuple(load_runs(run_dirs)), published)
+
+    @cached_property
+    def documents(self) -> dict[str, Documents]:
+        """Per-document values by data set."""
+        return {each: Documents(self.grid.layout.corpus(each)) for each in self.inputs.corpora}
+
+    def methods(self) -> list[Method]:
+        """The grid's methods in the order of the preset table."""
+        return [row for name, row in methods().items() if name in self.grid.methods]
+
+    def of(self, dataset: str, method: str, variant: str = DEFAULT_VARIANT) -> list[Run]:
+        """The runs of one row: its seeds, ascending; empty where there are none."""
+        found = [
+            run
+            for run in self.runs
+            if (run.key.dataset, run.key.method, run.key.variant) == (dataset, method, variant)
+        ]
+        return sorted(found, key=lambda run: run.key.seed)
+
+    def ablation(self, name: str, dataset: str) -> dict[str, list[Run]]:
+        """Variant in run paths -> its runs: the preset first, all with the ablation's seeds."""
+        found: dict[str, list[Run]] = {}
+        for key in self.grid.ablation_runs(name):
+            if key.dataset == dataset:
+                runs = [r for r in self.of(dataset, key.method, key.variant) if r.key == key]
+                found.setdefault(key.variant, []).extend(runs)
+        return found
