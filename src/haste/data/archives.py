@@ -73,7 +73,9 @@ def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 @contextmanager
 def _open_zip(path: Path) -> Iterator[Members]:
     with zipfile.ZipFile(path) as archive:
-        members = {info.filename: partial(_zip_member, archive, info) for info in archive.infolist()}
+        members = {
+            info.filename: partial(_zip_member, archive, info) for info in archive.infolist()
+        }
         _check_paths(path, members)
         yield members
 

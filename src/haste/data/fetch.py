@@ -75,7 +75,9 @@ def verify(folder: Path | str) -> dict[str, Any]:
         members = {name: (m["size"], m["sha256"]) for name, m in record["members"].items()}
         record["sha256"], record["name"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / RECORD}: not a record of a fetched source. Delete it.") from error
+        raise DataError(
+            f"{folder / RECORD}: not a record of a fetched source. Delete it."
+        ) from error
     for name, (size, digest) in members.items():
         path = folder / name
         if not path.is_file():

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from haste.errors import DataError
 from haste.paths import SPLITS
 
 
@@ -39,14 +38,9 @@ class LabelSpace:
 def label_space(documents: Mapping[str, Sequence[Document]]) -> LabelSpace:
     """The labels of the training documents sorted by uid, then, sorted too, the other labels.
 
-    `documents`: by split. Raises DataError when fewer than two labels are left to train.
+    `documents`: by split.
     """
     trainable = {label for document in documents["train"] for label in document.labels}
-    if len(trainable) < 2:
-        raise DataError(
-            f"the training documents ({len(documents['train'])}) have {len(trainable)} different labels; "
-            "classification needs at least two. Check the root and the source of the data set."
-        )
     everywhere = {label for split in SPLITS for d in documents[split] for label in d.labels}
     return LabelSpace(
         (*sorted(trainable), *sorted(everywhere - trainable)), n_labels=len(trainable)
