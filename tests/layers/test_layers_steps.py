@@ -1,0 +1,317 @@
+"""Every layer's step and logits against one dense oracle trained by autograd in fp64."""
+
+import numpy as np
+import pytest
+import torch
+
+from haste.data.batches import Positives
+from haste.errors import KernelError
+from haste.kernels.rounding import generator
+from haste.layers.auxiliary import WithAuxiliary
+from haste.layers.base import LayerOptions
+from haste.layers.dense import Dense
+from haste.layers.dropout import FeatureDropout
+from haste.layers.fixed_fan_in import FixedFanIn
+from haste.layers.group_fan_in import GroupFanIn
+from haste.layers.head_tail import HeadTail
+from haste.layers.unstructured import Unstructured
+
+H, L, F, G, B = 64, 53, 16, 16, 6
+OPTIONS = LayerOptions(momentum=0.9, weight_decay=1e-3)
+CPU = torch.device("cpu")
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def head_tail(options=OPTIONS):
+    head = Dense(H, 20, options, seeded(1))
+    tail = GroupFanIn(H, L - 20, F, G, options, seeded(2))
+    return HeadTail(head, tail, H, slice(0, H), slice(0, H))
+
+
+def private(options=OPTIONS):
+    head = Dense(H // 2, 20, options, seeded(1))
+    tail = GroupFanIn(H // 2, L - 20, F, G, options, seeded(2))
+    return HeadTail(head, tail, H, slice(H // 2, H), slice(0, H // 2))
+
+
+LAYERS = {
+    "dense": lambda: Dense(H, L, OPTIONS, seeded()),
+    "chunked": lambda: Dense(H, L, OPTIONS, seeded(), chunks=4),
+    "unstructured": lambda: Unstructured(H, L, F, OPTIONS, seeded()),
+    "fixed": lambda: FixedFanIn(H, L, F, OPTIONS, seeded()),
+    "group": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded()),
+    "block": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded(), run=8),
+    "head_tail": head_tail,
+    "private": private,
+}
+
+
+def spread(layer):
+    """The dense [L, H] weights that a layer stands for, read off its logits, and where it may be
+    non-zero."""
+    zero = layer.logits(torch.zeros(1, H), slice(0, L))
+    weight = (layer.logits(torch.eye(H), slice(0, L)) - zero).t()
+    return weight.double(), zero[0].double()
+
+
+def batch(seed=5):
+    random = seeded(seed)
+    target = torch.rand(L, B, generator=random) < 0.15
+    label, row = target.nonzero(as_tuple=True)
+    return torch.randn(B, H, generator=random), Positives(label.int(), row.int()), target
+
+
+def support(layer):
+    parts = [layer] if not isinstance(layer, HeadTail) else [layer.head, layer.tail]
+    columns = (
+        [slice(0, H)]
+        if not isinstance(layer, HeadTail)
+        else [layer.head_features, layer.tail_features]
+    )
+    masks = []
+    for part, at in zip(parts, columns, strict=True):
+        mask = torch.zeros(part.n_labels, H, dtype=torch.bool)
+        if isinstance(part, Unstructured):
+            mask[:, at] = part.mask
+        elif isinstance(part, Dense):
+            mask[:, at] = True
+        else:
+            units = torch.arange(part.n_labels) // part.unit_size
+            mask[:, at] = torch.zeros(part.n_labels, part.n_features, dtype=torch.bool).scatter_(
+                1, part.index.long()[units], True
+            )
+        masks.append(mask)
+    return torch.cat(masks)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_three_steps_equal_autograd(name):
+    layer = LAYERS[name]()
+    weight, bias = spread(layer)
+    mask = support(layer)
+    assert (weight[~mask].abs() < 1e-6).all()
+    velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
+    for step in range(3):
+        features, positives, target = batch(step)
+        wide = features.double().requires_grad_()
+        weight.requires_grad_()
+        bias.requires_grad_()
+        logits = wide @ weight.t() + bias
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, target.t().double(), reduction="sum"
+        )
+        grads = torch.autograd.grad(loss, [wide, weight, bias])
+        result = layer.step(features, positives, 0.05, seed=0, step=step)
+        assert torch.allclose(result.loss.double(), loss.detach(), rtol=1e-5)
+        assert torch.allclose(result.grad_features.double(), grads[0], rtol=1e-4, atol=1e-4)
+        weight, bias = weight.detach(), bias.detach()
+        velocity = 0.9 * velocity + grads[1] * mask + 1e-3 * weight
+        bias_velocity = 0.9 * bias_velocity + grads[2] + 1e-3 * bias
+        weight = weight - 0.05 * velocity
+        bias = bias - 0.05 * bias_velocity
+    got_weight, got_bias = spread(layer)
+    assert torch.allclose(got_weight, weight, atol=1e-4)
+    assert torch.allclose(got_bias, bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_logits_of_any_slice_are_columns_of_all(name):
+    layer = LAYERS[name]()
+    features, _, _ = batch()
+    whole = layer.logits(features, slice(0, L))
+    for start, stop in ((0, 1), (3, 40), (16, 32), (19, 21), (20, 53), (37, 53)):
+        assert torch.allclose(
+            layer.logits(features, slice(start, stop)), whole[:, start:stop], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_topk_finds_the_best_rows(name):
+    layer = LAYERS[name]()
+    features, _, _ = batch()
+    scores, rows = layer.topk(features, 5, labels_a_tile=7)
+    want = layer.logits(features, slice(0, L)).topk(5)
+    assert torch.allclose(scores, want.values, atol=1e-5)
+    assert torch.equal(rows, want.indices)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_and_bytes(name):
+    layer = LAYERS[name]()
+    weights = int(support(layer).sum())
+    assert layer.trained_parameters() == weights + L
+    assert layer.layer_bytes() >= 2 * 4 * (weights + L)
+
+
+def test_bytes_by_hand():
+    layer = GroupFanIn(H, L, F, G, LayerOptions(dtype=torch.bfloat16), seeded())
+    assert layer.layer_bytes() == L * F * 2 + L * 2 + 4 * F * 4
+
+
+@pytest.mark.parametrize(
+    "name", ["unstructured", "fixed", "group", "block", "head_tail", "private"]
+)
+@pytest.mark.parametrize("growth", ["random", "gradient"])
+@pytest.mark.parametrize("scope", ["global", "group"])
+def test_rewiring_moves_the_weakest_and_clears_them(name, growth, scope):
+    layer = LAYERS[name]()
+    for part in layer.modules():
+        if hasattr(part, "options"):
+            part.options = LayerOptions(momentum=0.9, growth=growth, scope=scope, fraction=0.25)
+    features, positives, _ = batch()
+    layer.step(features, positives, 0.1, seed=0, step=0)
+    before, weight = support(layer), spread(layer)[0]
+    stats = layer.rewire(seeded(9), features, positives)
+    after, now = support(layer), spread(layer)[0]
+    assert stats.moved > 0
+    assert stats.moved == pytest.approx(0.25 * stats.slots, rel=0.1)
+    assert after.sum() == before.sum()
+    kept = before & after
+    assert torch.allclose(now[kept], weight[kept], atol=1e-6)
+    assert (now[after & ~before].abs() < 1e-6).all()
+    if scope == "global" and name in ("unstructured", "fixed"):
+        lost = weight[before & ~after].abs()
+        assert lost.max() <= weight[kept].abs().min() + 1e-6
+    for part in layer.modules():
+        if getattr(part, "momentum", None) is None or (
+            isinstance(part, Dense) and not isinstance(part, Unstructured)
+        ):
+            continue
+        assert (part.momentum[part.weight == 0] == 0).all()
+
+
+def test_momentum_of_the_dead_is_kept_on_request():
+    options = LayerOptions(momentum=0.9, fraction=0.25, reset_momentum=False)
+    layer = GroupFanIn(H, L, F, G, options, seeded())
+    features, positives, _ = batch()
+    layer.step(features, positives, 0.1, seed=0, step=0)
+    momentum = layer.momentum.clone()
+    layer.rewire(seeded(9))
+    assert torch.equal(layer.momentum, momentum)
+    assert (layer.weight == 0).any()
+
+
+def test_slot_scores_by_hand():
+    layer = GroupFanIn(16, 18, 16, 16, LayerOptions(), seeded())
+    layer.weight.zero_()
+    layer.weight[0, 3] = -16.0
+    layer.weight[17, 5] = 4.0
+    scores = layer.slot_scores()
+    assert scores[0, 3] == 1.0
+    assert scores[1, 5] == 2.0  # the last group has two labels
+    assert scores.sum() == 3.0
+
+
+def test_gradient_growth_takes_the_largest_gradient():
+    layer = GroupFanIn(32, 16, 16, 16, LayerOptions(growth="gradient", fraction=1 / 16), seeded())
+    layer.weight.fill_(1.0)
+    layer.weight[:, 4] = 0.01
+    free = sorted(set(range(32)) - set(layer.index[0].tolist()))
+    features = torch.zeros(2, 32)
+    features[:, free[7]] = 3.0
+    features[:, free[2]] = 1.0
+    label = torch.arange(16, dtype=torch.int32).repeat_interleave(2)
+    positives = Positives(label, torch.tensor([0, 1] * 16, dtype=torch.int32))
+    layer.rewire(seeded(), features, positives)
+    assert layer.index[0, 4] == free[7]
+
+
+def test_initialisation_follows_the_method():
+    layer = GroupFanIn(64, 4000, 16, 16, LayerOptions(), seeded())
+    assert layer.weight.abs().max() <= 0.25
+    assert layer.weight.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.02)
+    assert (layer.bias == 0).all()
+    dense = Dense(64, 4000, LayerOptions(), seeded())
+    assert dense.weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_no_momentum_no_buffers():
+    layer = GroupFanIn(H, L, F, G, LayerOptions(), seeded())
+    assert layer.momentum is None
+    assert layer.bias_momentum is None
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    features, positives, _ = batch()
+
+    def grad(seed, step, part=0):
+        layer = FeatureDropout(Dense(H, L, LayerOptions(), seeded()), 0.5, part)
+        return layer.step(features, positives, 0.0, seed=seed, step=step).grad_features
+
+    first = grad(1, 2)
+    assert torch.equal(first, grad(1, 2))
+    for other in (grad(1, 3), grad(2, 2), grad(1, 2, part=1)):
+        assert not torch.equal(first == 0, other == 0)
+    assert 0.3 < (first == 0).float().mean() < 0.7
+
+
+def test_dropout_scales_what_is_kept_and_leaves_prediction_alone():
+    inner = Dense(H, L, LayerOptions(), seeded())
+    layer = FeatureDropout(inner, 0.25, 0)
+    features, positives, _ = batch()
+    assert torch.equal(layer.logits(features, slice(0, L)), inner.logits(features, slice(0, L)))
+    random = generator(CPU, 0, 0, 2, 0)
+    factor = (torch.rand(features.shape, generator=random) >= 0.25).float() / 0.75
+    want = Dense(H, L, LayerOptions(), seeded()).step(
+        features * factor, positives, 0.0, seed=0, step=0
+    )
+    got = layer.step(features, positives, 0.0, seed=0, step=0)
+    assert torch.allclose(got.loss, want.loss)
+    assert torch.allclose(got.grad_features, want.grad_features * factor)
+
+
+def test_head_and_tail_must_fit_their_slices():
+    head = Dense(H, 20, OPTIONS, seeded())
+    tail = GroupFanIn(H, 33, F, G, OPTIONS, seeded())
+    with pytest.raises(KernelError, match="tail: reads 64 features, but its slice has 16"):
+        HeadTail(head, tail, H, slice(0, H), slice(0, 16))
+
+
+def test_fan_in_above_the_features_is_refused():
+    with pytest.raises(
+        KernelError, match="fan_in: 64 is more than the 32 features the layer reads"
+    ):
+        GroupFanIn(32, 10, 64, 16, OPTIONS, seeded())
+    with pytest.raises(
+        KernelError, match=r"run: 8 must divide both fan_in \(16\) and the features \(36\)"
+    ):
+        GroupFanIn(36, 10, 16, 16, OPTIONS, seeded(), run=8)
+
+
+def test_auxiliary_loss_adds_its_gradient_until_it_fades():
+    features, positives, target = batch()
+    clusters = torch.arange(L, dtype=torch.int32) // 10
+    plain = Dense(H, L, LayerOptions(), seeded())
+    extra = Dense(H, 6, LayerOptions(), seeded(3))
+    layer = WithAuxiliary(
+        Dense(H, L, LayerOptions(), seeded()),
+        extra,
+        clusters,
+        lambda step: 0.5 if step == 0 else 0.0,
+    )
+    oracle = Dense(H, 6, LayerOptions(), seeded(3))
+    by_cluster = torch.stack([target[clusters == k].any(0) for k in range(6)])
+    label, row = by_cluster.nonzero(as_tuple=True)
+    own = oracle.step(features, Positives(label.int(), row.int()), 0.0, seed=0, step=0)
+    main = plain.step(features, positives, 0.0, seed=0, step=0)
+    got = layer.step(features, positives, 0.0, seed=0, step=0)
+    assert torch.equal(got.loss, main.loss)
+    assert torch.allclose(got.grad_features, main.grad_features + 0.5 * own.grad_features)
+    later = layer.step(features, positives, 0.0, seed=0, step=1)
+    assert torch.equal(later.grad_features, main.grad_features)
+
+
+def test_stochastic_rounding_depends_on_seed_and_step_alone():
+    features, positives, _ = batch()
+
+    def weights(seed, step):
+        layer = Dense(H, L, LayerOptions(dtype=torch.bfloat16), seeded())
+        layer.step(features, positives, 0.01, seed=seed, step=step)
+        return layer.weight.float().numpy()
+
+    assert np.array_equal(weights(0, 1), weights(0, 1))
+    assert not np.array_equal(weights(0, 1), weights(0, 2))
+    assert not np.array_equal(weights(0, 1), weights(1, 1))

@@ -1,0 +1,37 @@
+import pytest
+
+from haste.config import AuxiliaryConfig, RewireConfig
+from haste.sparsity.schedule import auxiliary_scale, learning_rate_factor, rewires_at
+
+
+def test_rewiring_happens_at_intervals_until_its_end():
+    config = RewireConfig(interval=10, until=0.5)
+    assert [s for s in range(1, 101) if rewires_at(s, 100, config)] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("off", [{"growth": "none"}, {"fraction": 0.0}])
+def test_rewiring_can_be_off(off):
+    config = RewireConfig(interval=1, until=1.0, **off)
+    assert not any(rewires_at(s, 100, config) for s in range(1, 101))
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    factors = [learning_rate_factor(s, 100, 0.1) for s in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])
+    assert factors[10] == pytest.approx(1.0)
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert 0 < factors[99] < 0.001
+
+
+def test_no_warm_up_starts_at_one():
+    assert learning_rate_factor(0, 10, 0.0) == 1.0
+
+
+def test_auxiliary_loss_fades_and_is_cut_off():
+    config = AuxiliaryConfig(scale=0.4, cutoff=0.5)
+    scales = [auxiliary_scale(s, 100, config) for s in range(100)]
+    assert scales[0] == pytest.approx(0.4)
+    assert scales[25] == pytest.approx(0.2)
+    assert scales[49] > 0
+    assert scales[50:] == [0.0] * 50
