@@ -39,10 +39,8 @@ def curves(ties: bool) -> dict[str, list[float]]:
     from xclib.evaluation import xc_metrics as library
 
     made, weights = problem(ties), propensities()
-    if ties:
-        predicted = np.where(made.ids < 0, LABELS + EXTRA, made.ids)
-    else:
-        predicted = score_matrix(made)
+    ranked = np.where(made.ids < 0, LABELS + EXTRA, made.ids)
+    predicted = ranked if ties else score_matrix(made)
     found = {
         "P": library.precision(predicted, made.truth, k=5, sorted=ties),
         "PSP": library.psprecision(predicted, made.truth, weights, k=5, sorted=ties),

@@ -20,7 +20,7 @@ from haste.errors import DataError
 
 
 class LabelTrees:
-    """A fitted model, in memory.
+    """A fitted model, in memory. It cannot be seeded: clustering and solver draw from the system.
 
     Args:
         texts: training documents [N].
@@ -30,6 +30,9 @@ class LabelTrees:
     Raises:
         DataError: no training document has a word and a label.
     """
+
+    parameters = None
+    """omikuji does not tell how many weights it kept"""
 
     def __init__(self, texts: Sequence[str], positives: sp.csr_matrix, threads: int) -> None:
         import omikuji
@@ -44,7 +47,7 @@ class LabelTrees:
             data = Path(folder) / "train.txt"
             _write_examples(data, features, positives)
             saved = Path(folder) / "model"
-            with _quiet():
+            with _kept_quiet(Path(folder) / "log.txt"):
                 self._model = omikuji.Model.train_on_data(str(data), n_threads=threads)
                 self._model.init_prediction_thread_pool(threads)
                 self._model.save(str(saved))
@@ -89,15 +92,23 @@ def _write_examples(path: Path, features: sp.csr_matrix, positives: sp.csr_matri
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what native code writes to standard output (a progress bar a document) nowhere."""
+def _kept_quiet(log: Path) -> Iterator[None]:
+    """Send what native code writes to standard output and error to a file; shown if the block fails.
+
+    omikuji draws a progress bar for each document, in terminals and logs alike.
+    """
     sys.stdout.flush()
-    kept = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    originals = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
-        os.dup2(nowhere, 1)
-        yield
+        with log.open("wb") as stream:
+            for descriptor in originals:
+                os.dup2(stream.fileno(), descriptor)
+            yield
+    except Exception as error:
+        error.add_note(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+        raise
     finally:
-        os.dup2(kept, 1)
-        os.close(nowhere)
-        os.close(kept)
+        for descriptor, original in originals.items():
+            os.dup2(original, descriptor)
+            os.close(original)

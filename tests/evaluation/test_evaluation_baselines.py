@@ -1,0 +1,169 @@
+"""The linear rows and `haste evaluate` on a corpus of a dozen words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.errors import ConfigError, DataError
+from haste.evaluation.baselines import Popularity, run_baseline
+from haste.evaluation.runs import evaluate_run
+from haste.evaluation.truth import load_truth
+from haste.files import read_json, read_npz, read_yaml, write_csr, write_json, write_npz
+from haste.paths import CorpusDir, RunDir
+
+WORDS = ("oak", "elm", "ash", "fir", "yew", "bay", "box", "fig")
+LABELS = len(WORDS)
+
+
+def one_hot(columns: list[list[int]]) -> sp.csr_matrix:
+    """Labels 0..7 have training documents, label 8 has none."""
+    dense = np.zeros((len(columns), LABELS + 1), dtype=np.float32)
+    for i, labels in enumerate(columns):
+        dense[i, labels] = 1
+    return sp.csr_matrix(dense)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> CorpusDir:
+    """A document's first word names its label; word 0 is the most frequent."""
+    made = CorpusDir(tmp_path / "corpus")
+    made.root.mkdir()
+    train = [w for w in range(LABELS) for _ in range(20 - w)]
+    splits = {
+        "train": ([f"{WORDS[w]} tree number{i % 3}" for i, w in enumerate(train)], train),
+        "test": ([f"a {word} leaf" for word in WORDS], list(range(LABELS))),
+    }
+    for split, (texts, labels) in splits.items():
+        uids = [f"{split}{i}" for i in range(len(texts))]
+        pd.DataFrame({"uid": uids, "text": texts}).to_parquet(made.documents(split))
+        write_csr(made.positives(split), one_hot([[label] for label in labels]))
+    extra = one_hot([[w, LABELS] if w == 7 else [w] for w in range(LABELS)])
+    write_csr(made.positives("test"), extra)
+    write_csr(made.mirrored("test"), one_hot([[0], *[[]] * 7]))
+    write_json(made.info, {"dataset": "trees", "propensity_a": 0.55, "propensity_b": 1.5})
+    return made
+
+
+def test_popularity_by_hand(corpus, tmp_path):
+    run = RunDir(tmp_path / "run")
+    metrics = run_baseline("popularity", corpus, run, seed=3, threads=1)
+    predictions = read_npz(run.predictions)
+    assert predictions["ids"].dtype == np.int32
+    assert predictions["scores"].dtype == np.float32
+    assert predictions["ids"].shape == (LABELS, 100)
+    assert predictions["ids"][5].tolist() == [*range(LABELS), *[-1] * (100 - LABELS)]
+    assert predictions["scores"][0, :LABELS].tolist() == list(range(20, 12, -1))
+    # one document in eight has each of the first five labels; the unseen label 8 costs recall
+    assert metrics["metrics"]["P@1"] == 12.5
+    assert metrics["metrics"]["P@5"] == pytest.approx(100 * 5 / 40)
+    assert metrics["metrics"]["R@100"] == pytest.approx(100 * 7.5 / 8)
+    # document 0 is left without a positive
+    assert metrics["without_mirrored"] == pytest.approx(
+        {"P@1": 0.0, "P@3": 100 * 2 / 21, "P@5": 100 * 4 / 35}
+    )
+    assert read_json(run.metrics) == metrics
+    assert read_yaml(run.config) == {
+        "dataset": "trees",
+        "method": "popularity",
+        "variant": "default",
+        "seed": 3,
+        "inputs": {"corpus": str(corpus.root)},
+    }
+
+
+def test_popularity_breaks_ties_by_id_and_never_predicts_the_unseen():
+    ids, scores = Popularity(np.array([1, 3, 0, 3])).predict(["text"], 5)
+    assert ids.tolist() == [[1, 3, 0, -1, -1]]
+    assert scores.tolist() == [[3, 3, 1, -1, -1]]
+
+
+def test_omikuji_learns_the_words(corpus, tmp_path, capfd):
+    run = RunDir(tmp_path / "run")
+    metrics = run_baseline("omikuji", corpus, run, seed=0, threads=1)
+    assert metrics["metrics"]["P@1"] == 100.0
+    scores = read_npz(run.predictions)["scores"]
+    assert (np.diff(scores, axis=1) <= 0).all()
+    resources = read_json(run.resources)
+    assert resources["completed"] is True
+    assert resources["parameters"] is None
+    assert resources["layer_bytes"] > 0
+    assert {"setup", "train", "evaluate"} <= set(resources["seconds"])
+    assert set(resources["peak_bytes"]) >= {"train", "evaluate"}
+    assert tuple(capfd.readouterr()) == ("", ""), "omikuji draws a progress bar a document"
+
+
+def test_omikuji_skips_documents_it_cannot_take(corpus, tmp_path):
+    table = pd.read_parquet(corpus.documents("train"))
+    table.loc[0, "text"] = "?"
+    table.to_parquet(corpus.documents("train"))
+    test = pd.read_parquet(corpus.documents("test"))
+    test.loc[0, "text"] = ""
+    test.to_parquet(corpus.documents("test"))
+    metrics = run_baseline("omikuji", corpus, RunDir(tmp_path / "run"), seed=0, threads=1)
+    assert metrics["metrics"]["P@1"] >= 87.5
+
+
+def test_texts_without_words_are_refused(corpus, tmp_path):
+    table = pd.read_parquet(corpus.documents("train"))
+    table.assign(text="?").to_parquet(corpus.documents("train"))
+    with pytest.raises(DataError, match="omikuji: the training texts have no words"):
+        run_baseline("omikuji", corpus, RunDir(tmp_path / "run"), seed=0, threads=1)
+    assert not (tmp_path / "run").exists(), "half a run is left"
+
+
+def test_wrong_arguments_are_refused(corpus, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"no 'omikiju'\. Did you mean 'omikuji'\?"):
+        run_baseline("omikiju", corpus, run, seed=0, threads=1)
+    with pytest.raises(ConfigError, match="0 threads; at least 1"):
+        run_baseline("popularity", corpus, run, seed=0, threads=0)
+
+
+def test_evaluate_writes_the_same_metrics_again(corpus, tmp_path):
+    run = RunDir(tmp_path / "run")
+    run_baseline("popularity", corpus, run, seed=0, threads=1)
+    before = run.metrics.read_bytes()
+    run.metrics.unlink()
+    result = CliRunner().invoke(app, ["evaluate", str(run.root)])
+    assert result.exit_code == 0, result.output
+    assert run.metrics.read_bytes() == before
+
+
+def test_the_command_trains_a_baseline(corpus, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["baseline", "popularity", "--corpus", str(corpus.root), "--out", str(out)]
+    result = CliRunner().invoke(app, [*arguments, "--seed", "2", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.yaml",
+        "metrics.json",
+        "predictions.npz",
+        "resources.json",
+    ]
+
+
+def test_evaluate_names_what_is_wrong(corpus, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(DataError, match=r"config.yaml: no such file"):
+        evaluate_run(run)
+    run_baseline("popularity", corpus, run, seed=0, threads=1)
+    run.config.write_text("dataset: trees\n")
+    with pytest.raises(DataError, match=r"inputs\.corpus is missing"):
+        evaluate_run(run)
+    run_baseline("popularity", corpus, run, seed=0, threads=1)
+    write_npz(run.predictions, labels=np.zeros(3))
+    with pytest.raises(DataError, match="has labels; expected ids and scores"):
+        evaluate_run(run)
+
+
+def test_a_corpus_without_mirrored_pairs_or_constants(corpus):
+    corpus.mirrored("test").unlink()
+    assert load_truth(corpus, "test").mirrored is None
+    write_json(corpus.info, {"dataset": "trees"})
+    with pytest.raises(DataError, match=r"corpus\.json: propensity_a, propensity_b missing"):
+        load_truth(corpus, "test")
