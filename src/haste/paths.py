@@ -7,6 +7,9 @@ from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
 
+REGISTRY = Path("workflow/resources/datasets.yaml")
+"""sources, models and data sets; see haste.data.registry"""
+
 
 @dataclass(frozen=True)
 class CorpusDir:

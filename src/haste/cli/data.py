@@ -18,12 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from haste.paths import REGISTRY
+
 log = logging.getLogger(__name__)
 
 RegistryOption = Annotated[
     Path, typer.Option("--registry", help="The registry of sources, models and data sets.")
 ]
-DEFAULT_REGISTRY = Path("workflow/resources/datasets.yaml")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,20 +37,22 @@ def register(app: typer.Typer) -> None:
 def fetch(
     source: Annotated[str, typer.Argument(help="A source or model of the registry.")],
     out: Annotated[Path, typer.Option(help="Folder for its files.")],
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = REGISTRY,
 ) -> None:
     """Fetch a source or a pretrained model, checked; nothing happens when it is there already."""
     from haste.data.fetch import fetch as fetch_source
     from haste.data.registry import load_registry
 
-    fetch_source(load_registry(registry).source(source), out)
+    chosen = load_registry(registry).source(source)
+    with Console(stderr=True).status(f"Fetching {source}"):
+        fetch_source(chosen, out)
 
 
 def corpus(
     dataset: Annotated[str, typer.Argument(help="A data set of the registry.")],
     raw: Annotated[Path, typer.Option(help="Folder of its fetched source.")],
     out: Annotated[Path, typer.Option(help="Corpus folder to write.")],
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = REGISTRY,
 ) -> None:
     """Make documents, labels and their matrices from a fetched source."""
     from haste.data.build import build_corpus

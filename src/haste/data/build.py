@@ -33,7 +33,7 @@ def build_corpus(
     empty, or when its counts are not those the registry expects.
     """
     record = verify(raw)
-    if record["name"] != dataset.source:
+    if record.name != dataset.source:
         raise DataError(
             f"{raw}: holds the source {record['name']!r}, {dataset.name} is made of {dataset.source!r}."
         )
@@ -47,8 +47,8 @@ def build_corpus(
         propensity_b=dataset.propensity_b,
         opaque_labels=dataset.opaque_labels,
         max_len=dataset.max_len,
-        licence=record["licence"],
-        source={key: record[key] for key in PROVENANCE},
+        licence=record.licence,
+        source={key: getattr(record, key) for key in PROVENANCE},
     )
 
 

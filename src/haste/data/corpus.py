@@ -136,11 +136,11 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     return Corpus(directory, info)
 
 
-def require_label_text(info: CorpusInfo, purpose: str) -> None:
+def require_label_text(corpus: Corpus, purpose: str) -> None:
     """Raise DataError when `purpose` (such as "label embeddings") wants the text of opaque labels."""
-    if info.opaque_labels:
+    if corpus.info.opaque_labels:
         raise DataError(
-            f"{purpose}: the labels of {info.dataset} are opaque ids; their text would give the answer "
+            f"{purpose}: the labels of {corpus.info.dataset} are opaque ids; their text would give the answer "
             "away and must not be used. Choose an option that needs training documents only."
         )
 
@@ -220,6 +220,8 @@ def check_content(content: CorpusContent) -> None:
             raise DataError(
                 f"the {split} split has no documents. Check the source, or choose a larger root."
             )
+        if content.positives[split].nnz == 0:
+            raise DataError(f"the {split} documents have no labels. Check the source.")
         matrices = {"label": content.positives[split]}
         if split in EVALUATED:
             matrices["mirrored"] = content.mirrored[split]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import shutil
@@ -9,17 +10,39 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from haste.data.archives import extract
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
-from haste.files import read_json, sha256, write_json
+from haste.files import read_json, reading, sha256, write_json
 
 log = logging.getLogger(__name__)
 
 RECORD = "SOURCE.json"
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """SOURCE.json: what was fetched, from where and when."""
+
+    name: str
+    via: str
+    package: str
+    version: str
+    file: str
+    size: int
+    sha256: str
+    licence: str
+    terms: str
+    fetched: str
+    """UTC, ISO 8601"""
+    members: Mapping[str, Mapping[str, Any]]
+    """by file name: size and sha256"""
+
+
 Download = Callable[[Origin, Path], None]
 """puts an origin's file into a folder"""
 
@@ -59,30 +82,27 @@ def is_complete(source: Source, out: Path) -> bool:
         log.warning("%s; fetching again", error)
         return False
     return any(
-        origin.sha256 == record["sha256"] and origin.members.keys() == record["members"].keys()
+        origin.sha256 == record.sha256 and origin.members.keys() == record.members.keys()
         for origin in source.origins
     )
 
 
-def verify(folder: Path | str) -> dict[str, Any]:
+def verify(folder: Path | str) -> SourceRecord:
     """What SOURCE.json says, once every file named in it has its size and sha256.
 
     Raises DataError naming the first file that is missing or differs.
     """
     folder = Path(folder)
-    record = read_json(folder / RECORD)
-    try:
-        members = {name: (m["size"], m["sha256"]) for name, m in record["members"].items()}
-        record["sha256"], record["name"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{folder / RECORD}: not a record of a fetched source. Delete it."
-        ) from error
+    value = read_json(folder / RECORD)
+    with reading(folder / RECORD, "the record of a fetched source"):
+        record = SourceRecord(**value)
+        members = {name: (m["size"], m["sha256"]) for name, m in record.members.items()}
+    advice = f"Run: haste fetch {record.name} --out {folder}"
     for name, (size, digest) in members.items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path}: missing. Run: haste fetch {record['name']} --out {folder}")
-        _check_file(path, size, digest, f"Run: haste fetch {record['name']} --out {folder}")
+            raise DataError(f"{path}: missing. {advice}")
+        _check_file(path, size, digest, advice)
     return record
 
 
@@ -118,24 +138,20 @@ def _install(source: Source, origin: Origin, unpacked: Path, out: Path) -> None:
     for name in origin.members:
         path = (unpacked / name).replace(out / name)
         members[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
-    write_json(out / RECORD, _record(source, origin, members))
-
-
-def _record(source: Source, origin: Origin, members: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC)
-    return {
-        "name": source.name,
-        "via": origin.via,
-        "package": origin.package,
-        "version": origin.version,
-        "file": origin.file,
-        "size": origin.size,
-        "sha256": origin.sha256,
-        "licence": source.licence,
-        "terms": source.terms,
-        "fetched": now.isoformat(timespec="seconds"),
-        "members": members,
-    }
+    record = SourceRecord(
+        name=source.name,
+        via=origin.via,
+        package=origin.package,
+        version=origin.version,
+        file=origin.file,
+        size=origin.size,
+        sha256=origin.sha256,
+        licence=source.licence,
+        terms=source.terms,
+        fetched=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        members=members,
+    )
+    write_json(out / RECORD, dataclasses.asdict(record))
 
 
 def _check_file(path: Path, size: int, digest: str, advice: str) -> None:

