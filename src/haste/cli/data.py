@@ -18,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from haste.paths import REGISTRY
+from haste.paths import REGISTRY as DEFAULT_REGISTRY
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def fetch(
     source: Annotated[str, typer.Argument(help="A source or model of the registry.")],
     out: Annotated[Path, typer.Option(help="Folder for its files.")],
-    registry: RegistryOption = REGISTRY,
+    registry: RegistryOption = DEFAULT_REGISTRY,
 ) -> None:
     """Fetch a source or a pretrained model, checked; nothing happens when it is there already."""
     from haste.data.fetch import fetch as fetch_source
@@ -52,7 +52,7 @@ def corpus(
     dataset: Annotated[str, typer.Argument(help="A data set of the registry.")],
     raw: Annotated[Path, typer.Option(help="Folder of its fetched source.")],
     out: Annotated[Path, typer.Option(help="Corpus folder to write.")],
-    registry: RegistryOption = REGISTRY,
+    registry: RegistryOption = DEFAULT_REGISTRY,
 ) -> None:
     """Make documents, labels and their matrices from a fetched source."""
     from haste.data.build import build_corpus
