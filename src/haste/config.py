@@ -414,6 +414,13 @@ class GridConfig:
             **settings,
         )
 
+    def run_settings(self, key: RunKey) -> dict[str, Any]:
+        """What the config.yaml of a run says: all of it, or for a linear row what names it."""
+        if method(key.method).kind == "trained":
+            return self.resolve(key).as_dict()
+        corpus = str(self.layout.corpus(key.dataset).root)
+        return {**dataclasses.asdict(key), "inputs": {"corpus": corpus}}
+
     def _inputs(
         self, key: RunKey, encoder: EncoderConfig, layer: LayerConfig, auxiliary: AuxiliaryConfig
     ) -> InputsConfig:

@@ -12,13 +12,16 @@ from snakemake.utils import validate
 from haste.config import GridConfig, OrderSpec, RunKey, encoder_id, method
 from haste.data.registry import load_registry
 from haste.errors import HasteError
+from haste.files import write_yaml
 from haste.paths import SPLITS
 from haste.reporting import needs
 
-# rules find `haste` beside the Python that runs Snakemake, on cluster nodes too
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# where no environment of a rule's own has it, `haste` is found beside the Python that runs Snakemake
+shell.prefix(f"export PATH=$PATH:{shlex.quote(str(Path(sys.executable).parent))}; ")
 
+# relative, so that a project that was moved is not run again
 RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
+ENVIRONMENT = "../../envs/cpu.yaml"
 
 try:
     # before the schema, because this names the nearest key
@@ -31,7 +34,11 @@ validate(config, "../schemas/config.schema.yaml", set_default=False)
 
 LAYOUT = GRID.layout
 LOGS = Path("logs")
-TRAINED = {key: GRID.resolve(key) for key in GRID.runs() if method(key.method).kind == "trained"}
+TRAINED = {
+    key: GRID.resolve(key)
+    for key in GRID.runs()
+    if method(key.method).kind == "trained"
+}
 LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
 ENCODERS = {encoder_id(run.encoder): run.encoder for run in TRAINED.values()}
 TABLES = needs.table_names(GRID)
@@ -60,22 +67,31 @@ wildcard_constraints:
 
 def run_key(wildcards):
     """The run that a path names."""
-    return RunKey(wildcards.dataset, wildcards.method, wildcards.variant, int(wildcards.seed))
+    return RunKey(
+        wildcards.dataset, wildcards.method, wildcards.variant, int(wildcards.seed)
+    )
 
 
 def run_files(key):
     """What a finished run leaves for tables and figures."""
     run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
-    files = [run.config, run.metrics, run.resources, run.predictions]
+    files = [run.metrics, run.resources, run.predictions]
     return [*files, run.history] if key in TRAINED else files
 
 
 def corpus_files(dataset):
     """All files of a corpus folder."""
     corpus = LAYOUT.corpus(dataset)
-    splits = [f(split) for split in SPLITS for f in (corpus.documents, corpus.positives)]
+    splits = [
+        f(split) for split in SPLITS for f in (corpus.documents, corpus.positives)
+    ]
     mirrored = [corpus.mirrored(split) for split in ("validation", "test")]
     return [corpus.info, corpus.labels, *splits, *mirrored]
+
+
+def corpus_of(wildcards):
+    """The corpus folder."""
+    return LAYOUT.corpus(wildcards.dataset).root
 
 
 def token_files(dataset, model, max_len):
@@ -88,6 +104,41 @@ def token_files(dataset, model, max_len):
 def model_file(model):
     """What stands for a fetched encoder."""
     return LAYOUT.model(model) / "SOURCE.json"
+
+
+def encoder_inputs(wildcards):
+    """Tokens and model of an encoder."""
+    encoder = ENCODERS[wildcards.encoder]
+    return {
+        "tokens": token_files(wildcards.dataset, encoder.model_name, encoder.max_len),
+        "model": model_file(encoder.model_name),
+    }
+
+
+def order_inputs(wildcards):
+    """The corpus, and label embeddings where the grouping looks at them."""
+    spec = OrderSpec.parse(wildcards.order)
+    files = {"corpus": corpus_files(wildcards.dataset)}
+    if spec.uses_embeddings:
+        files["embeddings"] = LAYOUT.embeddings(wildcards.dataset, spec.encoder)
+    return files
+
+
+def embeddings_option(wildcards, input):
+    """How `haste group` is told of the embeddings, if the order uses any."""
+    return f"--embeddings {input.embeddings}" if "embeddings" in input.keys() else ""
+
+
+def train_inputs(wildcards):
+    """Every file that the run's configuration names."""
+    run = TRAINED[run_key(wildcards)]
+    encoder = run.encoder
+    return [
+        *corpus_files(run.dataset),
+        *token_files(run.dataset, encoder.model_name, encoder.max_len),
+        model_file(encoder.model_name),
+        *(path for path in (run.inputs.order, run.inputs.clusters) if path),
+    ]
 
 
 def result_files(inputs):

@@ -6,14 +6,16 @@ rule fetch:
         LAYOUT.raw("{source}") / "SOURCE.json",
     log:
         LOGS / "data" / "{source}" / "fetch.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=500,
+        runtime=60,
     params:
         registry=RESOURCES / "datasets.yaml",
         out=subpath(output[0], parent=True),
         # fetched again when its entry changes, not when another one does
         entry=lambda wildcards: str(REGISTRY.source(wildcards.source)),
-    resources:
-        mem_mb=500,
-        runtime=60,
     shell:
         "haste fetch {wildcards.source} --registry {params.registry} --out {params.out} > {log} 2>&1"
 
@@ -23,13 +25,15 @@ rule fetch_model:
         model_file("{model}"),
     log:
         LOGS / "data" / "models" / "{model}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=500,
+        runtime=60,
     params:
         registry=RESOURCES / "datasets.yaml",
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: str(REGISTRY.source(wildcards.model)),
-    resources:
-        mem_mb=500,
-        runtime=60,
     shell:
         "haste fetch {wildcards.model} --registry {params.registry} --out {params.out} > {log} 2>&1"
 
@@ -43,14 +47,16 @@ rule corpus:
         DATA_LOG / "corpus.log",
     benchmark:
         DATA_LOG / "corpus.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=3000,
+        runtime=60,
     params:
         registry=RESOURCES / "datasets.yaml",
         raw=subpath(input[0], parent=True),
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: str(DATASETS[wildcards.dataset]),
-    resources:
-        mem_mb=3000,
-        runtime=60,
     shell:
         "haste corpus {wildcards.dataset} --registry {params.registry} --raw {params.raw}"
         " --out {params.out} > {log} 2>&1"
@@ -66,13 +72,15 @@ rule tokenize:
         DATA_LOG / "tokenize-{model}-{max_len}.log",
     benchmark:
         DATA_LOG / "tokenize-{model}-{max_len}.tsv"
-    params:
-        corpus=str(LAYOUT.corpus("{dataset}").root),
-        model=str(LAYOUT.model("{model}")),
-        out=subpath(output[0], parent=True),
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        corpus=corpus_of,
+        model=subpath(input.model, parent=True),
+        out=subpath(output[0], parent=True),
     shell:
         "haste tokenize --corpus {params.corpus} --model {params.model}"
         " --max-len {wildcards.max_len} --out {params.out} > {log} 2>&1"

@@ -1,14 +1,19 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
 
+localrules:
+    grid,
+
+
 rule grid:
-    input:
-        template=ancient(SETTINGS_TEMPLATE),
     output:
         GRID_FILE,
+    log:
+        LOGS / GRID.name / "grid.log",
     params:
         settings=config,
-    template_engine: "yte"
+    run:
+        write_yaml(output[0], params.settings)
 
 
 for table in TABLES:
@@ -32,12 +37,14 @@ for table in TABLES:
             ),
         log:
             LOGS / GRID.name / "tables" / f"{table}.log",
-        params:
-            table=table,
-            out=subpath(output[0], strip_suffix=".csv"),
+        conda:
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=30,
+        params:
+            table=table,
+            out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "haste table {params.table} --grid {input.grid} --out {params.out} > {log} 2>&1"
 
@@ -61,11 +68,13 @@ for figure in FIGURES:
             ),
         log:
             LOGS / GRID.name / "figures" / f"{figure}.log",
-        params:
-            figure=figure,
-            out=subpath(output[0], strip_suffix=".csv"),
+        conda:
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=30,
+        params:
+            figure=figure,
+            out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "haste figure {params.figure} --grid {input.grid} --out {params.out} > {log} 2>&1"

@@ -9,18 +9,30 @@ localrules:
 
 rule tables:
     input:
-        expand(f"{LAYOUT.table('{table}')}.{{suffix}}", table=TABLES, suffix=["csv", "md", "tex"]),
+        expand(
+            f"{LAYOUT.table('{table}')}.{{suffix}}",
+            table=TABLES,
+            suffix=["csv", "md", "tex"],
+        ),
 
 
 rule figures:
     input:
-        expand(f"{LAYOUT.figure('{figure}')}.{{suffix}}", figure=FIGURES, suffix=["csv", "pdf", "png"]),
+        expand(
+            f"{LAYOUT.figure('{figure}')}.{{suffix}}",
+            figure=FIGURES,
+            suffix=["csv", "pdf", "png"],
+        ),
 
 
 rule plan:
     input:
         grid=ancient(GRID_FILE),
+    log:
+        LOGS / GRID.name / "plan.log",
+    conda:
+        ENVIRONMENT
     params:
         registry=RESOURCES / "datasets.yaml",
     shell:
-        "haste plan --grid {input.grid} --registry {params.registry}"
+        "haste plan --grid {input.grid} --registry {params.registry} 2> {log}"
