@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from haste.cli import app
+from haste.data.corpus import (
+    Corpus,
+    CorpusContent,
+    document_table,
+    label_table,
+    load_corpus,
+    write_corpus,
+)
 from haste.errors import ConfigError, DataError
 from haste.evaluation.baselines import Popularity, run_baseline
 from haste.evaluation.runs import evaluate_run
 from haste.evaluation.truth import load_truth
-from haste.files import read_json, read_npz, read_yaml, write_csr, write_json, write_npz
-from haste.paths import CorpusDir, RunDir
+from haste.files import read_json, read_npz, read_yaml, write_npz
+from haste.paths import RunDir
 
 WORDS = ("oak", "elm", "ash", "fir", "yew", "bay", "box", "fig")
 LABELS = len(WORDS)
@@ -29,24 +38,47 @@ def one_hot(columns: list[list[int]]) -> sp.csr_matrix:
 
 
 @pytest.fixture
-def corpus(tmp_path) -> CorpusDir:
-    """A document's first word names its label; word 0 is the most frequent."""
-    made = CorpusDir(tmp_path / "corpus")
-    made.root.mkdir()
-    train = [w for w in range(LABELS) for _ in range(20 - w)]
-    splits = {
-        "train": ([f"{WORDS[w]} tree number{i % 3}" for i, w in enumerate(train)], train),
-        "test": ([f"a {word} leaf" for word in WORDS], list(range(LABELS))),
-    }
-    for split, (texts, labels) in splits.items():
-        uids = [f"{split}{i}" for i in range(len(texts))]
-        pd.DataFrame({"uid": uids, "text": texts}).to_parquet(made.documents(split))
-        write_csr(made.positives(split), one_hot([[label] for label in labels]))
-    extra = one_hot([[w, LABELS] if w == 7 else [w] for w in range(LABELS)])
-    write_csr(made.positives("test"), extra)
-    write_csr(made.mirrored("test"), one_hot([[0], *[[]] * 7]))
-    write_json(made.info, {"dataset": "trees", "propensity_a": 0.55, "propensity_b": 1.5})
-    return made
+def folder(tmp_path) -> Path:
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def make_corpus(folder):
+    """A document's middle word names its label; word 0 is the most frequent. Texts may be replaced."""
+
+    def make(**replaced: dict[int, str]) -> Corpus:
+        words = {"train": [w for w in range(LABELS) for _ in range(20 - w)]}
+        words["validation"] = words["test"] = list(range(LABELS))
+        texts = {split: [f"a {WORDS[w]} leaf" for w in ws] for split, ws in words.items()}
+        for split, changes in replaced.items():
+            for row, text in changes.items():
+                texts[split][row] = text
+        test = [[w, LABELS] if w == 7 else [w] for w in range(LABELS)]
+        content = CorpusContent(
+            documents={
+                split: document_table([f"{split}{i}" for i in range(len(rows))], rows)
+                for split, rows in texts.items()
+            },
+            positives={split: one_hot([[w] for w in ws]) for split, ws in words.items()}
+            | {"test": one_hot(test)},
+            mirrored={
+                "validation": one_hot([[]] * LABELS),
+                "test": one_hot([[0], *[[]] * (LABELS - 1)]),
+            },
+            labels=label_table(
+                [*WORDS, "new"], [*WORDS, "new"], [None] * (LABELS + 1), n_labels=LABELS
+            ),
+        )
+        described = {"propensity_a": 0.55, "propensity_b": 1.5, "opaque_labels": True, "max_len": 8}
+        write_corpus(folder, content, dataset="trees", licence="none", source={}, **described)
+        return load_corpus(folder)
+
+    return make
+
+
+@pytest.fixture
+def corpus(make_corpus) -> Corpus:
+    return make_corpus()
 
 
 def test_popularity_by_hand(corpus, tmp_path):
@@ -72,7 +104,7 @@ def test_popularity_by_hand(corpus, tmp_path):
         "method": "popularity",
         "variant": "default",
         "seed": 3,
-        "inputs": {"corpus": str(corpus.root)},
+        "inputs": {"corpus": str(corpus.directory.root)},
     }
 
 
@@ -97,20 +129,14 @@ def test_omikuji_learns_the_words(corpus, tmp_path, capfd):
     assert tuple(capfd.readouterr()) == ("", ""), "omikuji draws a progress bar a document"
 
 
-def test_omikuji_skips_documents_it_cannot_take(corpus, tmp_path):
-    table = pd.read_parquet(corpus.documents("train"))
-    table.loc[0, "text"] = "?"
-    table.to_parquet(corpus.documents("train"))
-    test = pd.read_parquet(corpus.documents("test"))
-    test.loc[0, "text"] = ""
-    test.to_parquet(corpus.documents("test"))
+def test_omikuji_skips_documents_it_cannot_take(make_corpus, tmp_path):
+    corpus = make_corpus(train={0: "?"}, test={0: ""})
     metrics = run_baseline("omikuji", corpus, RunDir(tmp_path / "run"), seed=0, threads=1)
     assert metrics["metrics"]["P@1"] >= 87.5
 
 
-def test_texts_without_words_are_refused(corpus, tmp_path):
-    table = pd.read_parquet(corpus.documents("train"))
-    table.assign(text="?").to_parquet(corpus.documents("train"))
+def test_texts_without_words_are_refused(make_corpus, tmp_path):
+    corpus = make_corpus(train=dict.fromkeys(range(132), "?"))
     with pytest.raises(DataError, match="omikuji: the training texts have no words"):
         run_baseline("omikuji", corpus, RunDir(tmp_path / "run"), seed=0, threads=1)
     assert not (tmp_path / "run").exists(), "half a run is left"
@@ -136,7 +162,14 @@ def test_evaluate_writes_the_same_metrics_again(corpus, tmp_path):
 
 def test_the_command_trains_a_baseline(corpus, tmp_path):
     out = tmp_path / "run"
-    arguments = ["baseline", "popularity", "--corpus", str(corpus.root), "--out", str(out)]
+    arguments = [
+        "baseline",
+        "popularity",
+        "--corpus",
+        str(corpus.directory.root),
+        "--out",
+        str(out),
+    ]
     result = CliRunner().invoke(app, [*arguments, "--seed", "2", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in out.iterdir()) == [
@@ -161,9 +194,11 @@ def test_evaluate_names_what_is_wrong(corpus, tmp_path):
         evaluate_run(run)
 
 
-def test_a_corpus_without_mirrored_pairs_or_constants(corpus):
-    corpus.mirrored("test").unlink()
-    assert load_truth(corpus, "test").mirrored is None
-    write_json(corpus.info, {"dataset": "trees"})
-    with pytest.raises(DataError, match=r"corpus\.json: propensity_a, propensity_b missing"):
-        load_truth(corpus, "test")
+def test_truth_comes_from_the_training_split_and_the_corpus_constants(corpus):
+    truth = load_truth(corpus, "test")
+    assert truth.train_frequency.tolist() == [*range(20, 12, -1), 0]
+    c = (np.log(132) - 1) * 2.5**0.55
+    assert truth.inverse_propensity[[0, 8]] == pytest.approx(
+        [1 + c * 21.5**-0.55, 1 + c * 1.5**-0.55]
+    )
+    assert truth.mirrored.nnz == 1

@@ -34,10 +34,11 @@ def baseline(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Train and evaluate a linear row of the tables."""
+    from haste.data.corpus import load_corpus
     from haste.evaluation.baselines import run_baseline
-    from haste.paths import CorpusDir, RunDir
+    from haste.paths import RunDir
 
-    _show(run_baseline(name, CorpusDir(corpus), RunDir(out), seed, threads))
+    _show(run_baseline(name, load_corpus(corpus), RunDir(out), seed, threads))
 
 
 def _show(metrics: dict) -> None:

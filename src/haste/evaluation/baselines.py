@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from haste.config import DEFAULT_VARIANT
+from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
 from haste.evaluation.label_trees import LabelTrees
 from haste.evaluation.metrics import MAX_RANK
 from haste.evaluation.runs import write_predictions
 from haste.evaluation.truth import load_truth
-from haste.files import read_csr, read_json, reading, write_json, write_yaml
-from haste.paths import CorpusDir, RunDir
+from haste.files import write_json, write_yaml
+from haste.paths import RunDir
 from haste.training.measure import Meter
 
 BASELINES = ("omikuji", "popularity")
@@ -49,9 +49,7 @@ class Popularity:
         return ids, scores
 
 
-def run_baseline(
-    name: str, corpus: CorpusDir, out: RunDir, seed: int, threads: int
-) -> dict[str, Any]:
+def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int) -> dict[str, Any]:
     """Train a baseline on the training split, write its run folder, return its metrics.
 
     Popularity repeats to the last digit. omikuji does not: it has no seed (its clustering and its
@@ -67,11 +65,10 @@ def run_baseline(
         raise ConfigError(f"baseline: {threads} threads; at least 1 is needed.")
     meter = Meter(device="cpu")
     with meter.phase("setup"):
-        dataset = read_json(corpus.info)["dataset"]
         truth = load_truth(corpus, "test")
-        texts = {split: _texts(corpus, split) for split in ("train", "test")}
-        positives = read_csr(corpus.positives("train"))
-    log.info("%s on %s: %d training documents", name, dataset, len(texts["train"]))
+        texts = {split: corpus.texts(split) for split in ("train", "test")}
+        positives = corpus.positives("train")
+    log.info("%s on %s: %d training documents", name, corpus.info.dataset, len(texts["train"]))
     with meter.phase("train"):
         if name == "popularity":
             model = Popularity(truth.train_frequency)
@@ -81,11 +78,11 @@ def run_baseline(
         ids, scores = model.predict(texts["test"], MAX_RANK)
         metrics = truth.evaluate(ids, scores)
     config = {
-        "dataset": dataset,
+        "dataset": corpus.info.dataset,
         "method": name,
         "variant": DEFAULT_VARIANT,
         "seed": seed,
-        "inputs": {"corpus": str(corpus.root)},
+        "inputs": {"corpus": str(corpus.directory.root)},
     }
     resources = meter.resources(
         parameters=model.parameters,
@@ -100,9 +97,3 @@ def run_baseline(
     write_json(out.resources, resources)
     write_json(out.metrics, metrics)
     return metrics
-
-
-def _texts(corpus: CorpusDir, split: str) -> list[str]:
-    path = corpus.documents(split)
-    with reading(path, "a table of documents (.parquet)"):
-        return pd.read_parquet(path, columns=["text"])["text"].tolist()

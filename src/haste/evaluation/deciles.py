@@ -15,27 +15,33 @@ DECILES = 10
 
 
 def label_deciles(train_frequency: np.ndarray) -> np.ndarray:
-    """int64 [L + E]: 1 (the most frequent tenth of the labels) to 10, and 0 for unseen labels.
+    """int64 [L + E]: decile of each label, 1 (the most frequent) to 10, and 0 for unseen labels.
 
-    Tenths hold equally many labels (the first ones one more where 10 does not divide their number);
-    labels of equal frequency are told apart by id, the lower first.
+    A decile holds a tenth of the training positives, not of the labels, as is usual in extreme
+    classification: a tenth of the labels would have nearly all positives in it. Labels go from the
+    most to the least frequent (equal ones by id) to the decile in which the middle of their
+    positives lies, so a decile stays empty where one label is worth more than a tenth.
     """
-    order = np.argsort(-train_frequency.astype(np.int64), kind="stable")
-    seen = order[train_frequency[order] > 0]
-    deciles = np.zeros(train_frequency.shape[0], dtype=np.int64)
-    for number, labels in enumerate(np.array_split(seen, DECILES), start=1):
-        deciles[labels] = number
+    frequency = train_frequency.astype(np.int64)
+    order = np.argsort(-frequency, kind="stable")
+    order = order[frequency[order] > 0]
+    reached = np.cumsum(frequency[order])
+    deciles = np.zeros(frequency.shape[0], dtype=np.int64)
+    if order.size:
+        # in whole numbers: 10 x (reached - frequency / 2) / total
+        middle = 2 * reached - frequency[order]
+        deciles[order] = DECILES * middle // (2 * reached[-1]) + 1
     return deciles
 
 
 def decile_rows(
     ids: np.ndarray, truth: sp.csr_matrix, train_frequency: np.ndarray, ranks: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Ten rows: decile, P@k (its part of P@k, in percentage points) for each of `ranks`, recall.
+    """Ten rows: decile, labels (their number), P@k for each of `ranks`, recall.
 
-    The parts add up to P@k as long as no unseen label is predicted. `recall` is the share (in
-    percent) of the decile's positives among all the predictions of their documents, ids [N, k];
-    None for a decile without positives.
+    P@k is the decile's part of P@k, in percentage points; the parts add up to P@k as long as no
+    unseen label is predicted. `recall` is the share, in percent, of the decile's positives found
+    among all k predictions of their documents; None for a decile without positives.
 
     Args:
         ids: int [N, k], checked.
@@ -53,11 +59,12 @@ def decile_rows(
     found = np.where(hits(ids, truth), deciles[ids], 0)
     counts = {k: np.bincount(found[:, :k].ravel(), minlength=DECILES + 1) for k in ranks}
     recalled = np.bincount(found.ravel(), minlength=DECILES + 1)
+    sizes = np.bincount(deciles, minlength=DECILES + 1)
     positives = np.bincount(deciles[truth.indices], minlength=DECILES + 1)
     documents = truth.shape[0]
     rows = []
     for number in range(1, DECILES + 1):
-        row: dict[str, Any] = {"decile": number}
+        row: dict[str, Any] = {"decile": number, "labels": int(sizes[number])}
         for k in ranks:
             row[f"P@{k}"] = 100.0 * float(counts[k][number]) / (k * documents)
         total = positives[number]

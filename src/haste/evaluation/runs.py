@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.evaluation.truth import load_truth
 from haste.files import read_npz, read_yaml, write_json, write_npz
-from haste.paths import CorpusDir, RunDir
+from haste.paths import RunDir
 
 
 def write_predictions(run: RunDir, ids: np.ndarray, scores: np.ndarray) -> None:
@@ -37,11 +37,11 @@ def evaluate_run(run: RunDir) -> dict[str, Any]:
     """
     config = read_yaml(run.config)
     try:
-        corpus = CorpusDir(Path(config["inputs"]["corpus"]))
+        root = config["inputs"]["corpus"]
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{run.config}: inputs.corpus is missing; not the config of a run."
         ) from error
-    metrics = load_truth(corpus, "test").evaluate(*read_predictions(run))
+    metrics = load_truth(load_corpus(root), "test").evaluate(*read_predictions(run))
     write_json(run.metrics, metrics)
     return metrics
