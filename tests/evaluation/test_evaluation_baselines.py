@@ -108,6 +108,17 @@ def test_popularity_by_hand(corpus, tmp_path):
     }
 
 
+def test_a_config_made_beforehand_is_left_alone(corpus, tmp_path):
+    run = RunDir(tmp_path / "run")
+    run_baseline("popularity", corpus, run, seed=0, threads=1)
+    text = "# from a workflow\n" + run.config.read_text()
+    run.config.write_text(text)
+    run_baseline("popularity", corpus, run, seed=0, threads=1)
+    assert run.config.read_text() == text
+    run_baseline("popularity", corpus, run, seed=1, threads=1)
+    assert read_yaml(run.config)["seed"] == 1
+
+
 def test_popularity_breaks_ties_by_id_and_never_predicts_the_unseen():
     ids, scores = Popularity(np.array([1, 3, 0, 3])).predict(["text"], 5)
     assert ids.tolist() == [[1, 3, 0, -1, -1]]
@@ -195,7 +206,7 @@ def test_evaluate_names_what_is_wrong(corpus, tmp_path):
 
 
 def test_truth_comes_from_the_training_split_and_the_corpus_constants(corpus):
-    truth = load_truth(corpus, "test")
+    truth = load_truth(corpus.directory, "test")
     assert truth.train_frequency.tolist() == [*range(20, 12, -1), 0]
     c = (np.log(132) - 1) * 2.5**0.55
     assert truth.inverse_propensity[[0, 8]] == pytest.approx(

@@ -18,7 +18,7 @@ from haste.evaluation.label_trees import LabelTrees
 from haste.evaluation.metrics import MAX_RANK
 from haste.evaluation.runs import write_predictions
 from haste.evaluation.truth import load_truth
-from haste.files import write_json, write_yaml
+from haste.files import read_yaml, write_json, write_yaml
 from haste.paths import RunDir
 from haste.training.measure import Meter
 
@@ -65,7 +65,7 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
         raise ConfigError(f"baseline: {threads} threads; at least 1 is needed.")
     meter = Meter(device="cpu")
     with meter.phase("setup"):
-        truth = load_truth(corpus, "test")
+        truth = load_truth(corpus.directory, "test")
         texts = {split: corpus.texts(split) for split in ("train", "test")}
         positives = corpus.positives("train")
     log.info("%s on %s: %d training documents", name, corpus.info.dataset, len(texts["train"]))
@@ -92,7 +92,9 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
         epoch_seconds=[],
         threads=threads,
     )
-    write_yaml(out.config, config)
+    # a workflow made it beforehand; writing it again would make every output look stale
+    if not out.config.is_file() or read_yaml(out.config) != config:
+        write_yaml(out.config, config)
     write_predictions(out, ids, scores)
     write_json(out.resources, resources)
     write_json(out.metrics, metrics)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.evaluation.truth import load_truth
 from haste.files import read_npz, read_yaml, write_json, write_npz
@@ -42,6 +41,6 @@ def evaluate_run(run: RunDir) -> dict[str, Any]:
         raise DataError(
             f"{run.config}: inputs.corpus is missing; not the config of a run."
         ) from error
-    metrics = load_truth(load_corpus(root), "test").evaluate(*read_predictions(run))
+    metrics = load_truth(root, "test").evaluate(*read_predictions(run))
     write_json(run.metrics, metrics)
     return metrics

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.corpus import Corpus
+from haste.data.corpus import load_corpus
 from haste.evaluation.metrics import evaluate
 from haste.evaluation.propensity import inverse_propensity
 from haste.labels.frequency import label_frequencies
+from haste.paths import CorpusDir
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Truth:
         )
 
 
-def load_truth(corpus: Corpus, split: str) -> Truth:
+def load_truth(directory: CorpusDir | Path | str, split: str) -> Truth:
     """Read the truth of `validation` or `test`; raises DataError naming a missing or damaged file.
 
     Frequencies and propensities come from the training split alone, the constants A and B from
     corpus.json.
     """
+    corpus = load_corpus(directory)
     frequency = label_frequencies(corpus.directory)
     return Truth(
         positives=corpus.positives(split),
