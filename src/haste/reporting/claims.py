@@ -88,12 +88,12 @@ def claims_table(sources: Sources) -> Table:
     columns = (
         Column("claim", "Claim", once=True),
         Column("place", "On", once=True),
-        Column("text", "What the paper says", once=True),
-        Column("comparison", "Compared"),
+        Column("text", "What the paper says", once=True, width=4),
+        Column("comparison", "Compared", width=4.5),
         Column("ours", "Ours [95%]", digits=2),
-        Column("paper", "The paper's"),
+        Column("paper", "The paper's", width=4.5),
         Column("verdict", "Verdict", once=True),
-        Column("reason", "Why", once=True),
+        Column("reason", "Why", once=True, width=4),
     )
     rows = [
         {
@@ -207,7 +207,7 @@ def kernel_findings(sources: Sources) -> list[Finding]:
     found = []
     for claim, text, (numerator, denominator, directions) in wanted:
         paper, target = _kernel_target(sources.published, claim)
-        what = f"time of {numerator} / {denominator}, largest ratio"
+        what = f"time of {_LAYERS[numerator]} / {_LAYERS[denominator]}, largest ratio"
         if not sources.inputs.benchmarks:
             comparison = Comparison(what, None, paper)
             reason = "needs CUDA: no kernel benchmark is committed (haste bench kernels)"
@@ -228,6 +228,13 @@ def kernel_findings(sources: Sources) -> list[Finding]:
     return found
 
 
+_LAYERS = {
+    "fixed_fan_in": "fixed fan-in",
+    "group_fan_in": "group fan-in",
+    "bottleneck": "bottleneck",
+}
+
+
 def _kernel_target(published: Published, claim: str) -> tuple[str | None, float]:
     """(the paper's number as printed, the ratio that has to be reached or kept to)."""
     if claim == "C3":
@@ -239,7 +246,9 @@ def _kernel_target(published: Published, claim: str) -> tuple[str | None, float]
             "C2": 'backward speedup, maximum ("backward passes")',
         }[claim]
     number = published.find(HASTE, "kernel", rival, metric)
-    return number.text, FEW_PER_CENT if number.value is None else number.value
+    if number.value is None:
+        return number.text, FEW_PER_CENT
+    return f"{number.text}×", number.value
 
 
 def _accuracy(sources: Sources, dataset: str) -> list[Finding]:
@@ -394,7 +403,8 @@ def _paper_differences(published: Published, difference: Difference) -> str | No
             for side in (difference.better, difference.worse)
         )
         if a and b:
-            found.append(f"{a.value - b.value:.1f} ({dataset})".replace("-", "−", 1))
+            number = f"{a.value - b.value:.1f}".replace("-", "−")
+            found.append(f"{number} ({dataset})")
     return ", ".join(found) or None
 
 

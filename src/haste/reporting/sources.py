@@ -8,14 +8,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 
-from haste.config import DEFAULT_VARIANT, GridConfig, Method, methods
+from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, methods
+from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.evaluation.bootstrap import paired_bootstrap
 from haste.evaluation.metrics import per_document
 from haste.evaluation.propensity import inverse_propensity
-from haste.files import read_csr, read_json
-from haste.labels.frequency import label_frequencies, n_train
+from haste.labels.frequency import label_frequencies
+from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir
 from haste.reporting.needs import Inputs
 from haste.reporting.published import Published
@@ -26,25 +28,22 @@ from haste.reporting.table import Interval
 class Documents:
     """What each test document of a data set contributes to a metric, and differences of methods."""
 
-    def __init__(self, corpus: CorpusDir) -> None:
-        self.corpus = corpus
+    def __init__(self, directory: CorpusDir) -> None:
+        self.directory = directory
         self._values: dict[tuple[Path, str], np.ndarray] = {}
 
     @cached_property
-    def truth(self) -> np.ndarray:
+    def truth(self) -> sp.csr_matrix:
         """CSR [N, L + E] of the test split."""
-        return read_csr(self.corpus.positives("test"))
+        return load_corpus(self.directory).positives("test")
 
     @cached_property
     def weights(self) -> np.ndarray:
         """float64 [L + E]: inverse propensities, counted over the training split."""
-        info = read_json(self.corpus.info)
-        return inverse_propensity(
-            label_frequencies(self.corpus),
-            n_train(self.corpus),
-            info["propensity_a"],
-            info["propensity_b"],
-        )
+        info = load_corpus(self.directory).info
+        frequencies = label_frequencies(self.directory)
+        documents = info.documents["train"]
+        return inverse_propensity(frequencies, documents, info.propensity_a, info.propensity_b)
 
     def values(self, run: Run, metric: str) -> np.ndarray:
         """float64 [N], percent: their mean is the run's metric; raises DataError where it is not."""
@@ -55,7 +54,7 @@ class Documents:
             if abs(values.mean() - run.metrics[metric]) > 1e-3:
                 raise DataError(
                     f"{run.root}: predictions.npz gives {metric} {values.mean():.4f} on "
-                    f"{self.corpus.root}, but metrics.json says {run.metrics[metric]:.4f}; one of them "
+                    f"{self.directory.root}, but metrics.json says {run.metrics[metric]:.4f}; one of them "
                     f"is stale. Evaluate it again: haste evaluate {run.root}"
                 )
             self._values[key] = values
@@ -119,3 +118,13 @@ class Sources:
                 runs = [r for r in self.of(dataset, key.method, key.variant) if r.key == key]
                 found.setdefault(key.variant, []).extend(runs)
         return found
+
+
+def cohesion_orders(sources: Sources) -> list[tuple[str, str, LabelOrder]]:
+    """(data set, grouping, order) of each order file, in the order of the inputs."""
+    found = []
+    for path in sources.inputs.orders:
+        grouping = OrderSpec.parse(path.parent.name).grouping
+        # data/<dataset>/labels/<order>/order.npz
+        found.append((path.parents[2].name, grouping, LabelOrder.load(path)))
+    return found

@@ -1,8 +1,10 @@
-"""A table as data, and the three ways to write it: csv (raw numbers), Markdown and LaTeX (rounded)."""
+"""A table as data, and the ways to write it: csv (raw numbers), Markdown, LaTeX and HTML (rounded)."""
 
 from __future__ import annotations
 
 import csv
+import html
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +63,8 @@ class Column:
     """what is shown is the raw number divided by this; the csv keeps the raw number"""
     signed: bool = False
     """show the sign of positive numbers: a difference"""
+    width: float | None = None
+    """of a text that is broken into lines, in LaTeX, in cm"""
     once: bool = False
     """leave it blank for a reader below a row that has the same in all columns marked so"""
 
@@ -88,15 +92,13 @@ class Table:
 
 
 def write_table(prefix: Path | str, table: Table) -> list[Path]:
-    """Write PREFIX.csv, PREFIX.md and PREFIX.tex; returns the paths."""
+    """Write PREFIX.csv, .md, .tex and .html; returns the paths."""
+    renderers = {".csv": _csv, ".md": markdown, ".tex": latex, ".html": webpage}
     paths = []
-    for suffix, render in ((".csv", None), (".md", markdown), (".tex", latex)):
+    for suffix, render in renderers.items():
         path = Path(f"{prefix}{suffix}")
         with atomic(path) as temporary:
-            if render is None:
-                _write_csv(temporary, table)
-            else:
-                temporary.write_text(render(table), encoding="utf-8")
+            temporary.write_text(render(table), encoding="utf-8")
         paths.append(path)
     return paths
 
@@ -132,14 +134,17 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     r"""A `table` environment for \input; needs booktabs, and graphicx where it is wide."""
     columns = table.shown_columns()
-    wide = len(columns) > 8
+    wide = len(columns) > 8 or any(column.width for column in columns)
+    aligned = "".join(
+        f"p{{{c.width}cm}}" if c.width else "l" if _text(table, c) else "r" for c in columns
+    )
     lines = [
         r"% \usepackage{booktabs}" + (r" \usepackage{graphicx}" if wide else ""),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape_tex(table.title)}}}",
         r"\resizebox{\textwidth}{!}{%" if wide else r"\small",
-        rf"\begin{{tabular}}{{{''.join('l' if _text(table, c) else 'r' for c in columns)}}}",
+        rf"\begin{{tabular}}{{{aligned}}}",
         r"\toprule",
         " & ".join(escape_tex(column.title) for column in columns) + r" \\",
     ]
@@ -158,6 +163,49 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+_STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
+h1 { font-size: 1.3rem; margin: 0 0 1rem; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
+th, td { padding: .3rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th { border-bottom: 1px solid; }
+.text { text-align: left; white-space: normal; }
+.section th { font-style: italic; padding-top: .8rem; }
+.new td { border-top: 1px solid #ddd; }
+td { font-variant-numeric: tabular-nums; }
+ul { max-width: 60rem; padding-left: 1.2rem; color: #444; }
+"""
+
+
+def webpage(table: Table) -> str:
+    """A page of its own that needs nothing else, for report.html."""
+    columns = table.shown_columns()
+    kinds = [' class="text"' if _text(table, column) else "" for column in columns]
+    heads = "".join(
+        f"<th{k}>{html.escape(c.title)}</th>" for k, c in zip(kinds, columns, strict=True)
+    )
+    lines = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(table.title)}</title>',
+        f"<style>{_STYLE}</style></head><body>",
+        f"<h1>{html.escape(table.title)}</h1>",
+        f"<div><table><thead><tr>{heads}</tr></thead><tbody>",
+    ]
+    for heading, rows in table.sections():
+        if table.section:
+            spanning = f'<th class="text" colspan="{len(columns)}">{html.escape(heading)}</th>'
+            lines.append(f'<tr class="section">{spanning}</tr>')
+        for cells in _shown(columns, rows, html.escape, "<b>{}</b>"):
+            row = "".join(f"<td{k}>{cell}</td>" for k, cell in zip(kinds, cells, strict=True))
+            lines.append(f'<tr class="new">{row}</tr>' if cells[0] else f"<tr>{row}</tr>")
+    lines.append("</tbody></table></div>")
+    if table.notes:
+        lines.append("<ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in table.notes) + "</ul>")
+    lines.append("</body></html>")
+    return "\n".join(lines) + "\n"
+
+
 def show(column: Column, cell: Cell) -> str:
     """A cell as a reader sees it: scaled, rounded to the column's digits, with its spread."""
     if cell is None:
@@ -166,7 +214,9 @@ def show(column: Column, cell: Cell) -> str:
         return cell
 
     def number(value: float, sign: bool = column.signed) -> str:
-        text = f"{value / column.scale:{'+' if sign else ''},.{column.digits}f}"
+        # rounded first, and 0 added, so that nothing shows as -0.0
+        rounded = round(value / column.scale, column.digits) + 0.0
+        text = f"{rounded:{'+' if sign else ''},.{column.digits}f}"
         return text.replace("-", "−")
 
     if isinstance(cell, Stat):
@@ -260,13 +310,14 @@ def _raw(key: str, cell: Cell, kind: str) -> dict[str, str | int | float]:
     return {n: "" if value is None else value for n, value in zip(names, found, strict=True)}
 
 
-def _write_csv(path: Path, table: Table) -> None:
+def _csv(table: Table) -> str:
     rows = csv_rows(table)
     names = list(rows[0]) if rows else [column.key for column in table.columns]
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def _best(columns: Sequence[Column], rows: Sequence[Mapping[str, Cell]]) -> set[tuple[int, str]]:

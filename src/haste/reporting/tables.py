@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from haste.config import Method, OrderSpec, ablation
-from haste.files import read_csr, read_json, reading
-from haste.labels.frequency import label_frequencies
-from haste.labels.order import LabelOrder
-from haste.paths import CorpusDir
+from haste.config import Method, ablation
+from haste.data.corpus import RARE, load_corpus
+from haste.paths import SPLITS
 from haste.reporting.benchmarks import read_benchmark
 from haste.reporting.claims import claims_table
 from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
-from haste.reporting.sources import Sources
+from haste.reporting.sources import Sources, cohesion_orders
 from haste.reporting.table import Cell, Column, Stat, Table
 
 GIB, MIB, MILLION = 2**30, 2**20, 1e6
@@ -68,7 +66,8 @@ def main_table(sources: Sources) -> Table:
         columns = [c for c in columns if c.key not in WITHOUT_MIRRORED]
     notes = [
         MEAN_NOTE + " Bold: the best of the column.",
-        *_run_notes(sources.runs),
+        _run_note(sources.runs),
+        *_memory_notes(sources.runs),
         CONVERGED_NOTE,
     ]
     if any(row.get(name) for row in rows for name in WITHOUT_MIRRORED):
@@ -112,7 +111,7 @@ def ablation_table(name: str, sources: Sources) -> Table:
         f"Variants of {chosen.method}; all else is its preset. {MEAN_NOTE}",
         "Δ P@1: to the preset, same seeds, in points, with the paired bootstrap interval (95%) over "
         "test documents" + _one_seed_note(sources.grid.ablation_seeds),
-        *_run_notes(sources.runs),
+        _run_note(sources.runs),
         CONVERGED_NOTE,
     ]
     return Table(
@@ -131,17 +130,33 @@ def datasets_table(sources: Sources) -> Table:
         Column("extra_labels", "Unseen labels", digits=0),
         Column("labels_a_document", "Labels/document", digits=2),
         Column("documents_a_label", "Documents/label", digits=2),
-        Column("rare_labels_percent", "Labels ≤ 5 documents (%)"),
+        Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"),
         Column("seen_positives_percent", "Test positives seen (%)"),
         Column("mirrored_percent", "Mirrored (%)"),
         Column("words_a_document", "Words/document"),
         Column("propensity", "Propensity A / B"),
         Column("licence", "Licence"),
     )
-    rows = [
-        {"dataset": each, **corpus_statistics(sources.grid.layout.corpus(each))}
-        for each in sources.grid.datasets
-    ]
+    rows = []
+    for dataset in sources.grid.datasets:
+        info = load_corpus(sources.grid.layout.corpus(dataset)).info
+        counted = info.statistics
+        rows.append(
+            {
+                "dataset": dataset,
+                **{split: info.documents[split] for split in SPLITS},
+                "labels": info.n_labels,
+                "extra_labels": info.n_extra,
+                "labels_a_document": counted.labels_per_document,
+                "documents_a_label": counted.points_per_label,
+                "rare_labels_percent": 100.0 * counted.rare_labels,
+                "seen_positives_percent": 100.0 * counted.seen["test"],
+                "mirrored_percent": 100.0 * counted.mirrored["test"],
+                "words_a_document": counted.words_per_document,
+                "propensity": f"{info.propensity_a:g} / {info.propensity_b:g}",
+                "licence": info.licence,
+            }
+        )
     notes = (
         "Counted from the data. Labels are those with a training document; labels a document, documents "
         "a label and words are of the training split.",
@@ -150,36 +165,6 @@ def datasets_table(sources: Sources) -> Table:
         "Mirrored: share of test pairs (i, j) whose mirror (j, i) is a training pair.",
     )
     return Table("Data sets", columns, tuple(rows), notes)
-
-
-def corpus_statistics(corpus: CorpusDir) -> dict[str, Cell]:
-    """One row of the data sets' table; raises DataError when a file is missing or damaged."""
-    import pandas as pd
-
-    info = read_json(corpus.info)
-    frequencies = label_frequencies(corpus)
-    seen = frequencies > 0
-    train, test = read_csr(corpus.positives("train")), read_csr(corpus.positives("test"))
-    with reading(corpus.documents("train"), "a Parquet table of documents"):
-        texts = pd.read_parquet(corpus.documents("train"), columns=["text"])["text"]
-    mirrored = None
-    if corpus.mirrored("test").is_file():
-        mirrored = 100.0 * read_csr(corpus.mirrored("test")).nnz / test.nnz
-    return {
-        "train": train.shape[0],
-        "validation": read_csr(corpus.positives("validation")).shape[0],
-        "test": test.shape[0],
-        "labels": int(seen.sum()),
-        "extra_labels": int((~seen).sum()),
-        "labels_a_document": train.nnz / train.shape[0],
-        "documents_a_label": train.nnz / int(seen.sum()),
-        "rare_labels_percent": 100.0 * float((frequencies[seen] <= 5).mean()),
-        "seen_positives_percent": 100.0 * float(seen[test.indices].mean()),
-        "mirrored_percent": mirrored,
-        "words_a_document": float(texts.str.split().str.len().mean()),
-        "propensity": f"{info['propensity_a']:g} / {info['propensity_b']:g}",
-        "licence": str(info["licence"]),
-    }
 
 
 def cohesion_table(sources: Sources) -> Table:
@@ -217,16 +202,6 @@ def cohesion_table(sources: Sources) -> Table:
         "Mean ± standard deviation over the groups of the tail.",
     )
     return Table("Cohesion of the label groups", columns, tuple(rows), notes, section="dataset")
-
-
-def cohesion_orders(sources: Sources) -> list[tuple[str, str, LabelOrder]]:
-    """(data set, grouping, order) of each order file, in the order of the inputs."""
-    found = []
-    for path in sources.inputs.orders:
-        grouping = OrderSpec.parse(path.parent.name).grouping
-        # data/<dataset>/labels/<order>/order.npz
-        found.append((path.parents[2].name, grouping, LabelOrder.load(path)))
-    return found
 
 
 def benchmark_table(name: str, sources: Sources) -> Table:
@@ -310,20 +285,25 @@ def _stats(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Cell]:
     return {key: Stat.of(frame[key].tolist()) for key in keys if key in frame and key not in words}
 
 
-def _run_notes(runs: Sequence[Run]) -> list[str]:
-    """Devices, epochs and metric library of the runs, and what memory means on them."""
-    if not runs:
-        return []
+def _run_note(runs: Sequence[Run]) -> str:
+    """Devices, epochs and metric library of the runs."""
     devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
     backends = ", ".join(sorted({run.backend for run in runs}))
     epochs = ", ".join(str(n) for n in sorted({run.epochs for run in runs if run.epochs}))
-    notes = [f"Run on {devices}; {epochs or 'no'} epochs; metrics by {backends}."]
-    memory = {
+    return (
+        f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
+    )
+
+
+def _memory_notes(runs: Sequence[Run]) -> list[str]:
+    """What memory means on the devices of the runs."""
+    words = {
         True: "Peak memory on a GPU: the most that was allocated while training.",
         False: "Peak memory on a CPU: the most that the process held while training, interpreter and "
-        "libraries included. State: parameters, optimiser state and index sets, counted exactly.",
+        "libraries included.",
     }
-    return notes + [memory[each] for each in sorted({run.on_gpu for run in runs})]
+    state = "State: parameters, optimiser state and index sets, counted exactly."
+    return [words[each] for each in sorted({run.on_gpu for run in runs})] + [state]
 
 
 def _one_seed_note(seeds: Sequence[int]) -> str:
