@@ -1,0 +1,54 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haste.data.labelspace import Document, label_space, mirrored_pairs, positives_matrix
+
+UIDS = "abcdef"
+
+
+def test_label_space_by_hand():
+    documents = {
+        "train": [Document("x", "", ("b", "a")), Document("y", "", ("d", "b"))],
+        "validation": [Document("v", "", ("c", "a"))],
+        "test": [Document("t", "", ("A", "d"))],
+    }
+    space = label_space(documents)
+    assert space.uids == ("a", "b", "d", "A", "c")
+    assert space.n_labels == 3
+    matrix = positives_matrix(documents["train"], space)
+    assert matrix.toarray().tolist() == [[1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    assert matrix.has_sorted_indices
+    assert (matrix.indices.dtype, matrix.dtype) == (np.int32, np.float32)
+    assert positives_matrix(documents["test"], space).toarray().tolist() == [[0, 0, 1, 1, 0]]
+
+
+graphs = st.dictionaries(st.sampled_from(UIDS), st.sets(st.sampled_from(UIDS)), min_size=2)
+
+
+@given(graphs, st.sets(st.sampled_from(UIDS), min_size=1))
+def test_mirrored_pairs_equal_a_naive_loop(graph, train):
+    documents = [Document(uid, "", tuple(labels)) for uid, labels in sorted(graph.items())]
+    parts = {
+        "train": [d for d in documents if d.uid in train],
+        "validation": [],
+        "test": [d for d in documents if d.uid not in train],
+    }
+    space = label_space(parts)
+    matrices = {split: positives_matrix(rows, space) for split, rows in parts.items()}
+    found = mirrored_pairs(
+        [d.uid for d in parts["test"]],
+        matrices["test"],
+        [d.uid for d in parts["train"]],
+        matrices["train"],
+        space.uids,
+    ).tocoo()
+    pairs = {
+        (parts["test"][i].uid, space.uids[j]) for i, j in zip(found.row, found.col, strict=True)
+    }
+    assert pairs == {
+        (d.uid, label)
+        for d in parts["test"]
+        for label in d.labels
+        if label in train and d.uid in graph.get(label, ())
+    }
