@@ -13,17 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from haste.config import RunConfig
+from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
+from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError
-from haste.files import atomic, read_json, read_yaml, reading
+from haste.files import atomic, read_yaml, reading
 from haste.kernels.rounding import mix
-from haste.labels.frequency import label_frequencies, n_train
+from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.layers.base import OutputLayer
 from haste.layers.registry import build_layer, build_projection, projected_size
-from haste.paths import CorpusDir, RunDir, TokenDir
+from haste.paths import RunDir
 from haste.sparsity.schedule import auxiliary_scale
 
 
@@ -101,20 +103,18 @@ def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -
     `total_steps` sets the pace of the auxiliary loss. Raises ConfigError, DataError or KernelError.
     """
     torch.manual_seed(mix(config.seed, 1))
-    corpus = CorpusDir(Path(config.inputs.corpus))
-    info = read_json(corpus.info)
-    order = _order(config, info["n_labels"])
-    encoder = build_encoder(
-        config.encoder, config.inputs.model, TokenDir(Path(config.inputs.tokens))
-    ).to(device)
+    corpus = load_corpus(config.inputs.corpus)
+    order = _order(config, corpus.info.n_labels)
+    tokens = load_tokens(config.inputs.tokens, corpus.directory)
+    encoder = build_encoder(config.encoder, config.inputs.model, tokens).to(device)
     projection = build_projection(config, encoder.feature_size).to(device)
     clusters = None
     if config.auxiliary.scale > 0 and config.inputs.clusters:
         clusters = LabelOrder.load(Path(config.inputs.clusters)).clusters()
     frequencies = n_documents = None
     if config.layer.bias_init == "log_prior":
-        frequencies = label_frequencies(corpus)
-        n_documents = n_train(corpus)
+        frequencies = label_frequencies(corpus.directory)
+        n_documents = corpus.info.documents["train"]
     layer = build_layer(
         config,
         projected_size(config, encoder.feature_size),

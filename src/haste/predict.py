@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from tokenizers import Tokenizer
 
 from haste.config import RunConfig
+from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
 from haste.errors import DataError
 from haste.files import reading
 from haste.model import Model, load_model
-from haste.paths import CorpusDir, RunDir
+from haste.paths import RunDir
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class Predictor:
             self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.config.encoder.max_len)
-        labels_file = CorpusDir(Path(self.config.inputs.corpus)).labels
-        with reading(labels_file, "a table of labels"):
-            labels = pd.read_parquet(labels_file)
-        self.uids = labels["uid"].astype(str).to_numpy()
-        self.names = labels["name"].fillna(labels["uid"]).astype(str).to_numpy()
+        labels = load_corpus(self.config.inputs.corpus).labels
+        self.uids: list[str] = labels["uid"].to_pylist()
+        self.names: list[str] = labels["name"].to_pylist()
 
     def __call__(self, texts: Sequence[str], k: int) -> Iterator[list[Suggestion]]:
         """The k best labels of each text, best first."""

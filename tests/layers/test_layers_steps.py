@@ -160,14 +160,14 @@ def test_rewiring_moves_the_weakest_and_clears_them(name, growth, scope):
     layer = LAYERS[name]()
     for part in layer.modules():
         if hasattr(part, "options"):
-            part.options = LayerOptions(momentum=0.9, growth=growth, scope=scope, fraction=0.25)
+            part.options = LayerOptions(momentum=0.9, growth=growth, scope=scope, fraction=0.5)
     features, positives, _ = batch()
     layer.step(features, positives, 0.1, seed=0, step=0)
     before, weight = support(layer), spread(layer)[0]
     stats = layer.rewire(seeded(9), features, positives)
     after, now = support(layer), spread(layer)[0]
     assert stats.moved > 0
-    assert stats.moved == pytest.approx(0.25 * stats.slots, rel=0.1)
+    assert stats.moved == pytest.approx(0.5 * stats.slots, rel=0.1)
     assert after.sum() == before.sum()
     kept = before & after
     assert torch.allclose(now[kept], weight[kept], atol=1e-6)

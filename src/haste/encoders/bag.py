@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from haste.encoders.base import Encoder
 
+FEATURE_SCALE = 0.25
+"""initial standard deviation of a feature, about that of a pretrained transformer pooled by its mean;
+the output layer's step sizes of the paper suit it"""
+
 
 class BagEncoder(Encoder):
     """Mean of the embeddings of a document's tokens, a residual block, a layer norm.
@@ -33,6 +37,7 @@ class BagEncoder(Encoder):
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
         self.final_norm = nn.LayerNorm(self.feature_size)
+        nn.init.constant_(self.final_norm.weight, FEATURE_SCALE)
         lookup = torch.full((vocabulary_size,), -1, dtype=torch.int32)
         lookup[vocabulary.long()] = torch.arange(len(vocabulary), dtype=torch.int32)
         self.register_buffer("lookup", lookup)

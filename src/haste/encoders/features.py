@@ -9,19 +9,10 @@ import torch
 
 from haste.config import EncoderConfig
 from haste.data.ragged import Ragged
+from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
-from haste.errors import DataError
-from haste.paths import TokenDir
-
-
-def open_tokens(tokens: TokenDir, split: str) -> Ragged:
-    """The memory-mapped tokens of a split; raises DataError when they are missing."""
-    for path in (tokens.ids(split), tokens.offsets(split)):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file. Run the stage that makes it: snakemake {path}")
-    ids = np.load(tokens.ids(split), mmap_mode="r", allow_pickle=False)
-    return Ragged(ids, np.load(tokens.offsets(split), allow_pickle=False))
+from haste.paths import CorpusDir, TokenDir
 
 
 @torch.no_grad()
@@ -44,8 +35,17 @@ def encode(encoder: Encoder, tokens: Ragged, batch_size: int = 256) -> np.ndarra
 
 
 def encode_split(
-    kind: str, model: Path, tokens: TokenDir, split: str = "train", pooling: str = "mean"
+    kind: str,
+    model: Path,
+    tokens: TokenDir,
+    corpus: CorpusDir,
+    split: str = "train",
+    pooling: str = "mean",
 ) -> np.ndarray:
-    """fp32 [N, H]: features of a split from the untrained encoder `kind` (bag or transformer)."""
-    encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, tokens)
-    return encode(encoder, open_tokens(tokens, split))
+    """fp32 [N, H]: features of a split from the untrained encoder `kind` (bag or transformer).
+
+    Raises DataError when tokens or model are missing, damaged or stale.
+    """
+    opened = load_tokens(tokens, corpus)
+    encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
+    return encode(encoder, opened.splits[split])

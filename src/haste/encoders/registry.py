@@ -9,17 +9,16 @@ import torch
 from safetensors import safe_open
 
 from haste.config import EncoderConfig
+from haste.data.tokenize import Tokens
 from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
 from haste.encoders.transformer import TransformerEncoder
 from haste.errors import DataError
-from haste.files import read_json
-from haste.paths import TokenDir
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_encoder(config: EncoderConfig, model: Path | str, tokens: TokenDir) -> Encoder:
+def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> Encoder:
     """The untrained encoder of a run, on the CPU.
 
     `model` is a folder with config.json, tokenizer.json and model.safetensors (for transformers, a
@@ -27,12 +26,13 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: TokenDir) ->
     """
     if config.kind == "transformer":
         return TransformerEncoder(model, config.pooling, DTYPES[config.dtype])
-    vocabulary = np.load(tokens.vocabulary, allow_pickle=False)
+    vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:
-        raise DataError(f"{tokens.vocabulary}: no token occurs in the training documents.")
+        raise DataError("the training documents have no token but special ones; check their text.")
     embeddings = word_embeddings(Path(model))[vocabulary]
-    size = read_json(tokens.info)["vocab_size"]
-    return BagEncoder(torch.from_numpy(embeddings), torch.from_numpy(vocabulary), size)
+    return BagEncoder(
+        torch.from_numpy(embeddings), torch.from_numpy(vocabulary), tokens.info.vocab_size
+    )
 
 
 def word_embeddings(model: Path) -> np.ndarray:

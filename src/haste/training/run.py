@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import torch
 
 from haste.config import RunConfig
-from haste.encoders.features import open_tokens
+from haste.data.corpus import load_corpus
+from haste.data.tokenize import load_tokens
 from haste.errors import ConfigError
 from haste.evaluation.metrics import quick_metrics
 from haste.evaluation.runs import write_predictions
 from haste.evaluation.truth import load_truth
-from haste.files import read_csr, read_yaml, write_json, write_yaml
+from haste.files import read_yaml, write_json, write_yaml
 from haste.model import build_model
-from haste.paths import CorpusDir, RunDir, TokenDir
+from haste.paths import RunDir
 from haste.training import checkpoint
 from haste.training.loop import Trainer
 from haste.training.measure import Meter
@@ -38,22 +38,21 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         torch.use_deterministic_algorithms(True)
     meter = Meter(device.type)
     with meter.phase("setup"):
-        corpus = CorpusDir(Path(config.inputs.corpus))
-        token_dir = TokenDir(Path(config.inputs.tokens))
-        labels = read_csr(corpus.positives("train"))
+        corpus = load_corpus(config.inputs.corpus)
+        tokens = load_tokens(config.inputs.tokens, corpus.directory)
+        labels = corpus.positives("train")
         steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
         model = build_model(config, device, steps)
-        truth = load_truth(corpus, "validation")
-        seen = open_tokens(token_dir, "validation")
+        truth = load_truth(corpus.directory, "validation")
 
         def validate() -> dict[str, float]:
-            ids, _ = model.predict(seen, 5)
+            ids, _ = model.predict(tokens.splits["validation"], 5)
             return quick_metrics(ids, truth.positives, truth.inverse_propensity)
 
         trainer = Trainer(
             config,
             model,
-            open_tokens(token_dir, "train"),
+            tokens.splits["train"],
             labels,
             out.checkpoint,
             out.history,
@@ -66,8 +65,8 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
     with meter.phase("evaluate"):
-        ids, scores = model.predict(open_tokens(token_dir, "test"), PREDICTIONS_KEPT)
-        metrics = load_truth(corpus, "test").evaluate(ids, scores)
+        ids, scores = model.predict(tokens.splits["test"], PREDICTIONS_KEPT)
+        metrics = load_truth(corpus.directory, "test").evaluate(ids, scores)
     model.save(out.model)
     write_predictions(out, ids, scores)
     write_json(out.metrics, metrics)
