@@ -1,0 +1,29 @@
+"""How often each label occurs; the only place in the project that counts labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from haste.errors import ConfigError
+from haste.files import read_csr
+from haste.paths import CorpusDir
+
+SPLITS_OF = {"train": ("train",), "train_and_test": ("train", "test")}
+
+
+def label_frequencies(corpus: CorpusDir, over: str = "train") -> np.ndarray:
+    """Documents that have each label: int64 [L + E].
+
+    The last E entries are labels without a training document: 0 when counted over `train`.
+    `over="train_and_test"` is what the released code does. It leaks the test set into the head, the
+    groups and the propensities; it exists so that the leak's effect can be measured.
+    Raises ConfigError for another `over`, DataError for a missing or damaged label matrix.
+    """
+    if over not in SPLITS_OF:
+        raise ConfigError(
+            f"frequencies: {over!r} is not allowed; choose one of {', '.join(SPLITS_OF)}."
+        )
+    return sum(
+        np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
+        for matrix in (read_csr(corpus.positives(split)) for split in SPLITS_OF[over])
+    )

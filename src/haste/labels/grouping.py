@@ -1,0 +1,76 @@
+"""Groups of labels that share an index set: an order of the tail, group after group."""
+
+from __future__ import annotations
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from haste.config import GROUPINGS
+from haste.errors import ConfigError, DataError, suggest
+from haste.labels.arrange import greedy_seeding, recursive_bisection
+from haste.labels.clusters import group_in_clusters
+from haste.labels.split import most_frequent_first
+
+ARRANGEMENTS = {"semantic": greedy_seeding, "balanced": recursive_bisection}
+"""groupings by embeddings: how a cluster of labels is cut into groups"""
+BLOCK = 4096
+"""groups whose cohesion is computed at once"""
+
+
+def group_labels(
+    method: str,
+    embeddings: np.ndarray | None,
+    frequencies: np.ndarray,
+    tail_ids: np.ndarray,
+    group_size: int,
+    seed: int,
+) -> np.ndarray:
+    """The tail's labels, group after group: int32 [n_tail]; all groups have G labels but the last.
+
+    * `semantic`: spherical k-means into about n_tail / (16 G) clusters, then a seed and its G - 1 nearest
+    * `balanced`: the same clusters, cut into groups by recursive bisection (ours)
+    * `frequency`: most frequent first, ties by id
+    * `random`: a permutation drawn with `seed`
+
+    `embeddings`: float32 [L, H], rows of length 1 (or 0), for the first two; `frequencies`: int64 [L];
+    `tail_ids`: int [n_tail], in any order. The same seed gives the same groups on any number of threads.
+    Raises ConfigError for an unknown method or one that lacks its embeddings, DataError when embeddings
+    and labels do not fit together.
+    """
+    if method not in GROUPINGS:
+        raise ConfigError(f"grouping: {method!r} is not known.{suggest(method, GROUPINGS)}")
+    ids = np.sort(tail_ids).astype(np.int32)
+    if method == "frequency":
+        return ids[most_frequent_first(frequencies[ids])]
+    if method == "random":
+        return np.random.default_rng(seed).permutation(ids)
+    if embeddings is None:
+        raise ConfigError(
+            f"grouping: {method!r} needs label embeddings; make them with haste embed and give them "
+            "with --embeddings."
+        )
+    if len(embeddings) != len(frequencies):
+        raise DataError(
+            f"grouping: embeddings of {len(embeddings)} labels, but the corpus has {len(frequencies)}; "
+            "run haste embed again."
+        )
+    # sums in BLAS may depend on the number of threads, and near ties between labels with them
+    with threadpool_limits(limits=1):
+        return group_in_clusters(embeddings, ids, group_size, ARRANGEMENTS[method], seed)
+
+
+def cohesion(embeddings: np.ndarray, order: np.ndarray, group_size: int) -> np.ndarray:
+    """Mean cosine of each group's labels to the group's mean: float32 [K].
+
+    `embeddings`: float32 [L, H], rows of length 1, or 0 for a label without a direction, whose cosine is
+    0; `order`: int [n], label ids, group after group, the last perhaps shorter. For rows e_l of length 1
+    and m their mean, mean(e_l . m / |m|) = |m|, so the cohesion is the length of the mean.
+    """
+    values = [np.empty(0, np.float32)]
+    for start in range(0, len(order), BLOCK * group_size):
+        block = order[start : start + BLOCK * group_size]
+        starts = np.arange(0, len(block), group_size)
+        sums = np.add.reduceat(embeddings[block], starts, axis=0)
+        members = np.diff(np.append(starts, len(block)))
+        values.append((np.linalg.norm(sums, axis=1) / members).astype(np.float32))
+    return np.concatenate(values)
