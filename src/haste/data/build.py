@@ -35,7 +35,7 @@ def build_corpus(
     record = verify(raw)
     if record.name != dataset.source:
         raise DataError(
-            f"{raw}: holds the source {record['name']!r}, {dataset.name} is made of {dataset.source!r}."
+            f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."
         )
     content = READERS[dataset.kind](dataset, Path(raw), tick)
     check_counts(dataset, content)

@@ -1,0 +1,161 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from haste.data.corpus import (
+    CorpusContent,
+    document_table,
+    label_table,
+    load_corpus,
+    require_label_text,
+    write_corpus,
+)
+from haste.errors import DataError
+from haste.files import write_csr
+from haste.paths import CorpusDir
+
+DESCRIBED = {
+    "dataset": "tiny",
+    "propensity_a": 0.55,
+    "propensity_b": 1.5,
+    "opaque_labels": True,
+    "max_len": 16,
+    "licence": "free",
+    "source": {},
+}
+
+
+def content(train, n_labels, extra=0, test=((0,),), **changed):
+    """A corpus with the given labels of the training and test documents, one for validation."""
+    rows = {"train": train, "validation": [[0]], "test": test}
+    width = n_labels + extra
+    positives = {}
+    for split, lists in rows.items():
+        dense = np.zeros((len(lists), width), dtype=np.float32)
+        for i, labels in enumerate(lists):
+            dense[i, list(labels)] = 1
+        positives[split] = sp.csr_matrix(dense)
+    names = [f"l{i}" for i in range(width)]
+    parts = {
+        "documents": {
+            s: document_table([f"{s}{i}" for i in range(len(lists))], ["a text"] * len(lists))
+            for s, lists in rows.items()
+        },
+        "positives": positives,
+        "mirrored": {s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
+        "labels": label_table(names, names, [None] * width, n_labels),
+    }
+    return CorpusContent(**{**parts, **changed})
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    write_corpus(tmp_path, content([[0], [0, 1]], 2, extra=1, test=[[2], [1]]), **DESCRIBED)
+    return load_corpus(tmp_path)
+
+
+def test_round_trip(corpus):
+    assert corpus.info.documents == {"train": 2, "validation": 1, "test": 2}
+    assert corpus.texts("train") == ["a text", "a text"]
+    assert corpus.positives("test").toarray().tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert corpus.mirrored("test").nnz == 0
+    assert corpus.info.statistics.seen["test"] == 0.5
+
+
+@pytest.mark.parametrize("frequency", [5, 6])
+def test_rare_labels_have_at_most_five_documents(tmp_path, frequency):
+    train = [[0]] * frequency + [[1]]
+    info = write_corpus(tmp_path, content(train, 2), **DESCRIBED)
+    assert info.statistics.rare_labels == (1.0 if frequency == 5 else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (content([], 2), "the train split has no documents"),
+        (content([[0], [1]], 2, test=[]), "the test split has no documents"),
+        (content([[0]], 1), "have 1 different labels; at least two"),
+        (content([[0], [1]], 2, test=[[]]), "the test documents have no labels"),
+        (content([[0], [1]], 3), "`trainable` disagrees"),
+        (content([[0], [2]], 2, extra=1), "`trainable` disagrees"),
+        (
+            content(
+                [[0], [1]], 2, mirrored=dict.fromkeys(("validation", "test"), sp.csr_matrix((1, 3)))
+            ),
+            "the mirrored matrix of validation is 1 x 3; there are 1 documents and 2 labels",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(tmp_path, made, text):
+    with pytest.raises(DataError, match=text):
+        write_corpus(tmp_path / "corpus", made, **DESCRIBED)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["labels.parquet", "train.parquet", "test.labels.npz", "corpus.json"]
+)
+def test_a_missing_file_is_named(corpus, path):
+    (corpus.directory.root / path).unlink()
+    with pytest.raises(DataError, match=f"{path}: no such file"):
+        load_corpus(corpus.directory.root)
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("train.parquet", lambda c: c.documents("train")),
+        ("labels.parquet", lambda c: c.labels),
+        ("test.labels.npz", lambda c: c.positives("test")),
+        ("test.mirrored.npz", lambda c: c.mirrored("test")),
+    ],
+)
+def test_a_truncated_file_is_named(corpus, path, read):
+    file = corpus.directory.root / path
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=f"{path}: not a"):
+        read(corpus)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"dataset": "tiny"}'])
+def test_a_damaged_description_is_named(corpus, text):
+    corpus.directory.info.write_text(text)
+    with pytest.raises(DataError, match=r"corpus\.json: not"):
+        load_corpus(corpus.directory)
+
+
+def test_rows_that_do_not_match_are_refused(corpus):
+    value = json.loads(corpus.directory.info.read_text())
+    value["documents"]["train"] = 3
+    corpus.directory.info.write_text(json.dumps(value))
+    changed = load_corpus(corpus.directory)
+    with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, .* says 3"):
+        changed.documents("train")
+    with pytest.raises(DataError, match=r"has 2 rows and 3 columns, .* says 3 and 3"):
+        changed.positives("train")
+
+
+def test_a_training_document_with_an_extra_label_is_refused(corpus):
+    write_csr(corpus.directory.positives("train"), sp.csr_matrix([[1, 0, 0], [0, 0, 1.0]]))
+    with pytest.raises(DataError, match="has label 2, but only the first 2 are trainable"):
+        corpus.positives("train")
+
+
+def test_writing_that_is_cut_short_leaves_no_corpus(corpus, monkeypatch):
+    def disk_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("haste.data.corpus.write_csr", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        write_corpus(corpus.directory.root, content([[0], [1]], 2), **DESCRIBED)
+    with pytest.raises(DataError, match=r"corpus\.json: no such file"):
+        load_corpus(corpus.directory)
+
+
+def test_text_of_opaque_labels_is_refused(corpus, tmp_path):
+    with pytest.raises(DataError, match="label embeddings: the labels of tiny are opaque ids"):
+        require_label_text(corpus, "label embeddings")
+    write_corpus(tmp_path / "open", content([[0], [1]], 2), **{**DESCRIBED, "opaque_labels": False})
+    require_label_text(load_corpus(CorpusDir(tmp_path / "open")), "label embeddings")

@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.data.corpus import CorpusContent, document_table, label_table, load_corpus, write_corpus
+from haste.data.tokenize import load_tokens, tokenize
+from haste.errors import ConfigError, DataError
+
+WORDS = ["[UNK]", "[FILL]", "<s>", "</s>", "red", "green", "blue", "black"]
+TEXTS = {"train": ["red blue", "", "red red black pink"], "validation": ["green"], "test": ["blue"]}
+
+
+def write_tokenizer(folder, padding=True):
+    folder.mkdir()
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(WORDS[:4])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    if padding:
+        # as published files have them: neither must reach the tokens
+        tokenizer.enable_padding(pad_id=1, pad_token="[FILL]", length=9)
+        tokenizer.enable_truncation(3)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_documents(folder, texts):
+    width = 2
+    positives = {s: sp.csr_matrix(np.ones((len(rows), width))) for s, rows in texts.items()}
+    content = CorpusContent(
+        documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
+        positives=positives,
+        mirrored={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
+        labels=label_table("ab", "ab", [None, None], width),
+    )
+    write_corpus(
+        folder,
+        content,
+        dataset="tiny",
+        propensity_a=0.55,
+        propensity_b=1.5,
+        opaque_labels=True,
+        max_len=4,
+        licence="free",
+        source={},
+    )
+    return load_corpus(folder)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_documents(tmp_path / "corpus", TEXTS)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_tokenizer(tmp_path / "colours")
+
+
+def test_tokens_by_hand(corpus, model, tmp_path):
+    ticks = []
+    info = tokenize(corpus, model, 5, tmp_path / "tokens", ticks.append)
+    tokens = load_tokens(tmp_path / "tokens", tmp_path / "corpus")
+    assert tokens.info == info
+    train = tokens.splits["train"]
+    # <s> and </s> around, cut to five with both kept, pink unknown (cut away), nothing padded
+    assert [train[i].tolist() for i in range(3)] == [[2, 4, 6, 3], [2, 3], [2, 4, 4, 7, 3]]
+    assert tokens.splits["validation"][0].tolist() == [2, 5, 3]
+    assert (train.values.dtype, train.offsets.dtype) == (np.int32, np.int64)
+    assert isinstance(train.values, np.memmap)
+    # green and blue of the other splits do not count, nor do special tokens
+    assert tokens.vocabulary.tolist() == [4, 6, 7]
+    assert (info.pad_id, info.special_ids, info.vocab_size) == (1, [0, 1, 2, 3], 8)
+    assert (info.tokenizer, info.max_len) == ("colours", 5)
+    assert info.n_tokens == {"train": 11, "validation": 3, "test": 3}
+    assert ticks == [3, 4, 5]
+
+
+def test_blocks_join_without_a_seam(corpus, model, tmp_path, monkeypatch):
+    tokenize(corpus, model, 5, tmp_path / "one")
+    monkeypatch.setattr("haste.data.tokenize.BLOCK", 2)
+    tokenize(corpus, model, 5, tmp_path / "two")
+    for name in ("train.ids.npy", "train.offsets.npy", "vocabulary.npy", "tokens.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_changed_texts_make_tokens_stale(corpus, model, tmp_path):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    write_documents(tmp_path / "corpus", {**TEXTS, "test": ["green"]})
+    with pytest.raises(DataError, match=r"stale: the texts .* Run: haste tokenize --corpus"):
+        load_tokens(tmp_path / "tokens", tmp_path / "corpus")
+
+
+def test_labels_that_change_do_not(corpus, model, tmp_path):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    corpus.directory.positives("train").touch()
+    load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+@pytest.mark.parametrize("damage", ["short", "cut", "missing", "pickled"])
+def test_damaged_tokens_are_refused(corpus, model, tmp_path, damage):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    path = tmp_path / "tokens" / "train.ids.npy"
+    if damage == "short":
+        np.save(path, np.load(path)[:-1])
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-4])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    text = {"short": "has 10 tokens", "missing": "no such file"}.get(damage, "not an .npy file")
+    with pytest.raises(DataError, match=f"train.ids.npy: {text}"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_tokenising_that_is_cut_short_is_seen(corpus, model, tmp_path):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(corpus, model, 4, tmp_path / "tokens", stop)
+    with pytest.raises(DataError, match=r"tokens\.json: no such file"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_padding_from_the_tokenizers_settings(corpus, tmp_path):
+    model = write_tokenizer(tmp_path / "plain", padding=False)
+    with pytest.raises(DataError, match="names no padding token"):
+        tokenize(corpus, model, 5, tmp_path / "tokens")
+    for value in ("[FILL]", {"content": "[FILL]"}):
+        (model / "tokenizer_config.json").write_text(json.dumps({"pad_token": value}))
+        assert tokenize(corpus, model, 5, tmp_path / "tokens").pad_id == 1
+
+
+def test_too_short_a_length_is_refused(corpus, model, tmp_path):
+    with pytest.raises(
+        ConfigError, match="2 leaves no room for text: colours adds 2 special tokens"
+    ):
+        tokenize(corpus, model, 2, tmp_path / "tokens")
+
+
+def test_no_tokenizer(corpus, tmp_path):
+    with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
+        tokenize(corpus, tmp_path, 5, tmp_path / "tokens")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"tokenizer\.json: not a tokenizer"):
+        tokenize(corpus, tmp_path, 5, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize(("options", "max_len"), [([], 4), (["--max-len", "5"], 5)])
+def test_the_command(corpus, model, tmp_path, options, max_len):
+    paths = [
+        "--corpus",
+        str(corpus.directory.root),
+        "--model",
+        str(model),
+        "--out",
+        str(tmp_path / "t"),
+    ]
+    result = CliRunner().invoke(app, ["tokenize", *paths, *options])
+    assert result.exit_code == 0, result.output
+    tokens = load_tokens(tmp_path / "t", corpus.directory)
+    assert tokens.info.max_len == tokens.splits["train"].lengths().max() == max_len
