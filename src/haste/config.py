@@ -454,9 +454,14 @@ class OrderSpec:
     seed: int
 
     PATTERN: ClassVar[str] = (
-        r"(?P<grouping>[a-z]+)-h(?P<head_ratio>[0-9.]+)-g(?P<group_size>\d+)"
+        r"(?P<grouping>[a-z]+)-h(?P<head_ratio>\d+(\.\d+)?(e-\d+)?)-g(?P<group_size>\d+)"
         r"-(?P<frequencies>train|train_and_test)-(?P<encoder>.+)-s(?P<seed>\d+)"
     )
+
+    def __post_init__(self) -> None:
+        _choice("order.grouping", self.grouping, GROUPINGS)
+        _choice("order.group_size", self.group_size, GROUP_SIZES)
+        _between("order.head_ratio", self.head_ratio, 0.0, 0.9)
 
     @classmethod
     def of_layer(cls, layer: LayerConfig, encoder: EncoderConfig, seed: int) -> OrderSpec:
@@ -496,7 +501,10 @@ class OrderSpec:
         """The inverse of `name`; raises ConfigError."""
         match = re.fullmatch(cls.PATTERN, name)
         if not match:
-            raise ConfigError(f"{name!r} is not the name of a label order.")
+            raise ConfigError(
+                f"{name!r} is not the name of a label order, such as "
+                "semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s0."
+            )
         found = match.groupdict()
         return cls(
             found["grouping"],

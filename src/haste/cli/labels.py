@@ -1,9 +1,94 @@
-"""Subcommands: labels."""
+"""Subcommands that prepare the labels: embed, group."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import Annotated
+
 import typer
+from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+CorpusOption = Annotated[Path, typer.Option("--corpus", help="Corpus folder.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's subcommands to the command."""
+    app.command()(embed)
+    app.command()(group)
+
+
+def embed(
+    corpus: CorpusOption,
+    tokens: Annotated[Path, typer.Option(help="Token folder, for the encoder's tokenizer.")],
+    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
+    encoder: Annotated[str, typer.Option(help="bag or transformer, as pretrained.")],
+    out: Annotated[Path, typer.Option(help="Embeddings to write (.npy).")],
+    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+) -> None:
+    """Embed each label: the mean features of its training documents, scaled to length 1."""
+    import numpy as np
+
+    from haste.data.corpus import load_corpus
+    from haste.encoders.features import encode_split
+    from haste.files import atomic
+    from haste.labels.embed import label_embeddings
+    from haste.paths import TokenDir
+
+    opened = load_corpus(corpus)
+    with Console(stderr=True).status("Encoding the training documents"):
+        features = encode_split(
+            encoder, model, TokenDir(tokens), opened.directory, split="train", pooling=pooling
+        )
+    embeddings = label_embeddings(features, opened.positives("train")[:, : opened.info.n_labels])
+    with atomic(out) as temporary:
+        np.save(temporary, embeddings)
+    log.info("%s: %d labels in %d dimensions", out, *embeddings.shape)
+
+
+def group(
+    corpus: CorpusOption,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="What to make, e.g. semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s0: grouping, head "
+            "ratio, group size, counted splits, encoder, seed."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Order to write (.npz).")],
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label embeddings (.npy) of that encoder; semantic and balanced group by them, and "
+            "cohesion is measured by them."
+        ),
+    ] = None,
+) -> None:
+    """Order the labels: head, most frequent first, then the tail, group by group."""
+    from haste.config import OrderSpec
+    from haste.data.corpus import load_corpus
+    from haste.labels.embed import load_embeddings
+    from haste.labels.frequency import label_frequencies
+    from haste.labels.grouping import order_labels
+
+    spec = OrderSpec.parse(order)
+    opened = load_corpus(corpus)
+    n_labels = opened.info.n_labels
+    vectors = None if embeddings is None else load_embeddings(embeddings, n_labels)
+    frequencies = label_frequencies(opened.directory, spec.frequencies)[:n_labels]
+    with Console(stderr=True).status(f"Grouping {n_labels} labels ({spec.grouping})"):
+        made = order_labels(spec, vectors, frequencies)
+    made.save(out)
+    log.info(
+        "%s: %d labels: head %d, tail %d in %d groups of %d",
+        out,
+        made.n_labels,
+        made.head,
+        made.n_tail,
+        made.n_groups,
+        made.group_size,
+    )
+    if made.cohesion.size:
+        log.info("mean cohesion of the %s groups: %.4f", spec.grouping, made.cohesion.mean())

@@ -1,14 +1,19 @@
-"""Label embeddings from the features of a label's training documents."""
+"""Label embeddings: the mean features of a label's training documents, scaled to length 1."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import DataError
+from haste.files import reading
 
 BLOCK = 65_536
 """labels worked on at once: temporaries are BLOCK x H, whatever L is"""
+LENGTH_ERROR = 1e-3
+"""how far from 1 the length of an embedding may be"""
 
 
 def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
@@ -34,4 +39,29 @@ def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
             )
         length = np.linalg.norm(block, axis=1, keepdims=True)
         np.divide(block, np.where(length > 0, length, 1), out=embeddings[start : start + BLOCK])
+    return embeddings
+
+
+def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
+    """The memory-mapped float32 [L, H] that haste embed wrote, checked block by block.
+
+    Raises DataError when the file is missing or damaged, is of another number of labels, or has a row
+    whose length is neither 1 nor 0.
+    """
+    with reading(path, "label embeddings (.npy)"):
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != n_labels:
+        raise DataError(
+            f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 [{n_labels}, H], one "
+            "embedding a label of the corpus; run haste embed again."
+        )
+    for start in range(0, n_labels, BLOCK):
+        lengths = np.linalg.norm(embeddings[start : start + BLOCK], axis=1)
+        wrong = ~((np.abs(lengths - 1) < LENGTH_ERROR) | (lengths == 0))
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            raise DataError(
+                f"{path}: the embedding of label {row} has length {lengths[row - start]:g}, not 1 or 0; "
+                "run haste embed again."
+            )
     return embeddings

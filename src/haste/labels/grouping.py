@@ -5,16 +5,31 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from haste.config import GROUPINGS
+from haste.config import GROUPINGS, OrderSpec
 from haste.errors import ConfigError, DataError, suggest
 from haste.labels.arrange import greedy_seeding, recursive_bisection
 from haste.labels.clusters import group_in_clusters
-from haste.labels.split import most_frequent_first
+from haste.labels.order import LabelOrder
+from haste.labels.split import most_frequent_first, split_head_tail
 
 ARRANGEMENTS = {"semantic": greedy_seeding, "balanced": recursive_bisection}
 """groupings by embeddings: how a cluster of labels is cut into groups"""
 BLOCK = 4096
 """groups whose cohesion is computed at once"""
+
+
+def order_labels(
+    spec: OrderSpec, embeddings: np.ndarray | None, frequencies: np.ndarray
+) -> LabelOrder:
+    """Head and groups of the tail as `spec` says, with the groups' cohesion where embeddings are given.
+
+    `embeddings`: float32 [L, H], rows of length 1 (or 0), or None where the grouping needs none;
+    `frequencies`: int64 [L]. Raises what `group_labels` raises.
+    """
+    head, tail = split_head_tail(frequencies, spec.head_ratio, spec.group_size)
+    tail = group_labels(spec.grouping, embeddings, frequencies, tail, spec.group_size, spec.seed)
+    measured = () if embeddings is None else (cohesion(embeddings, tail, spec.group_size),)
+    return LabelOrder(np.concatenate([head, tail]), len(head), spec.group_size, *measured)
 
 
 def group_labels(
