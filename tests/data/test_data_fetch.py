@@ -2,6 +2,7 @@ import hashlib
 import json
 import stat
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -153,11 +154,20 @@ def test_files_of_two_origins_are_never_mixed(offered, tmp_path):
     assert names(out) == ["SOURCE.json", "data.xml"]
 
 
-def test_a_new_version_in_the_registry_is_fetched(offered, tmp_path):
+def test_a_new_version_in_the_registry_is_fetched(offered, tmp_path, make_tar):
     archives, source = offered
     out = tmp_path / "raw"
-    fetch(Source("words", "", "", source.origins[1:]), out, Downloader(archives))
-    assert fetch(Source("words", "", "", source.origins[:1]), out, Downloader(archives)) is True
+    fetch(source, out, Downloader(archives))
+    content = make_tar(tmp_path / "first.tgz", ("p/data.xml", b"<c/>" * 50)).read_bytes()
+    newer = replace(
+        source.origins[0],
+        version="1.1",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    source = replace(source, origins=(newer,))
+    assert fetch(source, out, Downloader({"first": content})) is True
+    assert (out / "data.xml").read_bytes().startswith(b"<c/>")
 
 
 @pytest.fixture

@@ -23,6 +23,15 @@ def test_label_space_by_hand():
     assert positives_matrix(documents["test"], space).toarray().tolist() == [[0, 0, 1, 1, 0]]
 
 
+def test_a_document_that_is_no_label_has_no_mirror():
+    # t is no column: looked up as -1, its pair must not fall on the last label of the row before
+    train = [Document("a", "", ("b", "z")), Document("b", "", ("z",))]
+    test = [Document("t", "", ("b",))]
+    space = label_space({"train": train, "validation": [], "test": test})
+    matrices = [positives_matrix(rows, space) for rows in (test, train)]
+    assert mirrored_pairs(["t"], matrices[0], ["a", "b"], matrices[1], space.uids).nnz == 0
+
+
 graphs = st.dictionaries(st.sampled_from(UIDS), st.sets(st.sampled_from(UIDS)), min_size=2)
 
 

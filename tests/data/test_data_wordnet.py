@@ -121,6 +121,13 @@ def test_a_cycle_of_hypernyms_ends(tmp_path, write_xml, entries):
     assert noun(1) not in wordnet.labels_of(synsets, noun(1), wordnet.count_descendants(synsets))
 
 
+def test_a_synset_is_not_its_own_label(tmp_path, write_xml, entries):
+    poodle = replace(entries[-1], pointers=[("@", "3-n"), ("&", "16-n")])
+    write_xml(tmp_path, [*entries[:-1], poodle])
+    synsets = wordnet.read_synsets(tmp_path)
+    assert wordnet.labels_of(synsets, noun(16), dict.fromkeys(synsets, 9999)) == [noun(3)]
+
+
 LABELS = {
     1: [2],  # and 5-a, below
     2: [1, 3],
