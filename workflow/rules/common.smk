@@ -148,6 +148,11 @@ def result_files(inputs):
     return [*runs, *corpora, *inputs.orders, *inputs.benchmarks]
 
 
+def table_settings(table):
+    """What a table shows of the grid besides its runs: a change of it makes the table again."""
+    return {"methods": GRID.methods} if table in ("main", "claims") else {}
+
+
 def short_name(table):
     """The target by which a table is asked for: ablation_grouping, kernels, but table_main."""
     own = table.startswith(needs.ABLATION_PREFIX) or table in needs.BENCHMARKS

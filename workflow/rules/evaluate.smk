@@ -23,6 +23,7 @@ for table in TABLES:
             short_name(table)
         input:
             result_files(needs.table_inputs(GRID, table)),
+            published=RESOURCES / "published.csv",
             # a change elsewhere in the grid is no reason to make this table again
             grid=ancient(GRID_FILE),
         output:
@@ -44,9 +45,11 @@ for table in TABLES:
             runtime=30,
         params:
             table=table,
+            settings=table_settings(table),
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste table {params.table} --grid {input.grid} --out {params.out} > {log} 2>&1"
+            "haste table {params.table} --grid {input.grid}"
+            " --published {input.published} --out {params.out} > {log} 2>&1"
 
 
 for figure in FIGURES:
@@ -56,6 +59,7 @@ for figure in FIGURES:
             f"figure_{figure}"
         input:
             result_files(needs.figure_inputs(GRID, figure)),
+            published=RESOURCES / "published.csv",
             grid=ancient(GRID_FILE),
         output:
             f"{LAYOUT.figure(figure)}.csv",
@@ -77,4 +81,5 @@ for figure in FIGURES:
             figure=figure,
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste figure {params.figure} --grid {input.grid} --out {params.out} > {log} 2>&1"
+            "haste figure {params.figure} --grid {input.grid}"
+            " --published {input.published} --out {params.out} > {log} 2>&1"

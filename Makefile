@@ -1,0 +1,67 @@
+# make            install, fetch, train, draw: everything of CONFIG (config.yaml), then its report.html
+# make test       the test suite
+# make lint       ruff, snakefmt, snakemake --lint
+# make smoke      the whole graph on a few hundred documents, and a look at its report
+# make report     results/<grid>/report.html from what has been made
+# make clean      forget results, logs and caches; data/ and .venv stay
+#
+# pip is used as it is set up (PIP_* variables, pip.conf). Python 3.11 to 3.13: make PYTHON=python3.12
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+CONFIG ?= config.yaml
+CORES ?= all
+REQUIREMENTS ?= envs/cpu.txt
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+GRID := $(shell sed -n 's/^name: *//p' $(CONFIG))
+SMOKE := workflow/configs/smoke.yaml
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+SNAKEFILES := Snakefile workflow
+
+# pytest and haste find themselves; what they start should find the same
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: all install test lint smoke report clean
+
+all: install
+	$(SNAKEMAKE) --configfile $(CONFIG)
+	$(MAKE) --no-print-directory report
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(wildcard envs/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "make: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r $(REQUIREMENTS)
+	$(BIN)/python -m pip install --no-deps -e .
+	touch $@
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check $(SNAKEFILES)
+	$(BIN)/snakemake --lint
+
+smoke: install
+	$(SNAKEMAKE) --configfile $(SMOKE)
+	$(MAKE) --no-print-directory report CONFIG=$(SMOKE)
+	$(BIN)/pytest tests/workflow/test_workflow_smoke.py
+
+report: install results/$(GRID)/report.html
+
+# made again when a table or figure is newer
+results/$(GRID)/report.html: $(wildcard results/$(GRID)/tables/*.html results/$(GRID)/figures/*.png)
+	$(SNAKEMAKE) --configfile $(CONFIG) --report $@
+
+clean:
+	rm -rf results/mini results/smoke logs .snakemake build .pytest_cache .ruff_cache .hypothesis
