@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -120,9 +121,9 @@ def precision_memory(sources: Sources) -> Drawing:
                 zorder=3,
             )
             names.append((x, y, title, shown.colour))
-        axes.set_xscale("log", base=2)
-        _plain_log_ticks(axes)
+        axes.set_xscale("log")
         axes.margins(x=0.22, y=0.16)
+        _plain_log_ticks(axes)
         axes.set_title(dataset)
         axes.set_xlabel(
             "Peak allocated on the GPU in training (MiB)"
@@ -201,29 +202,13 @@ def ablations(sources: Sources) -> Drawing:
                     row |= {"difference": found.value, "low": found.low, "high": found.high}
                 rows.append(row)
     drawn = pd.DataFrame(rows)
-    names, datasets = sources.grid.ablations, sources.grid.datasets
-    across = min(2, len(names))
-    down = -(-len(names) // across)
-    figure, panels = _grid(
-        down * len(datasets),
-        across,
-        (across * 1.25 * COLUMN_WIDTH, down * len(datasets) * 1.45),
-        sharex=True,
-    )
-    for axes in panels.ravel():
-        axes.set_visible(False)
-    for j, dataset in enumerate(datasets):
-        for i, name in enumerate(names):
-            axes = panels[j * down + i // across][i % across]
-            axes.set_visible(True)
-            part = drawn[(drawn["dataset"] == dataset) & (drawn["ablation"] == name)]
-            _ablation_panel(axes, part)
-            suffix = f" ({dataset})" if len(datasets) > 1 else ""
-            axes.set_title(ablation(name).title + suffix)
+    figure, panels = _ablation_panels(drawn)
     low, high = min(0.0, drawn["low"].min()), max(0.0, drawn["high"].max())
     room = 0.28 * max(high - low, 0.1)
     panels[0][0].set_xlim(low - room, high + room)
-    figure.supxlabel("Change in P@1 to the preset (points), 95% interval over test documents")
+    figure.supxlabel(
+        "Change in P@1 to the preset (points), 95% interval over test documents", fontsize=9
+    )
     return figure, drawn
 
 
@@ -456,6 +441,31 @@ def _line(
     )
 
 
+def _ablation_panels(drawn: pd.DataFrame) -> tuple[Figure, np.ndarray]:
+    """One panel an ablation and data set, two beside each other: the figure and axes [rows, columns]."""
+    parts = list(drawn.groupby(["dataset", "ablation"], sort=False))
+    across = min(2, len(parts))
+    down = -(-len(parts) // across)
+    bars = [max(len(part) for _, part in parts[i * across : (i + 1) * across]) for i in range(down)]
+    figure, panels = _grid(
+        down,
+        across,
+        (across * 1.25 * COLUMN_WIDTH, sum(0.45 + 0.21 * n for n in bars) + 0.4),
+        sharex=True,
+        gridspec_kw={"height_ratios": [n + 1 for n in bars]},
+    )
+    several = drawn["dataset"].nunique() > 1
+    for axes, ((dataset, name), part) in zip(panels.ravel(), parts, strict=False):
+        _ablation_panel(axes, part)
+        title = ablation(name).title + (f" ({dataset})" if several else "")
+        axes.set_title(textwrap.fill(title, 34))
+    for axes in panels.ravel()[len(parts) :]:
+        axes.remove()
+        # the panel above is now the lowest of its column
+        panels[-2][-1].tick_params(labelbottom=True)
+    return figure, panels
+
+
 def _ablation_panel(axes: Axes, part: pd.DataFrame) -> None:
     """Bars of the difference to the preset, whose P@1 stands beside the line at 0."""
     places = np.arange(len(part))[::-1]
@@ -498,11 +508,11 @@ def _panels(
 
 
 def _grid(
-    rows: int, columns: int, size: tuple[float, float], sharex: bool
+    rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Figure, np.ndarray]:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=sharex)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
@@ -511,12 +521,18 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _plain_log_ticks(axes: Axes, which: str = "x") -> None:
-    """1, 2, 5, 10 ... as plain numbers instead of powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Round numbers, as such instead of powers, on logarithmic axes; call it when all is drawn."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     for axis in ([axes.xaxis] if "x" in which else []) + ([axes.yaxis] if "y" in which else []):
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        steps = (1.0,) if decades > 4 else (1.0, 2.0, 5.0)
+        if decades < 1:
+            steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+        axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=50))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
 
 

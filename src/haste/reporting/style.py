@@ -7,6 +7,7 @@ in marker and dash, so that figures also read in grey.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,6 +95,8 @@ def style() -> Iterator[None]:
     with mpl.rc_context(), sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         mpl.use("Agg")
         mpl.rcParams.update(settings)
+        # says of each font what it leaves out of a pdf
+        logging.getLogger("fontTools").setLevel(logging.WARNING)
         yield
 
 
@@ -104,39 +107,36 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """
     figure = axes.figure
     figure.canvas.draw()
+    frame = axes.get_window_extent()
+    wanted = [(axes.transData.transform((0, y))[1] - frame.y0, text, c) for y, text, c in ends]
+    wanted.sort(key=lambda end: end[0])
     gap = 1.25 * LABEL_SIZE * figure.dpi / 72
-    height = axes.transData.transform
-    wanted = sorted(((height((0, y))[1], y, t, c) for y, t, c in ends), key=lambda end: end[0])
-    places = spread([end[0] for end in wanted], gap)
-    back = axes.transAxes.inverted().transform
-    for (_, y, text, colour), place in zip(wanted, places, strict=True):
-        at = back((0, place))[1]
-        end = back((0, height((0, y))[1]))[1]
-        axes.plot(
-            [1.0, 1.04],
-            [end, at],
-            transform=axes.transAxes,
-            clip_on=False,
-            color=colour,
-            lw=0.6,
-        )
-        axes.text(
-            1.05, at, text, transform=axes.transAxes, va="center", color=colour, fontsize=LABEL_SIZE
-        )
+    places = spread([end[0] for end in wanted], gap, frame.height)
+    for (end, text, colour), place in zip(wanted, places, strict=True):
+        heights = [end / frame.height, place / frame.height]
+        line = {"transform": axes.transAxes, "clip_on": False, "color": colour}
+        axes.plot([1.005, 1.04], heights, linewidth=0.6, **line)
+        axes.text(1.05, heights[1], text, va="center", fontsize=LABEL_SIZE, **line)
 
 
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as it takes to lie at least `gap` apart.
+def spread(places: Sequence[float], gap: float, room: float) -> list[float]:
+    """Ascending places in [0, room], moved as little as it takes to lie at least `gap` apart.
 
-    Neighbours that touch form a block around the mean of what its members wanted.
+    Neighbours that touch form a block around the mean of what its members wanted. Places that do
+    not fit into the room run over its upper end.
     """
+
+    def start(block: Sequence[float]) -> float:
+        length = gap * (len(block) - 1)
+        return max(0.0, min(sum(block) / len(block) - length / 2, room - length))
+
     blocks: list[list[float]] = []
     for place in places:
         blocks.append([place])
-        while len(blocks) > 1 and _start(blocks[-1], gap) < _end(blocks[-2], gap) + gap:
+        while len(blocks) > 1 and start(blocks[-1]) < start(blocks[-2]) + gap * len(blocks[-2]):
             last = blocks.pop()
             blocks[-1] += last
-    return [_start(block, gap) + i * gap for block in blocks for i in range(len(block))]
+    return [start(block) + i * gap for block in blocks for i in range(len(block))]
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
@@ -231,11 +231,3 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
     extent = label.get_window_extent()
     label.remove()
     return extent.width, extent.height
-
-
-def _start(block: Sequence[float], gap: float) -> float:
-    return sum(block) / len(block) - gap * (len(block) - 1) / 2
-
-
-def _end(block: Sequence[float], gap: float) -> float:
-    return _start(block, gap) + gap * (len(block) - 1)
