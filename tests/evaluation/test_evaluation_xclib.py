@@ -39,13 +39,8 @@ def weights() -> np.ndarray:
 def curves(backend, variant: str) -> dict[str, np.ndarray]:
     made = problem(VARIANTS[variant])
     truth = binary(made.truth)
-    return {
-        "P": backend.precision(made.ids, truth, 5),
-        "PSP": backend.psprecision(made.ids, truth, weights(), 5),
-        "nDCG": backend.ndcg(made.ids, truth, 5),
-        "PSnDCG": backend.psndcg(made.ids, truth, weights(), 5),
-        "R": backend.recall(made.ids, truth, K),
-    }
+    ranks = {"P": 5, "PSP": 5, "nDCG": 5, "PSnDCG": 5, "R": K}
+    return {kind: backend.curve(kind, made.ids, truth, k, weights()) for kind, k in ranks.items()}
 
 
 def test_the_problem_has_the_hard_cases():

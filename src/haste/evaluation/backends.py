@@ -23,7 +23,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,32 +33,28 @@ BLOCK = 50_000
 
 
 class Backend(Protocol):
-    """Metrics at 1..k, float64 [k], as shares of 1.
-
-    ids: int [N, at least k], best first, -1 where there are fewer; truth: canonical CSR [N, L + E] of
-    ones with at least one positive; inverse_propensity: float64 [L + E].
-    """
+    """A metric library."""
 
     name: str
+    """with its version, as metrics.json says it"""
 
-    def precision(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """P@1..k."""
-
-    def ndcg(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """nDCG@1..k."""
-
-    def recall(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """R@1..k."""
-
-    def psprecision(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
+    def curve(
+        self,
+        metric: str,
+        ids: np.ndarray,
+        truth: sp.csr_matrix,
+        k: int,
+        inverse_propensity: np.ndarray,
     ) -> np.ndarray:
-        """PSP@1..k."""
+        """A metric (P, PSP, nDCG, PSnDCG or R) at 1..k, float64 [k], as shares of 1.
 
-    def psndcg(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
-    ) -> np.ndarray:
-        """PSnDCG@1..k."""
+        Args:
+            metric: its name, without rank.
+            ids: int [N, at least k], best first, -1 where there are fewer.
+            truth: canonical CSR [N, L + E] of ones with at least one positive.
+            k: the last rank.
+            inverse_propensity: float64 [L + E]; used by PSP and PSnDCG.
+        """
 
 
 def choose_backend() -> Backend:
@@ -74,47 +70,46 @@ def xclib_installed() -> bool:
 class XclibBackend:
     """xclib.evaluation.xc_metrics (pyxclib)."""
 
+    FUNCTIONS: ClassVar = {
+        "P": "precision",
+        "PSP": "psprecision",
+        "nDCG": "ndcg",
+        "PSnDCG": "psndcg",
+        "R": "recall",
+    }
+
     def __init__(self) -> None:
         from xclib.evaluation import xc_metrics
 
         self._library = xc_metrics
         self.name = f"xclib {importlib.metadata.version('xclib')}"
 
-    def precision(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """P@1..k."""
-        return self._call("precision", ids, truth, k)
-
-    def ndcg(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """nDCG@1..k."""
-        return self._call("ndcg", ids, truth, k)
-
-    def recall(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """R@1..k."""
-        return self._call("recall", ids, truth, k)
-
-    def psprecision(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
+    def curve(
+        self,
+        metric: str,
+        ids: np.ndarray,
+        truth: sp.csr_matrix,
+        k: int,
+        inverse_propensity: np.ndarray,
     ) -> np.ndarray:
-        """PSP@1..k."""
-        return self._call("psprecision", ids, truth, k, inverse_propensity)
-
-    def psndcg(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
-    ) -> np.ndarray:
-        """PSnDCG@1..k."""
-        return self._call("psndcg", ids, truth, k, inverse_propensity)
-
-    def _call(
-        self, metric: str, ids: np.ndarray, truth: sp.csr_matrix, k: int, *weights: np.ndarray
-    ) -> np.ndarray:
+        """As `Backend.curve`."""
+        function = getattr(self._library, self.FUNCTIONS[metric])
+        weights = [inverse_propensity] if metric.startswith("PS") else []
         # xclib gives the truth one more, empty column, which is its padding
         padded = np.where(ids[:, :k] < 0, truth.shape[1], ids[:, :k])
-        values = getattr(self._library, metric)(padded, truth, *weights, k=k, sorted=True)
-        return np.asarray(values, dtype=np.float64)
+        return np.asarray(function(padded, truth, *weights, k=k, sorted=True), dtype=np.float64)
 
 
 class NapkinxcBackend:
     """napkinxc.metrics."""
+
+    CLASSES: ClassVar = {
+        "P": "PrecisionAtK",
+        "PSP": "PSPrecisionAtK",
+        "nDCG": "NDCGAtK",
+        "PSnDCG": "PSNDCGAtK",
+        "R": "RecallAtK",
+    }
 
     def __init__(self) -> None:
         from napkinxc import metrics
@@ -122,36 +117,21 @@ class NapkinxcBackend:
         self._library = metrics
         self.name = f"napkinxc {importlib.metadata.version('napkinxc')}"
 
-    def precision(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """P@1..k."""
-        return _over_blocks(self._library.PrecisionAtK(k=k), ids, truth, k)
-
-    def ndcg(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """nDCG@1..k."""
-        return _over_blocks(self._library.NDCGAtK(k=k), ids, truth, k)
-
-    def recall(self, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-        """R@1..k."""
-        return _over_blocks(self._library.RecallAtK(k=k), ids, truth, k)
-
-    def psprecision(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
+    def curve(
+        self,
+        metric: str,
+        ids: np.ndarray,
+        truth: sp.csr_matrix,
+        k: int,
+        inverse_propensity: np.ndarray,
     ) -> np.ndarray:
-        """PSP@1..k."""
-        return _over_blocks(self._library.PSPrecisionAtK(inverse_propensity, k=k), ids, truth, k)
-
-    def psndcg(
-        self, ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray, k: int
-    ) -> np.ndarray:
-        """PSnDCG@1..k."""
-        return _over_blocks(self._library.PSNDCGAtK(inverse_propensity, k=k), ids, truth, k)
-
-
-def _over_blocks(metric: Any, ids: np.ndarray, truth: sp.csr_matrix, k: int) -> np.ndarray:
-    for start in range(0, ids.shape[0], BLOCK):
-        block = slice(start, start + BLOCK)
-        metric.accumulate(list(_positives(truth[block])), list(_ranked(ids[block, :k])))
-    return np.asarray(metric.summarize(), dtype=np.float64)
+        """As `Backend.curve`."""
+        weights = [inverse_propensity] if metric.startswith("PS") else []
+        total = getattr(self._library, self.CLASSES[metric])(*weights, k=k)
+        for start in range(0, ids.shape[0], BLOCK):
+            block = slice(start, start + BLOCK)
+            total.accumulate(list(_positives(truth[block])), list(_ranked(ids[block, :k])))
+        return np.asarray(total.summarize(), dtype=np.float64)
 
 
 def _positives(truth: sp.csr_matrix) -> Iterator[list[int]]:

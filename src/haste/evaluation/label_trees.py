@@ -51,8 +51,8 @@ class LabelTrees:
                 self._model = omikuji.Model.train_on_data(str(data), n_threads=threads)
                 self._model.init_prediction_thread_pool(threads)
                 self._model.save(str(saved))
-            self.model_bytes = sum(f.stat().st_size for f in saved.iterdir())
-        """of the trees as saved"""
+            # as saved, since the library does not tell what the trees take in memory
+            self.model_bytes = sum(file.stat().st_size for file in saved.iterdir())
 
     def predict(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and scores float32 [N, k], best first (ties by id), -1 padded."""

@@ -62,17 +62,20 @@ def evaluate(
     backend = backend or choose_backend()
     truth = _checked(ids, truth, inverse_propensity, MAX_RANK)
     check_order(ids, scores)
-    k = max(RANKS)
+    ranks = dict.fromkeys(("P", "PSP", "nDCG", "PSnDCG"), max(RANKS)) | {"R": MAX_RANK}
     curves = {
-        "P": backend.precision(ids, truth, k),
-        "PSP": backend.psprecision(ids, truth, inverse_propensity, k),
-        "nDCG": backend.ndcg(ids, truth, k),
-        "PSnDCG": backend.psndcg(ids, truth, inverse_propensity, k),
-        "R": backend.recall(ids, truth, MAX_RANK),
+        kind: backend.curve(kind, ids, truth, k, inverse_propensity) for kind, k in ranks.items()
     }
+    metrics = {}
+    for name in METRICS:
+        kind, k = _parse(name)
+        metrics[name] = _at(curves[kind], k)
+    without = None
+    if mirrored is not None:
+        without = _without(ids, truth, mirrored, inverse_propensity, backend)
     return {
-        "metrics": {name: _at(curves[name.split("@")[0]], _rank(name)) for name in METRICS},
-        "without_mirrored": _without(ids, truth, mirrored, backend),
+        "metrics": metrics,
+        "without_mirrored": without,
         "deciles": decile_rows(ids, truth, train_frequency, RANKS),
         "backend": backend.name,
         "documents": int(truth.shape[0]),
@@ -148,16 +151,18 @@ def _ideal_gains(truth: sp.csr_matrix, weights: np.ndarray, k: int) -> np.ndarra
 
 
 def _without(
-    ids: np.ndarray, truth: sp.csr_matrix, pairs: sp.csr_matrix | None, backend: Backend
+    ids: np.ndarray,
+    truth: sp.csr_matrix,
+    pairs: sp.csr_matrix,
+    inverse_propensity: np.ndarray,
+    backend: Backend,
 ) -> dict[str, float] | None:
-    if pairs is None:
-        return None
     left = remove_positives(truth, pairs)
     kept = np.flatnonzero(np.diff(left.indptr))
     if not kept.size:
         return None
     ranked = remove_predictions(ids, pairs)[kept]
-    curve = backend.precision(ranked, left[kept], max(RANKS))
+    curve = backend.curve("P", ranked, left[kept], max(RANKS), inverse_propensity)
     return {f"P@{k}": _at(curve, k) for k in RANKS}
 
 
@@ -180,10 +185,6 @@ def _parse(metric: str) -> tuple[str, int]:
     if not match:
         raise ConfigError(f"evaluation: there is no metric {metric!r}.{suggest(metric, METRICS)}")
     return match[1], int(match[2])
-
-
-def _rank(name: str) -> int:
-    return int(name.split("@")[1])
 
 
 def _at(curve: np.ndarray, k: int) -> float:
