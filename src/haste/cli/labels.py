@@ -67,6 +67,8 @@ def group(
     ] = None,
 ) -> None:
     """Order the labels: head, most frequent first, then the tail, group by group."""
+    # which of its builds faiss tries to load is not news
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     from haste.config import OrderSpec
     from haste.data.corpus import load_corpus
     from haste.labels.embed import load_embeddings

@@ -34,16 +34,17 @@ def group_in_clusters(
 ) -> np.ndarray:
     """The labels `ids`, group after group, only the last one shorter: same shape and dtype as `ids`.
 
-    Spherical k-means makes about n / (16 G) clusters, and `arrange` cuts each into
-    groups of G. What a cluster leaves over joins the labels of the next, along a chain of nearest
-    centroids. `embeddings`: float32 [L, H], rows of length 1 (or 0); only blocks of it are copied.
+    Spherical k-means makes about n / (16 G) clusters, and `arrange` cuts each into groups of G. What a
+    cluster leaves over joins the labels of the next, along a chain of nearest centroids.
+    `embeddings`: float32 [L, H], rows of length 1 (or 0); only blocks of it are copied.
     """
     order = []
     left = ids[:0]
     for cluster in _walk(embeddings, ids, GROUPS_A_CLUSTER * group_size, seed):
         members = np.concatenate([left, cluster])
-        members = members[arrange(embeddings[members], group_size)]
         grouped = len(members) // group_size * group_size
+        if grouped:
+            members = members[arrange(embeddings[members], group_size)]
         order.append(members[:grouped])
         left = members[grouped:]
     return np.concatenate([*order, left])

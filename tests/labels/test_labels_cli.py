@@ -1,0 +1,154 @@
+"""haste embed and haste group on a corpus of 40 labels."""
+
+import logging
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
+from haste.errors import ConfigError, DataError
+from haste.labels.frequency import label_frequencies
+from haste.labels.order import LabelOrder
+from haste.paths import CorpusDir, TokenDir
+
+ENCODER = "bag-all-MiniLM-L6-v2-32"
+N_LABELS = 40
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """30 training documents; label j belongs to all documents i < 1 + j / 2 and to i = j - 10."""
+    rows, columns = np.meshgrid(np.arange(30), np.arange(N_LABELS), indexing="ij")
+    train = sp.csr_matrix(
+        np.pad((rows < 1 + columns / 2) | (rows == columns - 10), ((0, 0), (0, 1))).astype(
+            np.float32
+        )
+    )
+    other = sp.csr_matrix(np.eye(5, N_LABELS + 1, k=N_LABELS - 4, dtype=np.float32))
+    names = [f"label {i}" for i in range(N_LABELS + 1)]
+    documents = [f"document {i}" for i in range(30)]
+    content = CorpusContent(
+        documents={
+            "train": document_table(documents, documents),
+            "validation": document_table(documents[:5], documents[:5]),
+            "test": document_table(documents[:5], documents[:5]),
+        },
+        positives={"train": train, "validation": other, "test": other},
+        mirrored={"validation": other * 0, "test": other * 0},
+        labels=label_table(names, names, [None] * len(names), N_LABELS),
+    )
+    write_corpus(
+        tmp_path / "corpus",
+        content,
+        dataset="tiny",
+        propensity_a=0.55,
+        propensity_b=1.5,
+        opaque_labels=True,
+        max_len=32,
+        licence="none",
+        source={},
+    )
+    return tmp_path / "corpus"
+
+
+def run(*arguments):
+    """The command's result, its exceptions raised."""
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def group(corpus, order, out, *options):
+    return run("group", "--corpus", corpus, "--order", order, "--out", out, *options)
+
+
+def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_path, monkeypatch):
+    features = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
+    asked = []
+
+    def encode_split(*arguments, **options):
+        asked.append((arguments, options))
+        return features
+
+    monkeypatch.setattr("haste.encoders.features.encode_split", encode_split)
+    out = tmp_path / "embeddings.npy"
+    result = run(
+        *("embed", "--corpus", corpus, "--tokens", tmp_path / "t", "--model", tmp_path / "m"),
+        *("--encoder", "bag", "--pooling", "cls", "--out", out),
+    )
+    assert result.exit_code == 0
+    embeddings = np.load(out)
+    assert embeddings.shape == (N_LABELS, 6)
+    # label 0 has document 0; label 39 has documents 0 to 20, and 29
+    np.testing.assert_allclose(embeddings[0], features[0] / np.linalg.norm(features[0]), atol=1e-6)
+    total = features[[*range(21), 29]].sum(axis=0)
+    np.testing.assert_allclose(embeddings[39], total / np.linalg.norm(total), atol=1e-6)
+    (arguments, options), *more = asked
+    assert not more
+    assert arguments[0] == "bag"
+    assert arguments[2] == TokenDir(tmp_path / "t")
+    assert options == {"split": "train", "pooling": "cls"}
+
+
+@pytest.mark.parametrize("grouping", ["semantic", "balanced", "frequency", "random"])
+def test_group_writes_head_and_tail(corpus, tmp_path, grouping, caplog):
+    vectors = np.eye(N_LABELS, 4, dtype=np.float32)
+    np.save(tmp_path / "embeddings.npy", vectors)
+    out = tmp_path / "labels" / "order.npz"
+    with caplog.at_level(logging.INFO):
+        result = group(
+            corpus,
+            f"{grouping}-h0.1-g16-train-{ENCODER}-s1",
+            out,
+            *("--embeddings", tmp_path / "embeddings.npy"),
+        )
+    assert result.exit_code == 0
+    order = LabelOrder.load(out)
+    assert (order.n_labels, order.head, order.group_size, order.n_groups) == (40, 16, 16, 2)
+    frequencies = label_frequencies(CorpusDir(corpus))[:N_LABELS]
+    assert frequencies[order.labels[:16]].min() >= frequencies[order.labels[16:]].max()
+    assert order.cohesion.shape == (2,)
+    assert "40 labels: head 16, tail 24 in 2 groups of 16" in caplog.text
+    assert f"mean cohesion of the {grouping} groups: {order.cohesion.mean():.4f}" in caplog.text
+
+
+def test_group_without_embeddings_has_no_cohesion(corpus, tmp_path):
+    group(corpus, f"random-h0-g32-train_and_test-{ENCODER}-s0", tmp_path / "order.npz")
+    order = LabelOrder.load(tmp_path / "order.npz")
+    assert (order.head, order.n_groups, order.cohesion.size) == (0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        ("semantic-h0.1-g16-train-bag-m-32-s0", ConfigError, "'semantic' needs label embeddings"),
+        (
+            "semantics-h0.1-g16-train-bag-m-32-s0",
+            ConfigError,
+            r"order\.grouping: 'semantics' is not",
+        ),
+        ("random-h0.1-g17-train-bag-m-32-s0", ConfigError, r"order\.group_size: 17 is not allowed"),
+        (
+            "random-h1.5-g16-train-bag-m-32-s0",
+            ConfigError,
+            r"order\.head_ratio: 1\.5 is out of range",
+        ),
+        ("random-h0.1.2-g16-train-bag-m-32-s0", ConfigError, "not the name of a label order, such"),
+    ],
+)
+def test_group_refuses_and_writes_nothing(corpus, tmp_path, order, error, message):
+    with pytest.raises(error, match=message):
+        group(corpus, order, tmp_path / "order.npz")
+    assert not (tmp_path / "order.npz").exists()
+
+
+def test_group_refuses_embeddings_of_other_labels(corpus, tmp_path):
+    np.save(tmp_path / "embeddings.npy", np.eye(41, dtype=np.float32))
+    with pytest.raises(DataError, match=r"float32 \[41, 41\] is not float32 \[40, H\]"):
+        group(
+            corpus,
+            f"frequency-h0.1-g16-train-{ENCODER}-s1",
+            tmp_path / "order.npz",
+            *("--embeddings", tmp_path / "embeddings.npy"),
+        )

@@ -1,0 +1,97 @@
+"""Frequencies and the head-tail split."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haste.errors import ConfigError, DataError
+from haste.files import write_csr
+from haste.labels.frequency import label_frequencies
+from haste.labels.split import head_size, most_frequent_first, split_head_tail
+from haste.paths import CorpusDir
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """L = 3 labels and E = 1; the validation split has label 1 only."""
+    rows = {
+        "train": [[1, 0, 1, 0], [1, 0, 0, 0]],
+        "validation": [[0, 1, 0, 0]],
+        "test": [[0, 1, 1, 1], [0, 0, 1, 0]],
+    }
+    directory = CorpusDir(tmp_path)
+    for split, dense in rows.items():
+        write_csr(directory.positives(split), sp.csr_matrix(np.array(dense, np.float32)))
+    return directory
+
+
+def test_frequencies_count_training_documents(corpus):
+    counts = label_frequencies(corpus)
+    assert counts.tolist() == [2, 0, 1, 0]
+    assert counts.dtype == np.int64
+
+
+def test_frequencies_with_the_leak_add_the_test_but_not_the_validation_split(corpus):
+    assert label_frequencies(corpus, "train_and_test").tolist() == [2, 1, 3, 1]
+
+
+def test_frequencies_refuse_other_splits(corpus):
+    with pytest.raises(ConfigError, match="'test' is not allowed; choose one of train, train_and"):
+        label_frequencies(corpus, "test")
+    corpus.positives("train").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"train\.labels\.npz: not a sparse matrix"):
+        label_frequencies(corpus)
+
+
+def test_most_frequent_first_breaks_ties_by_id():
+    assert most_frequent_first(np.array([1, 5, 2, 5, 2])).tolist() == [1, 3, 2, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "ratio", "group_size", "expected"),
+    [
+        (100, 0.0, 16, 0),
+        (100, 0.1, 16, 16),
+        (160, 0.1, 16, 16),
+        (161, 0.1, 16, 32),
+        (30, 0.1, 1, 3),
+        (30, 0.01, 1, 1),
+        (20, 0.9, 16, 20),
+    ],
+)
+def test_head_size(n_labels, ratio, group_size, expected):
+    assert head_size(n_labels, ratio, group_size) == expected
+
+
+def test_head_size_is_not_one_more_by_rounding_error():
+    # 0.07 * 100 is 7.000000000000001
+    assert math.ceil(0.07 * 100) == 8
+    assert head_size(100, 0.07, 1) == 7
+
+
+def test_split_by_hand():
+    head, tail = split_head_tail(np.array([3, 9, 1, 3, 3, 1]), 0.2, 2)
+    assert head.tolist() == [1, 0]
+    assert tail.tolist() == [3, 4, 2, 5]
+    assert head.dtype == tail.dtype == np.int32
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=80),
+    st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.9]),
+    st.sampled_from([1, 4, 16]),
+)
+def test_split_invariants(frequencies, ratio, group_size):
+    counts = np.array(frequencies)
+    head, tail = split_head_tail(counts, ratio, group_size)
+    both = np.concatenate([head, tail])
+    assert sorted(both.tolist()) == list(range(len(counts)))
+    assert len(head) >= Fraction(str(ratio)) * len(counts)
+    assert len(head) % group_size == 0 or len(tail) == 0
+    keys = [(-counts[i], i) for i in both]
+    assert keys == sorted(keys)
