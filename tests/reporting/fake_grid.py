@@ -16,7 +16,7 @@ from haste.data.corpus import CorpusContent, document_table, label_table, write_
 from haste.evaluation.deciles import decile_rows
 from haste.evaluation.metrics import METRICS, per_document
 from haste.evaluation.propensity import inverse_propensity
-from haste.files import write_json, write_npz, write_yaml
+from haste.files import read_csr, write_json, write_npz, write_yaml
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, RunDir
@@ -193,22 +193,20 @@ class FakeGrid:
         files.history.write_text("\n".join(lines) + "\n")
 
     def predict(self, key: RunKey, corpus: CorpusDir) -> tuple[np.ndarray, dict]:
-        from haste.files import read_csr
-
         truth = read_csr(corpus.positives("test"))
         counts = label_frequencies(corpus)
         rate = self.hit_rate.get(f"{key.method}/{key.variant}", self.hit_rate.get(key.method, 0.5))
         rng = np.random.default_rng(zlib.crc32(f"{key.method} {key.seed}".encode()))
-        ids = np.empty((truth.shape[0], 100), np.int32)
+        ids = np.full((truth.shape[0], 100), -1, np.int32)
         for i in range(truth.shape[0]):
             right = set(truth.indices[truth.indptr[i] : truth.indptr[i + 1]].tolist())
             right = [j for j in sorted(right) if j < self.labels]
             wrong = [int(j) for j in rng.permutation(self.labels) if j not in set(right)]
             chosen: list[int] = []
-            for draw in rng.random(100):
-                take_right = right and draw < rate and len(chosen) < 8
+            for draw in rng.random(min(100, len(right) + len(wrong))):
+                take_right = right and ((draw < rate and len(chosen) < 8) or not wrong)
                 chosen.append(right.pop(0) if take_right else wrong.pop())
-            ids[i] = chosen
+            ids[i, : len(chosen)] = chosen
         weights = inverse_propensity(counts, 2 * self.documents, 0.55, 1.5)
         values = {name: float(per_document(name, ids, truth, weights).mean()) for name in METRICS}
         metrics = {

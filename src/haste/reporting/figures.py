@@ -70,9 +70,9 @@ def write_figure(prefix: Path | str, name: str, sources: Sources) -> list[Path]:
 def precision_memory(sources: Sources) -> Drawing:
     """P@1 against memory: on a GPU the allocated peak, on a CPU the exactly counted state.
 
-    A CPU's peak is that of the process, most of it interpreter and libraries, so it would tell
-    methods apart on small data badly. Linear methods hold no such state: they are level lines, left
-    out where they lie far below all trained methods.
+    A CPU's peak is that of the process, most of it interpreter and libraries, which hides what the
+    methods differ in. The memory of a linear method is of another kind (no encoder, no optimiser):
+    it is a level line, left out where it lies below half of every trained method's P@1.
     """
     import pandas as pd
 

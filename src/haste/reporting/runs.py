@@ -121,7 +121,7 @@ def has_converged(losses: np.ndarray) -> bool:
         return False
     before = losses[-1 - max(1, math.floor(FALL_WINDOW * len(losses)))]
     fall = (before - losses[-1]) / before if before else 0.0
-    return abs(relative_slope(losses)) <= SLOPE_THRESHOLD and fall <= FALL_THRESHOLD
+    return bool(abs(relative_slope(losses)) <= SLOPE_THRESHOLD and fall <= FALL_THRESHOLD)
 
 
 def load_runs(run_dirs: Iterable[Path | str]) -> list[Run]:

@@ -1,0 +1,117 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from haste.config import GridConfig, RunKey, ablations, methods
+from haste.errors import ConfigError
+from haste.reporting.needs import figure_inputs, figure_names, order_path, table_inputs, table_names
+
+CAPTIONS = Path(__file__).parents[2] / "workflow/report"
+
+
+def grid(**changes):
+    settings = {
+        "name": "g",
+        "datasets": ["one", "two"],
+        "methods": list(methods()),
+        "ablations": ["grouping", "fan_in"],
+        "seeds": [3, 4],
+        "ablation_seeds": [3],
+    }
+    return GridConfig.from_dict(settings | changes)
+
+
+def test_names():
+    assert table_names(grid()) == [
+        "main",
+        "claims",
+        "datasets",
+        "ablation_grouping",
+        "ablation_fan_in",
+        "grouping_cohesion",
+        "kernels",
+        "scale",
+    ]
+    assert "ablations" in figure_names(grid())
+    assert "ablations" not in figure_names(grid(ablations=[]))
+
+
+def test_main_reads_every_run_that_is_made_once():
+    runs = table_inputs(grid(), "main").runs
+    assert len(set(runs)) == len(runs)
+    assert RunKey("two", "haste", "default", 4) in runs
+    assert RunKey("one", "omikuji", "default", 3) in runs
+    made = {key.method for key in runs}
+    assert not made & {"elmo-fp8", "lightxml", "cascadexml"}
+
+
+def test_an_ablation_reads_its_variants_the_preset_and_the_truth():
+    inputs = table_inputs(grid(), "ablation_fan_in")
+    assert {(r.variant, r.seed) for r in inputs.runs if r.dataset == "one"} == {
+        ("default", 3),
+        ("fan_in-16", 3),
+        ("fan_in-64", 3),
+    }
+    assert inputs.corpora == ("one", "two")
+
+
+def test_claims_read_only_ablations_of_the_grid():
+    variants = {key.variant for key in table_inputs(grid(), "claims").runs}
+    assert "grouping-random" in variants
+    assert not any(variant.startswith(("fan_in", "head_tail")) for variant in variants)
+
+
+def test_cohesion_reads_four_orders_a_data_set_with_the_first_ablation_seed():
+    orders = table_inputs(grid(), "grouping_cohesion").orders
+    assert len(orders) == 8
+    names = {path.parent.name.split("-")[0] for path in orders}
+    assert names == {"semantic", "balanced", "frequency", "random"}
+    assert all(path.parent.name.endswith("-s3") for path in orders)
+
+
+def test_the_order_of_the_preset_is_the_one_its_runs_train_with():
+    config = grid()
+    run = config.resolve(RunKey("one", "haste", "default", 3))
+    assert str(order_path(config, "one", None)) == run.inputs.order
+
+
+def test_training_curves_leave_out_linear_methods():
+    made = {key.method for key in figure_inputs(grid(), "training_curves").runs}
+    assert "haste" in made
+    assert not made & {"omikuji", "popularity"}
+
+
+def test_benchmarks_are_what_lies_there(tmp_path):
+    config = grid(results_dir=str(tmp_path))
+    assert table_inputs(config, "kernels").benchmarks == ()
+    path = tmp_path / "benchmarks/h200/kernels.csv"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert table_inputs(config, "kernels").benchmarks == (path,)
+    assert table_inputs(config, "claims").benchmarks == (path,)
+    assert table_inputs(config, "scale").benchmarks == ()
+
+
+@pytest.mark.parametrize("inputs", [table_inputs, figure_inputs])
+def test_an_unknown_name_is_refused_with_the_nearest(inputs):
+    with pytest.raises(
+        ConfigError, match=r"there is no (table|figure) 'cohesio' in this grid. Did"
+    ):
+        inputs(grid(), "cohesio")
+
+
+def test_every_table_and_figure_has_a_caption():
+    full = grid(ablations=list(ablations()))
+    wanted = {*table_names(full), *figure_names(full), "workflow"}
+    assert {path.stem for path in CAPTIONS.glob("*.rst")} == wanted
+
+
+def test_needs_are_known_without_heavy_imports():
+    code = (
+        "import sys, haste.reporting.needs; "
+        "print([m for m in ('torch', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
