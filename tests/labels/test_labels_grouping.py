@@ -7,11 +7,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from haste.config import GROUPINGS, OrderSpec
 from haste.errors import ConfigError, DataError
-from haste.labels import clusters
+from haste.labels import arrange, clusters
 from haste.labels.arrange import greedy_seeding, recursive_bisection
 from haste.labels.grouping import cohesion, group_labels, order_labels
 
-ARRANGEMENTS = pytest.mark.parametrize("arrange", [greedy_seeding, recursive_bisection])
+ARRANGEMENTS = pytest.mark.parametrize("arranged_by", [greedy_seeding, recursive_bisection])
 BY_EMBEDDINGS = pytest.mark.parametrize("method", ["semantic", "balanced"])
 
 
@@ -43,9 +43,9 @@ def groups_of(order, group_size):
 
 
 @ARRANGEMENTS
-def test_two_obvious_clusters_are_two_groups(arrange):
+def test_two_obvious_clusters_are_two_groups(arranged_by):
     vectors = angles(0, 90, 2, 93, 4, 87)
-    assert sorted(map(sorted, groups_of(arrange(vectors, 3), 3))) == [[0, 2, 4], [1, 3, 5]]
+    assert sorted(map(sorted, groups_of(arranged_by(vectors, 3), 3))) == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_greedy_seeding_by_hand():
@@ -54,11 +54,32 @@ def test_greedy_seeding_by_hand():
 
 
 def test_bisection_cuts_where_clusters_end_not_in_the_middle():
-    # 2 and 4 labels: halves (3 and 3) would cut through the second cluster, groups of 2 need not
-    order = recursive_bisection(angles(0, 80, 1, 81, 82, 83), 2)
-    assert {0, 2} in groups_of(order, 2)
+    # 2 and 6 labels: halves would cut through the second cluster
+    vectors = angles(0, 80, 1, 81, 82, 83, 84, 85)
+    order, cut = arrange._best_cut(vectors, vectors[0] - vectors[1], 2)
+    assert cut == 2
+    assert set(order[:cut].tolist()) == {0, 2}
 
 
+def test_no_side_of_a_cut_has_less_than_a_quarter_of_the_groups():
+    # one outlier among 16 twins: the best cut leaves it with a quarter of the labels
+    vectors = angles(*[0] * 15, 90)
+    order, cut = arrange._best_cut(vectors, vectors[0] - vectors[15], 1)
+    assert cut == 12
+    assert 15 in order[cut:].tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bisection_ends_where_no_label_wants_to_change_sides(seed):
+    vectors = unit(np.random.default_rng(seed).standard_normal((32, 3)))
+    order, cut = arrange._bisect(vectors, 4)
+    means = unit([vectors[order[:cut]].sum(axis=0), vectors[order[cut:]].sum(axis=0)])
+    again, cut_again = arrange._best_cut(vectors, means[0] - means[1], 4)
+    assert cut_again == cut
+    assert set(again[:cut].tolist()) == set(order[:cut].tolist())
+
+
+@pytest.mark.filterwarnings("error")
 @ARRANGEMENTS
 @given(
     vectors=hnp.arrays(
@@ -69,8 +90,8 @@ def test_bisection_cuts_where_clusters_end_not_in_the_middle():
     group_size=st.integers(1, 9),
 )
 @settings(max_examples=60, deadline=None)
-def test_arrangements_are_permutations_even_with_twins_and_zeros(arrange, vectors, group_size):
-    order = arrange(unit(vectors), group_size)
+def test_arrangements_are_permutations_even_with_twins_and_zeros(arranged_by, vectors, group_size):
+    order = arranged_by(unit(vectors), group_size)
     assert sorted(order.tolist()) == list(range(len(vectors)))
 
 
@@ -107,6 +128,34 @@ def test_coarse_clusters_come_first_where_there_are_many(monkeypatch, method):
     assert sorted(order.tolist()) == list(range(1280))
     pure = [len(set(member_of[list(group)])) == 1 for group in groups_of(order, 8)]
     assert np.mean(pure) > 0.8
+
+
+def test_coarse_clusters_are_clustered_again(monkeypatch):
+    monkeypatch.setattr(clusters, "MOST_CLUSTERS", 4)
+    vectors, _ = planted(40, 32)
+    parts = list(clusters._walk(vectors, np.arange(1280), 32, seed=0))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(1280))
+    assert 30 <= len(parts) <= 50
+    assert max(map(len, parts)) <= 4 * 32
+
+
+class Gathered(np.ndarray):
+    """Embeddings that remember the most rows copied at once."""
+
+    most = 0
+
+    def __getitem__(self, key):
+        rows = np.asarray(self)[key]
+        Gathered.most = max(Gathered.most, len(rows))
+        return rows
+
+
+def test_only_blocks_of_the_embeddings_are_copied(monkeypatch):
+    monkeypatch.setattr(clusters, "BLOCK", 100)
+    monkeypatch.setattr(clusters, "SAMPLE", 5)
+    vectors, _ = planted(20, 64)
+    clusters._kmeans(vectors.view(Gathered), np.arange(1280), 20, seed=0)
+    assert Gathered.most == 100
 
 
 @BY_EMBEDDINGS
@@ -167,9 +216,9 @@ def test_groups_do_not_depend_on_the_number_of_threads(method):
 def test_linear_algebra_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
     seen = []
 
-    def record(embeddings, ids, *rest):
+    def record(*arguments):
         seen.extend(pool["num_threads"] for pool in threadpool_info())
-        return ids
+        return arguments[1]
 
     monkeypatch.setattr("haste.labels.grouping.group_in_clusters", record)
     with threadpool_limits(limits=4):

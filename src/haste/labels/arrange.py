@@ -24,8 +24,6 @@ def greedy_seeding(vectors: np.ndarray, group_size: int) -> np.ndarray:
     groups = []
     while len(free) >= group_size:
         nearness = vectors[free] @ vectors[free[0]]
-        # the seed stays first even where rounding puts a twin of it above it
-        nearness[0] = np.inf
         picked = np.argsort(-nearness, kind="stable")[:group_size]
         groups.append(free[picked])
         free = np.delete(free, picked)
