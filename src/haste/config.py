@@ -340,7 +340,7 @@ class GridConfig:
         for key in ("name", "datasets", "methods"):
             if not value.get(key):
                 raise ConfigError(f"config: '{key}' is missing or empty.")
-        sections = {name: dict(value.get(name) or {}) for name in SECTIONS}
+        sections = {name: value.get(name) or {} for name in SECTIONS}
         for name, settings in sections.items():
             build_section(name, settings)
         for name in value["methods"]:

@@ -61,8 +61,5 @@ class Predictor:
             ]
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
-        encoded = [item.ids for item in self.tokenizer.encode_batch(list(texts))]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
-        values = np.fromiter((i for ids in encoded for i in ids), np.int32, offsets[-1])
-        return Ragged(values, offsets)
+        encoded = self.tokenizer.encode_batch(list(texts))
+        return Ragged.of([np.asarray(item.ids, np.int32) for item in encoded])

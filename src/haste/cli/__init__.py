@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from haste.cli.app import app, main
+from haste.cli.command import app, main
 
 __all__ = ["app", "main"]

@@ -33,9 +33,10 @@ def train(
     from haste.config import RunConfig
     from haste.files import read_yaml
     from haste.paths import RunDir
-    from haste.training.run import train_and_evaluate
 
     run = RunConfig.from_dict(read_yaml(config))
+    from haste.training.run import train_and_evaluate  # torch, which a bad config need not wait for
+
     train_and_evaluate(run, RunDir(out or config.parent))
 
 

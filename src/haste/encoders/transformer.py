@@ -28,7 +28,7 @@ class TransformerEncoder(Encoder):
                 attn_implementation="sdpa",
                 local_files_only=Path(model).exists(),
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
                 "tokenizer.json and model.safetensors, or a hub name."

@@ -47,19 +47,14 @@ def save(
 ) -> None:
     """Replace the checkpoint in `folder` by the present state."""
     tensors = model.tensors(momenta=True)
-    scalars: dict[str, Any] = {}
-    for number, optimizer in enumerate(optimizers):
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                key = f"optimizer{number}.{index}.{name}"
-                if isinstance(value, Tensor):
-                    tensors[key] = value
-                else:
-                    scalars[key] = value
+    packed = [
+        _pack(optimizer.state_dict(), f"optimizer{number}", tensors)
+        for number, optimizer in enumerate(optimizers)
+    ]
     header = {
         "config": fingerprint(config),
         "progress": json.dumps(asdict(progress)),
-        "scalars": json.dumps(scalars),
+        "optimizers": json.dumps(packed),
     }
     with atomic(folder / FILE) as temporary:
         own = {name: value.detach().contiguous() for name, value in tensors.items()}
@@ -86,15 +81,8 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
         return None
     wanted = model.tensors(momenta=True)
     copy_into(wanted, {name: tensors.pop(name) for name in wanted})
-    entries = {**tensors, **json.loads(header["scalars"])}
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in entries.items():
-            owner, index, name = key.split(".", 2)
-            if owner == f"optimizer{number}":
-                state.setdefault(int(index), {})[name] = value
-        content = optimizer.state_dict()
-        optimizer.load_state_dict({**content, "state": state})
+    for optimizer, packed in zip(optimizers, json.loads(header["optimizers"]), strict=True):
+        optimizer.load_state_dict(_unpack(packed, tensors))
     return Progress(**json.loads(header["progress"]))
 
 
@@ -111,3 +99,29 @@ def fingerprint(config: RunConfig) -> str:
     for key in ("checkpoint_minutes", "threads"):
         value["training"].pop(key)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` (nested dicts and lists) as JSON with its tensors put into `tensors` by path.
+
+    Dicts become lists of pairs: JSON would turn their integer keys into text.
+    """
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[k, _pack(v, f"{path}.{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(v, f"{path}.{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `_pack`."""
+    if isinstance(value, list):
+        return [_unpack(v, tensors) for v in value]
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {k: _unpack(v, tensors) for k, v in value["dict"]}
+    return value

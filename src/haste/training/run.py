@@ -10,7 +10,7 @@ from haste.config import RunConfig
 from haste.data.corpus import load_corpus
 from haste.data.tokenize import load_tokens
 from haste.errors import ConfigError
-from haste.evaluation.metrics import quick_metrics
+from haste.evaluation.metrics import MAX_RANK, quick_metrics
 from haste.evaluation.runs import write_predictions
 from haste.evaluation.truth import load_truth
 from haste.files import read_yaml, write_json, write_yaml
@@ -22,8 +22,6 @@ from haste.training.measure import Meter
 from haste.training.optim import optimizer_bytes
 
 log = logging.getLogger(__name__)
-
-PREDICTIONS_KEPT = 100
 
 
 def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
@@ -65,11 +63,10 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
     with meter.phase("evaluate"):
-        ids, scores = model.predict(tokens.splits["test"], PREDICTIONS_KEPT)
+        ids, scores = model.predict(tokens.splits["test"], MAX_RANK)
         metrics = load_truth(corpus.directory, "test").evaluate(ids, scores)
     model.save(out.model)
     write_predictions(out, ids, scores)
-    write_json(out.metrics, metrics)
     weights = [*model.encoder.parameters(), *model.projection.parameters()]
     outside = sum(p.numel() * p.element_size() for p in weights)
     meter.seconds["train"] = progress.seconds
@@ -84,6 +81,8 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
             threads=config.training.threads,
         ),
     )
+    # last: where it is, the run is whole
+    write_json(out.metrics, metrics)
     checkpoint.discard(out.checkpoint)
     log.info("test: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items()))
 

@@ -1,0 +1,5 @@
+"""`python -m haste` is the `haste` command."""
+
+from haste.cli import main
+
+main()

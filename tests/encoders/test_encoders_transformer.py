@@ -1,0 +1,50 @@
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from haste.encoders.transformer import TransformerEncoder
+from haste.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    BertModel(config).save_pretrained(path)
+    return path
+
+
+IDS = torch.tensor([2, 10, 11, 3, 2, 20, 3], dtype=torch.int32)
+OFFSETS = torch.tensor([0, 4, 7])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_changes_nothing(folder, pooling):
+    encoder = TransformerEncoder(folder, pooling, torch.float32).eval()
+    together = encoder(IDS, OFFSETS)
+    alone = torch.cat(
+        [encoder(IDS[:4], torch.tensor([0, 4])), encoder(IDS[4:], torch.tensor([0, 3]))]
+    )
+    assert together.shape == (2, 16)
+    assert encoder.feature_size == 16
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_pooling_by_hand(folder):
+    hidden = TransformerEncoder(folder, "cls", torch.float32).eval().model(IDS[None, :4].long())
+    hidden = hidden.last_hidden_state[0]
+    for pooling, want in (("cls", hidden[0]), ("mean", hidden.mean(0))):
+        encoder = TransformerEncoder(folder, pooling, torch.float32).eval()
+        assert torch.allclose(encoder(IDS[:4], torch.tensor([0, 4]))[0], want, atol=1e-5)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"encoder.model: cannot load .*config.json"):
+        TransformerEncoder(tmp_path, "cls", torch.float32)

@@ -1,0 +1,174 @@
+import dataclasses
+
+import pytest
+
+from haste.config import (
+    SECTIONS,
+    GridConfig,
+    OrderSpec,
+    RunConfig,
+    RunKey,
+    ablation,
+    ablations,
+    build_section,
+    method,
+    methods,
+)
+from haste.errors import ConfigError
+
+GRID = {
+    "name": "test",
+    "datasets": ["wordnet-mini"],
+    "methods": ["dense", "elmo-fp8", "lightxml", "haste", "popularity"],
+    "ablations": ["grouping", "head_tail"],
+    "seeds": [0, 1],
+    "ablation_seeds": [0],
+}
+
+
+def grid(**changes):
+    return GridConfig.from_dict({**GRID, **changes})
+
+
+def test_the_run_table():
+    keys = {(k.method, k.variant, k.seed) for k in grid().runs()}
+    main = {(m, "default", s) for m in ("dense", "haste") for s in (0, 1)}
+    ratios = [f"head_tail-{v}" for v in ("off", "ratio-0.01", "ratio-0.05", "ratio-0.2")]
+    variants = ["grouping-balanced", "grouping-frequency", "grouping-random", *ratios]
+    assert keys == main | {("popularity", "default", 0)} | {("haste", v, 0) for v in variants}
+    assert len(grid().runs()) == len(keys)
+
+
+def test_an_ablation_holds_its_preset_with_the_same_seeds():
+    keys = list(grid(ablation_seeds=[3]).ablation_runs("group_size"))
+    assert [(k.variant, k.seed) for k in keys] == [
+        ("default", 3),
+        ("group_size-32", 3),
+        ("group_size-64", 3),
+    ]
+
+
+def test_later_settings_win():
+    changed = grid(
+        layer={"fan_in": 64, "dropout": 0.5},
+        overrides={"haste": {"layer": {"head_ratio": 0.2}, "training": {"epochs": 7}}},
+    )
+    plain = changed.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    assert plain.layer.fan_in == 64  # the grid's section over the default
+    assert plain.layer.grouping == "semantic"  # the preset
+    assert plain.layer.head_ratio == 0.2  # the override over the preset
+    assert plain.training.epochs == 7
+    variant = changed.resolve(RunKey("wordnet-mini", "haste", "head_tail-ratio-0.01", 0))
+    assert variant.layer.head_ratio == 0.01  # the variant over all
+    assert changed.resolve(RunKey("wordnet-mini", "dense", "default", 0)).training.epochs == 20
+
+
+def test_runs_name_their_inputs():
+    run = grid().resolve(RunKey("wordnet-mini", "haste", "default", 1))
+    assert run.inputs.corpus == "data/wordnet-mini/corpus"
+    assert run.inputs.tokens == "data/wordnet-mini/tokens/all-MiniLM-L6-v2-32"
+    assert run.inputs.order == (
+        "data/wordnet-mini/labels/semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s1/order.npz"
+    )
+    assert run.inputs.clusters is None
+    dense = grid().resolve(RunKey("wordnet-mini", "dense", "default", 1))
+    assert dense.inputs.order is None
+    spartex = grid(methods=["spartex"]).resolve(RunKey("wordnet-mini", "spartex", "default", 1))
+    assert "/semantic-h0-g64-" in spartex.inputs.clusters
+
+
+def test_a_run_survives_its_file():
+    for key in grid(methods=list(methods()), ablations=list(ablations())).runs():
+        if method(key.method).kind == "trained":
+            run = grid(methods=list(methods()), ablations=list(ablations())).resolve(key)
+            assert RunConfig.from_dict(run.as_dict()) == run
+
+
+def test_every_variant_changes_its_run():
+    whole = grid(ablations=list(ablations()))
+    for name, chosen in ablations().items():
+        plain = whole.resolve(RunKey("wordnet-mini", chosen.method, "default", 0))
+        for value in chosen.variants:
+            key = RunKey("wordnet-mini", chosen.method, chosen.variant_name(value), 0)
+            changed = whole.resolve(key)
+            assert dataclasses.replace(changed, variant="default") != plain, (name, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layr": {}}, r"config: unknown key 'layr'\. Did you mean 'layer'\?"),
+        ({"layer": {"fanin": 3}}, r"layer: unknown key 'fanin'\. Did you mean 'fan_in'\?"),
+        ({"layer": {"fan_in": 33}}, r"layer\.fan_in: 33 is not allowed; choose one of 16, 32, 64"),
+        (
+            {"layer": {"group_size": 17}},
+            r"layer\.group_size: 17 is not allowed; choose one of 16, 32, 64, 128",
+        ),
+        (
+            {"layer": {"dropout": 1.0}},
+            r"layer\.dropout: 1\.0 is out of range; it must lie between 0",
+        ),
+        ({"layer": {"features": "private"}}, r"layer\.features: 'private' needs a head"),
+        ({"training": {"epochs": "ten"}}, r"training\.epochs: expected int, got 'ten'"),
+        ({"training": {"epochs": True}}, r"training\.epochs: expected int, got True"),
+        ({"training": 3}, r"expected settings"),
+        ({"methods": ["hast"]}, r"methods: there is no method 'hast'\. Did you mean 'haste'\?"),
+        (
+            {"ablations": ["grouppping"]},
+            r"ablations: there is no ablation 'grouppping'. Did you mean 'grouping'\?",
+        ),
+        ({"overrides": {"dens": {}}}, r"there is no method 'dens'\. Did you mean 'dense'\?"),
+        ({"overrides": {"dense": {"lyer": {}}}}, r"overrides\.dense: unknown key 'lyer'"),
+        ({"overrides": {"dense": {"layer": {"fan": 1}}}}, r"layer: unknown key 'fan'"),
+        ({"name": ""}, r"config: 'name' is missing or empty"),
+        ({"name": "../up"}, r"name: '\.\./up' is not a plain name"),
+        ({"datasets": ["a/b"]}, r"datasets: 'a/b' is not a plain name"),
+    ],
+)
+def test_faults_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(**changes)
+
+
+def test_numbers_without_a_dot_are_numbers():
+    # YAML 1.1 reads 1e-3 as text
+    assert build_section("encoder", {"learning_rate": "1e-3"}).learning_rate == 0.001
+    assert build_section("layer", {"dropout": 0}).dropout == 0.0
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ConfigError, match=r"haste: no variant 'grouping-semntic'"):
+        grid().resolve(RunKey("wordnet-mini", "haste", "grouping-semntic", 0))
+
+
+def test_a_run_file_with_a_missing_key_is_named():
+    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
+    del value["seed"]
+    with pytest.raises(ConfigError, match="run: seed missing"):
+        RunConfig.from_dict(value)
+
+
+@pytest.mark.parametrize("encoder", ["bag-all-MiniLM-L6-v2-32", "transformer-x-128"])
+def test_order_names_can_be_read_back(encoder):
+    spec = OrderSpec("semantic", 0.05, 32, "train_and_test", encoder, 7)
+    assert OrderSpec.parse(spec.name) == spec
+    with pytest.raises(ConfigError, match="'semantic' is not the name of a label order"):
+        OrderSpec.parse("semantic")
+
+
+def test_presets_name_only_known_settings():
+    assert set(SECTIONS) == {"encoder", "layer", "rewire", "auxiliary", "training"}
+    for name in methods():
+        method(name)
+    for name in ablations():
+        assert ablation(name).method in methods()
+
+
+def test_patterns_of_the_presets():
+    patterns = {
+        name: m.settings["layer"]["pattern"]
+        for name, m in methods().items()
+        if "layer" in m.settings
+    }
+    assert patterns["fixed-fan-in"] == patterns["spartex"] == "fixed_fan_in"
+    assert patterns["haste"] == patterns["haste-released"] == "group_fan_in"
