@@ -162,7 +162,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_goes_on_to_the_same_weights(tiny, how):
     config = tiny.config(
-        head=8, **{**SECTIONS, "training": {"epochs": 20, "checkpoint_minutes": 0.0}}
+        head=8, **{**SECTIONS, "training": {"epochs": 8, "checkpoint_minutes": 0.0}}
     )
     whole, cut = tiny.run_dir("whole", config), tiny.run_dir("cut", config)
     train_and_evaluate(config, whole)
