@@ -69,6 +69,15 @@ def test_no_side_of_a_cut_has_less_than_a_quarter_of_the_groups():
     assert 15 in order[cut:].tolist()
 
 
+def test_principal_direction_is_that_of_an_svd():
+    # longest along the second axis; the label farthest out lies along the first
+    vectors = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32) * [1, 3, 1]
+    vectors = np.concatenate([vectors, [[12, 0, 0]]]).astype(np.float32)
+    direction = arrange._principal_direction(vectors)
+    longest = np.linalg.svd(vectors - vectors.mean(axis=0))[2][0]
+    assert abs(direction @ longest) > 0.99
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_bisection_ends_where_no_label_wants_to_change_sides(seed):
     vectors = unit(np.random.default_rng(seed).standard_normal((32, 3)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-POWER_STEPS = 4
+POWER_STEPS = 10
 """of power iteration, towards the direction in which the labels differ most"""
 SPLIT_STEPS = 8
 """of 2-means at most; it mostly stops earlier, when no label changes sides"""
