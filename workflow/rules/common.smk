@@ -9,7 +9,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from haste.config import GridConfig, OrderSpec, RunKey, encoder_id, method
+from haste.config import (
+    GridConfig,
+    OrderSpec,
+    RunKey,
+    build_section,
+    encoder_id,
+    method,
+)
 from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import write_yaml
@@ -40,7 +47,14 @@ TRAINED = {
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
-ENCODERS = {encoder_id(run.encoder): run.encoder for run in TRAINED.values()}
+# that of the grid too: tables of label orders show the preset, whether or not it is trained
+ENCODERS = {
+    encoder_id(encoder): encoder
+    for encoder in [
+        build_section("encoder", GRID.sections["encoder"]),
+        *(run.encoder for run in TRAINED.values()),
+    ]
+}
 TABLES = needs.table_names(GRID)
 FIGURES = needs.figure_names(GRID)
 
@@ -73,9 +87,13 @@ def run_key(wildcards):
 
 
 def run_files(key):
-    """What a finished run leaves for tables and figures."""
+    """What a finished run leaves for tables and figures.
+
+    Its configuration is one of them: should a run fail after a change, its outputs are gone, which
+    alone is no reason to Snakemake to make a table again that is still there from before.
+    """
     run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
-    files = [run.metrics, run.resources, run.predictions]
+    files = [run.config, run.metrics, run.resources, run.predictions]
     return [*files, run.history] if key in TRAINED else files
 
 
@@ -157,3 +175,19 @@ def short_name(table):
     """The target by which a table is asked for: ablation_grouping, kernels, but table_main."""
     own = table.startswith(needs.ABLATION_PREFIX) or table in needs.BENCHMARKS
     return table if own else f"table_{table}"
+
+
+def report_category(table):
+    """The report's folder for a table."""
+    return "Ablations" if table.startswith(needs.ABLATION_PREFIX) else "Tables"
+
+
+def report_label(name):
+    """The report's words for a table or figure."""
+    return name.removeprefix(needs.ABLATION_PREFIX).replace("_", " ")
+
+
+# The grid as commands read it. No rule's output: behind a job that must run, Snakemake stops looking
+# for reasons of the jobs that wait for it, even if they take its file as `ancient`.
+onstart:
+    write_yaml(GRID_FILE, config)

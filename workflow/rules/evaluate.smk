@@ -1,21 +1,5 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
-
-localrules:
-    grid,
-
-
-rule grid:
-    output:
-        GRID_FILE,
-    log:
-        LOGS / GRID.name / "grid.log",
-    params:
-        settings=config,
-    run:
-        write_yaml(output[0], params.settings)
-
-
 for table in TABLES:
 
     rule:
@@ -24,8 +8,6 @@ for table in TABLES:
         input:
             result_files(needs.table_inputs(GRID, table)),
             published=RESOURCES / "published.csv",
-            # a change elsewhere in the grid is no reason to make this table again
-            grid=ancient(GRID_FILE),
         output:
             f"{LAYOUT.table(table)}.csv",
             f"{LAYOUT.table(table)}.md",
@@ -33,8 +15,8 @@ for table in TABLES:
             html=report(
                 f"{LAYOUT.table(table)}.html",
                 caption=f"../report/{table}.rst",
-                category="Tables",
-                labels={"table": table.replace("_", " ")},
+                category=report_category(table),
+                labels={"table": report_label(table)},
             ),
         log:
             LOGS / GRID.name / "tables" / f"{table}.log",
@@ -44,11 +26,12 @@ for table in TABLES:
             mem_mb=2000,
             runtime=30,
         params:
+            grid=GRID_FILE,
             table=table,
             settings=table_settings(table),
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste table {params.table} --grid {input.grid}"
+            "haste table {params.table} --grid {params.grid}"
             " --published {input.published} --out {params.out} > {log} 2>&1"
 
 
@@ -60,7 +43,6 @@ for figure in FIGURES:
         input:
             result_files(needs.figure_inputs(GRID, figure)),
             published=RESOURCES / "published.csv",
-            grid=ancient(GRID_FILE),
         output:
             f"{LAYOUT.figure(figure)}.csv",
             f"{LAYOUT.figure(figure)}.pdf",
@@ -68,7 +50,7 @@ for figure in FIGURES:
                 f"{LAYOUT.figure(figure)}.png",
                 caption=f"../report/{figure}.rst",
                 category="Figures",
-                labels={"figure": figure.replace("_", " ")},
+                labels={"figure": report_label(figure)},
             ),
         log:
             LOGS / GRID.name / "figures" / f"{figure}.log",
@@ -78,8 +60,9 @@ for figure in FIGURES:
             mem_mb=2000,
             runtime=30,
         params:
+            grid=GRID_FILE,
             figure=figure,
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste figure {params.figure} --grid {input.grid}"
+            "haste figure {params.figure} --grid {params.grid}"
             " --published {input.published} --out {params.out} > {log} 2>&1"

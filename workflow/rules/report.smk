@@ -26,13 +26,12 @@ rule figures:
 
 
 rule plan:
-    input:
-        grid=ancient(GRID_FILE),
     log:
         LOGS / GRID.name / "plan.log",
     conda:
         ENVIRONMENT
     params:
+        grid=GRID_FILE,
         registry=RESOURCES / "datasets.yaml",
     shell:
-        "haste plan --grid {input.grid} --registry {params.registry} 2> {log}"
+        "haste plan --grid {params.grid} --registry {params.registry} 2> {log}"

@@ -10,9 +10,6 @@ localrules:
 
 
 rule configure:
-    input:
-        # params say what the run depends on; a change elsewhere in the grid is none of its business
-        grid=ancient(GRID_FILE),
     output:
         RUN.config,
     log:
@@ -20,9 +17,11 @@ rule configure:
     conda:
         ENVIRONMENT
     params:
+        grid=GRID_FILE,
+        # what the run depends on: a change of it, and of nothing else in the grid, makes it again
         settings=lambda wildcards: GRID.run_settings(run_key(wildcards)),
     shell:
-        "haste configure --grid {input.grid} --dataset {wildcards.dataset}"
+        "haste configure --grid {params.grid} --dataset {wildcards.dataset}"
         " --method {wildcards.method} --variant {wildcards.variant} --seed {wildcards.seed}"
         " --out {output} > {log} 2>&1"
 

@@ -1,0 +1,113 @@
+"""Dry runs of every configuration with every profile, and every target by name."""
+
+from collections import Counter
+
+import pytest
+import yaml
+from workflow_project import ROOT, Project
+
+from haste.config import GridConfig, method
+from haste.reporting import needs
+
+CONFIGS = ["config.yaml", "workflow/configs/smoke.yaml", "workflow/configs/wordnet.yaml"]
+PROFILES = ["default", "gpu", "slurm"]
+
+
+def grid_of(config: str) -> GridConfig:
+    return GridConfig.from_dict(yaml.safe_load((ROOT / config).read_text()))
+
+
+def short_names(grid: GridConfig) -> list[str]:
+    own = [f"ablation_{name}" for name in grid.ablations]
+    tables = [f"table_{n}" for n in ("main", "claims", "datasets", "grouping_cohesion")]
+    return [*own, *tables, "kernels", "scale", *(f"figure_{n}" for n in needs.figure_names(grid))]
+
+
+def test_all_configurations_are_tried():
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / "workflow/configs").glob("*.yaml")}
+    assert found == set(CONFIGS) - {"config.yaml"}
+    assert {path.name for path in (ROOT / "workflow/profiles").iterdir()} == set(PROFILES)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_jobs_of_a_grid(project: Project, config, profile):
+    grid = grid_of(config)
+    kinds = Counter(method(key.method).kind for key in grid.runs())
+    trained = [grid.resolve(key) for key in grid.runs() if method(key.method).kind == "trained"]
+    read = {path for run in trained for path in (run.inputs.order, run.inputs.clusters) if path}
+    for name in needs.table_names(grid):
+        read |= {str(path) for path in needs.table_inputs(grid, name).orders}
+    jobs = project.jobs("--configfile", config, "--workflow-profile", profile)
+    assert jobs == {
+        "fetch": 1,
+        "fetch_model": 1,
+        "corpus": len(grid.datasets),
+        "tokenize": len(grid.datasets),
+        "embed": len(grid.datasets),
+        "group": len(read),
+        "configure": len(grid.runs()),
+        "train": kinds["trained"],
+        "baseline": kinds["linear"],
+        **dict.fromkeys(short_names(grid), 1),
+    }
+
+
+def test_short_names_are_targets(finished: Project):
+    grid = grid_of("config.yaml")
+    listed = finished.snakemake("--list-target-rules").stdout.split()
+    small = GridConfig.from_dict(yaml.safe_load((finished.root / "config.yaml").read_text()))
+    names = [*short_names(small), "tables", "figures", "plan"]
+    assert set(names) <= set(listed)
+    assert set(short_names(small)) < set(short_names(grid))
+    # asked for by name, each is made, and alone
+    jobs = finished.jobs("--force", "ablation_grouping", "table_main", "kernels", "scale")
+    assert jobs == {"ablation_grouping": 1, "table_main": 1, "kernels": 1, "scale": 1}
+
+
+def test_a_configuration_stands_alone(project: Project):
+    config = project.root / "own.yaml"
+    config.write_text("{name: own, datasets: [wordnet-smoke], methods: [popularity]}\n")
+    # config.yaml's ablations, seeds and layer have no part in it
+    jobs = project.jobs("--configfile", "own.yaml")
+    assert jobs["baseline"] == jobs["configure"] == 1
+    assert "train" not in jobs
+    assert not any(rule.startswith("ablation_") for rule in jobs)
+
+
+def test_single_values_can_be_set_on_the_command_line(project: Project):
+    jobs = project.jobs("--config", "ablations=[]", "name=other")
+    grid = grid_of("config.yaml")
+    trained = [name for name in grid.methods if method(name).kind == "trained"]
+    assert jobs["train"] == 3 * (len(trained) - 1), "three seeds, and elmo-fp8 needs CUDA"
+    assert not any(rule.startswith("ablation_") for rule in jobs)
+
+
+def test_cuda_runs_ask_for_a_gpu(project: Project):
+    run = "results/wordnet/runs/wordnet/haste/default/seed0/metrics.json"
+    for profile in PROFILES:
+        arguments = ("--workflow-profile", profile)
+        result = project.snakemake("-n", run, "--configfile", CONFIGS[2], *arguments)
+        train = result.stdout.split("rule train:")[1].split("\n\n")[0]
+        assert "gpu=1" in train
+        if profile == "slurm":
+            assert "slurm_partition=gpu" in train
+            assert "mem_mb=32000" in train
+            assert "runtime=720" in train
+            assert "slurm_partition=cpu" in result.stdout.split("rule tokenize:")[1]
+    result = project.snakemake(
+        "-n",
+        run.replace("wordnet", "wordnet-mini", 2).replace("results/wordnet-mini", "results/mini"),
+    )
+    assert "gpu=0" in result.stdout
+
+
+def test_slurm_does_not_ask_the_accounting_database():
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    assert profile["slurm-status-command"] == "squeue"
+
+
+def test_lint(project: Project):
+    result = project.snakemake("--lint")
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,154 @@
+"""What is made again after a change, a failure or a kill: what depends on it and no more."""
+
+import copy
+import os
+import signal
+import subprocess
+import time
+
+from workflow_project import GRID, SNAKEMAKE, Project
+
+RUNS_FIGURES = {
+    "figure_precision_memory",
+    "figure_precision_by_decile",
+    "figure_training_curves",
+}
+
+
+def changed(**changes) -> dict:
+    return {**copy.deepcopy(GRID), **changes}
+
+
+def test_nothing_to_do_when_all_is_made(finished: Project):
+    assert finished.jobs() == {}
+
+
+def test_comments_and_order_of_keys_change_nothing(finished: Project):
+    config = finished.root / "config.yaml"
+    finished.configure(dict(reversed(GRID.items())))
+    config.write_text("# a word\n" + config.read_text())
+    assert finished.jobs() == {}
+
+
+def test_fan_in_of_one_method(finished: Project):
+    finished.configure(changed(overrides={"haste": {"layer": {"fan_in": 128}}}))
+    jobs = finished.jobs()
+    # two seeds of the preset, three groupings; the variants of fan_in have their own
+    assert jobs.pop("configure") == jobs.pop("train") == 5
+    assert jobs == {
+        "table_main": 1,
+        "table_claims": 1,
+        "ablation_grouping": 1,
+        "ablation_fan_in": 1,
+        "figure_ablations": 1,
+        **dict.fromkeys(RUNS_FIGURES, 1),
+    }
+
+
+def test_epochs_of_a_method_without_ablations(finished: Project):
+    finished.configure(changed(overrides={"dense": {"training": {"epochs": 3}}}))
+    jobs = finished.jobs()
+    assert jobs.pop("configure") == jobs.pop("train") == 2
+    assert jobs == {
+        "table_main": 1,
+        "table_claims": 1,
+        **dict.fromkeys(RUNS_FIGURES, 1),
+    }
+
+
+def test_epochs_of_all(finished: Project):
+    finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
+    jobs = finished.jobs()
+    assert jobs["train"] == jobs["configure"] == 11
+    assert not {"corpus", "tokenize", "embed", "group", "baseline", "table_datasets"} & set(jobs)
+
+
+def test_one_more_seed(finished: Project):
+    finished.configure(changed(seeds=[0, 1, 2]))
+    jobs = finished.jobs()
+    assert jobs["train"] == 3
+    assert {"table_main", "table_claims"} <= set(jobs)
+    assert not {"ablation_grouping", "ablation_fan_in", "figure_ablations"} & set(jobs)
+
+
+def test_one_more_ablation(finished: Project):
+    finished.configure(changed(ablations=["grouping", "fan_in", "momentum_reset"]))
+    jobs = finished.jobs()
+    assert jobs == {
+        "configure": 1,
+        "train": 1,
+        "ablation_momentum_reset": 1,
+        "figure_ablations": 1,
+    }
+
+
+def test_a_row_of_published_numbers_runs_nothing(finished: Project):
+    finished.configure(changed(methods=[*GRID["methods"], "cascadexml"]))
+    assert finished.jobs() == {"table_main": 1, "table_claims": 1}
+
+
+def test_another_head_makes_orders_again(finished: Project):
+    finished.configure(changed(overrides={"haste": {"layer": {"head_ratio": 0.2}}}))
+    jobs = finished.jobs()
+    # semantic (2 seeds), balanced, frequency, random
+    assert jobs["group"] == 5
+    assert jobs["train"] == 7
+    assert {"figure_label_frequency", "figure_cohesion", "table_grouping_cohesion"} <= set(jobs)
+    assert "embed" not in jobs
+
+
+def test_one_table_makes_only_what_it_needs(finished: Project):
+    finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
+    jobs = finished.jobs("results/small/tables/ablation_grouping.md")
+    assert jobs == {"configure": 4, "train": 4, "ablation_grouping": 1}
+
+
+def test_a_deleted_figure_is_drawn_again(finished: Project):
+    (finished.root / "results/small/figures/cohesion.pdf").unlink()
+    assert finished.jobs() == {"figure_cohesion": 1}
+
+
+def test_a_run_gets_its_own_threads(finished: Project):
+    metrics = finished.root / "results/small/runs/wordnet-smoke/dense/default/seed0/metrics.json"
+    assert metrics.read_text() == "resumed: False, threads: 1\n"
+
+
+def test_a_failed_run_keeps_its_checkpoint_and_goes_on(finished: Project):
+    run = finished.root / "results/small/runs/wordnet-smoke/dense/default/seed1"
+    finished.configure(changed(overrides={"dense": {"training": {"epochs": 3}}}))
+    failed = finished.snakemake("--cores", "2", STUB_FAIL="dense/default/seed1")
+    assert failed.returncode != 0
+    assert "the stub was told to fail" in failed.stdout, "the run's log is shown"
+    assert not (run / "metrics.json").exists(), "half-written outputs are deleted"
+    assert (run / "checkpoint/state").exists()
+    again = finished.snakemake("--cores", "2")
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert (run / "metrics.json").read_text().startswith("resumed: True")
+    assert finished.jobs() == {}
+
+
+def test_a_killed_workflow_goes_on(finished: Project):
+    run = finished.root / "results/small/runs/wordnet-smoke/dense/default/seed1"
+    finished.configure(changed(overrides={"dense": {"training": {"epochs": 3}}}))
+    process = subprocess.Popen(
+        [str(SNAKEMAKE), "--cores", "2"],
+        cwd=finished.root,
+        env=finished.environment(STUB_HANG="dense/default/seed1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoint/state").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (run / "metrics.json").exists(), "half-written, and still there"
+    unlocked = finished.snakemake("--unlock")
+    assert unlocked.returncode == 0, unlocked.stdout[-3000:]
+    again = finished.snakemake("--cores", "2")
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert (run / "metrics.json").read_text().startswith("resumed: True")
+    trained = [call[1] for call in finished.calls() if call[0] == "train"]
+    assert len(trained) == 3, "the other seed once, the killed run twice"

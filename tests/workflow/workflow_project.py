@@ -1,0 +1,87 @@
+"""A copy of the workflow in which every command of `haste` is a stub."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+STUB = Path(__file__).with_name("stub_haste.py")
+GRID = {
+    "name": "small",
+    "datasets": ["wordnet-smoke"],
+    "methods": ["dense", "spartex", "lightxml", "haste", "omikuji"],
+    "ablations": ["grouping", "fan_in"],
+    "seeds": [0, 1],
+    "ablation_seeds": [0],
+    "training": {"epochs": 2, "device": "cpu"},
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with the workflow in it."""
+
+    root: Path
+
+    def snakemake(self, *args: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run it as a person would, plain; stdout and stderr together."""
+        return subprocess.run(
+            [str(SNAKEMAKE), *args],
+            cwd=self.root,
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Bash reads BASH_ENV before each shell command of a rule; there, `haste` is the stub."""
+        names = {"BASH_ENV": str(self.root / "stub.sh"), "STUB_LOG": str(self.root / "stub.log")}
+        return {**os.environ, **names, **more}
+
+    def jobs(self, *args: str) -> dict[str, int]:
+        """Jobs by rule of a dry run; empty when there is nothing to do."""
+        result = self.snakemake("-n", *args)
+        assert result.returncode == 0, result.stdout[-3000:]
+        return job_counts(result.stdout)
+
+    def configure(self, grid: dict) -> None:
+        """Make `grid` the default configuration."""
+        (self.root / "config.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+
+    def calls(self) -> list[list[str]]:
+        """The commands that the stub was asked for, in order."""
+        log = self.root / "stub.log"
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """The table of jobs that Snakemake prints, without the target and the total."""
+    stats = output.rsplit("Job stats:", 1)
+    if len(stats) == 1:
+        assert "Nothing to be done" in output, output[-3000:]
+        return {}
+    rows = re.findall(r"^(\w+) +(\d+)$", stats[1].split("\n\n")[0], flags=re.M)
+    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+
+def copy_workflow(root: Path) -> Project:
+    """The workflow's own files in an empty folder, with the stub beside them."""
+    root.mkdir(exist_ok=True)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy2(ROOT / name, root / name)
+    shutil.copytree(ROOT / "workflow", root / "workflow")
+    shutil.copytree(ROOT / "envs", root / "envs")
+    (root / "profiles").symlink_to("workflow/profiles")
+    (root / "stub.sh").write_text(f'haste() {{ "{sys.executable}" "{STUB}" "$@"; }}\n')
+    return Project(root)
