@@ -23,6 +23,7 @@ from haste.reporting.style import (
     SKY,
     VERMILION,
     label_ends,
+    label_level,
     label_points,
     look,
     style,
@@ -95,17 +96,7 @@ def precision_memory(sources: Sources) -> Drawing:
             shown = look(row["method"])
             title, y = method(row["method"]).title, row["P@1 mean"]
             if pd.isna(row[f"{column} mean"]):
-                axes.axhline(y, color=shown.colour, linestyle=":", linewidth=1.2, zorder=1)
-                axes.annotate(
-                    f"{title} (linear)",
-                    (1, y),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-2, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    color=shown.colour,
-                    fontsize=8,
-                )
+                label_level(axes, y, f"{title} (linear)", shown.colour)
                 continue
             x = row[f"{column} mean"] / MIB
             axes.errorbar(
@@ -264,7 +255,8 @@ def training_curves(sources: Sources) -> Drawing:
             if key == "loss":
                 axes.set_yscale("log")
                 _plain_log_ticks(axes, "y")
-            axes.set_xlim(left=0.5, right=part["epoch"].max())
+            last = part["epoch"].max()
+            axes.set_xlim(left=1 - 0.03 * last, right=last)
             label_ends(axes, ends)
         panels[0][column].set_title(dataset)
         panels[1][column].set_xlabel("Epoch")
@@ -294,7 +286,7 @@ def label_frequency(sources: Sources) -> Drawing:
                 "documents": int(counts[rank]),
                 "head": head,
             }
-            for rank in np.unique(np.concatenate([starts, ends]))
+            for rank in np.unique(np.concatenate([starts, ends, [max(head, 1) - 1]]))
         ]
     drawn = pd.DataFrame(rows)
     figure, panels = _panels(1, sources.grid.datasets, width=1.4 * COLUMN_WIDTH, height=3.4)
@@ -382,6 +374,8 @@ def cohesion(sources: Sources) -> Drawing:
             axes.text(0.01, 0.68, words, transform=axes.transAxes, va="top", fontsize=8)
             if words != "no embeddings":
                 axes.axvline(mean, color="black", linewidth=1.2)
+            else:
+                axes.set_yticks([])
             axes.grid(axis="x", visible=False)
         panels[0][column].set_title(dataset)
         panels[-1][column].set_xlabel("Cohesion: mean cosine of a group's labels to its mean")

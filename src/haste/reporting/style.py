@@ -139,8 +139,23 @@ def spread(places: Sequence[float], gap: float, room: float) -> list[float]:
     return [start(block) + i * gap for block in blocks for i in range(len(block))]
 
 
+def label_level(axes: Axes, y: float, text: str, colour: str) -> None:
+    """A dotted level line with its name above its right end."""
+    axes.axhline(y, color=colour, linestyle=":", linewidth=1.2, zorder=1)
+    axes.annotate(
+        text,
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        color=colour,
+        fontsize=LABEL_SIZE,
+    )
+
+
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names beside points of a scatter, each where it covers no marker and no other name.
+    """Names beside points of a scatter, each where it covers no marker, level line or other name.
 
     `points`: (x, y in data units, text, colour). A name that had to move away gets a thin line.
     """
@@ -150,6 +165,9 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
     pixel = figure.dpi / 72
     spots = [axes.transData.transform((x, y)) for x, y, _, _ in points]
     taken = [_Box(x, y, x, y).padded(5 * pixel) for x, y in spots]
+    levels = [line.get_window_extent() for line in axes.lines if line.get_linestyle() == ":"]
+    taken += [_Box(*box.extents).padded(pixel) for box in levels]
+    taken += [_Box(*text.get_window_extent().extents) for text in axes.texts]
     for i in sorted(range(len(points)), key=lambda i: -spots[i][1]):
         x, y, text, colour = points[i]
         size = _size(axes, text)
