@@ -21,8 +21,8 @@ from haste.reporting.table import (
 COLUMNS = (
     Column("dataset", "Data set"),
     Column("method", "Method"),
-    Column("P@1", "P@1", best="max"),
-    Column("bytes", "Memory (MiB)", scale=2**20, digits=2, best="min"),
+    Column("P@1", "P@1", best=True),
+    Column("bytes", "Memory (MiB)", scale=2**20, digits=2, best=True),
     Column("gain", "Δ", digits=2),
 )
 ROWS = (
@@ -73,9 +73,9 @@ def test_csv_file_reads_back(tmp_path):
 def test_markdown_shows_spread_sections_and_bolds_what_shows_as_the_best():
     text = markdown(TABLE)
     # 40.04 and 39.96 both show as 40.0
-    assert "| x\\_1 & co | **40.0 ± 1.2** | **1.00** | – |" in text
+    assert "| x\\_1 & co | **40.0 ± 1.2** | 1.00 | – |" in text
     assert "| y | **40.0 ± 0.5** | – | −1.50 [−2.25, 0.00] |" in text
-    assert "| z | 12.0 | 2.00 | – |" in text
+    assert "| z | 12.0 | **2.00** | – |" in text
     # alone in its section, nothing to be better than
     assert "| y | 1.0 | – | – |" in text
     assert text.index("### a") < text.index("### b")
@@ -84,7 +84,7 @@ def test_markdown_shows_spread_sections_and_bolds_what_shows_as_the_best():
 
 def test_latex_is_escaped_and_has_as_many_cells_as_columns():
     text = latex(TABLE)
-    assert r"x\_1 \& co & \textbf{40.0 $\pm$ 1.2} & \textbf{1.00} & -- \\" in text
+    assert r"x\_1 \& co & \textbf{40.0 $\pm$ 1.2} & 1.00 & -- \\" in text
     assert r"\toprule" in text
     assert r"\bottomrule" in text
     assert r"50\% off" in text

@@ -152,6 +152,14 @@ def test_runs_that_were_not_given_are_said_to_be_missing(fake):
     assert found["Dense"]["runs"] == "no run given"
 
 
+def test_an_ablation_needs_all_of_its_runs(fake):
+    keys = [k for k in fake.grid.ablation_runs("grouping") if k.variant != "grouping-random"]
+    with pytest.raises(
+        DataError, match=r"grouping: the run haste, grouping-random, seed 0 on tiny"
+    ):
+        table(fake.grid, "ablation_grouping", [fake.run_dir(key).root for key in keys])
+
+
 def test_a_missing_run_stops_the_table(tmp_path):
     fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
     grid = fake.write()

@@ -22,6 +22,7 @@ RunDirs = Annotated[
     typer.Argument(help="Folders of finished runs; without any, those that the grid names."),
 ]
 Grid = Annotated[Path, typer.Option("--grid", help="The grid's configuration (YAML).")]
+PUBLISHED = Path("workflow/resources/published.csv")
 Out = Annotated[Path, typer.Option("--out", help="Where to write, without a suffix.")]
 PublishedFile = Annotated[
     Path, typer.Option("--published", help="Table of the papers' numbers (csv).")
@@ -39,7 +40,7 @@ def table(
     grid: Grid,
     out: Out,
     run_dirs: RunDirs = None,
-    published: PublishedFile = Path("workflow/resources/published.csv"),
+    published: PublishedFile = PUBLISHED,
 ) -> None:
     """Make a table: OUT.csv (raw numbers), OUT.md, OUT.tex and OUT.html."""
     from haste.reporting.needs import table_inputs
@@ -55,7 +56,7 @@ def figure(
     grid: Grid,
     out: Out,
     run_dirs: RunDirs = None,
-    published: PublishedFile = Path("workflow/resources/published.csv"),
+    published: PublishedFile = PUBLISHED,
 ) -> None:
     """Draw a figure: OUT.csv (exactly what was drawn), OUT.pdf and OUT.png."""
     from haste.reporting.figures import write_figure

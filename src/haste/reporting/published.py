@@ -10,7 +10,6 @@ from pathlib import Path
 from haste.errors import DataError
 from haste.files import reading
 
-DEFAULT_FILE = Path("workflow/resources/published.csv")
 COLUMNS = (
     "paper",
     "place",
@@ -74,7 +73,7 @@ class Published:
         return {(paper, method) for paper, _, method, _ in self._numbers}
 
 
-def load_published(path: Path | str = DEFAULT_FILE) -> Published:
+def load_published(path: Path | str) -> Published:
     """Read the table; raises DataError naming the file, and the line where a number makes no sense."""
     path = Path(path)
     with (

@@ -111,12 +111,21 @@ class Sources:
         return sorted(found, key=lambda run: run.key.seed)
 
     def ablation(self, name: str, dataset: str) -> dict[str, list[Run]]:
-        """Variant in run paths -> its runs: the preset first, all with the ablation's seeds."""
+        """Variant in run paths -> its runs: the preset first, all with the ablation's seeds.
+
+        Raises DataError when one of them was not given.
+        """
+        given = {run.key: run for run in self.runs}
         found: dict[str, list[Run]] = {}
         for key in self.grid.ablation_runs(name):
-            if key.dataset == dataset:
-                runs = [r for r in self.of(dataset, key.method, key.variant) if r.key == key]
-                found.setdefault(key.variant, []).extend(runs)
+            if key.dataset != dataset:
+                continue
+            if key not in given:
+                raise DataError(
+                    f"ablation {name}: the run {key.method}, {key.variant}, seed {key.seed} on "
+                    f"{dataset} is not among the folders given; add it, or give none for all of the grid."
+                )
+            found.setdefault(key.variant, []).append(given[key])
         return found
 
 

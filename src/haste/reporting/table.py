@@ -57,14 +57,14 @@ class Column:
     title: str
     """heading in Markdown and LaTeX, with the unit shown"""
     digits: int = 1
-    best: str | None = None
-    """max or min: set the best in bold"""
+    best: bool = False
+    """set the highest in bold"""
     scale: float = 1.0
     """what is shown is the raw number divided by this; the csv keeps the raw number"""
     signed: bool = False
     """show the sign of positive numbers: a difference"""
     width: float | None = None
-    """of a text that is broken into lines, in LaTeX, in cm"""
+    """of a text that is broken into lines; in cm, in LaTeX"""
     once: bool = False
     """leave it blank for a reader below a row that has the same in all columns marked so"""
 
@@ -164,13 +164,15 @@ def latex(table: Table) -> str:
 
 
 _STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
+body { font: 13px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
 h1 { font-size: 1.3rem; margin: 0 0 1rem; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
-th, td { padding: .3rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
-th { border-bottom: 1px solid; }
-.text { text-align: left; white-space: normal; }
+th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; }
+th { border-bottom: 1px solid; vertical-align: bottom; }
+td { white-space: nowrap; }
+.text { text-align: left; }
+.broken { white-space: normal; }
 .section th { font-style: italic; padding-top: .8rem; }
 .new td { border-top: 1px solid #ddd; }
 td { font-variant-numeric: tabular-nums; }
@@ -181,7 +183,10 @@ ul { max-width: 60rem; padding-left: 1.2rem; color: #444; }
 def webpage(table: Table) -> str:
     """A page of its own that needs nothing else, for report.html."""
     columns = table.shown_columns()
-    kinds = [' class="text"' if _text(table, column) else "" for column in columns]
+    kinds = [
+        ' class="text broken"' if c.width else ' class="text"' if _text(table, c) else ""
+        for c in columns
+    ]
     heads = "".join(
         f"<th{k}>{html.escape(c.title)}</th>" for k, c in zip(kinds, columns, strict=True)
     )
@@ -324,7 +329,7 @@ def _best(columns: Sequence[Column], rows: Sequence[Mapping[str, Cell]]) -> set[
     """(row, key) of the best cells; all that show the same mean as the best are bold."""
     bold = set()
     for column in columns:
-        if column.best is None:
+        if not column.best:
             continue
         means = {
             i: round(_mean(row[column.key]) / column.scale, column.digits)
@@ -332,7 +337,7 @@ def _best(columns: Sequence[Column], rows: Sequence[Mapping[str, Cell]]) -> set[
             if isinstance(row.get(column.key), Stat | int | float)
         }
         if len(means) > 1:
-            best = max(means.values()) if column.best == "max" else min(means.values())
+            best = max(means.values())
             bold |= {(i, column.key) for i, mean in means.items() if mean == best}
     return bold
 

@@ -46,8 +46,8 @@ def main_table(sources: Sources) -> Table:
         Column("dataset", "Data set"),
         Column("method", "Method"),
         Column("runs", "Runs"),
-        *(Column(name, name, best="max") for name in ACCURACY),
-        *(Column(n, n.replace("without", "w/o"), best="max") for n in WITHOUT_MIRRORED),
+        *(Column(name, name, best=True) for name in ACCURACY),
+        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_MIRRORED),
         Column("peak_train_bytes", "Peak memory (GiB)", digits=2, scale=GIB),
         Column("state_bytes", "State (MiB)", scale=MIB),
         Column("epoch_seconds", "Epoch (s)"),
@@ -88,7 +88,7 @@ def ablation_table(name: str, sources: Sources) -> Table:
     columns = (
         Column("dataset", "Data set"),
         Column("variant", chosen.title),
-        *(Column(n, n, best="max") for n in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")),
+        *(Column(n, n, best=True) for n in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")),
         Column("difference", "Δ P@1 [95%]", digits=2),
         Column("epoch_seconds", "Epoch (s)"),
         Column("layer_bytes", "Layer (MiB)", scale=MIB),
@@ -188,9 +188,7 @@ def cohesion_table(sources: Sources) -> Table:
                 "groups": order.n_groups,
                 "group_size": order.group_size,
                 "head": order.head,
-                "cohesion": None
-                if spread is None
-                else Stat(float(spread.mean()), float(spread.std(ddof=1)), len(spread)),
+                "cohesion": Stat.of(order.cohesion.tolist()),
                 **{
                     f"percentile_{p}": None if spread is None else float(np.percentile(spread, p))
                     for p in (5, 50, 95)
