@@ -484,11 +484,6 @@ class OrderSpec:
         return cls("semantic", 0.0, auxiliary.cluster_size, "train", encoder_id(encoder), seed)
 
     @property
-    def uses_embeddings(self) -> bool:
-        """Whether the grouping looks at label embeddings."""
-        return self.grouping in ("semantic", "balanced")
-
-    @property
     def name(self) -> str:
         """The folder's name."""
         return (
@@ -517,8 +512,9 @@ class OrderSpec:
 
 
 def encoder_id(encoder: EncoderConfig) -> str:
-    """The name of an untrained encoder in file names: kind, model, length."""
-    return f"{encoder.kind}-{encoder.model_name}-{encoder.max_len}"
+    """The name of an untrained encoder in file names: kind, model, length, pooling unless mean."""
+    name = f"{encoder.kind}-{encoder.model_name}-{encoder.max_len}"
+    return name if encoder.pooling == "mean" else f"{name}-{encoder.pooling}"
 
 
 def build_section(name: str, settings: Mapping[str, Any]) -> Any:

@@ -4,13 +4,17 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from haste.config import (
+    SECTIONS,
     GridConfig,
+    InputsConfig,
     OrderSpec,
     RunKey,
     build_section,
@@ -55,6 +59,12 @@ ENCODERS = {
         *(run.encoder for run in TRAINED.values()),
     ]
 }
+# names of all values of a run's configuration, by section
+RUN_SETTINGS = [
+    f"{section}__{field.name}"
+    for section, cls in {**SECTIONS, "inputs": InputsConfig}.items()
+    for field in fields(cls)
+]
 TABLES = needs.table_names(GRID)
 FIGURES = needs.figure_names(GRID)
 
@@ -84,6 +94,13 @@ def run_key(wildcards):
     return RunKey(
         wildcards.dataset, wildcards.method, wildcards.variant, int(wildcards.seed)
     )
+
+
+def run_setting(wildcards, name):
+    """One resolved value of a run's configuration, as text; empty where the run has no such value."""
+    section, _, key = name.partition("__")
+    value = GRID.run_settings(run_key(wildcards)).get(section, {})
+    return f"{section}.{key} = {value[key]}" if key in value else ""
 
 
 def run_files(key):
@@ -134,17 +151,12 @@ def encoder_inputs(wildcards):
 
 
 def order_inputs(wildcards):
-    """The corpus, and label embeddings where the grouping looks at them."""
+    """The corpus and the label embeddings: every order's cohesion is measured by them."""
     spec = OrderSpec.parse(wildcards.order)
-    files = {"corpus": corpus_files(wildcards.dataset)}
-    if spec.uses_embeddings:
-        files["embeddings"] = LAYOUT.embeddings(wildcards.dataset, spec.encoder)
-    return files
-
-
-def embeddings_option(wildcards, input):
-    """How `haste group` is told of the embeddings, if the order uses any."""
-    return f"--embeddings {input.embeddings}" if "embeddings" in input.keys() else ""
+    return {
+        "corpus": corpus_files(wildcards.dataset),
+        "embeddings": LAYOUT.embeddings(wildcards.dataset, spec.encoder),
+    }
 
 
 def train_inputs(wildcards):

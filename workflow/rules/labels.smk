@@ -21,10 +21,11 @@ rule embed:
         corpus=corpus_of,
         tokens=lambda wildcards, input: Path(input.tokens[0]).parent,
         model=subpath(input.model, parent=True),
-        kind=lambda wildcards: ENCODERS[wildcards.encoder].kind,
+        encoder=lambda wildcards: ENCODERS[wildcards.encoder],
     shell:
         "haste embed --corpus {params.corpus} --tokens {params.tokens} --model {params.model}"
-        " --encoder {params.kind} --out {output} > {log} 2>&1"
+        " --encoder {params.encoder.kind} --pooling {params.encoder.pooling}"
+        " --out {output} > {log} 2>&1"
 
 
 rule group:
@@ -38,13 +39,13 @@ rule group:
         DATA_LOG / "group-{order}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    # grouping keeps to one core: its result must not depend on how many there are
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=120,
     params:
         corpus=corpus_of,
-        embeddings=embeddings_option,
     shell:
-        "haste group --corpus {params.corpus} --order {wildcards.order} {params.embeddings}"
-        " --out {output} > {log} 2>&1"
+        "haste group --corpus {params.corpus} --order {wildcards.order}"
+        " --embeddings {input.embeddings} --out {output} > {log} 2>&1"

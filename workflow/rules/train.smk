@@ -17,9 +17,9 @@ rule configure:
     conda:
         ENVIRONMENT
     params:
+        **{name: partial(run_setting, name=name) for name in RUN_SETTINGS},
         grid=GRID_FILE,
-        # what the run depends on: a change of it, and of nothing else in the grid, makes it again
-        settings=lambda wildcards: GRID.run_settings(run_key(wildcards)),
+        # what the run depends on, value by value: a change of one makes it again, and -n names it
     shell:
         "haste configure --grid {params.grid} --dataset {wildcards.dataset}"
         " --method {wildcards.method} --variant {wildcards.variant} --seed {wildcards.seed}"
