@@ -32,6 +32,8 @@ def test_comments_and_order_of_keys_change_nothing(finished: Project):
 
 def test_fan_in_of_one_method(finished: Project):
     finished.configure(changed(overrides={"haste": {"layer": {"fan_in": 128}}}))
+    said = finished.snakemake("-n").stdout
+    assert "before: 'layer.fan_in = 32' now: 'layer.fan_in = 128'" in said
     jobs = finished.jobs()
     # two seeds of the preset, three groupings; the variants of fan_in have their own
     assert jobs.pop("configure") == jobs.pop("train") == 5

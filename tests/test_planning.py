@@ -1,0 +1,156 @@
+"""What runs are expected to take."""
+
+import pytest
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.config import GridConfig, RunKey
+from haste.data.registry import load_registry
+from haste.errors import ConfigError
+from haste.files import read_yaml, write_json, write_yaml
+from haste.paths import RunDir
+from haste.planning import MIB, RATE, START_SECONDS, STEP_SECONDS, dataset_size, plan_runs
+
+REGISTRY = """
+sources:
+  words:
+    licence: none
+    terms: none
+    origins:
+      - {via: pip, package: words, version: "1", file: words.tar.gz, size: 1, sha256: SHA,
+         members: {words.xml: words/words.xml}, unpacked: 1}
+models: {}
+datasets:
+  words:
+    kind: wordnet
+    source: words
+    propensity_a: 0.55
+    propensity_b: 1.5
+    opaque_labels: true
+    max_len: 32
+    expected: {train: 1000, validation: 50, test: 300, labels: 2000}
+""".replace("SHA", "a" * 64)
+
+
+@pytest.fixture
+def registry_file(tmp_path):
+    path = tmp_path / "datasets.yaml"
+    path.write_text(REGISTRY)
+    return path
+
+
+@pytest.fixture
+def registry(registry_file):
+    return load_registry(registry_file)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        "name": "grid",
+        "datasets": ["words"],
+        "methods": ["dense", "popularity"],
+        "seeds": [0, 1],
+        "ablation_seeds": [0],
+        "data_dir": str(tmp_path / "data"),
+        "results_dir": str(tmp_path / "results"),
+        "training": {"epochs": 10, "batch_size": 100, "device": "cpu", "threads": 1},
+    }
+
+
+def finish(run: RunDir, config: dict, *, epoch: float, peak: int) -> None:
+    write_yaml(run.config, config)
+    resources = {
+        "completed": True,
+        "seconds": {"setup": 2.0, "train": 10 * epoch, "evaluate": 3.0, "epoch": epoch},
+        "peak_bytes": {"train": peak, "evaluate": peak // 2},
+    }
+    write_json(run.resources, resources)
+
+
+def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
+    return grid.layout.run(key.dataset, key.method, key.variant, key.seed)
+
+
+def test_the_cost_model_by_hand(settings, registry):
+    grid = GridConfig.from_dict(settings)
+    plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
+    # 6 operations a document, label and feature; 10 steps an epoch; evaluation a third
+    document = 6 * 2000 * 384 / RATE["cpu"]
+    epochs = 10 * (1000 * document + 10 * STEP_SECONDS["cpu"])
+    assert plan.seconds == pytest.approx(START_SECONDS + epochs + 300 * document / 3)
+    assert plan.source == "model"
+    assert not plan.done
+    # weights in float32, 100 labels and scores for each test document
+    assert plan.disk == 4 * 2000 * 384 + 300 * 100 * 8
+
+
+def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):
+    grid = GridConfig.from_dict(settings)
+    first, second = (RunKey("words", "dense", "default", seed) for seed in (0, 1))
+    finish(run_dir(grid, first), grid.run_settings(first), epoch=7.0, peak=900 * MIB)
+    plans = {plan.key: plan for plan in plan_runs(grid, registry)}
+    assert plans[first].done
+    assert not plans[second].done
+    assert plans[second].source == "measured"
+    assert plans[second].seconds == pytest.approx(2 + 3 + 10 * 7)
+    assert plans[second].memory == 900 * MIB
+
+
+def test_more_epochs_scale_and_are_not_done(settings, registry):
+    grid = GridConfig.from_dict(settings)
+    key = RunKey("words", "dense", "default", 0)
+    finish(run_dir(grid, key), grid.run_settings(key), epoch=7.0, peak=1)
+    longer = GridConfig.from_dict({**settings, "training": {"epochs": 20, "batch_size": 100}})
+    plan = next(p for p in plan_runs(longer, registry) if p.key == key)
+    assert not plan.done, "finished, but with other settings"
+    assert plan.seconds == pytest.approx(2 + 3 + 20 * 7)
+
+
+def test_the_corpus_is_believed_before_the_registry(settings, registry):
+    grid = GridConfig.from_dict(settings)
+    assert dataset_size(grid, registry, "words").labels == 2000
+    info = {"documents": {"train": 5, "validation": 1, "test": 2}, "n_labels": 4}
+    write_json(grid.layout.corpus("words").info, info)
+    size = dataset_size(grid, registry, "words")
+    assert (size.train, size.test, size.labels) == (5, 2, 4)
+
+
+def test_unknown_data_set(settings, registry):
+    grid = GridConfig.from_dict({**settings, "datasets": ["wordz"]})
+    with pytest.raises(ConfigError, match=r"no data set 'wordz'\. Did you mean 'words'"):
+        plan_runs(grid, registry)
+
+
+def test_haste_plan_lists_the_runs(settings, registry_file, tmp_path):
+    write_yaml(tmp_path / "grid.yaml", settings)
+    arguments = [
+        "--grid",
+        str(tmp_path / "grid.yaml"),
+        "--registry",
+        str(registry_file),
+    ]
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("to do") == 3 + 1, "three runs and the total"
+    assert "3 of 3 runs to do" in result.output
+
+
+def test_haste_configure_writes_one_run(settings, tmp_path):
+    write_yaml(tmp_path / "grid.yaml", settings)
+    out = tmp_path / "run/config.yaml"
+    arguments = ["--grid", str(tmp_path / "grid.yaml"), "--dataset", "words", "--method", "dense"]
+    result = CliRunner().invoke(app, ["configure", *arguments, "--seed", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    grid = GridConfig.from_dict(settings)
+    assert read_yaml(out) == grid.run_settings(RunKey("words", "dense", "default", 1))
+
+
+def test_haste_configure_refuses_a_run_that_is_not_in_the_grid(settings, tmp_path):
+    write_yaml(tmp_path / "grid.yaml", settings)
+    out = tmp_path / "config.yaml"
+    arguments = ["--grid", str(tmp_path / "grid.yaml"), "--dataset", "words", "--method", "haste"]
+    result = CliRunner().invoke(app, ["configure", *arguments, "--out", str(out)])
+    assert isinstance(result.exception, ConfigError)
+    assert "no run of haste, variant default, seed 0 on words" in str(result.exception)
+    assert not out.exists()
