@@ -59,6 +59,7 @@ ENCODERS = {
         *(run.encoder for run in TRAINED.values()),
     ]
 }
+SETTINGS = {key: GRID.run_settings(key) for key in GRID.runs()}
 # names of all values of a run's configuration, by section
 RUN_SETTINGS = [
     f"{section}__{field.name}"
@@ -99,7 +100,7 @@ def run_key(wildcards):
 def run_setting(wildcards, name):
     """One resolved value of a run's configuration, as text; empty where the run has no such value."""
     section, _, key = name.partition("__")
-    value = GRID.run_settings(run_key(wildcards)).get(section, {})
+    value = SETTINGS[run_key(wildcards)].get(section, {})
     return f"{section}.{key} = {value[key]}" if key in value else ""
 
 
