@@ -37,6 +37,10 @@ LINEAR_SECONDS_PER_LABEL = 0.006
 """TF-IDF and omikuji on one core"""
 BASE_MEMORY = 700 * MIB
 """interpreter and libraries"""
+CUDA_HOST_MEMORY = 6 * 1024 * MIB
+"""main memory of a process that trains on a GPU"""
+ROOM = 1.3
+"""memory reserved for memory expected"""
 PREDICTIONS = 100
 """label ids and scores kept a test document"""
 
@@ -71,6 +75,14 @@ def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
     finished = {key: _finished(_run_dir(grid, key)) for key in grid.runs()}
     return [_plan(grid, key, sizes[key.dataset], finished) for key in grid.runs()]
+
+
+def reservation(config: RunConfig, size: Size) -> tuple[int, int]:
+    """MiB of main memory and minutes to reserve for a run: the model's, with room for its error."""
+    seconds, memory = _model(config, size)
+    if config.training.device == "cuda":
+        memory = CUDA_HOST_MEMORY
+    return round(ROOM * memory / MIB), 15 + round(3 * seconds / 60)
 
 
 def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:

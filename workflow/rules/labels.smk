@@ -15,7 +15,7 @@ rule embed:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=120,
     params:
         corpus=corpus_of,
@@ -42,7 +42,7 @@ rule group:
     # grouping keeps to one core: its result must not depend on how many there are
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=2000,
         runtime=120,
     params:
         corpus=corpus_of,

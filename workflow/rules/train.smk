@@ -47,8 +47,8 @@ rule train:
         ENVIRONMENT
     threads: lambda wildcards: TRAINED[run_key(wildcards)].training.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda wildcards: RESERVED[run_key(wildcards)][0],
+        runtime=lambda wildcards: RESERVED[run_key(wildcards)][1],
         gpu=lambda wildcards: int(TRAINED[run_key(wildcards)].training.device == "cuda"),
     shell:
         "haste train {input.config} > {log} 2>&1"
@@ -72,7 +72,7 @@ rule baseline:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=120,
     params:
         corpus=corpus_of,
