@@ -201,7 +201,7 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cpu or cuda"""
     backend: str = "auto"
-    """kernels: auto (triton on a GPU), torch or triton"""
+    """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
     deterministic: bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: int = 1

@@ -242,3 +242,13 @@ def test_fan_in_above_the_feature_size_is_refused(tiny):
         ConfigError, match=r"layer\.fan_in: 64 is more than the 32 features that haste reads"
     ):
         train_and_evaluate(config, tiny.run_dir("run", config))
+
+
+def test_the_triton_kernel_trains_like_torch(tiny):
+    losses = {}
+    for backend in ("torch", "triton"):
+        config = tiny.config(head=8, training={"backend": backend, "momentum": 0.9, "epochs": 3})
+        run = tiny.run_dir(backend, config)
+        train_and_evaluate(config, run)
+        losses[backend] = [float(row["loss"]) for row in rows(run)]
+    assert losses["triton"] == pytest.approx(losses["torch"], rel=1e-4)

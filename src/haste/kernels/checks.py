@@ -9,7 +9,7 @@ from torch import Tensor
 
 from haste.errors import KernelError
 
-WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_tensor(

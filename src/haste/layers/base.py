@@ -47,6 +47,8 @@ class LayerOptions:
     fraction: float = 0.2
     reset_momentum: bool = True
     with_replacement: bool = False
+    backend: str = "torch"
+    """torch or triton; patterns without a Triton kernel use torch all the same"""
 
     def sgd(self, lr: float) -> Sgd:
         """The update of one step."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from haste.data.batches import Positives
 from haste.kernels import torch_backend
+from haste.kernels.rounding import mix
+from haste.kernels.update import Sgd
 from haste.layers.base import LayerOptions
-from haste.layers.indexed import IndexedRows
+from haste.layers.indexed import IndexedRows, State
 
 
 class GroupFanIn(IndexedRows):
@@ -30,8 +33,31 @@ class GroupFanIn(IndexedRows):
             n_features, n_labels, fan_in, options, random, unit_size=group_size, run=run
         )
 
-    def _fused_step(self, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        return torch_backend.group_step(*args, group_size=self.unit_size, **kwargs)
+    def _fused_step(
+        self, features: Tensor, state: State, positives: Positives, sgd: Sgd, seed: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        # the released code's bf16 loss is for comparison only and has no kernel
+        if self.options.backend == "triton" and self.options.loss_dtype == torch.float32:
+            from haste.kernels import triton_group
+
+            return triton_group.group_step(
+                features.contiguous(),
+                *state,
+                positives,
+                group_size=self.unit_size,
+                sgd=sgd,
+                seed=mix(seed, 1),
+                step=step,
+            )
+        return torch_backend.group_step(
+            features.float(),
+            *state,
+            positives,
+            group_size=self.unit_size,
+            sgd=sgd,
+            random=self.random_of(seed, step),
+            loss_dtype=self.options.loss_dtype,
+        )
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer. Slices that begin inside a group are allowed."""

@@ -12,8 +12,12 @@ from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import run_index
+from haste.kernels.update import Sgd
 from haste.layers.base import LayerOptions, LinearRows, RewireStats, StepResult
 from haste.sparsity.connectivity import draw, regrow_, weakest
+
+State = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""weight, index, bias, momentum, momentum of the bias"""
 
 
 class IndexedRows(LinearRows):
@@ -66,24 +70,15 @@ class IndexedRows(LinearRows):
         self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
     ) -> StepResult:
         """See OutputLayer."""
-        return StepResult(
-            *self._fused_step(
-                features.float(),
-                self.weight,
-                self.index,
-                self.bias,
-                self.momentum,
-                self.bias_momentum,
-                positives,
-                sgd=self.options.sgd(lr),
-                random=self.random_of(seed, step),
-                loss_dtype=self.options.loss_dtype,
-            )
-        )
+        state = (self.weight, self.index, self.bias, self.momentum, self.bias_momentum)
+        sgd = self.options.sgd(lr)
+        return StepResult(*self._fused_step(features, state, positives, sgd, seed, step))
 
     @abstractmethod
-    def _fused_step(self, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """The kernel of the pattern."""
+    def _fused_step(
+        self, features: Tensor, state: State, positives: Positives, sgd: Sgd, seed: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """The pattern's kernel: loss and d(loss)/d(features), `state` updated in place."""
 
     def rewire(
         self,

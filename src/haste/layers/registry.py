@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -64,7 +65,7 @@ def build_layer(
     id and `n_documents` for biases at the log prior; `clusters` int [L] by label id and
     `auxiliary_scale` (step -> weight) for the auxiliary loss. Raises ConfigError or KernelError.
     """
-    options = layer_options(config)
+    options = layer_options(config, device)
     random = generator(device, config.seed, 0, 0)
     if order.head:
         layer = _head_tail(config, n_features, order, options, random)
@@ -81,7 +82,7 @@ def build_layer(
     return layer
 
 
-def layer_options(config: RunConfig) -> LayerOptions:
+def layer_options(config: RunConfig, device: torch.device) -> LayerOptions:
     """The options that a run's configuration names."""
     layer, rewire, training = config.layer, config.rewire, config.training
     if layer.dtype not in DTYPES:
@@ -100,7 +101,27 @@ def layer_options(config: RunConfig) -> LayerOptions:
         fraction=rewire.fraction,
         reset_momentum=rewire.reset_momentum,
         with_replacement=layer.sampling == "with_replacement",
+        backend=choose_backend(training.backend, training.deterministic, device),
     )
+
+
+def choose_backend(name: str, deterministic: bool, device: torch.device) -> str:
+    """What `training.backend` means here: auto is triton on a GPU and torch on a CPU.
+
+    Raises ConfigError for triton where it cannot run, or where a run must be deterministic.
+    """
+    if name == "auto":
+        return "triton" if device.type == "cuda" and not deterministic else "torch"
+    if name == "triton" and deterministic:
+        raise ConfigError(
+            "training.backend: triton sums in no fixed order; with training.deterministic use torch."
+        )
+    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError(
+            "training.backend: triton needs a CUDA GPU, or TRITON_INTERPRET=1 to run (slowly) in "
+            "Triton's interpreter; use auto or torch."
+        )
+    return name
 
 
 def _head_tail(
