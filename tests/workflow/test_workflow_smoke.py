@@ -3,9 +3,11 @@
 import base64
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -174,3 +176,22 @@ def check_caption(text: str, name: str) -> None:
     words = " ".join(max(pieces, key=len).split())
     assert len(words) > 20
     assert words in " ".join(text.split())
+
+
+def test_the_triton_kernel_gives_the_same_loss_curve(tmp_path):
+    run = GRID.layout.run("wordnet-smoke", "haste", "default", 0)
+    config = yaml.safe_load((ROOT / run.config).read_text())
+    config["training"]["backend"] = "triton"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    subprocess.run(
+        [sys.executable, "-m", "haste", "train", str(tmp_path / "config.yaml")],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        check=True,
+        timeout=240,
+    )
+    curves = []
+    for path in (ROOT / run.history, tmp_path / "history.csv"):
+        with path.open() as stream:
+            curves.append([float(row["loss"]) for row in csv.DictReader(stream)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
