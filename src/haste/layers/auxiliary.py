@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.layers.base import OutputLayer, RewireStats, StepResult
+from haste.layers.base import OutputLayer, StepResult, WrappedLayer
 from haste.layers.dense import Dense
 
 
-class WithAuxiliary(OutputLayer):
+class WithAuxiliary(WrappedLayer):
     """Adds scale(step) x sum-BCE over clusters to the gradient of the features.
 
     A document is positive for a cluster when it is for any of its labels. The reported loss is that
@@ -29,13 +29,10 @@ class WithAuxiliary(OutputLayer):
         scale: Callable[[int], float],
     ) -> None:
         """`clusters` int32 [L]: row of `layer` -> cluster, a row of `auxiliary`."""
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.auxiliary = auxiliary
         self.register_buffer("clusters", clusters)
         self.scale = scale
-        self.n_labels = layer.n_labels
-        self.n_features = layer.n_features
 
     def step(
         self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
@@ -49,22 +46,9 @@ class WithAuxiliary(OutputLayer):
         extra = self.auxiliary.step(features, own, lr, seed=seed, step=step)
         return StepResult(result.loss, result.grad_features + scale * extra.grad_features)
 
-    def logits(self, features: Tensor, rows: slice) -> Tensor:
-        """See OutputLayer."""
-        return self.layer.logits(features, rows)
-
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
-        """See OutputLayer."""
-        return self.layer.rewire(random, features, positives)
-
     def trained_parameters(self) -> int:
         """See OutputLayer."""
-        return self.layer.trained_parameters() + self.auxiliary.trained_parameters()
+        return super().trained_parameters() + self.auxiliary.trained_parameters()
 
     def _cluster_positives(self, positives: Positives, batch: int) -> Positives:
         cluster = self.clusters[positives.label.long()].long()

@@ -102,6 +102,33 @@ class OutputLayer(nn.Module, ABC):
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
 
+class WrappedLayer(OutputLayer):
+    """A layer that changes another's step and nothing else."""
+
+    def __init__(self, layer: OutputLayer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_labels = layer.n_labels
+        self.n_features = layer.n_features
+
+    def logits(self, features: Tensor, rows: slice) -> Tensor:
+        """See OutputLayer."""
+        return self.layer.logits(features, rows)
+
+    def rewire(
+        self,
+        random: torch.Generator,
+        features: Tensor | None = None,
+        positives: Positives | None = None,
+    ) -> RewireStats:
+        """See OutputLayer."""
+        return self.layer.rewire(random, features, positives)
+
+    def trained_parameters(self) -> int:
+        """See OutputLayer."""
+        return self.layer.trained_parameters()
+
+
 class LinearRows(OutputLayer):
     """What layers with one weight row and one bias a label share: storage and random numbers."""
 

@@ -13,7 +13,12 @@ INITIAL_STD = 0.02
 
 
 class Dense(LinearRows):
-    """Weights [L, H]. `chunks` > 1 bounds the step's memory to B x L / chunks (ELMO)."""
+    """Weights [L, H]. `chunks` > 1 bounds the step's memory to B x L / chunks (ELMO).
+
+    A subclass may set `mask`, bool [L, H]: weights outside it stay 0.
+    """
+
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -25,6 +30,7 @@ class Dense(LinearRows):
     ) -> None:
         super().__init__(n_features, n_labels, n_features, options, random.device)
         self.labels_a_tile = -(-n_labels // chunks)
+        self.register_buffer("mask", None)
         self.fill_normal(INITIAL_STD, random)
 
     def step(
@@ -43,6 +49,7 @@ class Dense(LinearRows):
                 random=self.random_of(seed, step),
                 labels_a_tile=self.labels_a_tile,
                 loss_dtype=self.options.loss_dtype,
+                mask=self.mask,
             )
         )
 

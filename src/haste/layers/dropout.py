@@ -7,22 +7,19 @@ from torch import Tensor
 
 from haste.data.batches import Positives
 from haste.kernels.rounding import generator
-from haste.layers.base import OutputLayer, RewireStats, StepResult
+from haste.layers.base import OutputLayer, StepResult, WrappedLayer
 
 
-class FeatureDropout(OutputLayer):
+class FeatureDropout(WrappedLayer):
     """Trains `layer` on features of which a share `p` is zeroed and the rest scaled by 1 / (1 - p).
 
     The mask is a function of (seed, step, part), so a run that goes on draws the same one.
     """
 
     def __init__(self, layer: OutputLayer, p: float, part: int) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.p = p
         self.part = part
-        self.n_labels = layer.n_labels
-        self.n_features = layer.n_features
 
     def step(
         self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
@@ -33,20 +30,3 @@ class FeatureDropout(OutputLayer):
         factor = kept.to(features.dtype).mul_(1 / (1 - self.p))
         result = self.layer.step(features * factor, positives, lr, seed=seed, step=step)
         return StepResult(result.loss, result.grad_features * factor)
-
-    def logits(self, features: Tensor, rows: slice) -> Tensor:
-        """See OutputLayer."""
-        return self.layer.logits(features, rows)
-
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
-        """See OutputLayer."""
-        return self.layer.rewire(random, features, positives)
-
-    def trained_parameters(self) -> int:
-        """See OutputLayer."""
-        return self.layer.trained_parameters()

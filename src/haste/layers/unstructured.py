@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.kernels import torch_backend
 from haste.kernels.loss import bce_sum
-from haste.layers.base import LayerOptions, RewireStats, StepResult
+from haste.layers.base import LayerOptions, RewireStats
 from haste.layers.dense import Dense
 from haste.sparsity.connectivity import draw, lowest, weakest
 
@@ -33,29 +32,9 @@ class Unstructured(Dense):
         super().__init__(n_features, n_labels, options, random)
         index = draw(n_labels, fan_in, n_features, random)
         mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=random.device)
-        self.register_buffer("mask", mask.scatter_(1, index.long(), True))
+        self.mask = mask.scatter_(1, index.long(), True)
         self.fill_uniform(fan_in, random)
         self.weight.mul_(self.mask)
-
-    def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
-    ) -> StepResult:
-        """See OutputLayer."""
-        return StepResult(
-            *torch_backend.dense_step(
-                features.float(),
-                self.weight,
-                self.bias,
-                self.momentum,
-                self.bias_momentum,
-                positives,
-                sgd=self.options.sgd(lr),
-                random=self.random_of(seed, step),
-                labels_a_tile=self.labels_a_tile,
-                loss_dtype=self.options.loss_dtype,
-                mask=self.mask,
-            )
-        )
 
     def rewire(
         self,
