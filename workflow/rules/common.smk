@@ -40,6 +40,7 @@ try:
     GRID = GridConfig.from_dict(config)
     REGISTRY = load_registry(RESOURCES / "datasets.yaml")
     DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
+    SIZES = {name: dataset_size(GRID, REGISTRY, name) for name in GRID.datasets}
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(config, "../schemas/config.schema.yaml", set_default=False)
@@ -52,7 +53,6 @@ TRAINED = {
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
-SIZES = {name: dataset_size(GRID, REGISTRY, name) for name in GRID.datasets}
 RESERVED = {key: reservation(run, SIZES[key.dataset]) for key, run in TRAINED.items()}
 # that of the grid too: tables of label orders show the preset, whether or not it is trained
 ENCODERS = {
@@ -90,7 +90,7 @@ wildcard_constraints:
     encoder=one_of(ENCODERS),
     max_len=r"\d+",
     variant=one_of(key.variant for key in GRID.runs()),
-    seed=r"\d+",
+    seed=one_of(str(key.seed) for key in GRID.runs()),
 
 
 def run_key(wildcards):
