@@ -91,6 +91,11 @@ def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
     if info.is_file():
         found = read_json(info)
         return Size(found["documents"]["train"], found["documents"]["test"], found["n_labels"])
+    return expected_size(registry, name)
+
+
+def expected_size(registry: Registry, name: str) -> Size:
+    """Size of a data set as the registry expects it; 0 where it does not say."""
     expected = registry.dataset(name).expected
     return Size(*(expected.get(count, 0) for count in ("train", "test", "labels")))
 

@@ -25,7 +25,7 @@ from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import write_yaml
 from haste.paths import SPLITS
-from haste.planning import dataset_size, reservation
+from haste.planning import expected_size, reservation
 from haste.reporting import needs
 
 # where no environment of a rule's own has it, `haste` is found beside the Python that runs Snakemake
@@ -40,7 +40,6 @@ try:
     GRID = GridConfig.from_dict(config)
     REGISTRY = load_registry(RESOURCES / "datasets.yaml")
     DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
-    SIZES = {name: dataset_size(GRID, REGISTRY, name) for name in GRID.datasets}
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(config, "../schemas/config.schema.yaml", set_default=False)
@@ -53,7 +52,10 @@ TRAINED = {
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
-RESERVED = {key: reservation(run, SIZES[key.dataset]) for key, run in TRAINED.items()}
+RESERVED = {
+    key: reservation(run, expected_size(REGISTRY, key.dataset))
+    for key, run in TRAINED.items()
+}
 # that of the grid too: tables of label orders show the preset, whether or not it is trained
 ENCODERS = {
     encoder_id(encoder): encoder
