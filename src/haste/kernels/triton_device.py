@@ -72,13 +72,24 @@ def store_rounded(pointer, value, noise, mask, STOCHASTIC: tl.constexpr):
 
 
 @triton.jit
-def random_bits(seed, step, element, ROUNDS: tl.constexpr):
-    """int32 noise for each element number (int64) of a tensor, from Philox at (seed, step)."""
-    low = (element & 0xFFFFFFFF).to(tl.uint32)
-    high = (element >> 32).to(tl.uint32)
+def random_row(seed, step, row, ROUNDS: tl.constexpr):
+    """int32 noise [G] for rows int64 [G] of a tensor, from Philox at (seed, step)."""
+    low = (row & 0xFFFFFFFF).to(tl.uint32)
     zero = low * 0
-    first, _, _, _ = tl.philox(seed, low, high, zero + step, zero, ROUNDS)
+    first, _, _, _ = tl.philox(seed, low, (row >> 32).to(tl.uint32), zero + step, zero, ROUNDS)
     return first.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def random_bits(seed, step, rows, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
+    """int32 noise [G, F] for rows int64 [G] of a tensor of F columns; four numbers a Philox call."""
+    column = tl.arange(0, F // 4)
+    low = (rows & 0xFFFFFFFF).to(tl.uint32)[:, None] + tl.zeros([G, F // 4], tl.uint32)
+    high = (rows >> 32).to(tl.uint32)[:, None] + tl.zeros([G, F // 4], tl.uint32)
+    last = (1 + column).to(tl.uint32)[None, :] + tl.zeros([G, F // 4], tl.uint32)
+    a, b, c, d = tl.philox(seed, low, high, high * 0 + step, last, ROUNDS)
+    drawn = tl.join(tl.join(a, b), tl.join(c, d))
+    return tl.reshape(drawn, [G, F]).to(tl.int32, bitcast=True)
 
 
 @triton.jit

@@ -24,6 +24,7 @@ from haste.kernels.triton_device import (
     dot_dtype,
     processors,
     random_bits,
+    random_row,
     sgd_update,
     store_rounded,
 )
@@ -31,70 +32,108 @@ from haste.kernels.update import Sgd
 
 
 @triton.jit
-def _fused(
-    h, w, index, bias, velocity, bias_velocity, bounds, label, row, grad, loss,
-    n_labels, batch, width, n_groups,
-    lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-    STOCHASTIC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+def _group(
+    k, low, high, enabled, h, w, index, bias, velocity, bias_velocity, label, row, grad,
+    n_labels, batch, width, lr, momentum, decay, seed, step,
+    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """One SGD step of sum-BCE on the labels of this program's groups; see `group_step`."""
-    per = tl.cdiv(n_groups, tl.num_programs(0))
-    first = tl.program_id(0) * per
+    """One SGD step of sum-BCE on group k, its positives being pairs low..high; its loss [G].
+
+    Nothing is written, and the loss is 0, unless `enabled`.
+    """
     f = tl.arange(0, F)
-    g = tl.arange(0, G)
-    total = tl.zeros([G], tl.float32)
-    for k in range(first, tl.minimum(first + per, n_groups)):
-        at = tl.load(index + k * F + f)
-        rows = (k * G + g).to(tl.int64)
-        inside = rows < n_labels
-        spot = rows[:, None] * F + f[None, :]
-        weight = tl.load(w + spot, mask=inside[:, None], other=0.0)
-        offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
-        low = tl.load(bounds + k)
-        high = tl.load(bounds + k + 1)
-        grad_weight = tl.zeros([G, F], tl.float32)
-        grad_bias = tl.zeros([G], tl.float32)
-        for tile in tl.static_range(TILES):
-            b = tile * BB + tl.arange(0, BB)
-            gathered = tl.load(h + at[:, None] * width + b[None, :])
-            z = tl.dot(weight.to(DOT), gathered.to(DOT), input_precision=PRECISION)
-            z += offset[:, None]
-            softplus, dz = bce(z, inside[:, None] & (b < batch)[None, :])
+    at = tl.load(index + k * F + f)
+    rows = (k * G + tl.arange(0, G)).to(tl.int64)
+    inside = (rows < n_labels) & enabled
+    spot = rows[:, None] * F + f[None, :]
+    weight = tl.load(w + spot, mask=inside[:, None], other=0.0)
+    offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
+    loss = tl.zeros([G], tl.float32)
+    grad_weight = tl.zeros([G, F], tl.float32)
+    grad_bias = tl.zeros([G], tl.float32)
+    for tile in tl.static_range(TILES):
+        b = tile * BB + tl.arange(0, BB)
+        gathered = tl.load(h + at[:, None] * width + b[None, :])
+        z = tl.dot(weight.to(DOT), gathered.to(DOT), input_precision=PRECISION)
+        z += offset[:, None]
+        softplus, dz = bce(z, inside[:, None] & (b < batch)[None, :])
+        if POSITIVES:
             for q in range(low, high):
                 hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
                 dz -= tl.where(hit, 1.0, 0.0)
                 softplus -= tl.where(hit, z, 0.0)
-            total += tl.sum(softplus, 1)
-            grad_bias += tl.sum(dz, 1)
-            d = dz.to(DOT)
-            grad_weight = tl.dot(
-                d, tl.trans(gathered).to(DOT), grad_weight, input_precision=PRECISION
-            )
-            back = tl.dot(tl.trans(weight).to(DOT), d, input_precision=PRECISION)
-            tl.atomic_add(grad + at[:, None] * width + b[None, :], back, sem="relaxed")
-        v = grad_weight
-        bv = grad_bias
-        if HAS_MOMENTUM:
-            v = tl.load(velocity + spot, mask=inside[:, None], other=0.0).to(tl.float32)
-            bv = tl.load(bias_velocity + rows, mask=inside, other=0.0).to(tl.float32)
-        new, v = sgd_update(
-            weight.to(tl.float32), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM
-        )
-        new_bias, bv = sgd_update(offset, bv, grad_bias, lr, momentum, decay, HAS_MOMENTUM)
-        noise = spot
-        bias_noise = rows
-        if STOCHASTIC:
-            noise = random_bits(seed, step, spot, ROUNDS)
-            # element numbers of biases lie behind those of all weights
-            behind = n_labels * tl.full([G], F, tl.int64)
-            bias_noise = random_bits(seed, step, behind + rows, ROUNDS)
-        store_rounded(w + spot, new, noise, inside[:, None], STOCHASTIC)
-        store_rounded(bias + rows, new_bias, bias_noise, inside, STOCHASTIC)
-        if HAS_MOMENTUM:
-            store_rounded(velocity + spot, v, noise >> 16, inside[:, None], STOCHASTIC)
-            store_rounded(bias_velocity + rows, bv, bias_noise >> 16, inside, STOCHASTIC)
+        loss += tl.sum(softplus, 1)
+        grad_bias += tl.sum(dz, 1)
+        d = dz.to(DOT)
+        grad_weight = tl.dot(d, tl.trans(gathered).to(DOT), grad_weight, input_precision=PRECISION)
+        back = tl.dot(tl.trans(weight).to(DOT), d, input_precision=PRECISION)
+        tl.atomic_add(grad + at[:, None] * width + b[None, :], back, mask=enabled, sem="relaxed")
+    v = grad_weight
+    bv = grad_bias
+    if HAS_MOMENTUM:
+        v = tl.load(velocity + spot, mask=inside[:, None], other=0.0).to(tl.float32)
+        bv = tl.load(bias_velocity + rows, mask=inside, other=0.0).to(tl.float32)
+    new, v = sgd_update(weight.to(tl.float32), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM)
+    new_bias, bv = sgd_update(offset, bv, grad_bias, lr, momentum, decay, HAS_MOMENTUM)
+    noise = spot.to(tl.int32)
+    bias_noise = rows.to(tl.int32)
+    if STOCHASTIC:
+        noise = random_bits(seed, step, rows, G, F, ROUNDS)
+        # biases draw behind the rows of weights
+        bias_noise = random_row(seed, step, n_labels + rows, ROUNDS)
+    store_rounded(w + spot, new, noise, inside[:, None], STOCHASTIC)
+    store_rounded(bias + rows, new_bias, bias_noise, inside, STOCHASTIC)
+    if HAS_MOMENTUM:
+        store_rounded(velocity + spot, v, noise >> 16, inside[:, None], STOCHASTIC)
+        store_rounded(bias_velocity + rows, bv, bias_noise >> 16, inside, STOCHASTIC)
+    return loss
+
+
+@triton.jit
+def _without_positives(
+    h, w, index, bias, velocity, bias_velocity, bounds, label, row, grad, loss,
+    n_labels, batch, width, n_groups, lr, momentum, decay, seed, step,
+    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """The step of this program's range of groups, but for those that have a positive."""
+    per = tl.cdiv(n_groups, tl.num_programs(0))
+    first = tl.program_id(0) * per
+    total = tl.zeros([G], tl.float32)
+    for k in range(first, tl.minimum(first + per, n_groups)):
+        free = tl.load(bounds + k) == tl.load(bounds + k + 1)
+        total += _group(
+            k, 0, 0, free, h, w, index, bias, velocity, bias_velocity, label, row, grad,
+            n_labels, batch, width, lr, momentum, decay, seed, step,
+            G, F, BB, TILES, False, HAS_MOMENTUM, STOCHASTIC, DOT, PRECISION, ROUNDS,
+        )  # fmt: skip
     tl.store(loss + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def _with_positives(
+    h, w, index, bias, velocity, bias_velocity, bounds, label, row, grad, loss,
+    n_labels, batch, width, lr, momentum, decay, seed, step,
+    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """The step of the group of positive p = program_id, if p is the group's first."""
+    p = tl.program_id(0)
+    k = tl.load(label + p) // G
+    low = tl.load(bounds + k)
+    total = tl.zeros([G], tl.float32)
+    if low == p:
+        total = _group(
+            k, low, tl.load(bounds + k + 1), low == p,
+            h, w, index, bias, velocity, bias_velocity, label, row, grad,
+            n_labels, batch, width, lr, momentum, decay, seed, step,
+            G, F, BB, TILES, True, HAS_MOMENTUM, STOCHASTIC, DOT, PRECISION, ROUNDS,
+        )  # fmt: skip
+    tl.store(loss + p, tl.sum(total))
 
 
 @dataclass(frozen=True)
@@ -148,17 +187,30 @@ def group_step(
     first_labels = torch.arange(groups + 1, dtype=torch.int32, device=index.device) * group_size
     bounds = torch.searchsorted(positives.label, first_labels, out_int32=True)
     programs = min(processors(features.device) * launch.residents, groups)
-    loss = torch.empty(programs, dtype=torch.float32, device=features.device)
-    _fused[(programs,)](
-        columns, weight, index, bias, momentum, bias_momentum,
-        bounds, positives.label, positives.row, grad, loss,
-        n_labels, batch, width, groups,
-        sgd.lr, sgd.momentum, sgd.weight_decay, seed, step,
-        G=group_size, F=fan_in, BB=launch.batch_tile, TILES=width // launch.batch_tile,
-        HAS_MOMENTUM=momentum is not None,
-        STOCHASTIC=weight.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
-        DOT=dot_dtype(weight.dtype), PRECISION="ieee", ROUNDS=PHILOX_ROUNDS, num_warps=launch.warps,
-    )  # fmt: skip
+    pairs = positives.label.numel()
+    loss = torch.empty(programs + pairs, dtype=torch.float32, device=features.device)
+    tensors = (columns, weight, index, bias, momentum, bias_momentum)
+    pointers = (bounds, positives.label, positives.row, grad)
+    numbers = (sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+    constants = {
+        "G": group_size,
+        "F": fan_in,
+        "BB": launch.batch_tile,
+        "TILES": width // launch.batch_tile,
+        "HAS_MOMENTUM": momentum is not None,
+        "STOCHASTIC": weight.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
+        "DOT": dot_dtype(weight.dtype),
+        "PRECISION": "ieee",
+        "ROUNDS": PHILOX_ROUNDS,
+        "num_warps": launch.warps,
+    }
+    _without_positives[(programs,)](
+        *tensors, *pointers, loss, n_labels, batch, width, groups, *numbers, **constants
+    )
+    if pairs:
+        _with_positives[(pairs,)](
+            *tensors, *pointers, loss[programs:], n_labels, batch, width, *numbers, **constants
+        )
     return loss.sum(), grad[:, :batch].t().contiguous()
 
 
