@@ -6,8 +6,7 @@ Both follow the definitions of the Extreme Classification Repository (whose tool
 * nDCG@k, DCG over that of min(k, positives) hits at the top, mean over documents.
 * PSP@k and PSnDCG@k, hits weighted by inverse propensity; the mean over documents is divided by the
   mean that the best possible ranking reaches (a ratio of means, not a mean of ratios). PSnDCG
-  divides each document by the DCG of min(k, positives) hits, as the tools do, where the
-  repository's page writes k.
+  divides each document by the DCG of min(k, positives) hits, as both libraries do.
 * R@k, hits / positives, mean over documents. (`recall_at_k` of xclib leaves out documents without
   positives; its `recall`, used here, and napkinxc count them as 0.)
 

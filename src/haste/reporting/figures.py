@@ -127,7 +127,8 @@ def precision_memory(sources: Sources) -> Drawing:
 
 
 def precision_by_decile(sources: Sources) -> Drawing:
-    """What each tenth of the labels, head to tail, adds to P@5, and how much of it is recalled."""
+    """What the labels of each tenth of the training positives, head to tail, add to P@5, and how
+    much of it is recalled."""
     import pandas as pd
 
     rows = []
@@ -157,7 +158,7 @@ def precision_by_decile(sources: Sources) -> Drawing:
             for name, lines in part.groupby("method", sort=False):
                 _line(axes, name, lines["decile"], lines[f"{key} mean"], lines[f"{key} std"])
         panels[0][column].set_title(dataset)
-        panels[1][column].set_xlabel("Tenth of the labels, from most (1) to least frequent (10)")
+        panels[1][column].set_xlabel("Tenth of the training positives (1: most frequent labels)")
         panels[1][column].set_xticks(range(1, 11))
     panels[0][0].set_ylabel("Part of P@5 (points)")
     panels[1][0].set_ylabel("Recall@100 (%)")
