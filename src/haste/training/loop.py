@@ -16,6 +16,7 @@ from typing import Any
 
 import scipy.sparse as sp
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from haste.config import RunConfig
@@ -196,7 +197,8 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
 def _bar(config: RunConfig, total_steps: int) -> Iterator[Callable[[int], None]]:
     """A progress bar where a person looks; nothing in a log, which has a line an epoch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         if not bar.console.is_terminal:
             bar.stop()
             yield lambda step: None  # noqa: ARG005
