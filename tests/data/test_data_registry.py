@@ -94,6 +94,14 @@ DATASET = ("datasets", "words-small")
             "expected: unknown key 'trian'. Did you mean 'train'?",
         ),
         ((*DATASET, "expected"), {"train": "1"}, "expected.train: expected a count, got '1'"),
+        ((*DATASET, "path"), "/data", "datasets.words-small.source: both a source and a path"),
+        ((*DATASET, "source"), "", "datasets.words-small.source: neither a source nor a path"),
+        (
+            (*DATASET, "text"),
+            "titel",
+            "datasets.words-small.text: 'titel' is not known. Did you mean",
+        ),
+        ((*DATASET, "validation"), 1.0, "validation: 1.0 must lie between 0 and 1"),
         (DATASET, 5, "datasets.words-small: expected settings (key: value), got 5"),
     ],
 )
@@ -111,9 +119,16 @@ def test_what_is_wrong_is_named(tmp_path, where, value, text):
 
 def test_a_missing_key_is_named(tmp_path):
     changed = copy.deepcopy(VALID)
-    del changed["datasets"]["words-small"]["kind"]
-    with pytest.raises(ConfigError, match=r"datasets.words-small: kind missing"):
+    del changed["sources"]["words"]["licence"]
+    with pytest.raises(ConfigError, match=r"sources.words: licence missing"):
         load(tmp_path, changed)
+
+
+def test_a_folder_of_ones_own_needs_nothing_else(tmp_path):
+    dataset = load(tmp_path, {"datasets": {"mine": {"path": "/data/mine"}}}).dataset("mine")
+    assert (dataset.kind, dataset.source, dataset.path) == ("xmc", "", "/data/mine")
+    assert (dataset.propensity_a, dataset.propensity_b) == (0.55, 1.5)
+    assert dataset.text == "title+content"
 
 
 def test_unknown_names_have_a_hint(tmp_path):

@@ -14,8 +14,9 @@ from haste.files import read_yaml
 from haste.paths import REGISTRY
 
 VIA = ("pip", "npm")
-KINDS = ("wordnet",)
-COUNTS = ("train", "validation", "test", "labels")
+KINDS = ("xmc", "wordnet")
+TEXTS = ("title", "title+content")
+COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,44 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """How a corpus is made of a source."""
+    """How a corpus is made of a source, or of a folder of one's own."""
 
     name: str
-    kind: str
-    """how the source is read"""
-    source: str
-    propensity_a: float
-    propensity_b: float
-    opaque_labels: bool
+    kind: str = "xmc"
+    """how it is read: xmc (any layout of haste.data.formats, detected) or wordnet"""
+    source: str = ""
+    """a name of `sources`"""
+    path: str = ""
+    """instead of a source: a folder with the files"""
+    propensity_a: float = 0.55
+    propensity_b: float = 1.5
+    opaque_labels: bool = False
     """nothing may use a label's text"""
-    max_len: int
+    text: str = "title+content"
+    """what a document's text is, where the layout keeps the two apart: title or title+content"""
+    validation: float = 0.02
+    """share of the published training documents that is held out, where the kind has no split of its own"""
+    max_len: int = 128
     """tokens kept of a document where a run does not say otherwise"""
     root: str = ""
     """wordnet: the synset whose subtree it is; empty for all"""
     expected: Mapping[str, int] = field(default_factory=dict)
-    """documents of each split and labels with a training document; a corpus that differs is refused"""
+    """counts; a corpus that differs is refused. Documents of each split; labels: the published L of
+    xmc, those with a training document of wordnet; train_all: training documents as published, before
+    validation is taken out; features: columns of sparse features"""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind: {self.kind!r} is not known.{suggest(self.kind, KINDS)}")
+        for key, known in (("kind", KINDS), ("text", TEXTS)):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(f"{key}: {value!r} is not known.{suggest(value, known)}")
+        if bool(self.source) == bool(self.path):
+            raise ConfigError(
+                f"source: {'both a' if self.source else 'neither a'} source "
+                f"{'and' if self.source else 'nor'} a path; give one of them."
+            )
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"validation: {self.validation} must lie between 0 and 1.")
         check_keys("expected", self.expected, COUNTS)
         for key, number in self.expected.items():
             if not isinstance(number, int) or number < 0:
@@ -148,7 +167,7 @@ def _registry(value: Any) -> Registry:
         for name, entry in parts["datasets"].items()
     }
     for dataset in datasets.values():
-        if dataset.source not in sources:
+        if dataset.source and dataset.source not in sources:
             raise ConfigError(
                 f"datasets.{dataset.name}.source: there is no source {dataset.source!r}."
                 f"{suggest(dataset.source, sources)}"
