@@ -26,8 +26,13 @@ class CorpusDir:
         return self.root / f"{split}.labels.npz"
 
     def mirrored(self, split: str) -> Path:
-        """CSR [N, L + E]: the positives (i, j) of a split whose mirror (j, i) is a training positive."""
+        """CSR [N, L + E]: the positives (i, j) of a split whose mirror (j, i) is a training positive, or
+        the pairs that the data set's publishers list as reciprocal."""
         return self.root / f"{split}.mirrored.npz"
+
+    def features(self, split: str) -> Path:
+        """float32 CSR [N, D]: sparse features; only in a corpus that has them."""
+        return self.root / f"{split}.features.npz"
 
     @property
     def labels(self) -> Path:

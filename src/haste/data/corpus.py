@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ EVALUATED = ("validation", "test")
 """the splits with mirrored pairs"""
 RARE = 5
 """labels with at most so many training documents count as rare"""
+DOCUMENTS = pa.schema([("uid", pa.string()), ("text", pa.string())])
+"""of the Parquet files of documents; text is null where there are only sparse features"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Statistics:
     seen: Mapping[str, float]
     """validation, test: share of positives whose label has a training document"""
     mirrored: Mapping[str, float]
-    """validation, test: share of positives (i, j) whose mirror (j, i) is a training positive"""
+    """validation, test: share of positives that are in the matrix of mirrored pairs"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class CorpusInfo:
     source: Mapping[str, Any]
     """what was fetched: package, version, file, sha256"""
     statistics: Statistics
+    n_features: int = 0
+    """D: columns of the sparse features, 0 where there are none"""
+    has_text: bool = True
+    """whether documents have a text; where they have not, they have sparse features"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Corpus:
     info: CorpusInfo
 
     def documents(self, split: str) -> pa.Table:
-        """Columns uid and text (string), one row a document; raises DataError."""
+        """Columns uid and text (string, null without text), one row a document; raises DataError."""
         table = _read_parquet(self.directory.documents(split), ("uid", "text"))
         return self._with_rows(table, self.info.documents[split], self.directory.documents(split))
 
@@ -101,12 +108,21 @@ class Corpus:
         return matrix
 
     def mirrored(self, split: str) -> sp.csr_matrix:
-        """float32 CSR [N, L + E]: the positives (i, j) of validation or test whose mirror is trained on."""
+        """float32 CSR [N, L + E]: the pairs of validation or test that a second evaluation leaves out."""
         return self._read_matrix(self.directory.mirrored(split), split)
 
-    def _read_matrix(self, path: Path, split: str) -> sp.csr_matrix:
+    def features(self, split: str) -> sp.csr_matrix:
+        """float32 CSR [N, D]; raises DataError when the corpus has no sparse features."""
+        if not self.info.n_features:
+            raise DataError(
+                f"{self.directory.root}: {self.info.dataset} has no sparse features. Use its text."
+            )
+        return self._read_matrix(self.directory.features(split), split, self.info.n_features)
+
+    def _read_matrix(self, path: Path, split: str, width: int | None = None) -> sp.csr_matrix:
+        """`width`: its columns, L + E where it is not given."""
         matrix = read_csr(path)
-        expected = (self.info.documents[split], self.info.n_labels + self.info.n_extra)
+        expected = (self.info.documents[split], width or self.info.n_labels + self.info.n_extra)
         if matrix.shape != expected:
             raise DataError(
                 f"{path}: has {matrix.shape[0]} rows and {matrix.shape[1]} columns, {self.directory.info} "
@@ -130,7 +146,7 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     value = read_json(directory.info)
     with reading(directory.info, "the description of a corpus"):
         info = CorpusInfo(**{**value, "statistics": Statistics(**value["statistics"])})
-    for path in _data_files(directory):
+    for path in _data_files(directory, info):
         with reading(path, "a file of a corpus"):
             pass
     return Corpus(directory, info)
@@ -145,20 +161,25 @@ def require_label_text(corpus: Corpus, purpose: str) -> None:
         )
 
 
-def document_table(uids: Sequence[str], texts: Sequence[str]) -> pa.Table:
-    """The table of a split's documents."""
-    return pa.table({"uid": pa.array(uids, pa.string()), "text": pa.array(texts, pa.string())})
+def document_table(
+    uids: Sequence[str] | pa.Array, texts: Sequence[str | None] | pa.Array
+) -> pa.Table:
+    """The table of some of a split's documents."""
+    return pa.table({"uid": _strings(uids), "text": _strings(texts)}, schema=DOCUMENTS)
 
 
 def label_table(
-    uids: Sequence[str], names: Sequence[str], texts: Sequence[str | None], n_labels: int
+    uids: Sequence[str] | pa.ChunkedArray,
+    names: Sequence[str] | pa.ChunkedArray,
+    texts: Sequence[str | None] | pa.ChunkedArray,
+    n_labels: int,
 ) -> pa.Table:
     """The table of all labels, the `n_labels` trainable ones first."""
     return pa.table(
         {
-            "uid": pa.array(uids, pa.string()),
-            "name": pa.array(names, pa.string()),
-            "text": pa.array(texts, pa.string()),
+            "uid": _strings(uids),
+            "name": _strings(names),
+            "text": _strings(texts),
             "trainable": pa.array(np.arange(len(uids)) < n_labels),
         }
     )
@@ -166,7 +187,7 @@ def label_table(
 
 @dataclass(frozen=True)
 class CorpusContent:
-    """What a reader of a format hands over to be written."""
+    """A whole corpus in memory."""
 
     documents: Mapping[str, pa.Table]
     """by split, see `document_table`"""
@@ -180,97 +201,181 @@ class CorpusContent:
     @property
     def n_labels(self) -> int:
         """L, the labels with a training document."""
-        return int(np.count_nonzero(self.labels["trainable"].to_numpy()))
+        return count_trainable(self.labels)
+
+
+def count_trainable(labels: pa.Table) -> int:
+    """L, the labels with a training document."""
+    return int(np.count_nonzero(labels["trainable"].to_numpy()))
 
 
 def write_corpus(root: Path | str, content: CorpusContent, **described: Any) -> CorpusInfo:
-    """Write a corpus folder; `described` are the fields of CorpusInfo that `content` does not say.
+    """Write a corpus that is in memory, see `CorpusWriter`; nothing is touched when it is refused."""
+    rows = {split: len(content.documents[split]) for split in SPLITS}
+    parts = (content.positives, content.mirrored, content.labels)
+    _check(rows, *parts, features=None)
+    with CorpusWriter(root) as writer:
+        for split in SPLITS:
+            writer.add(split, content.documents[split])
+        return writer.finish(*parts, **described)
+
+
+class CorpusWriter:
+    """Writes a corpus folder: documents block by block, all the rest at the end.
 
     corpus.json comes last, and goes first when a folder is written again: one that is cut short
-    is not taken for a corpus. Raises DataError when a split is empty, fewer than two labels can be
-    trained, or tables and matrices do not fit together.
+    is not taken for a corpus.
     """
-    check_content(content)
-    directory = CorpusDir(Path(root))
-    directory.info.unlink(missing_ok=True)
-    for split in SPLITS:
-        _write_parquet(directory.documents(split), content.documents[split])
-        write_csr(directory.positives(split), content.positives[split])
-    for split in EVALUATED:
-        write_csr(directory.mirrored(split), content.mirrored[split])
-    _write_parquet(directory.labels, content.labels)
-    info = CorpusInfo(
-        n_labels=content.n_labels,
-        n_extra=len(content.labels) - content.n_labels,
-        documents={split: len(content.documents[split]) for split in SPLITS},
-        points={split: int(content.positives[split].nnz) for split in SPLITS},
-        statistics=_statistics(content, label_frequencies(directory)[: content.n_labels]),
-        **described,
-    )
-    write_json(directory.info, dataclasses.asdict(info))
-    return info
+
+    def __init__(self, root: Path | str) -> None:
+        self.directory = CorpusDir(Path(root))
+        self._open = contextlib.ExitStack()
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._rows = dict.fromkeys(SPLITS, 0)
+        self._words = 0
+        self._has_text = True
+
+    def __enter__(self) -> CorpusWriter:
+        self.directory.info.unlink(missing_ok=True)
+        for split in SPLITS:
+            path = self._open.enter_context(atomic(self.directory.documents(split)))
+            writer = pq.ParquetWriter(path, DOCUMENTS, compression="zstd")
+            self._writers[split] = self._open.enter_context(writer)
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.__exit__(*error)
+
+    def add(self, split: str, documents: pa.Table) -> None:
+        """Append documents (see `document_table`) as a row group."""
+        if not len(documents):
+            return
+        self._writers[split].write_table(documents)
+        self._rows[split] += len(documents)
+        if documents["text"].null_count:
+            self._has_text = False
+        elif split == "train":
+            self._words += sum(len(text.split()) for text in documents["text"].to_pylist())
+
+    def finish(
+        self,
+        positives: Mapping[str, sp.csr_matrix],
+        mirrored: Mapping[str, sp.csr_matrix],
+        labels: pa.Table,
+        features: Mapping[str, sp.csr_matrix] | None = None,
+        **described: Any,
+    ) -> CorpusInfo:
+        """Write what belongs to the documents added: for each split `positives` [N, L + E] of ones
+        and, if there are any, float32 `features` [N, D]; for validation and test `mirrored`
+        [N, L + E] of ones; the table of labels. `described` are the fields of CorpusInfo that these
+        do not say.
+
+        Raises DataError when a split is empty, fewer than two labels can be trained, or tables and
+        matrices do not fit together.
+        """
+        _check(self._rows, positives, mirrored, labels, features)
+        self._open.close()
+        for split in SPLITS:
+            write_csr(self.directory.positives(split), positives[split])
+            if features is not None:
+                write_csr(self.directory.features(split), features[split])
+        for split in EVALUATED:
+            write_csr(self.directory.mirrored(split), mirrored[split])
+        with atomic(self.directory.labels) as temporary:
+            pq.write_table(labels, temporary, compression="zstd")
+        n_labels = count_trainable(labels)
+        info = CorpusInfo(
+            n_labels=n_labels,
+            n_extra=len(labels) - n_labels,
+            documents=dict(self._rows),
+            points={split: int(positives[split].nnz) for split in SPLITS},
+            statistics=self._statistics(positives, mirrored, n_labels),
+            n_features=0 if features is None else features["train"].shape[1],
+            has_text=self._has_text,
+            **described,
+        )
+        write_json(self.directory.info, dataclasses.asdict(info))
+        return info
+
+    def _statistics(
+        self,
+        positives: Mapping[str, sp.csr_matrix],
+        mirrored: Mapping[str, sp.csr_matrix],
+        n_labels: int,
+    ) -> Statistics:
+        train = positives["train"]
+        frequencies = label_frequencies(self.directory)[:n_labels]
+        return Statistics(
+            labels_per_document=train.nnz / train.shape[0],
+            points_per_label=train.nnz / n_labels,
+            rare_labels=float((frequencies <= RARE).mean()),
+            words_per_document=self._words / train.shape[0],
+            seen={s: float((positives[s].indices < n_labels).mean()) for s in EVALUATED},
+            mirrored={
+                s: mirrored[s].multiply(positives[s]).nnz / positives[s].nnz for s in EVALUATED
+            },
+        )
 
 
-def check_content(content: CorpusContent) -> None:
+def _check(
+    rows: Mapping[str, int],
+    positives: Mapping[str, sp.csr_matrix],
+    mirrored: Mapping[str, sp.csr_matrix],
+    labels: pa.Table,
+    features: Mapping[str, sp.csr_matrix] | None,
+) -> None:
     """Raise DataError for what could not be trained on or does not fit together."""
-    width = len(content.labels)
+    width = len(labels)
     for split in SPLITS:
-        rows = len(content.documents[split])
-        if rows == 0:
+        if rows[split] == 0:
             raise DataError(
                 f"the {split} split has no documents. Check the source, or choose a larger root."
             )
-        if content.positives[split].nnz == 0:
+        if positives[split].nnz == 0:
             raise DataError(f"the {split} documents have no labels. Check the source.")
-        matrices = {"label": content.positives[split]}
+        matrices = {"label": positives[split]}
         if split in EVALUATED:
-            matrices["mirrored"] = content.mirrored[split]
+            matrices["mirrored"] = mirrored[split]
         for what, matrix in matrices.items():
-            if matrix.shape != (rows, width):
+            if matrix.shape != (rows[split], width):
                 raise DataError(
                     f"the {what} matrix of {split} is {matrix.shape[0]} x {matrix.shape[1]}; there are "
-                    f"{rows} documents and {width} labels."
+                    f"{rows[split]} documents and {width} labels."
                 )
-    n_labels = content.n_labels
+        if features is not None and features[split].shape[0] != rows[split]:
+            raise DataError(
+                f"the features of {split} are {features[split].shape[0]} rows; there are "
+                f"{rows[split]} documents."
+            )
+    n_labels = count_trainable(labels)
     if n_labels < 2:
         raise DataError(
             f"the training documents have {n_labels} different labels; at least two are needed to "
             "classify. Check the source, or choose a larger root."
         )
-    if not content.labels["trainable"].to_numpy()[:n_labels].all():
+    if not labels["trainable"].to_numpy()[:n_labels].all():
         raise DataError("labels with a training document must come before those without.")
     trained = np.zeros(width, dtype=bool)
-    trained[content.positives["train"].indices] = True
+    trained[positives["train"].indices] = True
     if (trained != (np.arange(width) < n_labels)).any():
         raise DataError("`trainable` disagrees with the labels that the training documents have.")
 
 
-def _statistics(content: CorpusContent, frequencies: np.ndarray) -> Statistics:
-    train = content.positives["train"]
-    words = [len(text.split()) for text in content.documents["train"]["text"].to_pylist()]
-    seen = {s: float((content.positives[s].indices < len(frequencies)).mean()) for s in EVALUATED}
-    return Statistics(
-        labels_per_document=train.nnz / train.shape[0],
-        points_per_label=train.nnz / len(frequencies),
-        rare_labels=float((frequencies <= RARE).mean()),
-        words_per_document=float(np.mean(words)),
-        seen=seen,
-        mirrored={s: content.mirrored[s].nnz / content.positives[s].nnz for s in EVALUATED},
-    )
-
-
-def _data_files(directory: CorpusDir) -> Iterator[Path]:
+def _data_files(directory: CorpusDir, info: CorpusInfo) -> Iterator[Path]:
     yield directory.labels
     for split in SPLITS:
         yield directory.documents(split)
         yield directory.positives(split)
+        if info.n_features:
+            yield directory.features(split)
     for split in EVALUATED:
         yield directory.mirrored(split)
 
 
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+def _strings(values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> Any:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values.cast(pa.string())
+    return pa.array(values, pa.string())
 
 
 def _read_parquet(path: Path, columns: tuple[str, ...]) -> pa.Table:
