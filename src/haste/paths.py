@@ -9,6 +9,8 @@ SPLITS = ("train", "validation", "test")
 
 REGISTRY = Path("workflow/resources/datasets.yaml")
 """sources, models and data sets; see haste.data.registry"""
+LOCK = "datasets.lock.yaml"
+"""in the data folder: digests of what was fetched; see haste.data.lock"""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,11 @@ class Layout:
     def raw(self, source: str) -> Path:
         """What was fetched, as fetched, with SOURCE.json."""
         return self.data_dir / source / "raw"
+
+    @property
+    def lock(self) -> Path:
+        """Digests of what was fetched."""
+        return self.data_dir / LOCK
 
     def model(self, name: str) -> Path:
         """A pretrained encoder: config, tokenizer, safetensors."""

@@ -62,7 +62,7 @@ def test_a_link_is_refused_in_zip(tmp_path, folder):
     info = zipfile.ZipInfo("p/data")
     info.external_attr = 0o120777 << 16
     archive = make_zip(tmp_path / "a.zip", (info, "/etc/passwd"))
-    with pytest.raises(DataError, match="p/data: is a link or folder"):
+    with pytest.raises(DataError, match="p/data: is a link, folder or device"):
         extract(archive, {"data": "p/data"}, folder, limit=100)
 
 

