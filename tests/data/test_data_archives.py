@@ -1,9 +1,11 @@
+import gzip
 import tarfile
 import zipfile
 
 import pytest
 
-from haste.data.archives import extract
+from haste.data import archives
+from haste.data.archives import NoRoomError, extract
 from haste.errors import DataError
 
 
@@ -82,3 +84,110 @@ def test_a_damaged_archive_is_refused(make, folder):
     archive.write_bytes(archive.read_bytes()[:-300])
     with pytest.raises(DataError, match="damaged archive"):
         extract(archive, {"data": "p/data"}, folder, limit=10**6)
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_all_files_without_the_folders_that_all_lie_in(make, folder):
+    archive = make(
+        ("base/set/X.txt", b"x"),
+        ("base/set/sparse/X.npz", b"s"),
+        ("base/.DS_Store", b"hidden"),
+        ("__MACOSX/base/set/._X.txt", b"hidden"),
+    )
+    extract(archive, {}, folder, limit=2)
+    assert tree(folder) == {"X.txt": b"x", "sparse/X.npz": b"s"}
+
+
+def test_a_single_file_keeps_its_name(make, folder):
+    extract(make(("a/b/c.txt", b"1")), {}, folder, limit=1)
+    assert tree(folder) == {"c.txt": b"1"}
+
+
+def test_gzip_is_one_file(tmp_path, folder):
+    path = tmp_path / "trn.json.gz"
+    path.write_bytes(gzip.compress(b"line\n" * 1000))
+    extract(path, {}, folder, limit=5000)
+    assert tree(folder) == {"trn.json": b"line\n" * 1000}
+    with pytest.raises(DataError, match="more bytes than the registry's `unpacked`"):
+        extract(path, {}, folder, limit=4999)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="damaged archive"):
+        extract(path, {}, folder, limit=5000)
+
+
+def test_the_kind_is_told_by_the_content(tmp_path, folder):
+    archive = make_zip(tmp_path / "download.tar.gz", ("a.txt", b"1"))
+    extract(archive, {}, folder, limit=1)
+    assert tree(folder) == {"a.txt": b"1"}
+
+
+def test_what_is_no_archive_is_refused(tmp_path, folder):
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"plain text" * 100)
+    with pytest.raises(DataError, match=r"a\.zip: not a tar, zip or gzip archive"):
+        extract(path, {}, folder, limit=100)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "p/../../evil"])
+def test_paths_out_of_the_folder_are_refused_with_all_files_too(make, folder, name):
+    with pytest.raises(DataError, match="leads out of the folder; refused"):
+        extract(make(("p/data", b"1"), (name, b"2")), {}, folder, limit=100)
+    assert tree(folder) == {}
+
+
+def test_links_are_left_out(tmp_path, folder, make_tar, caplog):
+    links = []
+    for name, kind in (("p/soft", tarfile.SYMTYPE), ("p/hard", tarfile.LNKTYPE)):
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, "/etc/passwd"
+        links.append(link)
+    extract(make_tar(tmp_path / "a.tgz", ("p/data", b"1"), *links), {}, folder, limit=100)
+    assert tree(folder) == {"data": b"1"}
+    assert [record.message for record in caplog.records] == [
+        "a.tgz: p/soft is a link or the like; left out",
+        "a.tgz: p/hard is a link or the like; left out",
+    ]
+
+
+def test_a_bomb_is_stopped_by_what_it_unpacks_to(make, folder):
+    archive = make(("bomb", b"\0" * 10**7))
+    assert archive.stat().st_size < 50_000
+    with pytest.raises(DataError, match="more bytes than the registry's `unpacked`"):
+        extract(archive, {}, folder, limit=10**6)
+    assert sum(len(content) for content in tree(folder).values()) <= 10**6
+
+
+def test_an_archive_of_too_many_files_is_refused(make, folder, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILES", 3)
+    with pytest.raises(DataError, match="has 4 members; refused"):
+        extract(make(*((f"f{i}", b"") for i in range(4))), {}, folder, limit=100)
+
+
+def test_an_empty_archive_is_refused(make, folder):
+    with pytest.raises(DataError, match="holds no file"):
+        extract(make(("p/.hidden", b"")), {}, folder, limit=100)
+
+
+def test_room_is_looked_for_before_anything_is_written(make, folder, monkeypatch):
+    usage = archives.shutil.disk_usage(folder)._replace(free=99)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(NoRoomError, match=r"are needed and 0\.0 GB free"):
+        extract(make(("a", b"0" * 50), ("b", b"0" * 50)), {}, folder, limit=10**6)
+    assert tree(folder) == {}
+
+
+def test_an_encrypted_zip_is_refused(tmp_path, folder):
+    archive = make_zip(tmp_path / "a.zip", ("a.txt", b"1"))
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.txt: is encrypted in the archive; refused"):
+        extract(archive, {}, folder, limit=10)

@@ -1,14 +1,17 @@
 import hashlib
 import json
+import shutil
 import stat
 import sys
 from dataclasses import replace
 
 import pytest
+import yaml
+from file_server import QUOTA_PAGE, page, serving, whole
 
 from haste.data import download as downloading
 from haste.data.download import download
-from haste.data.fetch import fetch, verify
+from haste.data.fetch import fetch, take, verify
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
 
@@ -220,3 +223,144 @@ def test_a_missing_tool_is_named(offered, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="npm could not be started"):
         download(offered[1].origins[1], tmp_path)
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def web(server, tmp_path, make_tar):
+    """A source on the server whose digest nobody knows, and what sets its content."""
+    origin = Origin(via="https", url=f"{server.url}/set.tar.gz", unpacked=1000)
+
+    def offer(*members):
+        archive = make_tar(tmp_path / "offered.tgz", *members).read_bytes()
+        server.script["/set.tar.gz"] = [whole(archive)]
+        return archive
+
+    return Source("set", "unknown", "unknown", (origin,)), offer
+
+
+def test_an_unknown_digest_is_trusted_once_and_held_to_ever_after(web, tmp_path):
+    source, offer = web
+    lock, out = tmp_path / "data/datasets.lock.yaml", tmp_path / "data/set/raw"
+    archive = offer(("base/X.txt", b"first"), ("base/sub/Y.txt", b"y"))
+    assert fetch(source, out, lock=lock) is True
+    assert (out / "X.txt").read_bytes() == b"first"
+    assert (out / "sub/Y.txt").read_bytes() == b"y"
+    record = verify(out)
+    assert (record.url, record.file) == (source.origins[0].url, "set.tar.gz")
+    assert record.sha256 == hashlib.sha256(archive).hexdigest()
+    was = hashlib.sha256(b"first").hexdigest()
+    locked = yaml.safe_load(lock.read_text())["set"][source.origins[0].url]
+    assert locked["files"]["X.txt"] == was
+    assert fetch(source, out, lock=lock) is False
+    assert names(tmp_path / "data/set") == ["raw"]
+
+    # the same files in another archive, as a site makes that packs a folder for each request
+    shutil.rmtree(out)
+    offer(("other/sub/Y.txt", b"y"), ("other/X.txt", b"first"))
+    assert fetch(source, out, lock=lock) is True
+
+    shutil.rmtree(out)
+    offer(("base/X.txt", b"second"), ("base/sub/Y.txt", b"y"))
+    with pytest.raises(DataError) as info:
+        fetch(source, out, lock=lock)
+    now = hashlib.sha256(b"second").hexdigest()
+    assert f"X.txt: not what {source.origins[0].url} gave on " in str(info.value)
+    assert f"sha256 was {was}, is {now}. If the change is meant, remove its entry" in str(
+        info.value
+    )
+    assert not out.exists()
+    assert names(tmp_path / "data/set") == [], "what is refused is not kept to be unpacked again"
+
+
+def test_a_corrupt_download_is_not_locked(web, server, tmp_path):
+    source, offer = web
+    archive = bytearray(offer(("a", bytes(range(256)) * 3)))
+    archive[len(archive) // 2] ^= 255
+    server.script["/set.tar.gz"] = [whole(bytes(archive))]
+    with pytest.raises(DataError, match=r"set\.tar\.gz: damaged archive"):
+        fetch(source, tmp_path / "raw")
+    assert not (tmp_path / "datasets.lock.yaml").exists()
+    offer(("a", b"1"))
+    assert fetch(source, tmp_path / "raw") is True
+
+
+def test_a_page_in_place_of_an_archive_is_not_locked(web, server, tmp_path):
+    source, _ = web
+    server.script["/set.tar.gz"] = [page(QUOTA_PAGE)]
+    with pytest.raises(DataError, match=r"a web page \(Google Drive - Quota exceeded\)"):
+        fetch(source, tmp_path / "raw")
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_is_no_lock_is_named(web, tmp_path):
+    source, offer = web
+    offer(("a", b"1"))
+    lock = tmp_path / "datasets.lock.yaml"
+    lock.write_text("set: [1]\n")
+    with pytest.raises(DataError, match=r"datasets\.lock\.yaml: not a lock of fetched files"):
+        fetch(source, tmp_path / "raw", lock=lock)
+
+
+def test_a_folder_on_the_web_is_a_source(server, tmp_path):
+    server.script["/model/config.json"] = [whole(b"{}")]
+    server.script["/model/model.bin"] = [whole(b"weights")]
+    members = {"config.json": "config.json", "model.safetensors": "model.bin"}
+    origin = Origin(via="https", url=f"{server.url}/model/", members=members, unpacked=100)
+    source = Source("model", "free", "none", (origin,))
+    out = tmp_path / "raw"
+    assert fetch(source, out) is True
+    assert names(out) == ["SOURCE.json", "config.json", "model.safetensors"]
+    assert fetch(source, out) is False
+    assert verify(out).size == 9
+
+
+def test_the_next_origin_where_one_is_gone(web, server, tmp_path):
+    source, offer = web
+    offer(("a", b"1"))
+    gone = replace(source.origins[0], url=f"{server.url}/gone.tar.gz")
+    source = replace(source, origins=(gone, *source.origins))
+    assert fetch(source, tmp_path / "raw") is True
+    assert verify(tmp_path / "raw").url.endswith("/set.tar.gz")
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_copy_of_ones_own_is_taken(web, tmp_path, make_tar, kind):
+    source, _ = web
+    if kind == "folder":
+        given = tmp_path / "mine"
+        (given / "sub").mkdir(parents=True)
+        (given / "X.txt").write_bytes(b"x")
+        (given / "sub/Y.txt").write_bytes(b"y")
+    else:
+        given = make_tar(tmp_path / "mine.tgz", ("base/X.txt", b"x"), ("base/sub/Y.txt", b"y"))
+    out = tmp_path / "data/raw"
+    out.mkdir(parents=True)
+    take(source, given, out)
+    assert (out / "X.txt").read_bytes() == b"x"
+    assert (out / "sub/Y.txt").read_bytes() == b"y"
+    assert given.exists()
+    record = verify(out)
+    assert (record.via, record.name) == ("local", "set")
+    assert fetch(source, out) is False, "it counts as fetched"
+    (out / "X.txt").write_bytes(b"changed")
+    with pytest.raises(DataError, match=r"X\.txt: too long: expected 1 bytes, found 7"):
+        verify(out)
+
+
+def test_an_archive_that_the_registry_knows_is_unpacked_as_it_says(offered, tmp_path):
+    _, source = offered
+    take(source, tmp_path / "first.tgz", tmp_path / "raw")
+    assert names(tmp_path / "raw") == ["SOURCE.json", "data.xml"]
+
+
+def test_a_copy_that_is_not_there_is_named(web, tmp_path):
+    with pytest.raises(
+        DataError, match=r"nothing: no such file or folder\. Give the archive of set"
+    ):
+        take(web[0], tmp_path / "nothing", tmp_path / "raw")

@@ -112,10 +112,14 @@ def _opened(path: Path) -> Iterator[dict[str, Member]]:
         yield {path.stem: Member(partial(gzip.open, path), 0)}
         return
     with archive:
-        yield {
+        members = {
             info.name: Member(partial(archive.extractfile, info), info.size, _tar_kind(info))
             for info in archive
         }
+        # tar stops at its end mark; the checksum of what it was compressed by comes after it
+        while archive.fileobj.read(BLOCK):
+            pass
+        yield members
 
 
 def _tar_kind(info: tarfile.TarInfo) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
+"""bytes written at once, and the most that a cut connection loses"""
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which it is worth asking again"""
 PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
