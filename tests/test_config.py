@@ -123,6 +123,20 @@ def test_every_variant_changes_its_run():
         ({"name": ""}, r"config: 'name' is missing or empty"),
         ({"name": "../up"}, r"name: '\.\./up' is not a plain name"),
         ({"datasets": ["a/b"]}, r"datasets: 'a/b' is not a plain name"),
+        ({"per_dataset": {"mini": {}}}, r"per_dataset: unknown key 'mini'\. Did you mean"),
+        (
+            {"per_dataset": {"wordnet-mini": {"seeds": [1]}}},
+            r"per_dataset\.wordnet-mini: unknown key",
+        ),
+        (
+            {"per_dataset": {"wordnet-mini": {"layer": {"fan": 1}}}},
+            r"layer: unknown key 'fan'",
+        ),
+        (
+            {"per_dataset": {"wordnet-mini": {"overrides": {"haste": {"lyer": {}}}}}},
+            r"per_dataset\.wordnet-mini\.overrides\.haste: unknown key 'lyer'",
+        ),
+        ({"ablation_datasets": ["mini"]}, r"ablation_datasets: 'mini' is not among datasets"),
     ],
 )
 def test_faults_are_named(changes, message):
@@ -172,3 +186,55 @@ def test_patterns_of_the_presets():
     }
     assert patterns["fixed-fan-in"] == patterns["spartex"] == "fixed_fan_in"
     assert patterns["haste"] == patterns["haste-released"] == "group_fan_in"
+
+
+def test_settings_of_a_data_set():
+    changed = grid(
+        datasets=["small", "large"],
+        layer={"fan_in": 16},
+        training={"epochs": 3},
+        overrides={"haste": {"layer": {"head_ratio": 0.3}}},
+        per_dataset={
+            "large": {
+                "layer": {"fan_in": 64, "head_ratio": 0.0, "grouping": "balanced"},
+                "overrides": {"haste": {"layer": {"head_ratio": 0.02}, "training": {"epochs": 9}}},
+            }
+        },
+    )
+    small, large = (
+        changed.resolve(RunKey(name, "haste", "default", 0)) for name in ("small", "large")
+    )
+    assert (small.layer.fan_in, small.layer.head_ratio, small.training.epochs) == (16, 0.3, 3)
+    assert large.layer.fan_in == 64  # the data set's section over the grid's
+    assert large.layer.grouping == "semantic"  # the preset over the data set's section
+    assert large.layer.head_ratio == 0.02  # the data set's override over the grid's
+    assert large.training.epochs == 9
+    variant = changed.resolve(RunKey("large", "haste", "head_tail-ratio-0.2", 0))
+    assert variant.layer.head_ratio == 0.2  # the variant over all
+    dense = changed.resolve(RunKey("large", "dense", "default", 0))
+    assert (dense.layer.head_ratio, dense.training.epochs) == (0.0, 3)
+
+
+def test_variants_without_a_head_can_do_with_private_features():
+    changed = grid(
+        ablations=["head_tail", "auxiliary"],
+        overrides={"haste": {"layer": {"features": "private"}}},
+    )
+    for variant in ("head_tail-off", "auxiliary-auxiliary-loss"):
+        run = changed.resolve(RunKey("wordnet-mini", "haste", variant, 0))
+        assert (run.layer.head_ratio, run.layer.features) == (0.0, "shared")
+
+
+def test_ablations_can_keep_to_some_data_sets():
+    everywhere = grid(datasets=["a", "b"])
+    assert {key.dataset for key in everywhere.ablation_runs("grouping")} == {"a", "b"}
+    one = grid(datasets=["a", "b"], ablation_datasets=["b"])
+    assert {key.dataset for key in one.ablation_runs("grouping")} == {"b"}
+    assert {key.dataset for key in one.main_runs()} == {"a", "b"}
+
+
+def test_data_sets_can_be_described_in_place():
+    changed = grid(datasets={"wordnet-mini": None, "mine": {"path": "/data/mine"}})
+    assert changed.datasets == changed.ablation_datasets == ("wordnet-mini", "mine")
+    assert changed.dataset_settings == {"mine": {"path": "/data/mine"}}
+    assert grid().dataset_settings == {}

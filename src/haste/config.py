@@ -1,8 +1,9 @@
 """What a run and a grid of runs are: frozen dataclasses, checked when made, with no torch in sight.
 
 A run is resolved in this order, later winning: the defaults below, the grid's own sections
-(`encoder:`, `layer:`, ...), the preset of the method (`presets/methods.yaml`), the grid's
-`overrides:` for that method, and the delta of the ablation's variant (`presets/ablations.yaml`).
+(`encoder:`, `layer:`, ...), those that `per_dataset:` has for the run's data set, the preset of the
+method (`presets/methods.yaml`), the grid's `overrides:` for that method, those of the data set, and
+the delta of the ablation's variant (`presets/ablations.yaml`).
 """
 
 from __future__ import annotations
@@ -324,6 +325,8 @@ class GridConfig:
     datasets: tuple[str, ...]
     methods: tuple[str, ...]
     ablations: tuple[str, ...] = ()
+    ablation_datasets: tuple[str, ...] = ()
+    """where the ablations run; all data sets unless given"""
     seeds: tuple[int, ...] = (0, 1, 2)
     ablation_seeds: tuple[int, ...] = (0,)
     data_dir: str = "data"
@@ -331,11 +334,16 @@ class GridConfig:
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """method -> section -> key -> value"""
+    per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """data set -> section -> key -> value, and `overrides` as above"""
+    dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """data sets that the grid describes itself, see haste.data.registry.Dataset; `datasets:` is then a
+    mapping from names to settings"""
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:
         """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
-        fields = {f.name for f in dataclasses.fields(cls)} - {"sections"}
+        fields = {f.name for f in dataclasses.fields(cls)} - {"sections", "dataset_settings"}
         check_keys("config", value, fields | set(SECTIONS))
         for key in ("name", "datasets", "methods"):
             if not value.get(key):
@@ -347,11 +355,29 @@ class GridConfig:
             method(name)
         for name in value.get("ablations") or ():
             ablation(name)
-        for name, override in (value.get("overrides") or {}).items():
-            method(name)
-            check_keys(f"overrides.{name}", override, SECTIONS)
+        _check_overrides("overrides", value.get("overrides"))
+        per_dataset = value.get("per_dataset") or {}
+        check_keys("per_dataset", per_dataset, value["datasets"])
+        for name, settings in per_dataset.items():
+            check_keys(f"per_dataset.{name}", settings, (*SECTIONS, "overrides"))
+            _check_overrides(f"per_dataset.{name}.overrides", settings.get("overrides"))
+        for name in value.get("ablation_datasets") or ():
+            if name not in value["datasets"]:
+                known = suggest(str(name), value["datasets"])
+                raise ConfigError(f"ablation_datasets: {name!r} is not among datasets.{known}")
         plain = {k: v for k, v in value.items() if k in fields}
-        for key in ("datasets", "methods", "ablations", "seeds", "ablation_seeds"):
+        if isinstance(value["datasets"], Mapping):
+            described = {name: entry for name, entry in value["datasets"].items() if entry}
+            plain["dataset_settings"] = described
+        plain["ablation_datasets"] = value.get("ablation_datasets") or value["datasets"]
+        for key in (
+            "datasets",
+            "methods",
+            "ablations",
+            "ablation_datasets",
+            "seeds",
+            "ablation_seeds",
+        ):
             if key in plain:
                 plain[key] = tuple(plain[key] or ())
         for key in ("name", "datasets"):
@@ -382,7 +408,7 @@ class GridConfig:
     def ablation_runs(self, name: str) -> Iterator[RunKey]:
         """The runs of one ablation: the preset (same seeds) and each variant."""
         chosen = ablation(name)
-        for dataset in self.datasets:
+        for dataset in self.ablation_datasets:
             for seed in self.ablation_seeds:
                 yield RunKey(dataset, chosen.method, DEFAULT_VARIANT, seed)
                 for value in chosen.variants:
@@ -398,7 +424,12 @@ class GridConfig:
     def resolve(self, key: RunKey) -> RunConfig:
         """The full configuration of one trained run."""
         chosen = method(key.method)
-        layers = [self.sections, chosen.settings, self.overrides.get(key.method, {})]
+        own = self.per_dataset.get(key.dataset, {})
+        layers = [self.sections, own, chosen.settings]
+        layers += [
+            (overrides or {}).get(key.method, {})
+            for overrides in (self.overrides, own.get("overrides"))
+        ]
         if key.variant != DEFAULT_VARIANT:
             layers.append(_variant_delta(key))
         settings = {
@@ -574,6 +605,12 @@ def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
                 return delta
     known = [a.variant_name(v) for a in ablations().values() for v in a.variants]
     raise ConfigError(f"{key.method}: no variant {key.variant!r}.{suggest(key.variant, known)}")
+
+
+def _check_overrides(where: str, overrides: Any) -> None:
+    for name, override in (overrides or {}).items():
+        method(name)
+        check_keys(f"{where}.{name}", override, SECTIONS)
 
 
 def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

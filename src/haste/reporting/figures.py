@@ -174,7 +174,7 @@ def ablations(sources: Sources) -> Drawing:
     for name in sources.grid.ablations:
         chosen = ablation(name)
         titles = {chosen.variant_name(value): value for value in chosen.variants}
-        for dataset in sources.grid.datasets:
+        for dataset in sources.grid.ablation_datasets:
             variants = sources.ablation(name, dataset)
             preset = next(iter(variants.values()))
             for variant, runs in variants.items():

@@ -75,7 +75,7 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
         runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
         return Inputs(runs=runs, corpora=grid.datasets, benchmarks=_benchmarks(grid, "kernels"))
     chosen = name.removeprefix(ABLATION_PREFIX)
-    return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.datasets)
+    return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.ablation_datasets)
 
 
 def figure_inputs(grid: GridConfig, name: str) -> Inputs:
@@ -83,7 +83,7 @@ def figure_inputs(grid: GridConfig, name: str) -> Inputs:
     _check("figure", name, figure_names(grid))
     if name == "ablations":
         # per-document values need the truth
-        return Inputs(runs=_ablation_runs(grid, grid.ablations), corpora=grid.datasets)
+        return Inputs(runs=_ablation_runs(grid, grid.ablations), corpora=grid.ablation_datasets)
     if name == "training_curves":
         return Inputs(runs=_unique(k for k in grid.main_runs() if _trained(k)))
     if name == "label_frequency":

@@ -97,7 +97,7 @@ def ablation_table(name: str, sources: Sources) -> Table:
     )
     titles = {chosen.variant_name(value): value for value in chosen.variants}
     rows: list[dict[str, Cell]] = []
-    for dataset in sources.grid.datasets:
+    for dataset in sources.grid.ablation_datasets:
         variants = sources.ablation(name, dataset)
         preset = next(iter(variants.values()))
         for variant, runs in variants.items():
