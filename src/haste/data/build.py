@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from haste.data import xmc
 from haste.data.corpus import (
     EVALUATED,
     CorpusContent,
     CorpusInfo,
+    CorpusWriter,
     document_table,
     label_table,
     write_corpus,
 )
 from haste.data.fetch import verify
+from haste.data.formats import detect
 from haste.data.labelspace import label_space, mirrored_pairs, positives_matrix
 from haste.data.registry import Dataset
 from haste.data.wordnet import Tick, build_documents, read_synsets
@@ -22,44 +27,51 @@ from haste.errors import DataError
 log = logging.getLogger(__name__)
 
 PROVENANCE = ("via", "package", "version", "file", "sha256")
+OWN_LICENCE = "not stated: a folder of the user's own"
 
 
 def build_corpus(
     dataset: Dataset, raw: Path | str, out: Path | str, tick: Tick | None = None
 ) -> CorpusInfo:
-    """Read the source in `raw` (checked against its SOURCE.json) and write the corpus to `out`.
+    """Read the source in `raw` (checked against its SOURCE.json), or the user's own folder that
+    `raw` is for a data set with a path, and write the corpus to `out`.
 
-    Raises DataError when the source is missing, damaged or another one, when the corpus would be
-    empty, or when its counts are not those the registry expects.
+    `tick` is called with the number of documents read so far. Raises DataError when the source is
+    missing, damaged or another one, when the corpus would be empty, or when its counts are not
+    those the registry expects.
     """
+    licence, source = _provenance(dataset, Path(raw))
+    described = {
+        "dataset": dataset.name,
+        "propensity_a": dataset.propensity_a,
+        "propensity_b": dataset.propensity_b,
+        "opaque_labels": dataset.opaque_labels,
+        "max_len": dataset.max_len,
+        "licence": licence,
+        "source": source,
+    }
+    return BUILDERS[dataset.kind](dataset, Path(raw), Path(out), described, tick)
+
+
+def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
+    """The licence, and what CorpusInfo says of the source."""
+    if dataset.path:
+        return OWN_LICENCE, {"path": dataset.path}
     record = verify(raw)
     if record.name != dataset.source:
         raise DataError(
             f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."
         )
-    content = READERS[dataset.kind](dataset, Path(raw), tick)
-    check_counts(dataset, content)
-    return write_corpus(
-        out,
-        content,
-        dataset=dataset.name,
-        propensity_a=dataset.propensity_a,
-        propensity_b=dataset.propensity_b,
-        opaque_labels=dataset.opaque_labels,
-        max_len=dataset.max_len,
-        licence=record.licence,
-        source={key: getattr(record, key) for key in PROVENANCE},
-    )
+    return record.licence, {key: getattr(record, key) for key in PROVENANCE}
 
 
-def check_counts(dataset: Dataset, content: CorpusContent) -> None:
-    """Raise DataError showing both where the registry expects other counts."""
-    found = {split: len(table) for split, table in content.documents.items()}
-    found["labels"] = content.n_labels
+def check_counts(dataset: Dataset, found: Mapping[str, int]) -> None:
+    """Raise DataError showing both where the registry expects other counts than `found`, which may
+    be some of them."""
     wrong = [
         f"{key}: expected {number}, found {found[key]}"
         for key, number in dataset.expected.items()
-        if found[key] != number
+        if key in found and found[key] != number
     ]
     if wrong:
         raise DataError(
@@ -68,13 +80,37 @@ def check_counts(dataset: Dataset, content: CorpusContent) -> None:
         )
 
 
-def _wordnet(dataset: Dataset, raw: Path, tick: Tick | None) -> CorpusContent:
+def _xmc(
+    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
+) -> CorpusInfo:
+    layout = detect(raw, dataset.text)
+    log.info("%s: %s layout in %s", dataset.name, layout.name, layout.folder)
+    check_counts(dataset, xmc.declared_counts(layout))
+    validation = xmc.held_out(layout.count("train"), dataset.validation)
+    with CorpusWriter(out) as writer:
+        streamed = xmc.stream(layout, validation, writer, tick)
+        n_ids = streamed.n_ids if layout.n_labels is None else layout.n_labels
+        columns = xmc.Columns.arrange(streamed.labels, n_ids)
+        rows = {split: len(labels) for split, labels in streamed.labels.items()}
+        check_counts(dataset, {"labels": n_ids, **rows})
+        return writer.finish(
+            positives={s: columns.positives(labels) for s, labels in streamed.labels.items()},
+            mirrored=xmc.filter_matrices(layout, columns, validation),
+            labels=columns.table(layout.labels(n_ids), dataset.opaque_labels),
+            features=streamed.features,
+            **described,
+        )
+
+
+def _wordnet(
+    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
+) -> CorpusInfo:
     synsets = read_synsets(raw, tick)
     documents = build_documents(synsets, dataset.root or None)
     space = label_space(documents)
     uids = {split: [d.uid for d in rows] for split, rows in documents.items()}
     positives = {split: positives_matrix(rows, space) for split, rows in documents.items()}
-    return CorpusContent(
+    content = CorpusContent(
         documents={
             split: document_table(uids[split], [d.text for d in rows])
             for split, rows in documents.items()
@@ -93,6 +129,9 @@ def _wordnet(dataset: Dataset, raw: Path, tick: Tick | None) -> CorpusContent:
             n_labels=space.n_labels,
         ),
     )
+    rows = {split: len(table) for split, table in content.documents.items()}
+    check_counts(dataset, {**rows, "labels": content.n_labels})
+    return write_corpus(out, content, **described)
 
 
-READERS = {"wordnet": _wordnet}
+BUILDERS = {"wordnet": _wordnet, "xmc": _xmc}

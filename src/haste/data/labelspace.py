@@ -47,6 +47,20 @@ def label_space(documents: Mapping[str, Sequence[Document]]) -> LabelSpace:
     )
 
 
+def arrange_columns(values: Mapping[str, np.ndarray], n_ids: int) -> tuple[np.ndarray, int]:
+    """Label ids in the order of their columns (int64 [L + E]), and L.
+
+    `values`: by split, all label ids (integers below `n_ids`) of its documents, in any order. As in
+    `label_space`, those of training documents come first, ascending, then the others.
+    """
+    trained, met = np.zeros(n_ids, dtype=bool), np.zeros(n_ids, dtype=bool)
+    trained[values["train"]] = True
+    for split in SPLITS:
+        met[values[split]] = True
+    first, last = np.flatnonzero(trained), np.flatnonzero(met & ~trained)
+    return np.concatenate((first, last)), len(first)
+
+
 def positives_matrix(documents: Sequence[Document], space: LabelSpace) -> sp.csr_matrix:
     """float32 CSR [N, L + E] of ones, one row a document, columns ascending within a row."""
     column = {uid: i for i, uid in enumerate(space.uids)}

@@ -1,0 +1,83 @@
+"""The subcommand that generates data: synth."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haste.cli.data import counting
+
+log = logging.getLogger(__name__)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's subcommands to the command."""
+    app.command()(synth)
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="pecos, json, attentionxml, xmc, pecos-features, xmc-features or libsvm."
+        ),
+    ] = "json",
+    like: Annotated[
+        str | None,
+        typer.Option(help="Take the numbers of a published data set, such as amazon-3m."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(min=0, help="With --like: this share of its documents and labels.")
+    ] = 1.0,
+    documents: Annotated[int | None, typer.Option(help="Training documents.")] = None,
+    test_documents: Annotated[
+        int | None, typer.Option(help="Test documents; if not given, a quarter as many.")
+    ] = None,
+    labels: Annotated[int | None, typer.Option(help="Labels.")] = None,
+    labels_per_document: Annotated[
+        float | None,
+        typer.Option(help="Labels of a document, on average; if neither given nor published, 5."),
+    ] = None,
+    words: Annotated[
+        int | None,
+        typer.Option(
+            help="Words of a document, on average; if not given, 50, or as in the data set."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other documents.")] = 0,
+) -> None:
+    """Generate a data set whose labels can be learnt, in any of the layouts that are read."""
+    from haste.data.synthetic import Plan, generate
+    from haste.data.synthetic import like as plan_like
+    from haste.errors import ConfigError
+
+    given = {
+        "documents": documents,
+        "test_documents": test_documents,
+        "labels": labels,
+        "labels_per_document": labels_per_document,
+        "words": words,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if like is None:
+        if documents is None or labels is None:
+            raise ConfigError("--documents and --labels are needed, or --like.")
+        if scale != 1.0:
+            raise ConfigError("--scale: means nothing without --like.")
+        plan = Plan(**{"test_documents": max(1, documents // 4), **given}, seed=seed)
+    else:
+        plan = replace(plan_like(like).scaled(scale), **given, seed=seed)
+    with counting("Writing", plan.documents + plan.test_documents) as tick:
+        generate(plan, layout, out, tick)
+    log.info(
+        "%s: %d training and %d test documents with %d labels",
+        out,
+        plan.documents,
+        plan.test_documents,
+        plan.labels,
+    )

@@ -1,0 +1,71 @@
+"""Readers of the layouts in which extreme classification data sets are published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from haste.data.formats.attention_xml import AttentionXml
+from haste.data.formats.base import Block, Layout
+from haste.data.formats.json_lines import JsonLines
+from haste.data.formats.libsvm import LibSvm
+from haste.data.formats.pecos import Pecos, PecosFeatures
+from haste.data.formats.repository import RepositoryFeatures, RepositoryText
+from haste.errors import DataError
+
+__all__ = ["LAYOUTS", "Block", "Layout", "detect"]
+
+LAYOUTS: tuple[type[Layout], ...] = (
+    Pecos,
+    JsonLines,
+    AttentionXml,
+    RepositoryText,
+    PecosFeatures,
+    RepositoryFeatures,
+    LibSvm,
+)
+"""in order of preference: texts before sparse features"""
+DEPTH = 3
+"""levels of folders that are looked into"""
+LISTED = 20
+
+
+def detect(folder: Path | str, text: str = "title+content") -> Layout:
+    """The layout of the data set in a folder, or in one folder below it; `text`: see Layout.
+
+    The first of LAYOUTS counts when there are several. Raises DataError, with what was found and what
+    is needed, when there is none, or when it is in two folders.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder. Give the folder with the files of the data set."
+        )
+    folders = list(_folders(folder, DEPTH))
+    for layout in LAYOUTS:
+        found = [each for each in folders if layout.lies_in(each)]
+        if len(found) > 1:
+            raise DataError(
+                f"{folder}: the {layout.name} layout is in {found[0]} and in {found[1]}. Give one of them."
+            )
+        if found:
+            return layout(found[0], text)
+    files = sorted(str(path.relative_to(folder)) for each in folders for path in _files(each))
+    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    needed = "; ".join(f"{layout.name}: {layout.needs}" for layout in LAYOUTS)
+    raise DataError(
+        f"{folder}: no layout of a data set. Found: {', '.join(files[:LISTED]) or 'no file'}{more}. "
+        f"Needed is one of: {needed}."
+    )
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth:
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                yield from _folders(path, depth - 1)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_file())

@@ -1,0 +1,94 @@
+"""The layout of AttentionXML: texts one a line, and the same lines' labels as words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from haste.data.formats.base import (
+    SPLITS,
+    Block,
+    Layout,
+    Sizes,
+    chosen_of_line,
+    default_uids,
+    in_blocks,
+    label_columns,
+    pack_labels,
+    texts_of,
+)
+from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
+from haste.data.spool import RaggedSpool
+
+TEXTS = ("{}_raw_texts.txt", "{}_texts.txt")
+
+
+class AttentionXml(Layout):
+    """{train,test}_raw_texts.txt (or _texts.txt) and {train,test}_labels.txt.
+
+    A label is the word that names it; ids follow the order in which words are first met, so the
+    training documents are to be read before the test documents.
+    """
+
+    name = "AttentionXML"
+    needs = "train_raw_texts.txt (or train_texts.txt), train_labels.txt and the same of test"
+    n_labels = None
+
+    def __init__(self, folder: Path, text: str = "title+content") -> None:
+        super().__init__(folder, text)
+        self._ids: dict[str, int] = {}
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """See Layout."""
+        return all(
+            _texts(folder, split) and (folder / f"{split}_labels.txt").is_file() for split in SPLITS
+        )
+
+    def path(self, split: str) -> Path:
+        """See Layout."""
+        return self.folder / f"{split}_labels.txt"
+
+    def count(self, split: str) -> int:
+        """See Layout; reads through the labels once."""
+        return self._counts[split]
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {split: count_lines(self.path(split)) for split in SPLITS}
+
+    def _blocks(self, split: str) -> Iterator[Block]:
+        path, texts = self.path(split), _texts(self.folder, split)
+        pairs = side_by_side(read_lines(texts), read_lines(path), texts, path)
+        for first, (lines, words) in in_blocks(pairs):
+            ids = [
+                [self._ids.setdefault(word, len(self._ids)) for word in line.split()]
+                for line in words
+            ]
+            yield Block(
+                default_uids(split, first, len(lines)),
+                [chosen_of_line(line, self.text) for line in lines],
+                pack_labels(ids, None, path, first + 1),
+            )
+
+    def labels(self, n_labels: int) -> pa.Table:
+        """See Layout."""
+        words = pa.array(list(self._ids)[:n_labels], pa.large_string())
+        return label_columns(words, words, pa.nulls(len(words), pa.large_string()))
+
+    @classmethod
+    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:  # noqa: ARG003
+        """See Layout; the word of a label is "l" and its id."""
+        spool = RaggedSpool(np.int32, folder)
+        write_lines(folder / TEXTS[0].format(split), texts_of(blocks, spool))
+        rows = (" ".join(f"l{label}" for label in row.tolist()) for row in spool.ragged())
+        write_lines(folder / f"{split}_labels.txt", rows)
+
+
+def _texts(folder: Path, split: str) -> Path | None:
+    paths = (folder / pattern.format(split) for pattern in TEXTS)
+    return next((path for path in paths if path.is_file()), None)

@@ -1,0 +1,203 @@
+"""What every layout of an extreme classification data set gives, however its files look."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from haste.data.formats.lines import bad_line, read_lines
+from haste.data.ragged import Ragged
+from haste.data.spool import RaggedSpool
+from haste.errors import DataError
+
+SPLITS = ("train", "test")
+"""what is published; validation is taken from train"""
+SHORT = {"train": "trn", "test": "tst"}
+"""how file names of most layouts begin or end"""
+ROWS = 16_384
+"""documents of a block"""
+MOST = 100_000_000
+"""labels, features or documents: a file that speaks of more is taken for damaged"""
+TITLE_ENDS = "/SEP/"
+"""stands between title and content in text files of one line a document"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the files of a split declare."""
+
+    documents: int
+    features: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive documents of a split, in the order of the files."""
+
+    uids: Sequence[str]
+    texts: Sequence[str] | None
+    """None in a layout of sparse features"""
+    labels: Ragged
+    """label ids (int32 or int64) from 0, as the layout counts them; a document may name one twice"""
+    features: sp.csr_matrix | None = None
+    """float32 [B, D]; None in a layout of text"""
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+class Layout(ABC):
+    """A data set's training and test documents in a folder, read block by block.
+
+    Every method that reads raises DataError, with file and line, for what is not as it should be.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[str]
+    """the files, as a message lists them"""
+    has_text: ClassVar[bool] = True
+    """whether documents are texts; if not, they are sparse features"""
+
+    def __init__(self, folder: Path, text: str = "title+content") -> None:
+        """`text`: what of a document is read where its title and content are told apart, title or
+        title+content."""
+        self.folder = folder
+        self.text = text
+
+    @classmethod
+    @abstractmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """Whether a folder has the files of this layout."""
+
+    n_features: int = 0
+    """D, columns of sparse features; 0 for a data set with text, whose features are not read"""
+
+    @property
+    @abstractmethod
+    def n_labels(self) -> int | None:
+        """Labels as the files declare them; None where only the documents tell."""
+
+    @abstractmethod
+    def path(self, split: str) -> Path:
+        """The file that says how many documents `train` or `test` has."""
+
+    @abstractmethod
+    def count(self, split: str) -> int:
+        """Documents of a split, without reading them all where the files say it."""
+
+    def blocks(self, split: str) -> Iterator[Block]:
+        """The documents of `train` or `test`; train is to be read first."""
+        number = 0
+        for block in self._blocks(split):
+            number += len(block)
+            yield block
+        if number != self.count(split):
+            raise DataError(
+                f"{self.path(split)}: expected {self.count(split)} documents, found {number}. Fetch the "
+                "file again."
+            )
+
+    @abstractmethod
+    def _blocks(self, split: str) -> Iterator[Block]:
+        """See `blocks`."""
+
+    def labels(self, n_labels: int) -> pa.Table:
+        """Columns uid, name and text (null where there is none; large_string) of the labels 0 to
+        `n_labels` - 1, to be called after all blocks were read."""
+        uids = pa.array(np.arange(n_labels)).cast(pa.large_string())
+        return label_columns(uids, uids, pa.nulls(n_labels, pa.large_string()))
+
+    def filter_pairs(self, split: str) -> np.ndarray | None:
+        """int64 [P, 2]: document and label of the pairs that are left out of an evaluation, as the
+        publishers list them; None where they list none."""
+        path = self.folder / f"filter_labels_{split}.txt"
+        if not path.is_file():
+            return None
+        limits = (self.count(split), MOST if self.n_labels is None else self.n_labels)
+        expected = f"a document below {limits[0]} and a label below {limits[1]}"
+        pairs = []
+        for number, line in enumerate(read_lines(path, "ascii"), 1):
+            pair = [whole_number(word) for word in line.split()]
+            if len(pair) != 2 or not all(0 <= n < m for n, m in zip(pair, limits, strict=True)):
+                raise bad_line(path, number, expected, line)
+            pairs.append(pair)
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    @classmethod
+    @abstractmethod
+    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
+        """Write a split in this layout, so that `blocks` gives the same documents and labels."""
+
+    @classmethod  # noqa: B027
+    def write_labels(cls, folder: Path, texts: Iterable[str]) -> None:
+        """Write the texts of all labels, in a layout that has room for them; most have none."""
+
+
+def label_columns(uids: pa.Array, names: pa.Array, texts: pa.Array) -> pa.Table:
+    """The table that `Layout.labels` gives."""
+    return pa.table({"uid": uids, "name": names, "text": texts})
+
+
+def in_blocks(rows: Iterable[tuple]) -> Iterator[tuple[int, tuple[tuple, ...]]]:
+    """The number of the first row, and the columns, of each ROWS rows."""
+    iterator = iter(rows)
+    for first in itertools.count(0, ROWS):
+        block = list(itertools.islice(iterator, ROWS))
+        if not block:
+            return
+        yield first, tuple(zip(*block, strict=True))
+
+
+def texts_of(blocks: Iterable[Block], labels: RaggedSpool) -> Iterator[str]:
+    """The texts of blocks, whose labels are put aside on the way."""
+    for block in blocks:
+        labels.append(block.labels.values, block.labels.offsets)
+        yield from block.texts
+
+
+def default_uids(split: str, first: int, number: int) -> list[str]:
+    """Uids for documents that have none: split and row."""
+    return [f"{split}-{row}" for row in range(first, first + number)]
+
+
+def pack_labels(
+    rows: Sequence[Sequence[int]], n_labels: int | None, path: Path, first_line: int
+) -> Ragged:
+    """Label ids of consecutive lines as int64; raises DataError for one that is no label."""
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    most = MOST if n_labels is None else n_labels
+    try:
+        values = np.fromiter(itertools.chain.from_iterable(rows), np.int64, offsets[-1])
+        fine = not len(values) or (values.min() >= 0 and values.max() < most)
+    except OverflowError:
+        fine = False
+    if not fine:
+        at, wrong = next((i, n) for i, row in enumerate(rows) for n in row if not 0 <= n < most)
+        raise bad_line(path, first_line + at, f"labels from 0 to {most - 1}", wrong)
+    return Ragged(values, offsets)
+
+
+def whole_number(word: str) -> int:
+    """A number written in digits alone; -1 for anything else."""
+    return int(word) if word.isdigit() and word.isascii() and len(word) < 19 else -1
+
+
+def chosen_text(title: str, content: str, text: str) -> str:
+    """What `text` (see Layout) asks for of a document or label."""
+    return title if text == "title" or not content else f"{title} {content}".strip()
+
+
+def chosen_of_line(line: str, text: str) -> str:
+    """As `chosen_text`, of a line that holds both; all of it is title where nothing divides it."""
+    title, _, content = line.partition(TITLE_ENDS)
+    return chosen_text(title.strip(), content.strip(), text)

@@ -1,0 +1,108 @@
+"""Text files line by line, plain or gzipped; what is wrong is reported with file, line and byte."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+from haste.errors import DataError
+from haste.files import atomic
+
+CHUNK = 1 << 20
+BOM = b"\xef\xbb\xbf"
+FASTEST = 1
+"""level of compression of what is written"""
+SHOWN = 60
+"""characters of a bad line that a message shows"""
+
+Left = TypeVar("Left")
+Right = TypeVar("Right")
+
+
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
+    r"""The lines of a file without their ends (\n or \r\n), one at a time.
+
+    Raises DataError where the file cannot be read or is not in `encoding`.
+    """
+    for number, line in enumerate(_raw_lines(path), 1):
+        if number == 1:
+            line = line.removeprefix(BOM)
+        try:
+            yield line.rstrip(b"\r\n").decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
+                f"{encoding}. Convert the file, or fetch it again."
+            ) from error
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file, a last one without an end included; raises DataError."""
+    return sum(1 for _ in _raw_lines(path))
+
+
+def side_by_side(
+    left: Iterable[Left], right: Iterable[Right], left_path: Path, right_path: Path
+) -> Iterator[tuple[Left, Right]]:
+    """Pairs of what was read from two files that must be equally long; raises DataError."""
+    number, others = 0, iter(right)
+    for number, value in enumerate(left, 1):
+        other = next(others, None)
+        if other is None:
+            raise _unequal(right_path, number - 1, left_path)
+        yield value, other
+    if next(others, None) is not None:
+        raise _unequal(left_path, number, right_path)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines as UTF-8, gzipped where the name ends in .gz; the same lines give the same bytes."""
+    with atomic(path) as temporary, temporary.open("wb", CHUNK) as file:
+        stream: IO[bytes] = file
+        if path.suffix == ".gz":
+            packed = gzip.GzipFile("", "wb", FASTEST, file, mtime=0)
+            stream = io.BufferedWriter(packed, CHUNK)
+        for line in lines:
+            stream.write(line.encode() + b"\n")
+        if stream is not file:
+            stream.close()
+
+
+def bad_line(path: Path, number: int, expected: str, found: object) -> DataError:
+    """The error for a line that is not what it should be; `found` is shown, cut short."""
+    shown = str(found)
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return DataError(
+        f"{path}: line {number}: expected {expected}, found {shown!r}. Correct the line, or fetch the "
+        "file again."
+    )
+
+
+def _unequal(short: Path, number: int, long: Path) -> DataError:
+    return DataError(
+        f"{short}: ends after {number} documents, but {long} has more. What stands in the same place of "
+        "both belongs together; fetch both again."
+    )
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    number = 0
+    try:
+        with _open(path) as stream:
+            for line in stream:
+                yield line
+                number += 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read after line {number} ({error}). Fetch the file again."
+        ) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return io.BufferedReader(gzip.open(path), CHUNK)  # lines of a GzipFile itself are slow
+    return path.open("rb", CHUNK)

@@ -1,0 +1,153 @@
+"""The layout of PECOS: texts one a line, labels (and, without texts, features) as sparse matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.formats.base import (
+    ROWS,
+    SHORT,
+    SPLITS,
+    Block,
+    Layout,
+    Sizes,
+    chosen_of_line,
+    default_uids,
+    in_blocks,
+    texts_of,
+)
+from haste.data.formats.lines import read_lines, side_by_side, write_lines
+from haste.data.formats.matrices import read_matrix, read_shape
+from haste.data.formats.sparse_rows import same_counts
+from haste.data.ragged import Ragged
+from haste.data.spool import RaggedSpool
+from haste.errors import DataError
+from haste.files import write_csr
+
+FEATURES = ("X.{}.tfidf.npz", "tfidf-attnxml/X.{}.npz", "X.{}.npz")
+
+
+class Pecos(Layout):
+    """Y.trn.npz and Y.tst.npz with X.trn.txt and X.tst.txt."""
+
+    name = "PECOS"
+    needs = "X.trn.txt, X.tst.txt, Y.trn.npz and Y.tst.npz"
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """See Layout."""
+        return _has_labels(folder) and all(
+            (folder / f"X.{SHORT[split]}.txt").is_file() for split in SPLITS
+        )
+
+    @cached_property
+    def n_labels(self) -> int:
+        """See Layout."""
+        return _same_width([self.path(split) for split in SPLITS], "labels")
+
+    def count(self, split: str) -> int:
+        """See Layout."""
+        return read_shape(self.path(split))[0]
+
+    def path(self, split: str) -> Path:
+        """See Layout."""
+        return self.folder / f"Y.{SHORT[split]}.npz"
+
+    def _blocks(self, split: str) -> Iterator[Block]:
+        labels = self._read_labels(split)
+        path = self.folder / f"X.{SHORT[split]}.txt"
+        pairs = side_by_side(range(len(labels)), read_lines(path), self.path(split), path)
+        for first, (rows, lines) in in_blocks(pairs):
+            texts = [chosen_of_line(line, self.text) for line in lines]
+            yield Block(default_uids(split, first, len(rows)), texts, labels.take(np.array(rows)))
+
+    def _read_labels(self, split: str) -> Ragged:
+        matrix = read_matrix(self.path(split))
+        matrix.eliminate_zeros()
+        return Ragged(matrix.indices, matrix.indptr)
+
+    @classmethod
+    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
+        """See Layout."""
+        spool = RaggedSpool(np.int32, folder)
+        write_lines(folder / f"X.{SHORT[split]}.txt", texts_of(blocks, spool))
+        _write_labels(folder, split, spool, sizes)
+
+
+class PecosFeatures(Pecos):
+    """The same without texts: sparse features X.trn.npz, or one of the names of tf-idf features."""
+
+    name = "PECOS, features only"
+    has_text = False
+    needs = "X.trn.tfidf.npz (or X.trn.npz), X.tst.tfidf.npz, Y.trn.npz and Y.tst.npz"
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """See Layout."""
+        return _has_labels(folder) and _features(folder) is not None
+
+    @cached_property
+    def n_features(self) -> int:
+        """See Layout."""
+        return _same_width(list(_features(self.folder).values()), "features")
+
+    def _blocks(self, split: str) -> Iterator[Block]:
+        labels = self._read_labels(split)
+        path = _features(self.folder)[split]
+        features = read_matrix(path)
+        if features.shape[0] != len(labels):
+            raise DataError(
+                f"{path}: has {features.shape[0]} rows, but {self.path(split)} has {len(labels)}. "
+                "Fetch both again."
+            )
+        for first in range(0, len(labels), ROWS):
+            rows = np.arange(first, min(first + ROWS, len(labels)))
+            part = sp.csr_matrix(features[rows[0] : rows[-1] + 1], dtype=np.float32)
+            part.sum_duplicates()
+            uids = default_uids(split, first, len(rows))
+            yield Block(uids, None, labels.take(rows), part)
+
+    @classmethod
+    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
+        """See Layout."""
+        ids, values, labels = (RaggedSpool(t, folder) for t in (np.int32, np.float32, np.int32))
+        for block in blocks:
+            ids.append(block.features.indices, block.features.indptr)
+            values.append(block.features.data, block.features.indptr)
+            labels.append(block.labels.values, block.labels.offsets)
+        rows = ids.ragged()
+        matrix = (values.ragged().values, rows.values, rows.offsets)
+        shape = (sizes.documents, sizes.features)
+        write_csr(folder / FEATURES[0].format(SHORT[split]), sp.csr_matrix(matrix, shape=shape))
+        _write_labels(folder, split, labels, sizes)
+
+
+def _has_labels(folder: Path) -> bool:
+    return all((folder / f"Y.{SHORT[split]}.npz").is_file() for split in SPLITS)
+
+
+def _features(folder: Path) -> dict[str, Path] | None:
+    for pattern in FEATURES:
+        paths = {split: folder / pattern.format(SHORT[split]) for split in SPLITS}
+        if all(path.is_file() for path in paths.values()):
+            return paths
+    return None
+
+
+def _same_width(paths: list[Path], what: str) -> int:
+    train, test = paths
+    return same_counts(train, test, what, (read_shape(train)[1], read_shape(test)[1]))
+
+
+def _write_labels(folder: Path, split: str, spool: RaggedSpool, sizes: Sizes) -> None:
+    rows = spool.ragged()
+    ones = np.ones(len(rows.values), dtype=np.float32)
+    shape = (sizes.documents, sizes.labels)
+    # copied, since sorting is done in place
+    matrix = sp.csr_matrix((ones, np.array(rows.values), rows.offsets), shape=shape)
+    write_csr(folder / f"Y.{SHORT[split]}.npz", matrix)

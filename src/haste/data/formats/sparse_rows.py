@@ -1,0 +1,82 @@
+"""Sparse rows as text, "id:value id:value ...", and the counts in the first line of such files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.formats.base import MOST, whole_number
+from haste.data.formats.lines import bad_line, read_lines
+from haste.data.ragged import Ragged
+from haste.errors import DataError
+
+
+def read_header(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
+    """The counts in the first line, such as documents and labels; raises DataError."""
+    line = next(read_lines(path, "ascii"), "")
+    counts = tuple(whole_number(word) for word in line.split())
+    if len(counts) != len(names) or not all(0 <= n <= MOST for n in counts):
+        raise bad_line(path, 1, f"the counts of {', '.join(names)}", line)
+    return counts
+
+
+def rows_below_header(path: Path) -> Iterator[str]:
+    """All lines but the first."""
+    lines = read_lines(path, "ascii")
+    next(lines, None)
+    return lines
+
+
+def parse_row(
+    words: Sequence[str], width: int, path: Path, number: int
+) -> tuple[list[int], list[float]]:
+    """Ids below `width` and finite values of the words "id:value"; raises DataError."""
+    ids, values = [], []
+    for word in words:
+        head, colon, tail = word.partition(":")
+        column = whole_number(head)
+        try:
+            value = float(tail)
+        except ValueError:
+            value = math.nan
+        if not colon or not 0 <= column < width or not math.isfinite(value):
+            raise bad_line(path, number, f"id:value with an id from 0 to {width - 1}", word)
+        ids.append(column)
+        values.append(value)
+    return ids, values
+
+
+def feature_matrix(
+    ids: Sequence[Sequence[int]], values: Sequence[Sequence[float]], width: int
+) -> sp.csr_matrix:
+    """float32 CSR [B, width] of rows that `parse_row` gave, sorted, an id named twice summed."""
+    indptr = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=indptr[1:])
+    columns = np.fromiter((c for row in ids for c in row), np.int32, indptr[-1])
+    with np.errstate(over="ignore"):
+        data = np.fromiter((v for row in values for v in row), np.float32, indptr[-1])
+    matrix = sp.csr_matrix((data, columns, indptr), shape=(len(ids), width))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def feature_rows(matrix: sp.csr_matrix) -> Iterator[str]:
+    """The rows of a matrix as `parse_row` reads them, with the float32 values in full."""
+    rows = Ragged(matrix.indices, matrix.indptr), Ragged(matrix.data, matrix.indptr)
+    for ids, values in zip(*rows, strict=True):
+        pairs = zip(ids.tolist(), values.tolist(), strict=True)
+        yield " ".join(f"{column}:{value:.9g}" for column, value in pairs)
+
+
+def same_counts(first: Path, second: Path, what: str, counts: tuple[int, int]) -> int:
+    """The count that two files give alike; raises DataError showing both."""
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{second}: says {counts[1]} {what}, but {first} says {counts[0]}. They belong to different "
+            "data sets, or one is damaged; fetch both again."
+        )
+    return counts[0]

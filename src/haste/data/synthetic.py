@@ -1,0 +1,278 @@
+"""A generated data set: documents whose words follow from their labels, labels with Zipf's frequencies.
+
+Label i stands beside label i + 1: neighbours share words and documents, so there are groups to find. A
+document lies somewhere along the labels and has some of its neighbourhood and some from anywhere, the
+frequent ones more often. Each label has a training document. Half of a document's words are its labels' own
+words, which tells it apart, and half are words that any document has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.formats import LAYOUTS, Block, Layout
+from haste.data.formats.base import ROWS, SPLITS, Sizes, default_uids
+from haste.data.ragged import Ragged
+from haste.errors import ConfigError, suggest
+
+NEAR = 0.1
+"""share of a document's further labels that are from its neighbourhood"""
+NEIGHBOURHOOD = 16
+"""labels that share a word, and about how far neighbours lie"""
+OWN_WORDS = 2
+"""of a label, besides the one it shares"""
+FLATTENED = 1000
+"""the L / 1000 most frequent labels are about as frequent as each other"""
+SIGNAL = 0.5
+"""share of the words that are of a document's labels"""
+COMMON_WORDS = 2000
+MOST_WORDS = 100_000
+SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u")]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is generated, a function of these numbers alone."""
+
+    documents: int
+    """training documents, validation among them"""
+    test_documents: int
+    labels: int
+    labels_per_document: float = 5.0
+    words: int = 50
+    """of a document, on average"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "test_documents", "words"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} is too few; give at least 1.")
+        if self.labels < 2:
+            raise ConfigError(f"labels: {self.labels} is too few; give at least 2.")
+        least, most = max(1.0, self.labels / self.documents), self.labels / 2
+        if not least <= self.labels_per_document <= max(most, least):
+            raise ConfigError(
+                f"labels_per_document: {self.labels_per_document:g} must lie between {least:.4g}, so that "
+                f"each of {self.labels} labels has one of {self.documents} documents, and {most:g}."
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        """Different words; the first COMMON_WORDS belong to no label."""
+        return COMMON_WORDS + min(4 * self.labels, MOST_WORDS)
+
+    def scaled(self, scale: float) -> Plan:
+        """With `scale` times the documents and labels."""
+        documents, tests, labels = (
+            max(2, round(scale * n)) for n in (self.documents, self.test_documents, self.labels)
+        )
+        return replace(self, documents=documents, test_documents=tests, labels=labels)
+
+
+LIKE = {
+    "eurlex-4k": Plan(15_449, 3_865, 3_956, 5.30, 500),
+    "wiki10-31k": Plan(14_146, 6_616, 30_938, 18.64, 500),
+    "amazoncat-13k": Plan(1_186_239, 306_782, 13_330, 5.04, 100),
+    "amazon-670k": Plan(490_449, 153_025, 670_091, 5.45, 100),
+    "amazontitles-670k": Plan(485_176, 150_875, 670_091, 5.39, 8),
+    "amazon-3m": Plan(1_717_899, 742_507, 2_812_281, 36.17, 100),
+    "wiki-500k": Plan(1_779_881, 769_421, 501_070, 4.75, 500),
+    "lf-amazontitles-131k": Plan(294_805, 134_835, 131_073, 2.29, 8),
+    "lf-amazontitles-1.3m": Plan(2_248_619, 970_237, 1_305_265, 22.20, 8),
+    "lf-wikiseealso-320k": Plan(693_082, 177_515, 312_330, 2.11, 100),
+}
+"""published numbers of documents and labels and of labels a document; how long documents are is rounded"""
+
+FORMATS: dict[str, type[Layout]] = dict(
+    zip(
+        ("pecos", "json", "attentionxml", "xmc", "pecos-features", "xmc-features", "libsvm"),
+        LAYOUTS,
+        strict=True,
+    )
+)
+
+
+def like(name: str) -> Plan:
+    """The plan of a published data set; raises ConfigError with the nearest name."""
+    if name not in LIKE:
+        raise ConfigError(f"--like: {name!r} is not known.{suggest(name, LIKE)}")
+    return LIKE[name]
+
+
+def generate(
+    plan: Plan, layout: str, out: Path | str, tick: Callable[[int], None] | None = None
+) -> None:
+    """Write the data set in a layout of FORMATS into the folder `out`; raises ConfigError.
+
+    `tick` is called with the number of documents written so far.
+    """
+    if layout not in FORMATS:
+        raise ConfigError(f"--layout: {layout!r} is not known.{suggest(layout, FORMATS)}")
+    chosen, folder = FORMATS[layout], Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = _Words(plan)
+    done = 0
+
+    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+        nonlocal done
+        for block in blocks:
+            yield block
+            done += len(block)
+            if tick:
+                tick(done)
+
+    for split, documents in zip(SPLITS, (plan.documents, plan.test_documents), strict=True):
+        sizes = Sizes(documents, 0 if chosen.has_text else plan.vocabulary, plan.labels)
+        blocks = draw(plan, split, words, as_text=chosen.has_text)
+        chosen.write(folder, split, counted(blocks), sizes)
+    chosen.write_labels(folder, words.of_labels())
+
+
+def draw(plan: Plan, split: str, words: _Words, as_text: bool) -> Iterator[Block]:
+    """The documents of `train` or `test`, with labels int32, each once and ascending.
+
+    Each block has a random stream of its own, so documents are the same in whatever layout.
+    """
+    documents = plan.documents if split == "train" else plan.test_documents
+    for first in range(0, documents, ROWS):
+        number = min(ROWS, documents - first)
+        random = np.random.default_rng((plan.seed, SPLITS.index(split), first))
+        labels = _draw_labels(plan, split, first, number, random)
+        drawn = words.of_documents(labels, random)
+        yield Block(
+            uids=default_uids(split, first, number),
+            texts=words.texts(drawn) if as_text else None,
+            labels=labels,
+            features=None if as_text else words.features(drawn),
+        )
+
+
+def _draw_labels(
+    plan: Plan, split: str, first: int, number: int, random: np.random.Generator
+) -> Ragged:
+    """Labels of the documents from `first` on."""
+    n_labels = plan.labels
+    documents = np.arange(first, first + number + 1)
+    if split == "train":
+        # every label in turn is given to one document, so that each has one
+        given = documents * n_labels // plan.documents
+        centres = given[:-1]
+        own = np.diff(given)
+    else:
+        centres = random.integers(n_labels, size=number)
+        own = np.zeros(number, dtype=np.int64)
+    least = max(1.0, n_labels / plan.documents)
+    sizes = np.floor(least + random.random(number)).astype(np.int64) if split == "test" else own
+    sizes = np.maximum(sizes, 1) + random.poisson(plan.labels_per_document - least, size=number)
+    sizes = np.maximum(np.minimum(sizes, n_labels // 2), own)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    row = np.repeat(np.arange(number), sizes)
+    place = np.arange(offsets[-1]) - offsets[row]
+    near = place == own[row]
+    near |= random.random(len(row)) < NEAR
+    steps = random.geometric(1 / NEIGHBOURHOOD, size=len(row)) - 1
+    values = np.where(near, centres[row] + steps, _zipf(n_labels, random.random(len(row))))
+    values = np.where(place < own[row], centres[row] + place, values) % n_labels
+    return Ragged(_distinct(values, row, n_labels, random).astype(np.int32), offsets)
+
+
+def _distinct(
+    values: np.ndarray, row: np.ndarray, n_labels: int, random: np.random.Generator
+) -> np.ndarray:
+    """The labels sorted within each row, with those named again replaced by others."""
+    keys = np.sort(row * n_labels + values)
+    # at most half of all labels are in a row, so this ends soon
+    while len(again := np.flatnonzero(keys[1:] == keys[:-1])):
+        keys[again] += random.integers(n_labels, size=len(again)) - keys[again] % n_labels
+        keys.sort()
+    return keys % n_labels
+
+
+def _zipf(n_labels: int, uniform: np.ndarray) -> np.ndarray:
+    """Labels with frequency 1 / (rank + q), ranks scattered over the ids."""
+    flat = max(2.0, n_labels / FLATTENED)
+    ranks = (flat * ((n_labels + flat) / flat) ** uniform - flat).astype(np.int64)
+    return np.minimum(ranks, n_labels - 1) * _coprime(n_labels) % n_labels
+
+
+def _coprime(n: int) -> int:
+    """A number that shares no divisor with `n`, at about its golden section."""
+    candidate = max(1, int(n * 0.618))
+    while math.gcd(candidate, n) != 1:
+        candidate += 1
+    return candidate
+
+
+class _Words:
+    """The vocabulary of a plan: which words a label has, and how they are written."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._written = [_spell(word) for word in range(plan.vocabulary)]
+        ranks = np.arange(1, COMMON_WORDS + 1)
+        self._common = np.cumsum(1 / ranks) / np.sum(1 / ranks)
+
+    def of_label(self, labels: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """int64: word number `which` of each label; the last is shared by its neighbours."""
+        shared = which == OWN_WORDS
+        keys = np.where(shared, labels // NEIGHBOURHOOD, labels) * (OWN_WORDS + 1) + which
+        return COMMON_WORDS + _scatter(keys) % (self._plan.vocabulary - COMMON_WORDS)
+
+    def of_labels(self) -> Iterator[str]:
+        """The text of each label: its words."""
+        which = np.arange(OWN_WORDS + 1)
+        for first in range(0, self._plan.labels, ROWS):
+            labels = np.arange(first, min(first + ROWS, self._plan.labels))
+            for words in self.of_label(labels[:, None], which).tolist():
+                yield " ".join(self._written[word] for word in words)
+
+    def of_documents(self, labels: Ragged, random: np.random.Generator) -> Ragged:
+        """int64: the words of documents with these labels."""
+        sizes = np.maximum(1, random.poisson(self._plan.words, size=len(labels)))
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+        row = np.repeat(np.arange(len(sizes)), sizes)
+        chosen = labels.offsets[row] + random.integers(labels.lengths()[row])
+        signal = self.of_label(
+            labels.values[chosen].astype(np.int64), random.integers(OWN_WORDS + 1, size=len(row))
+        )
+        common = np.searchsorted(self._common, random.random(len(row)))
+        return Ragged(np.where(random.random(len(row)) < SIGNAL, signal, common), offsets)
+
+    def texts(self, words: Ragged) -> list[str]:
+        """Documents as text."""
+        written = self._written
+        ends = words.offsets.tolist()
+        spelled = [written[word] for word in words.values.tolist()]
+        return [" ".join(spelled[a:b]) for a, b in itertools.pairwise(ends)]
+
+    def features(self, words: Ragged) -> sp.csr_matrix:
+        """Documents as float32 [B, vocabulary]: how often each has a word, over its length."""
+        weights = np.repeat(1 / words.lengths(), words.lengths()).astype(np.float32)
+        shape = (len(words), self._plan.vocabulary)
+        matrix = sp.csr_matrix((weights, words.values.astype(np.int32), words.offsets), shape=shape)
+        matrix.sum_duplicates()
+        return matrix
+
+
+def _spell(word: int) -> str:
+    """A word of two syllables or more, another for each number."""
+    syllables = []
+    while word or len(syllables) < 2:
+        word, at = divmod(word, len(SYLLABLES))
+        syllables.append(SYLLABLES[at])
+    return "".join(syllables)
+
+
+def _scatter(keys: np.ndarray) -> np.ndarray:
+    """Non-negative int64 that look unrelated for related keys, always the same for one."""
+    mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(17)).astype(np.int64)
