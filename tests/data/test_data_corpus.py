@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from haste.data.corpus import (
     CorpusContent,
+    CorpusWriter,
     document_table,
     label_table,
     load_corpus,
@@ -152,6 +153,64 @@ def test_writing_that_is_cut_short_leaves_no_corpus(corpus, monkeypatch):
         write_corpus(corpus.directory.root, content([[0], [1]], 2), **DESCRIBED)
     with pytest.raises(DataError, match=r"corpus\.json: no such file"):
         load_corpus(corpus.directory)
+
+
+def features_of(rows):
+    return {s: sp.csr_matrix(np.full((n, 4), 0.5, np.float32)) for s, n in rows.items()}
+
+
+def write_features(root, rows, texts=None):
+    made = content([[0], [0, 1]], 2)
+    with CorpusWriter(root) as writer:
+        for split, table in made.documents.items():
+            for row in range(len(table)):  # one block a document
+                uids = table["uid"][row : row + 1].combine_chunks()
+                writer.add(split, document_table(uids, [texts]))
+        return writer.finish(
+            made.positives, made.mirrored, made.labels, features_of(rows), **DESCRIBED
+        )
+
+
+ROWS = {"train": 2, "validation": 1, "test": 1}
+
+
+def test_sparse_features_and_no_text(tmp_path):
+    info = write_features(tmp_path, ROWS)
+    corpus = load_corpus(tmp_path)
+    assert corpus.info == info
+    assert (info.n_features, info.has_text, info.statistics.words_per_document) == (4, False, 0)
+    assert corpus.documents("train")["uid"].to_pylist() == ["train0", "train1"]
+    assert corpus.texts("train") == [None, None]
+    assert corpus.features("train").toarray().tolist() == [[0.5] * 4] * 2
+    assert corpus.features("train").dtype == np.float32
+    corpus.directory.features("test").unlink()
+    with pytest.raises(DataError, match=r"test\.features\.npz: no such file"):
+        load_corpus(tmp_path)
+
+
+def test_sparse_features_beside_text(tmp_path):
+    info = write_features(tmp_path, ROWS, "a text")
+    assert (info.n_features, info.has_text, info.statistics.words_per_document) == (4, True, 2)
+
+
+def test_features_of_another_number_of_documents_are_refused(tmp_path):
+    with pytest.raises(DataError, match="the features of test are 3 rows; there are 1 documents"):
+        write_features(tmp_path, {**ROWS, "test": 3})
+    with pytest.raises(DataError, match=r"corpus\.json: no such file"):
+        load_corpus(tmp_path)
+
+
+def test_a_corpus_of_text_has_no_features(corpus):
+    assert (corpus.info.n_features, corpus.info.has_text) == (0, True)
+    with pytest.raises(DataError, match="tiny has no sparse features"):
+        corpus.features("train")
+
+
+def test_a_description_from_before_there_were_features_is_read(corpus):
+    value = json.loads(corpus.directory.info.read_text())
+    del value["n_features"], value["has_text"]
+    corpus.directory.info.write_text(json.dumps(value))
+    assert load_corpus(corpus.directory).info == corpus.info
 
 
 def test_text_of_opaque_labels_is_refused(corpus, tmp_path):

@@ -1,8 +1,15 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.data.labelspace import Document, label_space, mirrored_pairs, positives_matrix
+from haste.data.labelspace import (
+    Document,
+    arrange_columns,
+    label_space,
+    mirrored_pairs,
+    positives_matrix,
+)
 
 UIDS = "abcdef"
 
@@ -21,6 +28,14 @@ def test_label_space_by_hand():
     assert matrix.has_sorted_indices
     assert (matrix.indices.dtype, matrix.dtype) == (np.int32, np.float32)
     assert positives_matrix(documents["test"], space).toarray().tolist() == [[0, 0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_columns_of_label_ids(dtype):
+    values = {"train": [5, 1, 5], "validation": [], "test": [0, 5, 4, 3]}
+    ids, n_labels = arrange_columns({s: np.array(v, dtype) for s, v in values.items()}, 7)
+    assert ids.tolist() == [1, 5, 0, 3, 4]
+    assert n_labels == 2
 
 
 def test_a_document_that_is_no_label_has_no_mirror():

@@ -96,7 +96,7 @@ def _xmc(
         return writer.finish(
             positives={s: columns.positives(labels) for s, labels in streamed.labels.items()},
             mirrored=xmc.filter_matrices(layout, columns, validation),
-            labels=columns.table(layout.labels(n_ids), dataset.opaque_labels),
+            labels=columns.table(layout, dataset.opaque_labels),
             features=streamed.features,
             **described,
         )

@@ -25,8 +25,6 @@ MOST_VALIDATION = 10_000
 """documents; measuring more between epochs takes time and says no more"""
 SEED = 0
 """of the choice of validation documents"""
-SLICE = 1 << 16
-"""labels moved at once"""
 
 
 def declared_counts(layout: Layout) -> dict[str, int]:
@@ -139,24 +137,19 @@ class Columns:
         `rows` int64: row of the matrix by document of the pairs, -1 for one of another split.
         """
         shape = (1 + int(rows.max(initial=-1)), len(self.ids))
-        row = rows[pairs[:, 0]]
-        known = pairs[:, 1] < len(self.of)
-        column = np.where(known, self.of[np.where(known, pairs[:, 1], 0)], -1)
+        pairs = pairs[pairs[:, 1] < len(self.of)]
+        row, column = rows[pairs[:, 0]], self.of[pairs[:, 1]]
         here = (row >= 0) & (column >= 0)
         ones = np.ones(np.count_nonzero(here), dtype=np.float32)
         matrix = sp.csr_matrix((ones, (row[here], column[here])), shape=shape)
         matrix.data[:] = 1
         return matrix
 
-    def table(self, labels: pa.Table, opaque: bool) -> pa.Table:
-        """The label table of a corpus from that of a layout (see Layout.labels); no text if `opaque`."""
-        parts = [
-            labels.take(pa.array(self.ids[first : first + SLICE]))
-            for first in range(0, len(self.ids), SLICE)
-        ]
-        moved = pa.concat_tables(parts)
-        texts = pa.nulls(len(moved), pa.string()) if opaque else moved["text"]
-        return label_table(moved["uid"], moved["name"], texts, self.n_labels)
+    def table(self, layout: Layout, opaque: bool) -> pa.Table:
+        """The label table of a corpus; no text if `opaque`."""
+        labels = layout.labels(self.ids)
+        texts = pa.nulls(len(labels), pa.string()) if opaque else labels["text"]
+        return label_table(labels["uid"], labels["name"], texts, self.n_labels)
 
 
 def filter_matrices(

@@ -19,6 +19,7 @@ from haste.data.formats.base import (
     in_blocks,
     label_columns,
     pack_labels,
+    take_strings,
     texts_of,
 )
 from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
@@ -75,9 +76,9 @@ class AttentionXml(Layout):
                 pack_labels(ids, None, path, first + 1),
             )
 
-    def labels(self, n_labels: int) -> pa.Table:
+    def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
-        words = pa.array(list(self._ids)[:n_labels], pa.large_string())
+        words = take_strings(pa.array(list(self._ids), pa.large_string()), ids)
         return label_columns(words, words, pa.nulls(len(words), pa.large_string()))
 
     @classmethod

@@ -96,13 +96,13 @@ class Layout(ABC):
 
     def blocks(self, split: str) -> Iterator[Block]:
         """The documents of `train` or `test`; train is to be read first."""
-        number = 0
+        expected, number = self.count(split), 0
         for block in self._blocks(split):
             number += len(block)
             yield block
-        if number != self.count(split):
+        if number != expected:
             raise DataError(
-                f"{self.path(split)}: expected {self.count(split)} documents, found {number}. Fetch the "
+                f"{self.path(split)}: expected {expected} documents, found {number}. Fetch the "
                 "file again."
             )
 
@@ -110,11 +110,11 @@ class Layout(ABC):
     def _blocks(self, split: str) -> Iterator[Block]:
         """See `blocks`."""
 
-    def labels(self, n_labels: int) -> pa.Table:
-        """Columns uid, name and text (null where there is none; large_string) of the labels 0 to
-        `n_labels` - 1, to be called after all blocks were read."""
-        uids = pa.array(np.arange(n_labels)).cast(pa.large_string())
-        return label_columns(uids, uids, pa.nulls(n_labels, pa.large_string()))
+    def labels(self, ids: np.ndarray) -> pa.Table:
+        """Columns uid, name and text (null where there is none; all large_string) of the labels `ids`
+        (integers, any order), to be called after all blocks were read."""
+        uids = pa.array(ids).cast(pa.large_string())
+        return label_columns(uids, uids, pa.nulls(len(ids), pa.large_string()))
 
     def filter_pairs(self, split: str) -> np.ndarray | None:
         """int64 [P, 2]: document and label of the pairs that are left out of an evaluation, as the
@@ -142,9 +142,20 @@ class Layout(ABC):
         """Write the texts of all labels, in a layout that has room for them; most have none."""
 
 
-def label_columns(uids: pa.Array, names: pa.Array, texts: pa.Array) -> pa.Table:
+def label_columns(
+    uids: pa.Array | pa.ChunkedArray,
+    names: pa.Array | pa.ChunkedArray,
+    texts: pa.Array | pa.ChunkedArray,
+) -> pa.Table:
     """The table that `Layout.labels` gives."""
     return pa.table({"uid": uids, "name": names, "text": texts})
+
+
+def take_strings(strings: pa.Array | pa.ChunkedArray, ids: np.ndarray) -> pa.ChunkedArray:
+    """Some of large_string values, as chunks of which each is small."""
+    chunks = [strings.take(pa.array(part)) for part in np.split(ids, range(ROWS, len(ids), ROWS))]
+    parts = [c for chunk in chunks for c in getattr(chunk, "chunks", [chunk])]
+    return pa.chunked_array(parts, pa.large_string())
 
 
 def in_blocks(rows: Iterable[tuple]) -> Iterator[tuple[int, tuple[tuple, ...]]]:

@@ -22,6 +22,7 @@ from haste.data.formats.base import (
     in_blocks,
     label_columns,
     pack_labels,
+    take_strings,
 )
 from haste.data.formats.lines import bad_line, count_lines, read_lines, write_lines
 
@@ -65,19 +66,18 @@ class JsonLines(Layout):
             named = default_uids(split, first, len(uids)) if None in uids else uids
             yield Block(named, texts, pack_labels(labels, self.n_labels, path, first + 1))
 
-    def labels(self, n_labels: int) -> pa.Table:
+    def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
         path = _find(self.folder, "lbl")
         if path is None:
-            return super().labels(n_labels)
-        string = pa.large_string()
-        chunks = []
+            return super().labels(ids)
+        chunks: tuple[list[pa.Array], ...] = ([], [], [])
         for first, (uids, titles, texts) in in_blocks(_labels(path, self.text)):
             named = np.arange(first, first + len(uids)).astype(str) if None in uids else uids
-            chunks.append(
-                label_columns(*(pa.array(column, string) for column in (named, titles, texts)))
-            )
-        return pa.concat_tables(chunks)
+            for column, values in zip(chunks, (named, titles, texts), strict=True):
+                column.append(pa.array(values, pa.large_string()))
+        columns = (pa.chunked_array(column, pa.large_string()) for column in chunks)
+        return label_columns(*(take_strings(column, ids) for column in columns))
 
     @classmethod
     def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:  # noqa: ARG003

@@ -21,6 +21,7 @@ from haste.data.formats.base import (
     in_blocks,
     label_columns,
     pack_labels,
+    take_strings,
     texts_of,
 )
 from haste.data.formats.lines import read_lines, side_by_side, write_lines
@@ -99,10 +100,10 @@ class RepositoryText(_Repository):
         """See Layout."""
         write_lines(folder / "Y.txt", texts)
 
-    def labels(self, n_labels: int) -> pa.Table:
+    def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
         path = self.folder / "Y.txt"
-        table = super().labels(n_labels)
+        table = super().labels(ids)
         if not path.is_file():
             return table
         chunks = [
@@ -110,10 +111,12 @@ class RepositoryText(_Repository):
             for _, (lines,) in in_blocks((line,) for line in read_lines(path))
         ]
         texts = pa.chunked_array(chunks, pa.large_string())
-        if len(texts) != n_labels:
+        if len(texts) != self.n_labels:
             raise DataError(
-                f"{path}: expected {n_labels} lines, one a label, found {len(texts)}. Fetch the files again."
+                f"{path}: expected {self.n_labels} lines, one a label, found {len(texts)}. Fetch the "
+                "file again."
             )
+        texts = take_strings(texts, ids)
         return label_columns(table["uid"], texts, texts)
 
 

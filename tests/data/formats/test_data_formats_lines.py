@@ -1,0 +1,68 @@
+import gzip
+
+import pytest
+
+from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
+from haste.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"a\nb", ["a", "b"]),
+        (b"a\r\n\nb\n", ["a", "", "b"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        # these end no line, though str.splitlines thinks so
+        ("a\x0b\x85\u2028b\n".encode(), ["a\x0b\x85\u2028b"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
+def test_lines(tmp_path, content, lines, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert list(read_lines(path)) == lines
+    assert count_lines(path) == len(lines)
+
+
+def test_an_encoding_error_names_file_line_and_byte(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"fine\ncaf\xe9 au lait\n")
+    lines = read_lines(path)
+    assert next(lines) == "fine"
+    with pytest.raises(DataError, match=r"x\.txt: line 2, byte 4: 0xe9 is not utf-8"):
+        next(lines)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-12], lambda b: b"plain\n" + b, lambda b: b[:40] + b"\xff" * 40]
+)
+def test_a_damaged_archive_is_named(tmp_path, damage):
+    path = tmp_path / "x.json.gz"
+    content = "".join(f"line {n * n}\n" for n in range(1000)).encode()
+    path.write_bytes(damage(gzip.compress(content)))
+    with pytest.raises(DataError, match=r"x\.json\.gz: cannot be read after line \d+"):
+        list(read_lines(path))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="none: cannot be read after line 0"):
+        count_lines(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("left", "right"), [("ab", "abc"), ("abc", "ab")])
+def test_files_of_different_length(tmp_path, left, right):
+    paths = tmp_path / "left", tmp_path / "right"
+    short, long = paths if len(left) < len(right) else reversed(paths)
+    with pytest.raises(DataError, match=f"{short}: ends after 2 documents, but {long} has more"):
+        list(side_by_side(left, right, *paths))
+    assert list(side_by_side("ab", "cd", *paths)) == [("a", "c"), ("b", "d")]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
+def test_what_is_written_is_read_and_always_the_same(tmp_path, name):
+    lines = ["a", "", "späte Birne"]
+    for folder in ("one", "two"):
+        write_lines(tmp_path / folder / name, iter(lines))
+        assert list(read_lines(tmp_path / folder / name)) == lines
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

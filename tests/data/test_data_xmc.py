@@ -1,0 +1,221 @@
+"""From a folder in a published layout to a corpus: what is held out, which column a label gets, what is refused."""
+
+import contextlib
+import tracemalloc
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haste.data import xmc
+from haste.data.build import build_corpus
+from haste.data.corpus import load_corpus
+from haste.data.formats import base, detect
+from haste.data.registry import Dataset
+from haste.data.synthetic import Plan, generate
+from haste.errors import DataError
+from haste.evaluation.truth import load_truth
+
+OBJECT = '{"uid": "%s", "title": "%s", "target_ind": %s}\n'
+
+
+def dataset(**changed):
+    return Dataset(name="mine", path="some/folder", **{"validation": 0.3, **changed})
+
+
+def write(folder, train, test, labels="", **files):
+    """JSON lines of documents given by their labels, named a, b, c... and t0, t1..."""
+    folder.mkdir(exist_ok=True)
+    rows = [OBJECT % (chr(97 + i), f"text {i}", ids) for i, ids in enumerate(train)]
+    (folder / "trn.json").write_text("".join(rows))
+    rows = [OBJECT % (f"t{i}", f"test {i}", ids) for i, ids in enumerate(test)]
+    (folder / "tst.json").write_text("".join(rows))
+    if labels:
+        entries = (OBJECT % (name, f"label {name}", []) for name in labels)
+        (folder / "lbl.json").write_text("".join(entries))
+    for name, text in files.items():
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+# labels 0 to 7: 6 only in test, 7 only in the document held out, 4 nowhere, 5 twice in one document
+TRAIN = [[0, 1], [5, 2, 5], [3], [], [1, 2], [1, 7]]
+TEST = [[6, 0], [2], []]
+HELD_OUT = 5
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The last training document is held out."""
+    monkeypatch.setattr(xmc, "held_out", lambda n, _: np.arange(n) == HELD_OUT)
+
+
+@pytest.mark.usefixtures("chosen")
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_corpus_by_hand(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(base, "ROWS", rows)
+    raw, ticks = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh"), []
+    info = build_corpus(dataset(), raw, tmp_path / "corpus", ticks.append)
+    corpus = load_corpus(tmp_path / "corpus")
+    assert corpus.info == info
+    assert ticks[-1] == 9
+    assert info.documents == {"train": 5, "validation": 1, "test": 3}
+    assert corpus.documents("train")["uid"].to_pylist() == list("abcde")
+    assert corpus.documents("validation")["uid"].to_pylist() == ["f"]
+    assert corpus.texts("test") == ["test 0", "test 1", "test 2"]
+    # trainable 0 1 2 3 5, then 6 and 7
+    assert corpus.labels["uid"].to_pylist() == list("abcdfgh")
+    assert corpus.labels["name"][4].as_py() == corpus.labels["text"][4].as_py() == "label f"
+    assert (info.n_labels, info.n_extra) == (5, 2)
+    assert [row.indices.tolist() for row in corpus.positives("train")] == [
+        [0, 1],
+        [2, 4],
+        [3],
+        [],
+        [1, 2],
+    ]
+    assert corpus.positives("train").data.tolist() == [1.0] * 7
+    assert corpus.positives("validation").indices.tolist() == [1, 6]
+    assert [row.indices.tolist() for row in corpus.positives("test")] == [[0, 5], [2], []]
+    assert corpus.mirrored("test").nnz == corpus.mirrored("validation").nnz == 0
+    assert info.points == {"train": 7, "validation": 2, "test": 3}
+    assert info.statistics.labels_per_document == pytest.approx(7 / 5)
+    assert info.statistics.words_per_document == 2
+    assert info.statistics.seen == {"validation": 0.5, "test": pytest.approx(2 / 3)}
+    assert info.source == {"path": "some/folder"}
+    assert "user's own" in info.licence
+
+
+@pytest.mark.usefixtures("chosen")
+def test_filter_pairs_stand_where_mirrored_pairs_do(tmp_path):
+    filters = {
+        # document f is held out; 4 is no label of the corpus, document a is trained on
+        "filter_labels_train": "5 7\n5 4\n0 1\n",
+        "filter_labels_test": "0 0\n2 3\n2 3\n",
+    }
+    raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh", **filters)
+    info = build_corpus(dataset(), raw, tmp_path / "corpus")
+    corpus = load_corpus(tmp_path / "corpus")
+    assert corpus.mirrored("validation").toarray().tolist() == [[0, 0, 0, 0, 0, 0, 1]]
+    test = corpus.mirrored("test").toarray()
+    assert np.argwhere(test).tolist() == [[0, 0], [2, 3]]
+    assert test.max() == 1
+    # of 3 test positives one is filtered; the other pair is no positive
+    assert info.statistics.mirrored == {"validation": 0.5, "test": pytest.approx(1 / 3)}
+    # document 0's first answer is a pair to leave out, and its second is right too; 1 is wrong
+    ids = np.full((3, 100), -1)
+    ids[0, :2], ids[1, 0] = [0, 5], 1
+    measured = load_truth(tmp_path / "corpus", "test").evaluate(
+        ids, -np.arange(300.0).reshape(3, 100)
+    )
+    assert measured["metrics"]["P@1"] == pytest.approx(100 / 3)
+    assert measured["metrics"]["P@3"] == pytest.approx(200 / 9)
+    # document 2 has no positive in either case
+    assert measured["without_mirrored"]["P@1"] == pytest.approx(100 / 2)
+    assert measured["without_mirrored"]["P@3"] == pytest.approx(100 / 6)
+
+
+def test_text_of_opaque_labels_is_not_written(tmp_path):
+    raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh")
+    build_corpus(dataset(opaque_labels=True), raw, tmp_path / "corpus")
+    labels = load_corpus(tmp_path / "corpus").labels
+    assert labels["text"].null_count == len(labels)
+    assert labels["name"][0].as_py() == "label a"
+
+
+@pytest.mark.parametrize(
+    ("documents", "share", "number"),
+    [(2, 0.9, 1), (10, 0.01, 1), (1000, 0.02, 20), (1_700_000, 0.02, 10_000)],
+)
+def test_how_many_are_held_out(documents, share, number):
+    chosen = xmc.held_out(documents, share)
+    assert chosen.shape == (documents,)
+    assert np.count_nonzero(chosen) == number
+    np.testing.assert_array_equal(chosen, xmc.held_out(documents, share))
+    if number > 1:  # from everywhere
+        assert np.flatnonzero(chosen).mean() == pytest.approx(documents / 2, rel=0.2)
+
+
+def test_one_training_document_is_too_few(tmp_path):
+    raw = write(tmp_path / "raw", [[0, 1]], [[1]])
+    with pytest.raises(DataError, match="the train split has 1 documents; one is needed for"):
+        build_corpus(dataset(), raw, tmp_path / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("expected", "labels", "text"),
+    [
+        ({"train_all": 7, "test": 3}, "", "mine: train_all: expected 7, found 6"),
+        ({"labels": 9, "test": 2}, "abcdefgh", "labels: expected 9, found 8; test: expected 2"),
+        ({"labels": 7}, "", "labels: expected 7, found 8"),
+        ({"train": 6}, "", "train: expected 6, found 4"),
+        ({"features": 3}, "", "features: expected 3, found 0"),
+    ],
+)
+def test_other_counts_than_published_stop_and_show_both(tmp_path, expected, labels, text):
+    raw = write(tmp_path / "raw", TRAIN, TEST, labels)
+    with pytest.raises(DataError, match=text):
+        build_corpus(dataset(expected=expected), raw, tmp_path / "corpus")
+    assert not (tmp_path / "corpus" / "corpus.json").exists()
+
+
+def test_counts_that_the_files_declare_are_compared_before_anything_is_read(tmp_path, monkeypatch):
+    raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh")
+    monkeypatch.setattr(xmc, "stream", lambda *_: pytest.fail("documents were read"))
+    with pytest.raises(DataError, match="train_all: expected 7, found 6"):
+        build_corpus(dataset(expected={"train_all": 7}), raw, tmp_path / "corpus")
+
+
+def test_a_test_document_with_a_label_beyond_all_is_refused(tmp_path):
+    raw = write(tmp_path / "raw", TRAIN, [[0], [8]], "abcdefgh")
+    with pytest.raises(
+        DataError, match=r"tst\.json: line 2: expected labels from 0 to 7, found '8'"
+    ):
+        build_corpus(dataset(), raw, tmp_path / "corpus")
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == []
+
+
+def test_documents_without_any_label_are_refused(tmp_path):
+    raw = write(tmp_path / "raw", [[], []], [[]], filter_labels_test="0 0\n")
+    with pytest.raises(DataError, match="the train documents have no labels"):
+        build_corpus(dataset(), raw, tmp_path / "corpus")
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "ROWS", 250)
+    plan = Plan(documents=10_000, test_documents=100, labels=50, labels_per_document=1.5, words=100)
+    generate(plan, "pecos", tmp_path / "raw")
+    text = (tmp_path / "raw" / "X.trn.txt").stat().st_size
+    tracemalloc.start()
+    build_corpus(dataset(), tmp_path / "raw", tmp_path / "corpus")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < text / 2
+    assert pq.ParquetFile(tmp_path / "corpus" / "train.parquet").num_row_groups == 40
+
+
+BYTES = st.binary(max_size=6) | st.sampled_from([b"\n", b"1", b"[", b'"', b", ", b"99999999999"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["trn.json", "tst.json", "lbl.json"]), st.data())
+def test_a_damaged_file_gives_a_corpus_or_a_data_error(tmp_path_factory, name, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    raw = write(folder / "raw", TRAIN, TEST, "abcdefgh", filter_labels_test="0 1\n")
+    content = (raw / name).read_bytes()
+    at = data.draw(st.integers(0, len(content)))
+    rest = content[at + data.draw(st.integers(0, 3)) :]
+    (raw / name).write_bytes(content[:at] + data.draw(BYTES) + rest)
+    with contextlib.suppress(DataError):
+        info = build_corpus(dataset(), raw, folder / "corpus")
+        assert load_corpus(folder / "corpus").positives("train").shape[0] == info.documents["train"]
+
+
+def test_declared_counts(tmp_path):
+    raw = write(tmp_path / "raw", TRAIN, TEST)
+    counts = {"train_all": 6, "test": 3, "features": 0}
+    assert xmc.declared_counts(detect(raw)) == counts
+    write(raw, TRAIN, TEST, "abcdefgh")
+    assert xmc.declared_counts(detect(raw)) == {**counts, "labels": 8}
