@@ -145,7 +145,7 @@ def test_group_refuses_and_writes_nothing(corpus, tmp_path, order, error, messag
 
 def test_group_refuses_embeddings_of_other_labels(corpus, tmp_path):
     np.save(tmp_path / "embeddings.npy", np.eye(41, dtype=np.float32))
-    with pytest.raises(DataError, match=r"float32 \[41, 41\] is not float32 \[40, H\]"):
+    with pytest.raises(DataError, match=r"float32 \[41, 41\] is not float32 or float16 \[40, H\]"):
         group(
             corpus,
             f"frequency-h0.1-g16-train-{ENCODER}-s1",

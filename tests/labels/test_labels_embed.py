@@ -52,7 +52,7 @@ def test_load_takes_what_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.eye(3, dtype=np.float32), r"float32 \[3, 3\] is not float32 \[2, H\]"),
+        (np.eye(3, dtype=np.float32), r"float32 \[3, 3\] is not float32 or float16 \[2, H\]"),
         (np.eye(2), r"float64 \[2, 2\] is not"),
         (np.array([[1, 0], [0, 2]], np.float32), "label 1 has length 2, not 1 or 0"),
         (np.array([[np.nan, 0], [0, 1]], np.float32), "label 0 has length nan"),

@@ -127,25 +127,48 @@ def test_chain_goes_to_the_nearest_cluster_not_yet_visited():
     assert list(clusters._chain(centroids, np.array([1, 2, 4]))) == [1, 4, 2]
 
 
-@BY_EMBEDDINGS
-def test_coarse_clusters_come_first_where_there_are_many(monkeypatch, method):
-    monkeypatch.setattr(clusters, "MOST_CLUSTERS", 3)
-    monkeypatch.setattr(clusters, "BLOCK", 50)
-    monkeypatch.setattr(clusters, "SAMPLE", 60)
-    vectors, member_of = planted(40, 32)
-    order = group_labels(method, vectors, np.ones(1280), np.arange(1280), 8, seed=1)
-    assert sorted(order.tolist()) == list(range(1280))
-    pure = [len(set(member_of[list(group)])) == 1 for group in groups_of(order, 8)]
-    assert np.mean(pure) > 0.8
+@pytest.mark.parametrize("block", [50, 65_536])
+def test_of_many_centroids_almost_every_label_has_the_nearest(monkeypatch, block):
+    monkeypatch.setattr(clusters, "BLOCK", block)
+    vectors, _ = planted(40, 64, noise=0.3)
+    similarity = vectors @ clusters._kmeans(vectors, np.arange(2560), 100, seed=0)[0].T
+    centroids, nearest = clusters._kmeans_of_many(vectors, np.arange(2560), 100, seed=0)
+    found = vectors @ centroids.T
+    assert np.mean(nearest == found.argmax(axis=1)) > 0.99
+    assert found.max(axis=1).mean() > similarity.max(axis=1).mean() - 0.01
 
 
-def test_coarse_clusters_are_clustered_again(monkeypatch):
-    monkeypatch.setattr(clusters, "MOST_CLUSTERS", 4)
-    vectors, _ = planted(40, 32)
+def test_a_centroid_that_no_label_is_nearest_to_begins_anew(monkeypatch):
+    # 3 of 4 centroids start as the same label; each of the four directions ends with its own
+    monkeypatch.setattr(clusters, "_sample", lambda _, ids, most: ids[:most])
+    vectors = np.tile(np.eye(4, dtype=np.float32)[[0, 0, 0, 1, 2, 3]], (10, 1))
+    centroids, nearest = clusters._kmeans_of_many(vectors, np.arange(60), 4, seed=0)
+    assert np.isfinite(centroids).all()
+    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-6)
+    assert set(nearest.tolist()) <= set(range(4))
+
+
+def test_lists_that_are_all_empty_give_the_first_centroid():
+    class Index:
+        def search(self, block, k):
+            return None, np.full((len(block), k), -1)
+
+    found = clusters._nearest(Index(), np.eye(3, dtype=np.float32), np.arange(3))
+    assert found.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("most", [2, 1024])
+def test_a_cluster_far_larger_than_the_others_is_clustered_again(monkeypatch, most):
+    monkeypatch.setattr(clusters, "MOST_EXACT", most)
+    monkeypatch.setattr(clusters, "LARGEST", 2)
+    narrow, _ = planted(30, 40, dimensions=8, noise=0.01)
+    wide = unit(np.random.default_rng(0).standard_normal((80, 9)))
+    vectors = np.concatenate(
+        [unit(np.pad(0.01 * narrow, ((0, 0), (0, 1)), constant_values=1)), wide]
+    )
     parts = list(clusters._walk(vectors, np.arange(1280), 32, seed=0))
     assert sorted(np.concatenate(parts).tolist()) == list(range(1280))
-    assert 30 <= len(parts) <= 50
-    assert max(map(len, parts)) <= 4 * 32
+    assert max(map(len, parts)) <= 2 * 32
 
 
 class Gathered(np.ndarray):
@@ -159,20 +182,47 @@ class Gathered(np.ndarray):
         return rows
 
 
-def test_only_blocks_of_the_embeddings_are_copied(monkeypatch):
+@pytest.mark.parametrize("kmeans", [clusters._kmeans, clusters._kmeans_of_many])
+def test_only_blocks_of_the_embeddings_are_copied(monkeypatch, kmeans):
+    monkeypatch.setattr(Gathered, "most", 0)
     monkeypatch.setattr(clusters, "BLOCK", 100)
     monkeypatch.setattr(clusters, "SAMPLE", 5)
+    monkeypatch.setattr(clusters, "SAMPLE_OF_MANY", 5)
     vectors, _ = planted(20, 64)
-    clusters._kmeans(vectors.view(Gathered), np.arange(1280), 20, seed=0)
+    kmeans(vectors.view(Gathered), np.arange(1280), 20, seed=0)
     assert Gathered.most == 100
 
 
 @BY_EMBEDDINGS
-def test_labels_that_cannot_be_told_apart(monkeypatch, method):
-    monkeypatch.setattr(clusters, "MOST_CLUSTERS", 2)
-    vectors = np.tile(np.float32([[1, 0]]), (300, 1))
-    order = group_labels(method, vectors, np.ones(300), np.arange(300), 4, seed=0)
-    assert sorted(order.tolist()) == list(range(300))
+@pytest.mark.parametrize("most", [2, 1024])
+@pytest.mark.parametrize("direction", [[1, 0], [0, 0]])
+def test_labels_that_cannot_be_told_apart(monkeypatch, method, most, direction):
+    monkeypatch.setattr(clusters, "MOST_EXACT", most)
+    monkeypatch.setattr(clusters, "LARGEST", 2)
+    vectors = np.tile(np.float32([direction]), (1300, 1))
+    order = group_labels(method, vectors, np.ones(1300), np.arange(1300), 4, seed=0)
+    assert sorted(order.tolist()) == list(range(1300))
+
+
+def test_clusters_of_labels_that_cannot_be_told_apart_are_no_larger_than_others(monkeypatch):
+    monkeypatch.setattr(clusters, "LARGEST", 2)
+    parts = list(clusters._walk(np.zeros((1300, 2), np.float32), np.arange(1300), 32, seed=0))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(1300))
+    assert max(map(len, parts)) <= 2 * 32
+
+
+@BY_EMBEDDINGS
+@pytest.mark.parametrize("most", [2, 1024])
+def test_half_precision_is_read_as_what_it_says(monkeypatch, method, most):
+    monkeypatch.setattr(clusters, "MOST_EXACT", most)
+    half = planted(20, 64)[0].astype(np.float16)
+    orders = [
+        group_labels(method, vectors, np.ones(1280), np.arange(1280), 16, 0)
+        for vectors in (half, half.astype(np.float32))
+    ]
+    assert orders[0].tolist() == orders[1].tolist()
+    same = [cohesion(vectors, orders[0], 16) for vectors in (half, half.astype(np.float32))]
+    np.testing.assert_array_equal(*same)
 
 
 # the four groupings
@@ -212,7 +262,9 @@ def test_every_label_once_whatever_the_order_of_the_tail(
 
 
 @BY_EMBEDDINGS
-def test_groups_do_not_depend_on_the_number_of_threads(method):
+@pytest.mark.parametrize("most", [2, 1024])
+def test_groups_do_not_depend_on_the_number_of_threads(monkeypatch, method, most):
+    monkeypatch.setattr(clusters, "MOST_EXACT", most)
     # twins and near twins: rounding alone could swap them
     vectors, _ = planted(60, 40, dimensions=96, noise=1e-7)
     orders = []

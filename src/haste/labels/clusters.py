@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
+import scipy.sparse as sp
 
 logger = logging.getLogger(__name__)
 
 GROUPS_A_CLUSTER = 16
 """about this many groups come out of one cluster"""
+LARGEST = 8
+"""a cluster with more than so many times the labels of the average is clustered again"""
 ITERATIONS = 20
 SAMPLE = 256
 """labels a cluster that k-means learns from"""
-MOST_CLUSTERS = 1024
-"""of one k-means: with more, labels are clustered coarsely first, so the cost stays linear in L"""
+MOST_EXACT = 1024
+"""clusters of one k-means whose labels are compared with all centroids; with more, with some"""
+ITERATIONS_OF_MANY = 10
+SAMPLE_OF_MANY = 64
+LISTS = 4
+"""many centroids lie in LISTS sqrt(k) lists of neighbours ..."""
+PROBES = 32
+"""... and a label is compared with those of the nearest PROBES, so the cost grows as L^1.5, not L^2.
+Cohesion of groups of 16 of WordNet's 101,489 labels: 0.861, and 0.863 by comparing with all; of groups
+of 32 of a mixture of a million: 0.761 and 0.766, where clustering coarsely first gave 0.71 to 0.75"""
 BLOCK = 65_536
 """labels whose embeddings are gathered at once"""
 
@@ -36,7 +48,7 @@ def group_in_clusters(
 
     Spherical k-means makes about n / (16 G) clusters, and `arrange` cuts each into groups of G. What a
     cluster leaves over joins the labels of the next, along a chain of nearest centroids.
-    `embeddings`: float32 [L, H], rows of length 1 (or 0); only blocks of it are copied.
+    `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0); only blocks of it are copied.
     """
     order = []
     left = ids[:0]
@@ -44,10 +56,15 @@ def group_in_clusters(
         members = np.concatenate([left, cluster])
         grouped = len(members) // group_size * group_size
         if grouped:
-            members = members[arrange(embeddings[members], group_size)]
+            members = members[arrange(gather(embeddings, members), group_size)]
         order.append(members[:grouped])
         left = members[grouped:]
     return np.concatenate([*order, left])
+
+
+def gather(embeddings: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """float32 [n, H]: a copy of the rows `ids`, whatever the precision they are kept in."""
+    return np.asarray(embeddings[ids], np.float32)
 
 
 def _walk(
@@ -58,29 +75,26 @@ def _walk(
     if n_clusters == 1:
         yield ids
         return
-    coarse = n_clusters > MOST_CLUSTERS
-    wanted = -(-n_clusters // MOST_CLUSTERS) if coarse else n_clusters
-    centroids, nearest = _kmeans(embeddings, ids, wanted, seed)
-    logger.info("k-means: %d labels in %d clusters", len(ids), wanted)
+    cluster = _kmeans if n_clusters <= MOST_EXACT else _kmeans_of_many
+    centroids, nearest = cluster(embeddings, ids, n_clusters, seed)
+    logger.info("k-means: %d labels in %d clusters", len(ids), n_clusters)
     by_cluster = np.argsort(nearest, kind="stable")
-    bounds = np.searchsorted(nearest[by_cluster], np.arange(wanted + 1))
-    for cluster in _chain(centroids, np.flatnonzero(np.diff(bounds))):
-        part = ids[by_cluster[bounds[cluster] : bounds[cluster + 1]]]
-        # labels that k-means cannot tell apart stay together
-        if coarse and len(part) < len(ids):
+    bounds = np.searchsorted(nearest[by_cluster], np.arange(n_clusters + 1))
+    for found in _chain(centroids, np.flatnonzero(np.diff(bounds))):
+        part = ids[by_cluster[bounds[found] : bounds[found + 1]]]
+        if len(part) <= LARGEST * cluster_size:
+            yield part
+        elif len(part) < len(ids):
             yield from _walk(embeddings, part, cluster_size, seed)
         else:
-            yield part
+            # labels that k-means cannot tell apart
+            yield from np.array_split(part, n_clusters)
 
 
 def _kmeans(
     embeddings: np.ndarray, ids: np.ndarray, n_clusters: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centroids float32 [k, H] and the nearest of them for each label, int64 [n]."""
-    sample = ids
-    if len(ids) > SAMPLE * n_clusters:
-        rng = np.random.default_rng(seed)
-        sample = np.sort(rng.choice(ids, SAMPLE * n_clusters, replace=False))
     kmeans = faiss.Kmeans(
         embeddings.shape[1],
         n_clusters,
@@ -90,12 +104,62 @@ def _kmeans(
         min_points_per_centroid=1,
         max_points_per_centroid=SAMPLE,
     )
-    kmeans.train(embeddings[sample])
+    sample = _sample(np.random.default_rng(seed), ids, SAMPLE * n_clusters)
+    kmeans.train(gather(embeddings, sample))
+    return kmeans.centroids, _nearest(kmeans.index, embeddings, ids)
+
+
+def _kmeans_of_many(
+    embeddings: np.ndarray, ids: np.ndarray, n_clusters: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_kmeans`, where labels are compared with the centroids of the nearest lists alone."""
+    rng = np.random.default_rng(seed)
+    sample = _sample(rng, ids, SAMPLE_OF_MANY * n_clusters)
+    centroids = gather(embeddings, _sample(rng, sample, n_clusters))
+    for _ in range(ITERATIONS_OF_MANY):
+        nearest = _nearest(_inverted_lists(centroids, seed), embeddings, sample)
+        sums = np.zeros_like(centroids)
+        for start in range(0, len(sample), BLOCK):
+            at = nearest[start : start + BLOCK]
+            membership = sp.csr_matrix(
+                (np.ones(len(at), np.float32), at, np.arange(len(at) + 1)), (len(at), n_clusters)
+            )
+            sums += membership.T @ gather(embeddings, sample[start : start + BLOCK])
+        lengths = np.linalg.norm(sums, axis=1)
+        empty = np.flatnonzero(lengths == 0)
+        lengths[empty] = 1
+        centroids = sums / lengths[:, None]
+        # a centroid that no label is nearest to begins anew as one of them
+        centroids[empty] = gather(embeddings, _sample(rng, sample, len(empty)))
+    return centroids, _nearest(_inverted_lists(centroids, seed), embeddings, ids)
+
+
+def _sample(rng: np.random.Generator, ids: np.ndarray, most: int) -> np.ndarray:
+    """`most` of the ids, ascending, or all where there are no more."""
+    return ids if len(ids) <= most else np.sort(rng.choice(ids, most, replace=False))
+
+
+def _inverted_lists(centroids: np.ndarray, seed: int) -> faiss.Index:
+    """An index that finds a centroid near to a label, mostly the nearest."""
+    n_clusters, size = centroids.shape
+    n_lists = min(LISTS * math.isqrt(n_clusters), n_clusters)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, n_lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed
+    index.cp.min_points_per_centroid = 1
+    index.nprobe = PROBES
+    index.train(centroids)
+    index.add(centroids)
+    return index
+
+
+def _nearest(index: faiss.Index, embeddings: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """int64 [n]: the centroid of the index nearest to each label."""
     nearest = np.empty(len(ids), np.int64)
     for start in range(0, len(ids), BLOCK):
-        block = embeddings[ids[start : start + BLOCK]]
-        nearest[start : start + BLOCK] = kmeans.index.search(block, 1)[1][:, 0]
-    return kmeans.centroids, nearest
+        block = gather(embeddings, ids[start : start + BLOCK])
+        nearest[start : start + BLOCK] = index.search(block, 1)[1][:, 0]
+    # -1 where all lists looked into are empty
+    return np.maximum(nearest, 0)
 
 
 def _chain(centroids: np.ndarray, clusters: np.ndarray) -> Iterator[int]:

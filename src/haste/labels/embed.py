@@ -12,6 +12,7 @@ from haste.files import reading
 
 BLOCK = 65_536
 """labels worked on at once: temporaries are BLOCK x H, whatever L is"""
+DTYPES = (np.float32, np.float16)
 LENGTH_ERROR = 1e-3
 """how far from 1 the length of an embedding may be"""
 
@@ -43,20 +44,21 @@ def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
 
 
 def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
-    """The memory-mapped float32 [L, H] that haste embed wrote, checked block by block.
+    """The memory-mapped float32 or float16 [L, H] that haste embed wrote, checked block by block.
 
     Raises DataError when the file is missing or damaged, is of another number of labels, or has a row
     whose length is neither 1 nor 0.
     """
     with reading(path, "label embeddings (.npy)"):
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != n_labels:
+    if embeddings.dtype not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:
         raise DataError(
-            f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 [{n_labels}, H], one "
-            "embedding a label of the corpus; run haste embed again."
+            f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 or float16 "
+            f"[{n_labels}, H], one embedding a label of the corpus; run haste embed again."
         )
     for start in range(0, n_labels, BLOCK):
-        lengths = np.linalg.norm(embeddings[start : start + BLOCK], axis=1)
+        block = np.asarray(embeddings[start : start + BLOCK], np.float32)
+        lengths = np.linalg.norm(block, axis=1)
         wrong = ~((np.abs(lengths - 1) < LENGTH_ERROR) | (lengths == 0))
         if wrong.any():
             row = start + int(np.argmax(wrong))
