@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.config import GridConfig, RunKey
-from haste.data.registry import load_registry
-from haste.errors import ConfigError
+from haste.config import GridConfig, RunKey, build_section
+from haste.data.registry import Source, load_registry
+from haste.errors import ConfigError, DataError
 from haste.files import read_yaml, write_json, write_yaml
 from haste.paths import RunDir
 from haste.planning import (
@@ -17,7 +17,12 @@ from haste.planning import (
     RATE,
     START_SECONDS,
     STEP_SECONDS,
+    UNKNOWN_MINUTES,
+    Size,
     dataset_size,
+    encoder_size,
+    expected_size,
+    plan_data,
     plan_runs,
     reservation,
 )
@@ -101,13 +106,15 @@ def test_what_is_reserved_has_room(settings, registry):
     config = grid.resolve(RunKey("words", "dense", "default", 0))
     size = dataset_size(grid, registry, "words")
     plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
-    memory, minutes = reservation(config, size)
+    memory, minutes = reservation(config, size, registry)
     assert memory == round(1.3 * plan.memory / MIB)
     assert minutes >= 15 + plan.seconds / 60 * 2.5
     on_gpu = dataclasses.replace(
         config, training=dataclasses.replace(config.training, device="cuda")
     )
-    assert reservation(on_gpu, size)[0] == round(1.3 * CUDA_HOST_MEMORY / MIB)
+    assert reservation(on_gpu, size, registry)[0] == round(1.3 * CUDA_HOST_MEMORY / MIB)
+    unknown = dataclasses.replace(size, train=0)
+    assert reservation(config, unknown, registry)[1] == UNKNOWN_MINUTES
 
 
 def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):
@@ -141,24 +148,88 @@ def test_the_corpus_is_believed_before_the_registry(settings, registry):
     assert (size.train, size.test, size.labels) == (5, 2, 4)
 
 
+def test_a_published_split_loses_its_validation_documents(tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(
+        "datasets: {big: {path: /data/big, validation: 0.1, expected: {train_all: 1000, test: 5, labels: 7}},"
+        " unknown: {path: /data/unknown, expected: {labels: 9}}}"
+    )
+    registry = load_registry(path)
+    assert expected_size(registry, "big") == Size(train=900, test=5, labels=7, validation=100)
+    assert expected_size(registry, "unknown") == Size(train=0, test=0, labels=9)
+
+
+GPU = {"epochs": 10, "batch_size": 100, "device": "cuda", "validate_every": 5}
+
+
+def test_a_gpu_run_is_planned_by_the_benchmark_or_not_at_all(settings, registry):
+    grid = GridConfig.from_dict({**settings, "methods": ["dense", "haste"], "training": GPU})
+    assert {(p.source, p.seconds, p.memory) for p in plan_runs(grid, registry)} == {
+        ("not measured", None, None)
+    }
+    for device, seconds in (("b", 9.0), ("a", 2.0)):
+        path = grid.layout.benchmarks / device / "scale.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"dataset,method,seconds_a_step,more\nwords,dense,{seconds},x\n")
+    plans = {plan.key.method: plan for plan in plan_runs(grid, registry)}
+    assert plans["haste"].source == "not measured"
+    # ten steps an epoch; two looks at 50 documents and one at 300, a third of a step a hundred
+    steps = 10 * 10 + (2 * 0.5 + 3) / 3
+    assert plans["dense"].source == "benchmark a"
+    assert plans["dense"].seconds == pytest.approx(START_SECONDS + 2.0 * steps)
+
+
+def test_a_damaged_benchmark_is_named(settings, registry):
+    grid = GridConfig.from_dict(settings)
+    path = grid.layout.benchmarks / "gpu" / "scale.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("dataset,method,seconds_a_step\nwords,dense,quick\n")
+    with pytest.raises(DataError, match=r"gpu/scale\.csv: not the scale benchmark"):
+        plan_runs(grid, registry)
+
+
+def test_the_size_of_an_encoder_that_is_not_there_yet(settings, registry, tmp_path):
+    model = Source("big", "free", "none", (), hidden_size=768, parameters=1000)
+    registry = dataclasses.replace(registry, models={"big": model})
+    encoder = build_section("encoder", {"kind": "transformer", "model": "big"})
+    assert encoder_size(encoder, tmp_path, registry) == (768, 1000)
+    write_json(tmp_path / "config.json", {"hidden_size": 99})
+    assert encoder_size(encoder, tmp_path, registry) == (99, 1000)
+    grid = GridConfig.from_dict({**settings, "encoder": {"kind": "transformer", "model": "big"}})
+    plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
+    assert plan.disk == 4 * (1000 + 2000 * 768) + 300 * 100 * 8
+
+
+def test_the_disk_that_data_takes(settings, registry):
+    grid = GridConfig.from_dict({**settings, "methods": ["dense", "haste"]})
+    (plan,) = plan_data(grid, registry)
+    documents = 1000 + 50 + 300
+    texts, tokens = 2 * 6 * 32 * documents, 4 * 32 * documents
+    embeddings, orders = 4 * 2000 * 384, 2 * 4 * 2000
+    assert plan.disk == texts + tokens + embeddings + orders
+    assert not plan.made
+
+
 def test_unknown_data_set(settings, registry):
     grid = GridConfig.from_dict({**settings, "datasets": ["wordz"]})
     with pytest.raises(ConfigError, match=r"no data set 'wordz'\. Did you mean 'words'"):
         plan_runs(grid, registry)
 
 
-def test_haste_plan_lists_the_runs(settings, registry_file, tmp_path):
+@pytest.mark.parametrize("option", ["--grid", "--configfile"])
+def test_haste_plan_lists_the_data_and_the_runs(settings, registry_file, tmp_path, option):
     write_yaml(tmp_path / "grid.yaml", settings)
-    arguments = [
-        "--grid",
-        str(tmp_path / "grid.yaml"),
-        "--registry",
-        str(registry_file),
-    ]
+    arguments = [option, str(tmp_path / "grid.yaml"), "--registry", str(registry_file)]
     result = CliRunner().invoke(app, ["plan", *arguments])
     assert result.exit_code == 0, result.output
-    assert result.output.count("to do") == 3 + 1, "three runs and the total"
-    assert "3 of 3 runs to do" in result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["│", "words", "│", "to", "make", "│", "1,000", "│"] in [line[:8] for line in lines]
+    assert ["│", "words", "│", "dense", "│", "default", "│", "2", "│", "2", "│", "model"] in [
+        line[:12] for line in lines
+    ]
+    words = " ".join(result.output.split())
+    assert "3 of 3 runs to do" in words
+    assert "besides 0 runs that were not measured" in words
 
 
 def test_haste_configure_writes_one_run(settings, tmp_path):

@@ -1,32 +1,36 @@
-"""What the runs of a grid will take: from runs that are finished, else from a model of the cost.
+"""What the runs of a grid will take: from runs that are finished, else from the scale benchmark
+(seconds a step, results/benchmarks/<device>/scale.csv), else, on a CPU, from a model of the cost. On a
+GPU the model only serves to reserve time; what was not measured there, a plan says so.
 
 The model counts multiplications. A step multiplies a [B, L] and a [B, H] or [L, H] matrix three
 times (logits, gradient of the features, gradient of the weights), 2 operations each; a transformer
 does 6 operations a parameter and token. Both are divided by the rates below, and an evaluation is a
 third of the same over the test documents. Sparse patterns are charged as dense: on a CPU they are
 masked dense products or gathers that cost about as much. Expect it to be right within a factor of
-two on a CPU and of three on a GPU; one finished run of a method replaces it for the others.
+two on a CPU and of three on a GPU; one finished run of a method replaces it for the others. Looks at
+validation and test documents are charged a third of a step for a batch.
 """
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste.config import GridConfig, RunConfig, RunKey, method
+from haste.config import EncoderConfig, GridConfig, RunConfig, RunKey, method
 from haste.data.registry import Registry
 from haste.errors import DataError
-from haste.files import read_json, read_yaml
+from haste.files import read_json, read_yaml, reading
 from haste.paths import RunDir
 
 MIB = 2**20
 HIDDEN = 384
-"""H, where the model has not been fetched yet"""
+"""H, where neither the model has been fetched nor the registry says it"""
 TRANSFORMER_PARAMETERS = 22_000_000
-"""of a six-layer encoder with H = 384"""
+"""of a six-layer encoder with H = 384, where the registry does not say"""
 RATE = {"cpu": 4e10, "cuda": 2e13}
 """operations a second: of one core in float32, of a GPU in mixed precision"""
 STEP_SECONDS = {"cpu": 0.004, "cuda": 0.004}
@@ -43,6 +47,14 @@ ROOM = 1.3
 """memory reserved for memory expected"""
 PREDICTIONS = 100
 """label ids and scores kept a test document"""
+UNKNOWN_MINUTES = 7 * 24 * 60
+"""reserved for a run on a data set whose number of documents nobody knows"""
+CORPUS_BYTES = 2048
+"""of main memory a document takes while a corpus is made, most of it labels: room for 40 each"""
+TEXT_BYTES = 6
+"""of a word and a blank, as fetched and once more in the corpus"""
+BENCHMARK = "scale.csv"
+"""columns dataset, method, seconds_a_step; there may be more"""
 
 
 @dataclass(frozen=True)
@@ -53,36 +65,91 @@ class RunPlan:
     done: bool
     """finished with just this configuration"""
     source: str
-    """`measured` (a finished run of this method and data set) or `model`"""
-    seconds: float
-    memory: int
-    """peak, bytes"""
+    """measured (a finished run of this method and data set), benchmark and its device, model, or
+    not measured"""
+    seconds: float | None
+    """None where nothing says it"""
+    on_gpu: bool
+    memory: int | None
+    """peak, bytes; None where nothing says it"""
     disk: int
     """bytes of what the run leaves"""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a data set: documents and labels."""
+    """Of a data set: documents and labels; 0 where it is not known."""
 
     train: int
     test: int
     labels: int
+    validation: int = 0
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What the files of one data set are expected to take."""
+
+    name: str
+    size: Size
+    made: bool
+    """the corpus is there"""
+    disk: int
+    """bytes: texts as fetched and in the corpus, tokens, label embeddings and orders"""
+
+
+Benchmarks = Mapping[tuple[str, str], tuple[str, float]]
+"""(data set, method) -> (device, seconds a step)"""
 
 
 def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
     """The runs of a grid, in their order; raises ConfigError for a data set nobody knows."""
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
     finished = {key: _finished(_run_dir(grid, key)) for key in grid.runs()}
-    return [_plan(grid, key, sizes[key.dataset], finished) for key in grid.runs()]
+    benchmarks = _benchmarks(grid)
+    return [
+        _plan(grid, registry, key, sizes[key.dataset], finished, benchmarks) for key in grid.runs()
+    ]
 
 
-def reservation(config: RunConfig, size: Size) -> tuple[int, int]:
+def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
+    """The data sets of a grid: an upper bound of their disk, every document as long as is kept of it."""
+    plans = []
+    for name in grid.datasets:
+        size = dataset_size(grid, registry, name)
+        configs = [grid.resolve(key) for key in grid.runs() if _is_trained(key, name)]
+        documents = size.train + size.validation + size.test
+        lengths = {(run.encoder.model_name, run.encoder.max_len) for run in configs}
+        hidden = {
+            run.inputs.model: encoder_size(run.encoder, run.inputs.model, registry)[0]
+            for run in configs
+        }
+        orders = {path for run in configs for path in (run.inputs.order, run.inputs.clusters)}
+        disk = 2 * TEXT_BYTES * documents * max((length for _, length in lengths), default=0)
+        disk += sum(4 * documents * length for _, length in lengths)
+        disk += sum(4 * size.labels * each for each in hidden.values())
+        disk += 4 * size.labels * len(orders - {None})
+        plans.append(DataPlan(name, size, grid.layout.corpus(name).info.is_file(), disk))
+    return plans
+
+
+def reservation(config: RunConfig, size: Size, registry: Registry) -> tuple[int, int]:
     """MiB of main memory and minutes to reserve for a run: the model's, with room for its error."""
-    seconds, memory = _model(config, size)
+    seconds, memory = _model(config, size, registry)
     if config.training.device == "cuda":
         memory = CUDA_HOST_MEMORY
-    return round(ROOM * memory / MIB), 15 + round(3 * seconds / 60)
+    minutes = 15 + round(3 * seconds / 60) if size.train else UNKNOWN_MINUTES
+    return round(ROOM * memory / MIB), minutes
+
+
+def corpus_memory(size: Size) -> int:
+    """MiB to reserve for making a corpus."""
+    return 3000 + round(CORPUS_BYTES * (size.train + size.validation + size.test) / MIB)
+
+
+def embedding_memory(size: Size, hidden: int) -> int:
+    """MiB to reserve where the embeddings of all labels, float32 [L, H], are held."""
+    return 2000 + round(ROOM * 4 * size.labels * hidden / MIB)
 
 
 def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
@@ -90,43 +157,82 @@ def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
     info = grid.layout.corpus(name).info
     if info.is_file():
         found = read_json(info)
-        return Size(found["documents"]["train"], found["documents"]["test"], found["n_labels"])
+        documents = found["documents"]
+        return Size(
+            documents["train"], documents["test"], found["n_labels"], documents["validation"]
+        )
     return expected_size(registry, name)
 
 
 def expected_size(registry: Registry, name: str) -> Size:
     """Size of a data set as the registry expects it; 0 where it does not say."""
-    expected = registry.dataset(name).expected
-    return Size(*(expected.get(count, 0) for count in ("train", "test", "labels")))
+    dataset = registry.dataset(name)
+    expected = dataset.expected
+    published = expected.get("train_all", 0)
+    validation = expected.get("validation", round(dataset.validation * published))
+    train = expected.get("train", published - validation)
+    return Size(max(train, 0), expected.get("test", 0), expected.get("labels", 0), validation)
+
+
+def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) -> tuple[int, int]:
+    """H and the number of parameters: of the fetched `model`, else as the registry says."""
+    known = registry.models.get(encoder.model_name)
+    hidden = (known and known.hidden_size) or HIDDEN
+    path = Path(model) / "config.json"
+    if path.is_file():
+        hidden = int(read_json(path)["hidden_size"])
+    return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
 
 
 def _plan(
-    grid: GridConfig, key: RunKey, size: Size, finished: Mapping[RunKey, Mapping[str, Any] | None]
+    grid: GridConfig,
+    registry: Registry,
+    key: RunKey,
+    size: Size,
+    finished: Mapping[RunKey, Mapping[str, Any] | None],
+    benchmarks: Benchmarks,
 ) -> RunPlan:
     run_dir = _run_dir(grid, key)
     trained = method(key.method).kind == "trained"
     config = grid.resolve(key) if trained else None
-    disk = size.test * PREDICTIONS * 8 + (4 * _stored_weights(config, size) if config else 0)
+    on_gpu = config is not None and config.training.device == "cuda"
+    disk = size.test * PREDICTIONS * 8
+    disk += 4 * _stored_weights(config, size, registry) if config else 0
     similar = _similar(key, finished)
     if similar:
         seconds = statistics.median(_seconds(each, config) for each in similar)
         memory = max(max(each["peak_bytes"].values()) for each in similar)
         done = finished[key] is not None and (config is None or _same(run_dir, config))
-        return RunPlan(key, done, "measured", seconds, memory, disk)
+        return RunPlan(key, done, "measured", seconds, on_gpu, memory, disk)
     if config is None:
         seconds = START_SECONDS + LINEAR_SECONDS_PER_LABEL * size.labels
-        return RunPlan(key, False, "model", seconds, BASE_MEMORY * 2, disk)
-    return RunPlan(key, False, "model", *_model(config, size), disk)
+        return RunPlan(key, False, "model", seconds, False, BASE_MEMORY * 2, disk)
+    if size.train and (key.dataset, key.method) in benchmarks:
+        device, a_step = benchmarks[key.dataset, key.method]
+        seconds = START_SECONDS + a_step * _steps(config, size)
+        return RunPlan(key, False, f"benchmark {device}", seconds, on_gpu, None, disk)
+    if on_gpu or not size.train:
+        return RunPlan(key, False, "not measured", None, on_gpu, None, disk)
+    seconds, memory = _model(config, size, registry)
+    return RunPlan(key, False, "model", seconds, on_gpu, memory, disk)
 
 
-def _model(config: RunConfig, size: Size) -> tuple[float, int]:
+def _steps(config: RunConfig, size: Size) -> float:
+    """Training steps, and looks at validation and test documents in thirds of one."""
+    training = config.training
+    looks = training.epochs / training.validate_every
+    once = (looks * size.validation + size.test) / 3
+    return (training.epochs * size.train + once) / training.batch_size
+
+
+def _model(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:
     """Seconds and peak bytes of a run by the cost model."""
     training = config.training
     device = "cuda" if training.device == "cuda" else "cpu"
-    hidden = _hidden(config)
+    hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
     a_document = 6 * size.labels * hidden
     if config.encoder.kind == "transformer":
-        a_document += 6 * TRANSFORMER_PARAMETERS * config.encoder.max_len
+        a_document += 6 * parameters * config.encoder.max_len
     rate = RATE[device] * (training.threads if device == "cpu" else 1)
     steps = -(-size.train // training.batch_size)
     epoch = size.train * a_document / rate + steps * STEP_SECONDS[device]
@@ -139,19 +245,31 @@ def _model(config: RunConfig, size: Size) -> tuple[float, int]:
     return seconds, memory
 
 
-def _stored_weights(config: RunConfig, size: Size) -> int:
+def _stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
     """Numbers in model.safetensors, the encoder's embeddings left out where they are small."""
     layer = config.layer
+    hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
     width = (
         layer.fan_in if layer.pattern in ("group_fan_in", "block_sparse", "bottleneck") else None
     )
-    encoder = TRANSFORMER_PARAMETERS if config.encoder.kind == "transformer" else 0
-    return encoder + size.labels * (width or _hidden(config))
+    encoder = parameters if config.encoder.kind == "transformer" else 0
+    return encoder + size.labels * (width or hidden)
 
 
-def _hidden(config: RunConfig) -> int:
-    path = Path(config.inputs.model) / "config.json"
-    return int(read_json(path)["hidden_size"]) if path.is_file() else HIDDEN
+def _is_trained(key: RunKey, dataset: str) -> bool:
+    return key.dataset == dataset and method(key.method).kind == "trained"
+
+
+def _benchmarks(grid: GridConfig) -> Benchmarks:
+    """Of the first device that has a data set and method, by name."""
+    found: dict[tuple[str, str], tuple[str, float]] = {}
+    for path in sorted(grid.layout.benchmarks.glob(f"*/{BENCHMARK}")):
+        with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("seconds_a_step"):
+                    where = (row["dataset"], row["method"])
+                    found.setdefault(where, (path.parent.name, float(row["seconds_a_step"])))
+    return found
 
 
 def _seconds(resources: Mapping[str, Any], config: RunConfig | None) -> float:

@@ -144,13 +144,111 @@ def test_no_file_says_where_to_look(tmp_path):
         load_registry(tmp_path / "none.yaml")
 
 
+def test_a_grids_own_data_sets(tmp_path):
+    registry = load(tmp_path, VALID)
+    more = registry.with_datasets(
+        {"mine": {"path": "/data/mine"}, "words-small": {"path": "/data/words", "max_len": 64}}
+    )
+    assert more.dataset("mine").kind == "xmc"
+    changed = more.dataset("words-small")
+    assert (changed.path, changed.source, changed.max_len) == ("/data/words", "", 64)
+    assert (changed.kind, changed.expected) == ("wordnet", {"train": 5}), "the rest stays"
+    assert registry.dataset("words-small").source == "words"
+    with pytest.raises(
+        ConfigError, match=r"datasets\.mine: unknown key 'pth'\. Did you mean 'path'"
+    ):
+        registry.with_datasets({"mine": {"pth": "/data/mine"}})
+    with pytest.raises(ConfigError, match=r"datasets\.mine\.source: there is no source 'wordz'"):
+        registry.with_datasets({"mine": {"source": "wordz"}})
+
+
+def test_an_unknown_data_set_can_be_described(tmp_path):
+    with pytest.raises(ConfigError, match=r"One of your own: datasets: {mine: {path: ITS FOLDER}}"):
+        load(tmp_path, VALID).dataset("mine")
+
+
+WEB = {"via": "https", "url": "https://example.org/a/set.tar.gz?download=1", "unpacked": 100}
+
+
+def origin(tmp_path, **changes):
+    entry = {**WEB, **changes}
+    sources = {"web": {"licence": "free", "terms": "none", "origins": [entry]}}
+    return load(tmp_path, {"sources": sources}).source("web").origins[0]
+
+
+def test_origins_on_the_web(tmp_path):
+    assert (origin(tmp_path).archive, origin(tmp_path).is_folder) == ("set.tar.gz", False)
+    assert origin(tmp_path, file="other.zip").archive == "other.zip"
+    folder = origin(tmp_path, url="https://example.org/model/", members={"a": "sub/a"})
+    assert (folder.archive, folder.is_folder) == ("", True)
+    drive = origin(tmp_path, via="drive", url="https://drive.google.com/uc?id=1", file="a.zip")
+    assert drive.archive == "a.zip"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"url": ""}, "origins[0].url: needed with via: https"),
+        (
+            {"url": "http://example.org/a.zip"},
+            "url: 'http://example.org/a.zip' is not an address that",
+        ),
+        ({"url": "file:///etc/passwd"}, "is not an address that begins with https://"),
+        ({"url": "https://example.org/model/"}, "members: needed with via: https"),
+        ({"version": "1"}, "version: means nothing with via: https"),
+        (
+            {"url": "https://example.org/m/", "members": {"a": "a"}, "size": 5},
+            "size: means nothing with a url that ends in /",
+        ),
+        (
+            {"via": "drive", "url": "https://drive.google.com/uc?id=1"},
+            "file: needed with via: drive",
+        ),
+        ({"digests": {"a": "12"}}, "sha256: '12' is not 64 hexadecimal digits"),
+        ({"digests": ["a"]}, "digests: expected 'name: sha256'"),
+    ],
+)
+def test_what_an_origin_on_the_web_must_say(tmp_path, changes, text):
+    with pytest.raises(ConfigError) as info:
+        origin(tmp_path, **changes)
+    assert text in str(info.value)
+
+
+PAPER = ("Amazon-670K", "AmazonTitles-670K", "Amazon-3M", "LF-Paper2Keywords-8.6M")
+PUBLISHED = (
+    *PAPER,
+    *("Eurlex-4K", "Wiki10-31K", "AmazonCat-13K", "Wiki-500K"),
+    *("LF-AmazonTitles-131K", "LF-AmazonTitles-1.3M", "LF-WikiSeeAlso-320K"),
+)
+
+
 def test_the_projects_own_registry():
     registry = load_registry(REGISTRY_FILE)
-    assert set(registry.datasets) == {"wordnet", "wordnet-mini", "wordnet-smoke"}
+    assert set(registry.datasets) == {"wordnet", "wordnet-mini", "wordnet-smoke", *PUBLISHED}
     assert [o.via for o in registry.source("wordnet").origins] == ["pip", "npm"]
     mini = registry.dataset("wordnet-mini")
     assert (mini.root, mini.propensity_a, mini.propensity_b) == ("ENG31-00022119-n", 0.55, 1.5)
-    assert all(dataset.opaque_labels for dataset in registry.datasets.values())
-    assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(
-        registry.source("all-MiniLM-L6-v2").origins[0].members
-    )
+    assert all(registry.dataset(name).opaque_labels for name in ("wordnet", "wordnet-mini"))
+    for model in registry.models.values():
+        assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(
+            model.origins[0].members
+        )
+
+
+def test_the_published_data_sets():
+    registry = load_registry(REGISTRY_FILE)
+    for name in PUBLISHED:
+        dataset = registry.dataset(name)
+        assert (dataset.kind, dataset.source) == ("xmc", name)
+        assert dataset.expected["labels"] > 3000
+        assert (dataset.text == "title") == ("Titles" in name)
+        family = "Amazon" if "Amazon" in name else name[:4] if "Wiki" in name else ""
+        constants = (dataset.propensity_a, dataset.propensity_b)
+        if name == "AmazonCat-13K" or not family:
+            assert constants == (0.55, 1.5)
+        else:
+            assert constants == ((0.6, 2.6) if family == "Amazon" else (0.5, 0.4))
+    pecos = [name for name in PUBLISHED if "archive.org" in registry.source(name).origins[0].url]
+    assert len(pecos) == 6, "plain HTTPS comes first where there is a copy"
+    ids = [o.url for s in registry.sources.values() for o in s.origins if o.via == "drive"]
+    assert len(set(ids)) == len(ids)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from workflow_project import GRID, ROOT, Project
 
-from haste.config import SECTIONS, GridConfig, build_section
-from haste.data.registry import load_registry
+from haste.config import SECTIONS, GridConfig, build_section, method
+from haste.data.registry import KINDS, TEXTS, Dataset, load_registry
 from haste.errors import ConfigError
 from haste.paths import REGISTRY
 
@@ -29,9 +29,32 @@ def property_schema(section: str, field: str) -> dict:
 
 
 def test_schema_has_the_keys_of_the_grid():
-    keys = {field.name for field in dataclasses.fields(GridConfig)} - {"sections"}
+    keys = {field.name for field in dataclasses.fields(GridConfig)}
+    keys -= {"sections", "dataset_settings"}
     assert set(SCHEMA["properties"]) == keys | set(SECTIONS)
     assert SCHEMA["additionalProperties"] is False
+
+
+def test_schema_has_the_keys_of_a_data_set():
+    schema = SCHEMA["$defs"]["dataset"]
+    assert set(schema["properties"]) == {f.name for f in dataclasses.fields(Dataset)} - {"name"}
+    assert schema["properties"]["kind"]["enum"] == list(KINDS)
+    assert schema["properties"]["text"]["enum"] == list(TEXTS)
+    assert schema["additionalProperties"] is False
+
+
+def test_data_sets_are_names_or_settings():
+    mine = {"wordnet-mini": None, "mine": {"path": "/data/mine", "validation": "1e-2"}}
+    jsonschema.validate({**GRID, "datasets": mine}, SCHEMA)
+    for wrong in ([], {}, {"mine": {"pth": "/data/mine"}}, {"mine": 3}, "mine"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**GRID, "datasets": wrong}, SCHEMA)
+
+
+def test_settings_of_a_data_set_are_sections_and_overrides():
+    sections = SCHEMA["properties"]["per_dataset"]["additionalProperties"]
+    assert set(sections["properties"]) == {*SECTIONS, "overrides"}
+    assert sections["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -40,7 +63,8 @@ def test_schema_has_the_keys_of_a_section(section):
     keys = {field.name for field in dataclasses.fields(SECTIONS[section])}
     assert set(schema["properties"]) == keys
     assert schema["additionalProperties"] is False
-    assert SCHEMA["properties"][section] == {"$ref": f"#/$defs/{section}"}
+    for keys in (SCHEMA, SCHEMA["properties"]["per_dataset"]["additionalProperties"]):
+        assert keys["properties"][section] == {"$ref": f"#/$defs/{section}"}
     assert SCHEMA["$defs"]["sections"]["properties"][section] == {"$ref": f"#/$defs/{section}"}
 
 
@@ -83,8 +107,11 @@ def test_configurations_are_valid_and_their_data_known(path):
     value = yaml.safe_load(path.read_text())
     jsonschema.validate(value, SCHEMA)
     grid = GridConfig.from_dict(value)
-    registry = load_registry(ROOT / REGISTRY)
+    registry = load_registry(ROOT / REGISTRY).with_datasets(grid.dataset_settings)
     assert set(grid.datasets) <= set(registry.datasets)
+    for key in grid.runs():
+        if method(key.method).kind == "trained":
+            assert grid.resolve(key).encoder.model in registry.models
     for key in grid.runs():
         assert grid.run_settings(key)["method"] == key.method
 

@@ -1,15 +1,21 @@
 """Dry runs of every configuration with every profile, and every target by name."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
 from workflow_project import ROOT, Project
 
-from haste.config import GridConfig, method
+from haste.config import GridConfig, OrderSpec, RunKey, method
+from haste.data.registry import load_registry
+from haste.paths import REGISTRY
 from haste.reporting import needs
 
-CONFIGS = ["config.yaml", "workflow/configs/smoke.yaml", "workflow/configs/wordnet.yaml"]
+CONFIGS = [
+    "config.yaml",
+    *(f"workflow/configs/{name}.yaml" for name in ("smoke", "wordnet", "paper")),
+]
 PROFILES = ["default", "gpu", "slurm"]
 
 
@@ -33,24 +39,72 @@ def test_all_configurations_are_tried():
 @pytest.mark.parametrize("config", CONFIGS)
 def test_jobs_of_a_grid(project: Project, config, profile):
     grid = grid_of(config)
+    datasets = load_registry(ROOT / REGISTRY).datasets
     kinds = Counter(method(key.method).kind for key in grid.runs())
     trained = [grid.resolve(key) for key in grid.runs() if method(key.method).kind == "trained"]
     read = {path for run in trained for path in (run.inputs.order, run.inputs.clusters) if path}
     for name in needs.table_names(grid):
         read |= {str(path) for path in needs.table_inputs(grid, name).orders}
+    # every order is measured by the embeddings of its encoder
+    embedded = {
+        (path.parts[1], OrderSpec.parse(path.parent.name).encoder) for path in map(Path, read)
+    }
     jobs = project.jobs("--configfile", config, "--workflow-profile", profile)
-    assert jobs == {
-        "fetch": 1,
-        "fetch_model": 1,
+    expected = {
+        "fetch": len({datasets[name].source for name in grid.datasets}),
+        "fetch_model": len({run.inputs.model for run in trained}),
         "corpus": len(grid.datasets),
-        "tokenize": len(grid.datasets),
-        "embed": len(grid.datasets),
+        "tokenize": len({run.inputs.tokens for run in trained}),
+        "embed": len(embedded),
         "group": len(read),
         "configure": len(grid.runs()),
         "train": kinds["trained"],
         "baseline": kinds["linear"],
         **dict.fromkeys(short_names(grid), 1),
     }
+    assert jobs == {rule: count for rule, count in expected.items() if count}
+
+
+def test_the_papers_grid():
+    grid = grid_of("workflow/configs/paper.yaml")
+    haste = {name: grid.resolve(RunKey(name, "haste", "default", 0)) for name in grid.datasets}
+    assert {
+        name: (run.layer.fan_in, run.layer.group_size, run.layer.head_ratio, run.training.epochs)
+        for name, run in haste.items()
+    } == {
+        "Amazon-670K": (64, 16, 0.1, 110),
+        "AmazonTitles-670K": (128, 16, 0.1, 101),
+        "Amazon-3M": (128, 64, 0.02, 101),
+        "LF-Paper2Keywords-8.6M": (64, 32, 0.05, 12),
+    }
+    for key in grid.runs():
+        if method(key.method).kind == "trained":
+            run = grid.resolve(key)
+            assert run.encoder.max_len == (32 if "Titles" in key.dataset else 128)
+            headed = key.method.startswith("haste") and not key.variant.startswith("head_tail")
+            assert not headed or run.layer.head_ratio == haste[key.dataset].layer.head_ratio
+
+
+def test_a_folder_of_ones_own(project: Project, tmp_path):
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    config = project.root / "mine.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {"name": "mine", "datasets": {"mine": {"path": str(folder)}}, "methods": ["dense"]}
+        )
+    )
+    result = project.snakemake("-n", "--configfile", "mine.yaml")
+    assert result.returncode != 0
+    assert f"mine: {folder} (`path`) is no folder with files." in result.stdout
+    (folder / "X.trn.txt").write_text("text\n")
+    jobs = project.jobs("--configfile", "mine.yaml")
+    assert "fetch" not in jobs
+    assert jobs["corpus"] == 1
+    shown = project.snakemake("-np", "--configfile", "mine.yaml").stdout
+    assert f"--raw '{folder}'" in shown
+    assert "haste corpus mine --registry" in shown
+    assert "--grid results/mine/grid.yaml" in shown
 
 
 def test_short_names_are_targets(finished: Project):

@@ -17,7 +17,6 @@ from haste.config import (
     InputsConfig,
     OrderSpec,
     RunKey,
-    build_section,
     encoder_id,
     method,
 )
@@ -25,7 +24,13 @@ from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import write_yaml
 from haste.paths import SPLITS
-from haste.planning import expected_size, reservation
+from haste.planning import (
+    corpus_memory,
+    embedding_memory,
+    encoder_size,
+    expected_size,
+    reservation,
+)
 from haste.reporting import needs
 
 # where no environment of a rule's own has it, `haste` is found beside the Python that runs Snakemake
@@ -38,7 +43,9 @@ ENVIRONMENT = "../../envs/cpu.yaml"
 try:
     # before the schema, because this names the nearest key
     GRID = GridConfig.from_dict(config)
-    REGISTRY = load_registry(RESOURCES / "datasets.yaml")
+    REGISTRY = load_registry(RESOURCES / "datasets.yaml").with_datasets(
+        GRID.dataset_settings
+    )
     DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
 except HasteError as error:
     raise WorkflowError(str(error)) from None
@@ -53,15 +60,15 @@ TRAINED = {
 }
 LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
 RESERVED = {
-    key: reservation(run, expected_size(REGISTRY, key.dataset))
+    key: reservation(run, expected_size(REGISTRY, key.dataset), REGISTRY)
     for key, run in TRAINED.items()
 }
-# that of the grid too: tables of label orders show the preset, whether or not it is trained
+# those of the preset too: tables of label orders show it, whether or not it is trained
 ENCODERS = {
-    encoder_id(encoder): encoder
-    for encoder in [
-        build_section("encoder", GRID.sections["encoder"]),
-        *(run.encoder for run in TRAINED.values()),
+    encoder_id(run.encoder): run.encoder
+    for run in [
+        *(GRID.resolve(needs.preset(GRID, name)) for name in GRID.datasets),
+        *TRAINED.values(),
     ]
 }
 SETTINGS = {key: GRID.run_settings(key) for key in GRID.runs()}
@@ -87,7 +94,7 @@ def one_of(names):
 
 wildcard_constraints:
     dataset=one_of(GRID.datasets),
-    source=one_of(dataset.source for dataset in DATASETS.values()),
+    source=one_of(filter(None, (dataset.source for dataset in DATASETS.values()))),
     model=one_of(encoder.model_name for encoder in ENCODERS.values()),
     encoder=one_of(ENCODERS),
     max_len=r"\d+",
@@ -118,6 +125,23 @@ def run_files(key):
     run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
     files = [run.config, run.metrics, run.resources, run.predictions]
     return [*files, run.history] if key in TRAINED else files
+
+
+def raw_folder(dataset):
+    """Where the files lie that a corpus is made of: fetched, or the user's own."""
+    entry = DATASETS[dataset]
+    return Path(entry.path) if entry.path else LAYOUT.raw(entry.source)
+
+
+def raw_files(dataset):
+    """What stands for them: the record of what was fetched, or each of the user's own."""
+    folder = raw_folder(dataset)
+    if DATASETS[dataset].source:
+        return [folder / "SOURCE.json"]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise WorkflowError(f"{dataset}: {folder} (`path`) is no folder with files.")
+    return files
 
 
 def corpus_files(dataset):
@@ -175,6 +199,13 @@ def train_inputs(wildcards):
         model_file(encoder.model_name),
         *(path for path in (run.inputs.order, run.inputs.clusters) if path),
     ]
+
+
+def embedding_mb(dataset, name):
+    """Memory to reserve where the label embeddings of an encoder are held."""
+    encoder = ENCODERS[name]
+    hidden, _ = encoder_size(encoder, LAYOUT.model(encoder.model_name), REGISTRY)
+    return embedding_memory(expected_size(REGISTRY, dataset), hidden)
 
 
 def result_files(inputs):

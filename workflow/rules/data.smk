@@ -10,14 +10,17 @@ rule fetch:
         ENVIRONMENT
     resources:
         mem_mb=500,
-        runtime=60,
+        # gigabytes over a slow line
+        runtime=720,
     params:
         registry=RESOURCES / "datasets.yaml",
+        lock=LAYOUT.lock,
         out=subpath(output[0], parent=True),
         # fetched again when its entry changes, not when another one does
         entry=lambda wildcards: str(REGISTRY.source(wildcards.source)),
     shell:
-        "haste fetch {wildcards.source} --registry {params.registry} --out {params.out} > {log} 2>&1"
+        "haste fetch {wildcards.source} --registry {params.registry} --lock {params.lock}"
+        " --out {params.out} > {log} 2>&1"
 
 
 rule fetch_model:
@@ -29,18 +32,21 @@ rule fetch_model:
         ENVIRONMENT
     resources:
         mem_mb=500,
-        runtime=60,
+        # gigabytes over a slow line
+        runtime=720,
     params:
         registry=RESOURCES / "datasets.yaml",
+        lock=LAYOUT.lock,
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: str(REGISTRY.source(wildcards.model)),
     shell:
-        "haste fetch {wildcards.model} --registry {params.registry} --out {params.out} > {log} 2>&1"
+        "haste fetch {wildcards.model} --registry {params.registry} --lock {params.lock}"
+        " --out {params.out} > {log} 2>&1"
 
 
 rule corpus:
     input:
-        lambda wildcards: LAYOUT.raw(DATASETS[wildcards.dataset].source) / "SOURCE.json",
+        lambda wildcards: raw_files(wildcards.dataset),
     output:
         corpus_files("{dataset}"),
     log:
@@ -50,16 +56,22 @@ rule corpus:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda wildcards: corpus_memory(
+            expected_size(REGISTRY, wildcards.dataset)
+        ),
+        runtime=240,
     params:
         registry=RESOURCES / "datasets.yaml",
-        raw=subpath(input[0], parent=True),
+        raw=lambda wildcards: raw_folder(wildcards.dataset),
+        # only where it describes the data set: another grid is no reason to make the corpus again
+        grid=lambda wildcards: (
+            f"--grid {GRID_FILE}" if wildcards.dataset in GRID.dataset_settings else ""
+        ),
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: str(DATASETS[wildcards.dataset]),
     shell:
-        "haste corpus {wildcards.dataset} --registry {params.registry} --raw {params.raw}"
-        " --out {params.out} > {log} 2>&1"
+        "haste corpus {wildcards.dataset} --registry {params.registry} {params.grid}"
+        " --raw {params.raw:q} --out {params.out} > {log} 2>&1"
 
 
 rule tokenize:
@@ -76,7 +88,7 @@ rule tokenize:
         ENVIRONMENT
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=240,
     params:
         corpus=corpus_of,
         model=subpath(input.model, parent=True),

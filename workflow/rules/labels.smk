@@ -15,8 +15,8 @@ rule embed:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=lambda wildcards: embedding_mb(wildcards.dataset, wildcards.encoder),
+        runtime=720,
     params:
         corpus=corpus_of,
         tokens=lambda wildcards, input: Path(input.tokens[0]).parent,
@@ -42,8 +42,10 @@ rule group:
     # grouping keeps to one core: its result must not depend on how many there are
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=lambda wildcards: embedding_mb(
+            wildcards.dataset, OrderSpec.parse(wildcards.order).encoder
+        ),
+        runtime=240,
     params:
         corpus=corpus_of,
     shell:

@@ -5,23 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import (
+    BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from haste.paths import REGISTRY as DEFAULT_REGISTRY
+from haste.paths import Layout
 
 log = logging.getLogger(__name__)
 
+LAYOUT = Layout(Path("data"), Path("results"), "")
+"""where the workflow keeps data unless a grid says otherwise"""
 RegistryOption = Annotated[
     Path, typer.Option("--registry", help="The registry of sources, models and data sets.")
 ]
@@ -36,29 +44,54 @@ def register(app: typer.Typer) -> None:
 
 def fetch(
     source: Annotated[str, typer.Argument(help="A source or model of the registry.")],
-    out: Annotated[Path, typer.Option(help="Folder for its files.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for its files; if not given, the one that the workflow reads."),
+    ] = None,
+    given: Annotated[
+        Path | None,
+        typer.Option("--from", help="Your own copy: the archive, or a folder with its files."),
+    ] = None,
+    lock: Annotated[
+        Path, typer.Option(help="File of the digests of what was fetched before.")
+    ] = LAYOUT.lock,
     registry: RegistryOption = DEFAULT_REGISTRY,
 ) -> None:
     """Fetch a source or a pretrained model, checked; nothing happens when it is there already."""
+    from haste.data.download import download
     from haste.data.fetch import fetch as fetch_source
+    from haste.data.fetch import take
     from haste.data.registry import load_registry
 
-    chosen = load_registry(registry).source(source)
-    with Console(stderr=True).status(f"Fetching {source}"):
-        fetch_source(chosen, out)
+    known = load_registry(registry)
+    chosen = known.source(source)
+    out = out or (LAYOUT.model(source) if source in known.models else LAYOUT.raw(source))
+    if given is not None:
+        take(chosen, given, out)
+        return
+    with downloading(source) as progress:
+        fetch_source(chosen, out, partial(download, progress=progress), lock)
 
 
 def corpus(
-    dataset: Annotated[str, typer.Argument(help="A data set of the registry.")],
+    dataset: Annotated[str, typer.Argument(help="A data set of the registry or the grid.")],
     raw: Annotated[Path, typer.Option(help="Folder of its fetched source.")],
     out: Annotated[Path, typer.Option(help="Corpus folder to write.")],
     registry: RegistryOption = DEFAULT_REGISTRY,
+    grid: Annotated[
+        Path | None, typer.Option(help="A grid's configuration, for data sets described in it.")
+    ] = None,
 ) -> None:
-    """Make documents, labels and their matrices from a fetched source."""
+    """Make documents, labels and their matrices from a fetched source, or a folder of one's own."""
+    from haste.config import GridConfig
     from haste.data.build import build_corpus
     from haste.data.registry import load_registry
+    from haste.files import read_yaml
 
-    chosen = load_registry(registry).dataset(dataset)
+    known = load_registry(registry)
+    if grid is not None:
+        known = known.with_datasets(GridConfig.from_dict(read_yaml(grid)).dataset_settings)
+    chosen = known.dataset(dataset)
     with counting("Reading") as tick:
         info = build_corpus(chosen, raw, out, tick)
     log.info(
@@ -96,6 +129,24 @@ def tokenize(
         info.n_tokens["train"] / opened.info.documents["train"],
         info.max_len,
     )
+
+
+@contextmanager
+def downloading(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar in bytes on stderr when that is a terminal; yields what sets done and total."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("Fetching {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 @contextmanager

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from haste.cli.data import DEFAULT_REGISTRY, RegistryOption
 
-GridOption = Annotated[Path, typer.Option(help="A grid's configuration: config.yaml and the like.")]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from haste.planning import DataPlan, RunPlan
+
+GridOption = Annotated[
+    Path,
+    typer.Option(
+        "--grid", "--configfile", help="A grid's configuration: config.yaml and the like."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,45 +30,92 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(grid: GridOption, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
-    """List the runs of a grid with expected minutes, memory and disk; trains nothing."""
+    """List the data and runs of a grid with expected hours, memory and disk; trains nothing."""
     from rich.console import Console
-    from rich.table import Table
 
     from haste.config import GridConfig
     from haste.data.registry import load_registry
     from haste.files import read_yaml
-    from haste.planning import MIB, plan_runs
+    from haste.planning import plan_data, plan_runs
 
-    runs = plan_runs(GridConfig.from_dict(read_yaml(grid)), load_registry(registry))
-    table = Table(title=f"Runs of {grid}", caption_justify="left")
-    for heading in ("data set", "method", "variant", "seed", "state"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("minutes", "memory MiB", "disk MiB"):
-        table.add_column(heading, justify="right")
-    table.add_column("known from")
-    for run in runs:
-        table.add_row(
-            run.key.dataset,
-            run.key.method,
-            run.key.variant,
-            str(run.key.seed),
-            "done" if run.done else "to do",
-            f"{run.seconds / 60:.1f}",
-            f"{run.memory / MIB:.0f}",
-            f"{run.disk / MIB:.0f}",
-            run.source,
-        )
-    left = [run for run in runs if not run.done]
-    minutes = sum(run.seconds for run in left) / 60
-    disk = sum(run.disk for run in runs) / MIB
-    memory = max((run.memory for run in runs), default=0) / MIB
-    table.caption = (
-        f"{len(left)} of {len(runs)} runs to do: {minutes:.0f} minutes one after the other, less "
-        f"by as many as run at once; at most {memory:.0f} MiB a run; {disk:.0f} MiB on disk in all."
-    )
+    chosen = GridConfig.from_dict(read_yaml(grid))
+    known = load_registry(registry).with_datasets(chosen.dataset_settings)
+    data, runs = plan_data(chosen, known), plan_runs(chosen, known)
     console = Console()
     # a log has no width of its own, and 80 columns would fold every name
-    Console(width=None if console.is_terminal else 132).print(table)
+    console = Console(width=None if console.is_terminal else 132)
+    console.print(_data_table(data, f"Data of {grid}"))
+    console.print(_run_table(runs, f"Runs of {grid}"))
+
+
+def _data_table(data: Sequence[DataPlan], title: str) -> Table:
+    table = _table(title, ("data set", "state"), ("train", "test", "labels", "disk"))
+    for each in data:
+        numbers = (each.size.train, each.size.test, each.size.labels)
+        table.add_row(
+            each.name,
+            "made" if each.made else "to make",
+            *(f"{number:,}" if number else "not known" for number in numbers),
+            _bytes(each.disk) if each.size.train else f"{_bytes(each.disk)} + texts",
+        )
+    table.caption = (
+        f"At most {_bytes(sum(each.disk for each in data))} on disk: texts, tokens, label embeddings "
+        "and orders, every document as long as is kept of it. Texts that are not counted are besides."
+    )
+    return table
+
+
+def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
+    """A line for each data set, method and variant: the seeds are alike."""
+    words = ("data set", "method", "variant", "seeds", "to do", "known from")
+    table = _table(title, words, ("time a seed", "memory", "disk a seed"))
+    rows: dict[tuple, list[RunPlan]] = {}
+    for run in runs:
+        rows.setdefault((run.key.dataset, run.key.method, run.key.variant), []).append(run)
+    for names, seeds in rows.items():
+        one = seeds[0]
+        table.add_row(
+            *names,
+            str(len(seeds)),
+            str(sum(not run.done for run in seeds)),
+            one.source,
+            "" if one.seconds is None else _time(one.seconds),
+            "" if one.memory is None else _bytes(one.memory),
+            _bytes(one.disk),
+        )
+    left = [run for run in runs if not run.done]
+    hours = {
+        on_gpu: sum(run.seconds or 0.0 for run in left if run.on_gpu == on_gpu) / 3600
+        for on_gpu in (True, False)
+    }
+    unknown = sum(run.seconds is None for run in left)
+    memory = max((run.memory or 0 for run in runs), default=0)
+    table.caption = (
+        f"{len(left)} of {len(runs)} runs to do, one after the other: {hours[True]:.1f} GPU hours and "
+        f"{hours[False]:.1f} hours on the CPU, besides {unknown} runs that were not measured. "
+        f"{_bytes(sum(run.disk for run in runs))} on disk in all"
+        + (f"; at most {_bytes(memory)} of memory a run." if memory else ".")
+    )
+    return table
+
+
+def _table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, caption_justify="left")
+    for heading in words:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
 def configure(

@@ -172,6 +172,7 @@ def _fetch_origin(
             place["size"] = archive.stat().st_size
             extract(archive, origin.members, unpacked, origin.unpacked)
             digests = _digests(unpacked)
+        _check_digests(origin, digests)
         if not origin.sha256:
             lock.check(source.name, str(origin), digests)
             lock.write(source.name, str(origin), digests)
@@ -221,6 +222,13 @@ def _check_archive(archive: Path, origin: Origin) -> str:
         "Run again; if it stays so, what is offered has changed: compare it with datasets.yaml."
     )
     return _check_file(archive, origin.size, origin.sha256, advice)
+
+
+def _check_digests(origin: Origin, found: Mapping[str, str]) -> None:
+    for name, digest in origin.digests.items():
+        if found.get(name) != digest:
+            actual = found.get(name, "no such file")
+            raise DataError(f"{name}: wrong sha256: expected {digest}, found {actual}.")
 
 
 def _check_file(path: Path, size: int, digest: str, advice: str) -> str:

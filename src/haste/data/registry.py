@@ -50,6 +50,8 @@ class Origin:
     """of the archive; empty: not known, and the files are held to what they were when first fetched"""
     members: Mapping[str, str] = field(default_factory=dict)
     """name it gets -> path in the archive or below the URL; empty: all files of the archive"""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """name it gets -> sha256, where that of single files is known"""
 
     def __str__(self) -> str:
         return self.url or f"{self.package} {self.version} ({self.via})"
@@ -78,10 +80,12 @@ class Origin:
             if getattr(self, key):
                 what = "a url that ends in /" if self.is_folder else f"via: {self.via}"
                 raise ConfigError(f"{key}: means nothing with {what}.")
-        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ConfigError(f"sha256: {self.sha256!r} is not 64 hexadecimal digits.")
-        if not isinstance(self.members, Mapping):
-            raise ConfigError("members: expected 'name: path in the archive', at least one.")
+        for key, expected in (("members", "path in the archive"), ("digests", "sha256")):
+            if not isinstance(getattr(self, key), Mapping):
+                raise ConfigError(f"{key}: expected 'name: {expected}', at least one.")
+        for digest in filter(None, (self.sha256, *self.digests.values())):
+            if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
+                raise ConfigError(f"sha256: {digest!r} is not 64 hexadecimal digits.")
         for name in (self.file, *self.members):
             if PurePosixPath(str(name)).name != name:
                 raise ConfigError(f"{name!r} is not a plain file name.")
@@ -105,6 +109,10 @@ class Source:
     """what the licence asks for, in short"""
     origins: tuple[Origin, ...]
     """in order of preference"""
+    hidden_size: int = 0
+    """of a model; 0 where only the fetched model says it"""
+    parameters: int = 0
+    """of a model; 0: not known"""
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,7 @@ def _settings(dataset: Dataset) -> dict[str, Any]:
 
 
 def _source(where: str, name: str, entry: Any) -> Source:
-    check_keys(where, entry, ("licence", "terms", "origins"))
+    check_keys(where, entry, ("licence", "terms", "origins", "hidden_size", "parameters"))
     origins = entry.get("origins")
     if not isinstance(origins, list) or not origins:
         raise ConfigError(f"{where}.origins: expected a list of at least one, got {origins!r}.")

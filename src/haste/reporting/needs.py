@@ -94,12 +94,16 @@ def figure_inputs(grid: GridConfig, name: str) -> Inputs:
     return Inputs(runs=tuple(grid.main_runs()))
 
 
+def preset(grid: GridConfig, dataset: str) -> RunKey:
+    """The run of the `haste` preset whose label orders are shown, in the grid or not: first seed."""
+    return RunKey(dataset, "haste", DEFAULT_VARIANT, (grid.ablation_seeds or grid.seeds)[0])
+
+
 def order_path(grid: GridConfig, dataset: str, grouping: str | None) -> Path:
     """The order file of the `haste` preset with another grouping (None: its own), first seed."""
-    seed = (grid.ablation_seeds or grid.seeds)[0]
-    run = grid.resolve(RunKey(dataset, "haste", DEFAULT_VARIANT, seed))
+    run = grid.resolve(preset(grid, dataset))
     layer = run.layer if grouping is None else dataclasses.replace(run.layer, grouping=grouping)
-    return grid.layout.order(dataset, OrderSpec.of_layer(layer, run.encoder, seed).name)
+    return grid.layout.order(dataset, OrderSpec.of_layer(layer, run.encoder, run.seed).name)
 
 
 def _order_paths(grid: GridConfig, groupings: Iterable[str | None]) -> tuple[Path, ...]:
