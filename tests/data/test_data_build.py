@@ -135,6 +135,23 @@ def test_a_truncated_source_is_refused(raw, tmp_path):
         build_corpus(DATASET, raw, tmp_path / "corpus")
 
 
+def test_a_fetched_source_in_a_published_layout(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name, labels in (("trn", ([0], [1], [0, 1])), ("tst", ([1],))):
+        lines = (json.dumps({"title": f"{name} {ids}", "target_ind": ids}) for ids in labels)
+        (folder / f"{name}.json").write_text("\n".join(lines))
+    record(folder)
+    value = json.loads((folder / "SOURCE.json").read_text())
+    address = {"via": "https", "url": "https://example.org/a.zip", "package": "", "version": ""}
+    (folder / "SOURCE.json").write_text(json.dumps(value | address))
+    dataset = Dataset(name="words", source="words", expected={"train_all": 3, "labels": 2})
+    info = build_corpus(dataset, folder, tmp_path / "corpus")
+    assert info.documents == {"train": 2, "validation": 1, "test": 1}
+    assert info.licence == "free"
+    assert info.source == {"via": "https", "url": address["url"], "file": "x", "sha256": "x"}
+
+
 def test_an_empty_data_set_is_refused(raw, tmp_path):
     # the poodle alone: no label inside, so no document
     with pytest.raises(DataError, match="the train split has no documents"):

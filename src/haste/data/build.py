@@ -26,7 +26,7 @@ from haste.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PROVENANCE = ("via", "package", "version", "file", "sha256")
+PROVENANCE = ("via", "package", "version", "url", "file", "sha256")
 OWN_LICENCE = "not stated: a folder of the user's own"
 
 
@@ -62,7 +62,8 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
         raise DataError(
             f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."
         )
-    return record.licence, {key: getattr(record, key) for key in PROVENANCE}
+    said = {key: getattr(record, key) for key in PROVENANCE}
+    return record.licence, {key: value for key, value in said.items() if value}
 
 
 def check_counts(dataset: Dataset, found: Mapping[str, int]) -> None:
