@@ -57,6 +57,10 @@ class TokenDir:
         """int32 .npy [T]: the tokens of all documents, one after the other, special tokens included."""
         return self.root / f"{split}.ids.npy"
 
+    def weights(self, split: str) -> Path:
+        """float32 .npy [T]: what each token counts; only where tokens are sparse features."""
+        return self.root / f"{split}.weights.npy"
+
     def offsets(self, split: str) -> Path:
         """int64 .npy [N + 1]: document i is ids[offsets[i]:offsets[i + 1]]."""
         return self.root / f"{split}.offsets.npy"

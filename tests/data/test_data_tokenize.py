@@ -1,13 +1,22 @@
 import json
+import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.data.corpus import CorpusContent, document_table, label_table, load_corpus, write_corpus
+from haste.data.corpus import (
+    CorpusContent,
+    CorpusWriter,
+    document_table,
+    label_table,
+    load_corpus,
+    write_corpus,
+)
 from haste.data.tokenize import load_tokens, tokenize
 from haste.errors import ConfigError, DataError
 
@@ -31,14 +40,14 @@ def write_tokenizer(folder, padding=True):
     return folder
 
 
-def write_documents(folder, texts):
+def write_documents(folder, texts, label_texts=(None, None), opaque=True):
     width = 2
     positives = {s: sp.csr_matrix(np.ones((len(rows), width))) for s, rows in texts.items()}
     content = CorpusContent(
         documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
         positives=positives,
         mirrored={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
-        labels=label_table("ab", "ab", [None, None], width),
+        labels=label_table("ab", "ab", label_texts, width),
     )
     write_corpus(
         folder,
@@ -46,7 +55,7 @@ def write_documents(folder, texts):
         dataset="tiny",
         propensity_a=0.55,
         propensity_b=1.5,
-        opaque_labels=True,
+        opaque_labels=opaque,
         max_len=4,
         licence="free",
         source={},
@@ -96,6 +105,128 @@ def test_changed_texts_make_tokens_stale(corpus, model, tmp_path):
     write_documents(tmp_path / "corpus", {**TEXTS, "test": ["green"]})
     with pytest.raises(DataError, match=r"stale: the texts .* Run: haste tokenize --corpus"):
         load_tokens(tmp_path / "tokens", tmp_path / "corpus")
+
+
+def test_fresh_texts_are_not_read_again(corpus, model, tmp_path, monkeypatch):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    monkeypatch.setattr("haste.data.tokenize.sha256", None)
+    load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_texts_that_were_only_copied_are_fresh(corpus, model, tmp_path):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    os.utime(corpus.directory.documents("train"), (1, 1))
+    load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
+    """The first block was read, so the tokens are those of the old text."""
+
+    def change(done):
+        if done == 3:
+            write_documents(tmp_path / "corpus", {**TEXTS, "train": ["red red", "", "black"]})
+
+    tokenize(corpus, model, 5, tmp_path / "tokens", change)
+    with pytest.raises(DataError, match="stale: the texts"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_tokens_made_before_times_were_noted_are_read(corpus, model, tmp_path):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    path = tmp_path / "tokens" / "tokens.json"
+    value = json.loads(path.read_text())
+    for key in ("corpus_seen", "weighted"):
+        del value[key]
+    path.write_text(json.dumps(value))
+    load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_path):
+    path = corpus.directory.documents("train")
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, corpus\.json says 3"):
+        tokenize(corpus, model, 5, tmp_path / "tokens")
+
+
+def test_label_texts_are_tokenised_where_there_are_some(model, tmp_path):
+    corpus = write_documents(tmp_path / "corpus", TEXTS, ["green black", None], opaque=False)
+    info = tokenize(corpus, model, 5, tmp_path / "tokens")
+    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
+    labels = tokens.of_labels("a test")
+    assert [labels[i].tolist() for i in range(2)] == [[2, 5, 7, 3], [2, 3]]
+    assert info.n_tokens["labels"] == 6
+    # the vocabulary is that of the training documents
+    assert tokens.vocabulary.tolist() == [4, 6, 7]
+
+
+@pytest.mark.parametrize(("texts", "opaque"), [([None, None], False), (["green", "red"], True)])
+def test_labels_without_text_and_opaque_ones_have_no_tokens(model, tmp_path, texts, opaque):
+    corpus = write_documents(tmp_path / "corpus", TEXTS, texts, opaque)
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
+    with pytest.raises(DataError, match="a test: these tokens have no label texts"):
+        tokens.of_labels("a test")
+
+
+FEATURES = {
+    "train": [[0.5, 0, 2, 0], [0, 0, 0, 0], [0, 0, 1, -1]],
+    "validation": [[0, 7, 0, 0]],
+    "test": [[1, 0, 0, 0]],
+}
+
+
+def write_features(folder, features=FEATURES):
+    matrices = {s: sp.csr_matrix(np.array(rows, np.float32)) for s, rows in features.items()}
+    positives = {s: sp.csr_matrix(np.ones((m.shape[0], 2))) for s, m in matrices.items()}
+    with CorpusWriter(folder) as writer:
+        for split, matrix in matrices.items():
+            uids = [str(i) for i in range(matrix.shape[0])]
+            writer.add(split, document_table(uids, [None] * len(uids)))
+        writer.finish(
+            positives,
+            {s: positives[s] * 0 for s in ("validation", "test")},
+            label_table("ab", "ab", [None, None], 2),
+            matrices,
+            dataset="tiny",
+            propensity_a=0.55,
+            propensity_b=1.5,
+            opaque_labels=True,
+            max_len=4,
+            licence="free",
+            source={},
+        )
+    return load_corpus(folder)
+
+
+def test_sparse_features_become_weighted_tokens(tmp_path):
+    corpus = write_features(tmp_path / "corpus")
+    info = tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
+    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
+    train = tokens.splits["train"]
+    # whole, though longer than max_len is given; a document of none is empty
+    assert train.values.tolist() == [0, 2, 2, 3]
+    assert train.weights.tolist() == [0.5, 2, 1, -1]
+    assert train.offsets.tolist() == [0, 2, 2, 4]
+    assert (train.values.dtype, train.weights.dtype) == (np.int32, np.float32)
+    assert isinstance(train.weights, np.memmap)
+    assert tokens.vocabulary.tolist() == [0, 2, 3]
+    assert (info.weighted, info.vocab_size, info.special_ids) == (True, 4, [])
+
+
+def test_changed_features_make_tokens_stale(tmp_path):
+    corpus = write_features(tmp_path / "corpus")
+    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
+    write_features(tmp_path / "corpus", {**FEATURES, "test": [[0, 1, 0, 0]]})
+    with pytest.raises(DataError, match=r"stale: the features in .* have changed since"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_weights_of_another_length_are_refused(tmp_path):
+    corpus = write_features(tmp_path / "corpus")
+    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
+    np.save(tmp_path / "tokens" / "train.weights.npy", np.ones(3, np.float32))
+    with pytest.raises(DataError, match=r"train\.ids\.npy: has 4 tokens"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
 
 
 def test_labels_that_change_do_not(corpus, model, tmp_path):

@@ -127,7 +127,7 @@ def test_chain_goes_to_the_nearest_cluster_not_yet_visited():
     assert list(clusters._chain(centroids, np.array([1, 2, 4]))) == [1, 4, 2]
 
 
-@pytest.mark.parametrize("block", [50, 65_536])
+@pytest.mark.parametrize("block", [1000, 65_536])
 def test_of_many_centroids_almost_every_label_has_the_nearest(monkeypatch, block):
     monkeypatch.setattr(clusters, "BLOCK", block)
     vectors, _ = planted(40, 64, noise=0.3)

@@ -10,13 +10,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ragged:
-    """Row i is values[offsets[i] : offsets[i + 1]]; both arrays may be memory-mapped.
+    """Row i is values[offsets[i] : offsets[i + 1]]; all arrays may be memory-mapped.
 
-    `values` [T] of any dtype, `offsets` int64 [N + 1].
+    `values` [T] of any dtype, `offsets` int64 [N + 1], `weights` float32 [T], what each value counts,
+    or None where all count the same.
     """
 
     values: np.ndarray
     offsets: np.ndarray
+    weights: np.ndarray | None = None
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> Ragged:
@@ -44,4 +46,12 @@ class Ragged:
         np.cumsum(lengths, out=offsets[1:])
         positions = np.repeat(starts - offsets[:-1], lengths)
         positions += np.arange(offsets[-1])
-        return Ragged(np.asarray(self.values[positions]), offsets)
+        weights = None if self.weights is None else np.asarray(self.weights[positions])
+        return Ragged(np.asarray(self.values[positions]), offsets, weights)
+
+    def followed_by(self, other: Ragged) -> Ragged:
+        """All rows of this one and then those of `other`, in memory; neither has weights."""
+        return Ragged(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+        )

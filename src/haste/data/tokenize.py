@@ -1,17 +1,22 @@
-"""Token ids of a corpus for one tokenizer and length: ragged, on disk, read through memory maps."""
+"""Token ids of a corpus for one tokenizer and length: ragged, on disk, read through memory maps.
+
+The sparse features of a corpus without text take the same form: their columns stand for tokens.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from haste.data.corpus import Corpus
+from haste.data.growing import growing_array
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError, DataError
 from haste.files import atomic, read_json, reading, sha256, write_json
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
+LABELS = "labels"
+"""stands beside the splits: the texts of the trainable labels, where labels have text"""
 BLOCK = 4096
 """documents handed to the tokenizer at once"""
 
@@ -32,7 +39,7 @@ class TokenInfo:
     tokenizer: str
     """name of the model the tokenizer belongs to"""
     max_len: int
-    """tokens kept of a document, special tokens included"""
+    """tokens kept of a document, special tokens included; sparse features are not cut"""
     vocab_size: int
     """ids are below this"""
     pad_id: int
@@ -40,9 +47,14 @@ class TokenInfo:
     """all special tokens, sorted, padding among them"""
     tokenizer_sha256: str
     corpus_sha256: Mapping[str, str]
-    """of the parquet file of each split"""
+    """of the file that each split comes from, and that of the labels where their texts are there"""
     n_tokens: Mapping[str, int]
-    """by split, special tokens included"""
+    """by split and for the labels, special tokens included"""
+    weighted: bool = False
+    """ids are columns of sparse features, and each has a weight"""
+    corpus_seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """size and time of change (ns) of those files when they were hashed: while both stay, they are
+    taken for the same"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,19 @@ class Tokens:
 
     info: TokenInfo
     splits: Mapping[str, Ragged]
+    """besides the splits `labels`: the texts of labels 0..L-1, where they have text"""
     vocabulary: np.ndarray
     """int32, sorted: the ordinary tokens of the training documents"""
+
+    def of_labels(self, purpose: str) -> Ragged:
+        """The tokens of the labels' texts; raises DataError when there are none, naming the `purpose`."""
+        if LABELS not in self.splits:
+            raise DataError(
+                f"{purpose}: these tokens have no label texts: the labels of the corpus have none, or "
+                "got theirs since. Choose an option that needs training documents only, or run haste "
+                "tokenize again."
+            )
+        return self.splits[LABELS]
 
 
 def tokenize(
@@ -64,43 +87,24 @@ def tokenize(
 ) -> TokenInfo:
     """Tokenise all splits with the tokenizer of the model folder `model` and write the folder `out`.
 
-    Documents are cut to `max_len` tokens, special ones included, and not padded. tokens.json comes
-    last. Raises DataError for a missing or unusable tokenizer, ConfigError for a `max_len` too small
-    to hold a token of text. `tick` is called with the number of documents done.
+    Documents are cut to `max_len` tokens, special ones included, and not padded; so are label texts.
+    The sparse features of a corpus without text are kept whole, and `model` is not opened. Memory
+    does not grow with the corpus (but sparse features are read whole). tokens.json comes last.
+    Raises DataError for a missing or unusable tokenizer, ConfigError for a `max_len` too small to
+    hold a token of text. `tick` is called with the number of documents done.
     """
-    tokenizer, pad_id = _load_tokenizer(Path(model), max_len)
     directory = TokenDir(Path(out))
-    directory.info.unlink(missing_ok=True)
-    n_tokens, used = {}, np.zeros(0, dtype=np.int32)
-    done = 0
-    for split in SPLITS:
-        rows: list[np.ndarray] = []
-        for texts in _blocks(corpus.documents(split)["text"]):
-            encodings = tokenizer.encode_batch_fast(texts)
-            rows += (np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
-            if tick:
-                tick(done + len(rows))
-        done += len(rows)
-        tokens = Ragged.of(rows)
-        _save(directory.ids(split), tokens.values)
-        _save(directory.offsets(split), tokens.offsets)
-        n_tokens[split] = len(tokens.values)
-        if split == "train":
-            used = np.unique(tokens.values)
-    special = sorted(
-        {pad_id, *(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)}
-    )
-    _save(directory.vocabulary, np.setdiff1d(used, special).astype(np.int32))
-    info = TokenInfo(
-        tokenizer=Path(model).name,
-        max_len=max_len,
-        vocab_size=tokenizer.get_vocab_size(with_added_tokens=True),
-        pad_id=pad_id,
-        special_ids=special,
-        tokenizer_sha256=sha256(Path(model) / TOKENIZER_FILE),
-        corpus_sha256=_corpus_sha256(corpus.directory),
-        n_tokens=n_tokens,
-    )
+    sources = {name: _source(corpus.directory, name, corpus.info.has_text) for name in SPLITS}
+    if corpus.info.has_text and _labels_have_text(corpus):
+        sources[LABELS] = corpus.directory.labels
+    # before they are read: a change meanwhile must not pass for what was read
+    seen = {name: _seen(path) for name, path in sources.items()}
+    digests = {name: _digest(path) for name, path in sources.items()}
+    if corpus.info.has_text:
+        described = _tokenize_texts(corpus, sources, Path(model), max_len, directory, tick)
+    else:
+        described = _take_features(corpus, directory, tick)
+    info = TokenInfo(max_len=max_len, corpus_sha256=digests, corpus_seen=seen, **described)
     write_json(directory.info, dataclasses.asdict(info))
     return info
 
@@ -118,27 +122,164 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
     value = read_json(directory.info)
     with reading(directory.info, "the description of tokens"):
         info = TokenInfo(**value)
-    if info.corpus_sha256 != _corpus_sha256(corpus):
+    if not all(_fresh(info, name, corpus) for name in info.corpus_sha256):
+        what = "features" if info.weighted else "texts"
         raise DataError(
-            f"{directory.root}: stale: the texts in {corpus.root} have changed since. Run: haste tokenize "
+            f"{directory.root}: stale: the {what} in {corpus.root} have changed since. Run: haste tokenize "
             f"--corpus {corpus.root} --model <folder of {info.tokenizer}> --max-len {info.max_len} "
             f"--out {directory.root}"
         )
     return Tokens(
         info=info,
-        splits={split: _load_split(directory, split, info) for split in SPLITS},
+        splits={name: _load_split(directory, name, info) for name in info.n_tokens},
         vocabulary=_load(directory.vocabulary),
     )
 
 
+def _tokenize_texts(
+    corpus: Corpus,
+    sources: Mapping[str, Path],
+    model: Path,
+    max_len: int,
+    directory: TokenDir,
+    tick: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Write the tokens of all sources; returns what TokenInfo is to say of them."""
+    tokenizer, pad_id = _load_tokenizer(model, max_len)
+    directory.info.unlink(missing_ok=True)
+    vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+    n_labels = corpus.info.n_labels
+    rows = {**corpus.info.documents, LABELS: n_labels + corpus.info.n_extra}
+    wanted = {**corpus.info.documents, LABELS: n_labels}
+    n_tokens, done = {}, 0
+    used = np.zeros(vocab_size, bool)
+    for name, path in sources.items():
+        offsets = np.zeros(wanted[name] + 1, np.int64)
+        row = 0
+        with growing_array(directory.ids(name), np.int32) as append:
+            for texts in _texts(path, rows[name], wanted[name]):
+                encodings = tokenizer.encode_batch_fast(texts)
+                lengths = [len(encoding) for encoding in encodings]
+                ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
+                block = np.fromiter(ids, np.int32, sum(lengths))
+                append(block)
+                if name == "train":
+                    used[block] = True
+                end = row + len(texts)
+                offsets[row + 1 : end + 1] = offsets[row] + np.cumsum(lengths)
+                row = end
+                if tick and name != LABELS:
+                    tick(done + row)
+        done += row
+        _save(directory.offsets(name), offsets)
+        n_tokens[name] = int(offsets[-1])
+    special = sorted(
+        {pad_id, *(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)}
+    )
+    used[special] = False
+    _save(directory.vocabulary, np.flatnonzero(used).astype(np.int32))
+    return {
+        "tokenizer": model.name,
+        "vocab_size": vocab_size,
+        "pad_id": pad_id,
+        "special_ids": special,
+        "tokenizer_sha256": sha256(model / TOKENIZER_FILE),
+        "n_tokens": n_tokens,
+    }
+
+
+def _take_features(
+    corpus: Corpus, directory: TokenDir, tick: Callable[[int], None] | None
+) -> dict[str, Any]:
+    """Write the sparse features of all splits as tokens; returns what TokenInfo is to say of them."""
+    directory.info.unlink(missing_ok=True)
+    n_tokens, done = {}, 0
+    for split in SPLITS:
+        features = corpus.features(split)
+        _save(directory.ids(split), features.indices.astype(np.int32, copy=False))
+        _save(directory.weights(split), features.data.astype(np.float32, copy=False))
+        _save(directory.offsets(split), features.indptr.astype(np.int64))
+        if split == "train":
+            _save(directory.vocabulary, np.unique(features.indices).astype(np.int32))
+        n_tokens[split] = int(features.nnz)
+        done += features.shape[0]
+        if tick:
+            tick(done)
+    return {
+        "tokenizer": "",
+        "vocab_size": corpus.info.n_features,
+        "pad_id": 0,
+        "special_ids": [],
+        "tokenizer_sha256": "",
+        "n_tokens": n_tokens,
+        "weighted": True,
+    }
+
+
+def _texts(path: Path, rows: int, wanted: int) -> Iterator[list[str]]:
+    """The first `wanted` texts of a Parquet file, in blocks; DataError when it has not just `rows`."""
+    with reading(path, "a Parquet file with the column text"):
+        # pages as they come: a file may have all its rows in one group
+        stored = pq.ParquetFile(path, pre_buffer=False)
+        found = stored.metadata.num_rows
+        if found != rows:
+            raise DataError(
+                f"{path}: has {found} rows, corpus.json says {rows}. Make the corpus again."
+            )
+        for block in stored.iter_batches(BLOCK, columns=["text"]):
+            texts = block.column(0).slice(0, wanted).to_pylist()
+            if not texts:
+                return
+            wanted -= len(texts)
+            # a label may lack the text that others have
+            yield [text or "" for text in texts]
+
+
+def _labels_have_text(corpus: Corpus) -> bool:
+    if corpus.info.opaque_labels:
+        return False
+    path = corpus.directory.labels
+    with reading(path, "a Parquet file with the column text"):
+        blocks = pq.ParquetFile(path).iter_batches(columns=["text"])
+        return any(block.column(0).null_count < len(block) for block in blocks)
+
+
+def _source(corpus: CorpusDir, name: str, has_text: bool) -> Path:
+    """What the tokens of a split, or of the labels, are made from."""
+    if name == LABELS:
+        return corpus.labels
+    return corpus.documents(name) if has_text else corpus.features(name)
+
+
+def _fresh(info: TokenInfo, name: str, corpus: CorpusDir) -> bool:
+    """Whether a split's source is what it was, without reading it where its time of change is the same."""
+    path = _source(corpus, name, has_text=not info.weighted)
+    if list(info.corpus_seen.get(name, ())) == _seen(path):
+        return True
+    return info.corpus_sha256[name] == _digest(path)
+
+
+def _seen(path: Path) -> list[int]:
+    with reading(path, "a file"):
+        found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _digest(path: Path) -> str:
+    with reading(path, "a file"):
+        return sha256(path)
+
+
 def _load_split(directory: TokenDir, split: str, info: TokenInfo) -> Ragged:
     ids, offsets = _load(directory.ids(split)), _load(directory.offsets(split))
-    if len(ids) != info.n_tokens[split] or offsets[-1] != len(ids):
+    weights = _load(directory.weights(split)) if info.weighted else None
+    lengths = {len(ids), info.n_tokens[split], int(offsets[-1])}
+    if len(lengths if weights is None else lengths | {len(weights)}) > 1:
         raise DataError(
             f"{directory.ids(split)}: has {len(ids)} tokens; {directory.info} says "
             f"{info.n_tokens[split]} and the offsets {offsets[-1]}. Make the tokens again."
         )
-    return Ragged(ids, offsets)
+    return Ragged(ids, offsets, weights)
 
 
 def _load_tokenizer(model: Path, max_len: int) -> tuple[Tokenizer, int]:
@@ -175,19 +316,6 @@ def _pad_id(tokenizer: Tokenizer, model: Path) -> int:
             "tokenizer_config.json (pad_token). Add one, or use another model."
         )
     return pad_id
-
-
-def _blocks(texts: pa.ChunkedArray) -> Iterator[list[str]]:
-    for start in range(0, len(texts), BLOCK):
-        yield texts.slice(start, BLOCK).to_pylist()
-
-
-def _corpus_sha256(corpus: CorpusDir) -> dict[str, str]:
-    digests = {}
-    for split in SPLITS:
-        with reading(corpus.documents(split), "a file"):
-            digests[split] = sha256(corpus.documents(split))
-    return digests
 
 
 def _save(path: Path, array: np.ndarray) -> None:
