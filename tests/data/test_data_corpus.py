@@ -180,7 +180,9 @@ def test_sparse_features_and_no_text(tmp_path):
     assert corpus.info == info
     assert (info.n_features, info.has_text, info.statistics.words_per_document) == (4, False, 0)
     assert corpus.documents("train")["uid"].to_pylist() == ["train0", "train1"]
-    assert corpus.texts("train") == [None, None]
+    assert corpus.documents("train")["text"].null_count == 2
+    with pytest.raises(DataError, match="tiny has no text, only sparse features"):
+        corpus.texts("train")
     assert corpus.features("train").toarray().tolist() == [[0.5] * 4] * 2
     assert corpus.features("train").dtype == np.float32
     corpus.directory.features("test").unlink()

@@ -170,6 +170,20 @@ def test_plans_that_cannot_be_kept(numbers, text):
         replace(PLAN, **numbers)
 
 
+@pytest.mark.parametrize("name", LIKE)
+@pytest.mark.parametrize("scale", [0, 1e-6, 1e-3])
+def test_published_sets_can_be_made_small(name, scale):
+    plan = like(name).scaled(scale)
+    assert plan.labels >= 2
+    assert plan.labels_per_document <= max(like(name).labels_per_document, plan.labels)
+
+
+def test_a_folder_with_files_is_refused(tmp_path):
+    (tmp_path / "X.trn.txt").touch()
+    with pytest.raises(ConfigError, match=r"holds X\.trn\.txt already. Give an empty folder"):
+        generate(PLAN, "json", tmp_path)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["synth", *map(str, arguments)])
 

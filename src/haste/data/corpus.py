@@ -86,7 +86,12 @@ class Corpus:
         return self._with_rows(table, self.info.documents[split], self.directory.documents(split))
 
     def texts(self, split: str) -> list[str]:
-        """The documents' texts, in the order of the rows."""
+        """The documents' texts, in the order of the rows; raises DataError when there are none."""
+        if not self.info.has_text:
+            raise DataError(
+                f"{self.directory.root}: {self.info.dataset} has no text, only sparse features. Choose "
+                "what needs no text."
+            )
         return self.documents(split)["text"].to_pylist()
 
     @property

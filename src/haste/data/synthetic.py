@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +69,18 @@ class Plan:
         return COMMON_WORDS + min(4 * self.labels, MOST_WORDS)
 
     def scaled(self, scale: float) -> Plan:
-        """With `scale` times the documents and labels."""
+        """With `scale` times the documents and labels; labels a document stay, where so few allow it."""
         documents, tests, labels = (
             max(2, round(scale * n)) for n in (self.documents, self.test_documents, self.labels)
         )
-        return replace(self, documents=documents, test_documents=tests, labels=labels)
+        return Plan(
+            documents,
+            tests,
+            labels,
+            max(1.0, labels / documents, min(self.labels_per_document, labels / 2)),
+            self.words,
+            self.seed,
+        )
 
 
 LIKE = {
@@ -109,14 +116,17 @@ def like(name: str) -> Plan:
 def generate(
     plan: Plan, layout: str, out: Path | str, tick: Callable[[int], None] | None = None
 ) -> None:
-    """Write the data set in a layout of FORMATS into the folder `out`; raises ConfigError.
+    """Write the data set in a layout of FORMATS into the folder `out`.
 
-    `tick` is called with the number of documents written so far.
+    Raises ConfigError for another layout, and for a folder with files, which could be taken for part
+    of the data set. `tick` is called with the number of documents written so far.
     """
     if layout not in FORMATS:
         raise ConfigError(f"--layout: {layout!r} is not known.{suggest(layout, FORMATS)}")
     chosen, folder = FORMATS[layout], Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    if found := next(folder.iterdir(), None):
+        raise ConfigError(f"{folder}: holds {found.name} already. Give an empty folder.")
     words = _Words(plan)
     done = 0
 

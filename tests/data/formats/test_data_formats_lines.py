@@ -62,7 +62,8 @@ def test_files_of_different_length(tmp_path, left, right):
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
 def test_what_is_written_is_read_and_always_the_same(tmp_path, name):
     lines = ["a", "", "späte Birne"]
-    for folder in ("one", "two"):
-        write_lines(tmp_path / folder / name, iter(lines))
-        assert list(read_lines(tmp_path / folder / name)) == lines
-    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    path = tmp_path / name
+    write_lines(path, iter(lines))
+    assert list(read_lines(path)) == lines
+    if path.suffix == ".gz":  # no name and no time of writing
+        assert path.read_bytes()[3:8] == b"\0" * 5

@@ -78,7 +78,7 @@ class AttentionXml(Layout):
 
     def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
-        words = take_strings(pa.array(list(self._ids), pa.large_string()), ids)
+        words = take_strings(pa.chunked_array([list(self._ids)], pa.large_string()), ids)
         return label_columns(words, words, pa.nulls(len(words), pa.large_string()))
 
     @classmethod

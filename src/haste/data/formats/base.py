@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ class Layout(ABC):
     """the files, as a message lists them"""
     has_text: ClassVar[bool] = True
     """whether documents are texts; if not, they are sparse features"""
+    n_features: int = 0
+    """D, columns of sparse features; 0 for a data set with text, whose features are not read"""
 
     def __init__(self, folder: Path, text: str = "title+content") -> None:
         """`text`: what of a document is read where its title and content are told apart, title or
@@ -77,9 +80,6 @@ class Layout(ABC):
     @abstractmethod
     def lies_in(cls, folder: Path) -> bool:
         """Whether a folder has the files of this layout."""
-
-    n_features: int = 0
-    """D, columns of sparse features; 0 for a data set with text, whose features are not read"""
 
     @property
     @abstractmethod
@@ -124,12 +124,12 @@ class Layout(ABC):
             return None
         limits = (self.count(split), MOST if self.n_labels is None else self.n_labels)
         expected = f"a document below {limits[0]} and a label below {limits[1]}"
-        pairs = []
+        pairs = array("q")  # there may be millions
         for number, line in enumerate(read_lines(path, "ascii"), 1):
             pair = [whole_number(word) for word in line.split()]
             if len(pair) != 2 or not all(0 <= n < m for n, m in zip(pair, limits, strict=True)):
                 raise bad_line(path, number, expected, line)
-            pairs.append(pair)
+            pairs.extend(pair)
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     @classmethod
@@ -151,11 +151,11 @@ def label_columns(
     return pa.table({"uid": uids, "name": names, "text": texts})
 
 
-def take_strings(strings: pa.Array | pa.ChunkedArray, ids: np.ndarray) -> pa.ChunkedArray:
-    """Some of large_string values, as chunks of which each is small."""
-    chunks = [strings.take(pa.array(part)) for part in np.split(ids, range(ROWS, len(ids), ROWS))]
-    parts = [c for chunk in chunks for c in getattr(chunk, "chunks", [chunk])]
-    return pa.chunked_array(parts, pa.large_string())
+def take_strings(strings: pa.ChunkedArray, ids: np.ndarray) -> pa.ChunkedArray:
+    """Some of large_string values, as chunks that are small enough to become ordinary strings."""
+    parts = (strings.take(pa.array(part)) for part in np.split(ids, range(ROWS, len(ids), ROWS)))
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    return pa.chunked_array(chunks, pa.large_string())
 
 
 def in_blocks(rows: Iterable[tuple]) -> Iterator[tuple[int, tuple[tuple, ...]]]:
