@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.formats import detect
+from haste.data.formats import LAYOUTS, detect
 from haste.data.registry import Dataset
 from haste.data.synthetic import FORMATS, LIKE, Plan, draw, generate, like
 from haste.data.synthetic import _Words as Words
@@ -29,6 +29,10 @@ def drawn(plan, split):
         for block in draw(plan, split, Words(plan), as_text=True)
         for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True)
     }
+
+
+def test_every_layout_that_is_read_can_be_generated():
+    assert set(FORMATS.values()) == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", FORMATS)

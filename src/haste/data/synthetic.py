@@ -17,8 +17,12 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.formats import LAYOUTS, Block, Layout
-from haste.data.formats.base import ROWS, SPLITS, Sizes, default_uids
+from haste.data.formats.attention_xml import AttentionXml
+from haste.data.formats.base import ROWS, SPLITS, Block, Layout, Sizes, default_uids
+from haste.data.formats.json_lines import JsonLines
+from haste.data.formats.libsvm import LibSvm
+from haste.data.formats.pecos import Pecos, PecosFeatures
+from haste.data.formats.repository import RepositoryFeatures, RepositoryText
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError, suggest
 
@@ -97,13 +101,16 @@ LIKE = {
 }
 """published numbers of documents and labels and of labels a document; how long documents are is rounded"""
 
-FORMATS: dict[str, type[Layout]] = dict(
-    zip(
-        ("pecos", "json", "attentionxml", "xmc", "pecos-features", "xmc-features", "libsvm"),
-        LAYOUTS,
-        strict=True,
-    )
-)
+FORMATS: dict[str, type[Layout]] = {
+    "pecos": Pecos,
+    "json": JsonLines,
+    "attentionxml": AttentionXml,
+    "xmc": RepositoryText,
+    "pecos-features": PecosFeatures,
+    "xmc-features": RepositoryFeatures,
+    "libsvm": LibSvm,
+}
+"""by the name that the command takes"""
 
 
 def like(name: str) -> Plan:

@@ -99,6 +99,7 @@ def second_line(text):
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1\n"}, "line 3: expected id:value .* found '1'"),
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:nan\n"}, "line 3: expected id:value"),
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1_0:1\n"}, "line 3: expected id:value"),
+        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:1e39\n"}, "line 3: expected id:value"),
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n\xb2:1\n"}, "line 3, byte 1: 0xb2 is not ascii"),
         (
             TEXT,
@@ -150,6 +151,7 @@ def read_all(layout):
         ({"data": np.array([1.0, 1.0])}, "do not fit its shape"),
         ({"data": np.array(["a", "b", "c"])}, "must be numbers"),
         ({"data": np.array([1, np.nan, 1])}, "not finite"),
+        ({"data": np.array([1, 1e39, 1])}, "not finite"),
         ({"indices": np.array([0, 2, 4])}, "an index is not from 0 to 3"),
         ({"indices": np.array([0, -1, 1])}, "an index is not from 0 to 3"),
         ({"indptr": np.array([0, 3, 2, 3])}, "indptr does not rise"),
@@ -171,8 +173,9 @@ def test_no_archive_at_all(tmp_path, content):
         detect(tmp_path).count("train")
 
 
-def test_an_entry_of_zero_is_no_label(tmp_path):
-    changed = {"data": np.array([1.0, 0.0, 1.0])}
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_an_entry_of_zero_is_no_label(tmp_path, dtype):
+    changed = {"data": np.array([1, 0, 1], dtype)}
     dense = [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     write(tmp_path, {**PECOS, "Y.trn.npz": npz(dense, **changed)})
     assert [labels for _, labels in read(detect(tmp_path), "train")] == [[0], [1], []]

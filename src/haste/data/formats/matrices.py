@@ -22,7 +22,7 @@ def read_shape(path: Path) -> tuple[int, int]:
 
 
 def read_matrix(path: Path) -> sp.csr_matrix:
-    """A CSR matrix with indices in bounds, not necessarily sorted; raises DataError."""
+    """A float32 CSR matrix with indices in bounds, not necessarily sorted; raises DataError."""
     with _opened(path) as archive:
         kind = archive["format"].item()
         if kind not in (b"csr", "csr"):
@@ -41,6 +41,8 @@ def read_matrix(path: Path) -> sp.csr_matrix:
             raise ValueError("indptr does not rise from 0 to the number of entries")
         if len(indices) and not (indices.min() >= 0 and indices.max() < columns):
             raise ValueError(f"an index is not from 0 to {columns - 1}")
+        with np.errstate(over="ignore"):
+            data = data.astype(np.float32, copy=False)
         if not np.isfinite(data).all():
             raise ValueError("data has a number that is not finite")
         return sp.csr_matrix((data, indices, indptr), shape=(rows, columns))

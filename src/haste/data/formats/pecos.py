@@ -107,7 +107,7 @@ class PecosFeatures(Pecos):
             )
         for first in range(0, len(labels), ROWS):
             rows = np.arange(first, min(first + ROWS, len(labels)))
-            part = sp.csr_matrix(features[rows[0] : rows[-1] + 1], dtype=np.float32)
+            part = features[rows[0] : rows[-1] + 1]
             part.sum_duplicates()
             uids = default_uids(split, first, len(rows))
             yield Block(uids, None, labels.take(rows), part)

@@ -14,6 +14,8 @@ from haste.data.formats.lines import bad_line, read_lines
 from haste.data.ragged import Ragged
 from haste.errors import DataError
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def read_header(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
     """The counts in the first line, such as documents and labels; raises DataError."""
@@ -34,7 +36,7 @@ def rows_below_header(path: Path) -> Iterator[str]:
 def parse_row(
     words: Sequence[str], width: int, path: Path, number: int
 ) -> tuple[list[int], list[float]]:
-    """Ids below `width` and finite values of the words "id:value"; raises DataError."""
+    """Ids below `width` and values, finite as float32, of the words "id:value"; raises DataError."""
     ids, values = [], []
     for word in words:
         head, colon, tail = word.partition(":")
@@ -43,7 +45,7 @@ def parse_row(
             value = float(tail)
         except ValueError:
             value = math.nan
-        if not colon or not 0 <= column < width or not math.isfinite(value):
+        if not colon or not 0 <= column < width or not abs(value) <= LARGEST:
             raise bad_line(path, number, f"id:value with an id from 0 to {width - 1}", word)
         ids.append(column)
         values.append(value)
@@ -57,8 +59,7 @@ def feature_matrix(
     indptr = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in ids], out=indptr[1:])
     columns = np.fromiter((c for row in ids for c in row), np.int32, indptr[-1])
-    with np.errstate(over="ignore"):
-        data = np.fromiter((v for row in values for v in row), np.float32, indptr[-1])
+    data = np.fromiter((v for row in values for v in row), np.float32, indptr[-1])
     matrix = sp.csr_matrix((data, columns, indptr), shape=(len(ids), width))
     matrix.sum_duplicates()
     return matrix
