@@ -56,6 +56,8 @@ class EncoderConfig:
     """tokens kept of a document, special tokens included"""
     pooling: str = "mean"
     """mean (over the tokens) or cls"""
+    label_embeddings: str = "documents"
+    """what embeds a label for the grouping: its training `documents`, or its own `label_text`"""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     """not on biases and norms"""
@@ -64,6 +66,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _choice("encoder.kind", self.kind, ("bag", "transformer"))
         _choice("encoder.pooling", self.pooling, ("mean", "cls"))
+        _choice("encoder.label_embeddings", self.label_embeddings, ("documents", "label_text"))
         _choice("encoder.dtype", self.dtype, ("float32", "bfloat16"))
         _between("encoder.max_len", self.max_len, 4, 4096)
         _between("encoder.learning_rate", self.learning_rate, 0.0, 1.0)
@@ -196,6 +199,8 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
+    label_texts: bool = False
+    """label texts are training documents too, each with its own label as its positive"""
     validate_every: int = 1
     """epochs between looks at the validation split"""
     checkpoint_minutes: float = 5.0
@@ -543,9 +548,15 @@ class OrderSpec:
 
 
 def encoder_id(encoder: EncoderConfig) -> str:
-    """The name of an untrained encoder in file names: kind, model, length, pooling unless mean."""
-    name = f"{encoder.kind}-{encoder.model_name}-{encoder.max_len}"
-    return name if encoder.pooling == "mean" else f"{name}-{encoder.pooling}"
+    """The name of an untrained encoder in file names: kind, model, length, and the pooling and what it
+    embeds labels by unless these are the usual ones."""
+    usual = EncoderConfig()
+    parts = [encoder.kind, encoder.model_name, str(encoder.max_len)]
+    for field_name in ("pooling", "label_embeddings"):
+        value = getattr(encoder, field_name)
+        if value != getattr(usual, field_name):
+            parts.append(value)
+    return "-".join(parts)
 
 
 def build_section(name: str, settings: Mapping[str, Any]) -> Any:

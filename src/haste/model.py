@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from haste.config import RunConfig
+from haste.data.batches import collate
 from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
 from haste.data.tokenize import load_tokens
@@ -44,9 +45,9 @@ class Model:
         """Where the weights are."""
         return next(self.encoder.parameters()).device
 
-    def features(self, ids: Tensor, offsets: Tensor) -> Tensor:
+    def features(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """[B, H]: what the output layer reads, with a graph where one is wanted."""
-        return self.projection(self.encoder(ids, offsets))
+        return self.projection(self.encoder(ids, offsets, weights))
 
     def train(self, on: bool = True) -> None:
         """Switch the dropout of encoder and projection on or off."""
@@ -65,11 +66,8 @@ class Model:
         ids = np.full((len(tokens), k), -1, np.int32)
         scores = np.full((len(tokens), k), -np.inf, np.float32)
         for rows in _by_length(tokens, batch_size):
-            chosen = tokens.take(rows)
-            features = self.features(
-                torch.from_numpy(chosen.values).to(self.device),
-                torch.from_numpy(chosen.offsets).to(self.device),
-            )
+            batch = collate(tokens, None, rows).to_torch(self.device)
+            features = self.features(batch.ids, batch.offsets, batch.weights)
             best, at = self.layer.topk(features, k)
             at = at.cpu().numpy()
             ids[rows] = np.where(at < 0, -1, self.labels[at])

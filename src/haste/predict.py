@@ -42,7 +42,12 @@ class Predictor:
             self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.config.encoder.max_len)
-        labels = load_corpus(self.config.inputs.corpus).labels
+        corpus = load_corpus(self.config.inputs.corpus)
+        if not corpus.info.has_text:
+            raise DataError(
+                f"{run.root}: was trained on sparse features of {corpus.info.dataset}, and cannot read texts."
+            )
+        labels = corpus.labels
         self.uids: list[str] = labels["uid"].to_pylist()
         self.names: list[str] = labels["name"].to_pylist()
 

@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.data.batches import EpochBatches, batch_positives, collate
+from haste.data.batches import EpochBatches, batch_positives, collate, with_label_texts
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
 
@@ -74,6 +74,24 @@ def test_batch_by_hand():
     assert batch.positives.row.tolist() == [1, 0, 1, 0]
 
 
+def test_weights_go_with_their_tokens():
+    weights = np.arange(9, dtype=np.float32)
+    rows = ragged([[1, 5, 2], [1, 2], [1, 7, 8, 2]])
+    tokens = Ragged(rows.values, rows.offsets, weights)
+    batch = collate(tokens, None, np.array([2, 0]))
+    assert batch.weights.tolist() == [5, 6, 7, 8, 0, 1, 2]
+    assert collate(rows, None, np.array([2, 0])).weights is None
+
+
+def test_label_texts_follow_the_documents():
+    tokens, labels = ragged([[1, 5], [2]]), csr([[1], [2, 0]], 4)
+    joined, positives = with_label_texts(tokens, labels, ragged([[7], [], [8, 9]]))
+    assert [joined[i].tolist() for i in range(5)] == [[1, 5], [2], [7], [], [8, 9]]
+    assert joined.offsets.dtype == np.int64
+    assert [sorted(positives[i].indices.tolist()) for i in range(5)] == [[1], [0, 2], [0], [1], [2]]
+    assert (positives.shape, positives.indices.dtype) == ((5, 4), np.int32)
+
+
 def test_duplicated_label_counts_once():
     assert len(batch_positives(csr([[1, 1, 1]], 2), np.array([0]))) == 1
 
@@ -87,6 +105,9 @@ def test_to_torch_keeps_values_and_dtypes():
     assert batch.positives.label.tolist() == [1]
     assert batch.size == 1
     assert collate(tokens, None, np.array([0])).to_torch().positives is None
+    assert batch.weights is None
+    weighted = Ragged(tokens.values, tokens.offsets, np.array([0.5, 2], np.float32))
+    assert collate(weighted, labels, np.array([0])).to_torch().weights.tolist() == [0.5, 2]
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 5), st.integers(0, 5))

@@ -6,11 +6,11 @@ EMBEDDINGS = torch.tensor([[1.0, 0.0, 2.0, 5.0], [3.0, 2.0, 0.0, 1.0], [0.0, 1.0
 VOCABULARY = torch.tensor([4, 6, 9])  # 0..3, 5, 7, 8 are special or never trained on
 
 
-def encode(*documents):
+def encode(*documents, weights=None):
     encoder = BagEncoder(EMBEDDINGS, VOCABULARY, 12)
     ids = torch.tensor([i for d in documents for i in d], dtype=torch.int32)
     offsets = torch.tensor([0, *torch.tensor([len(d) for d in documents]).cumsum(0).tolist()])
-    return encoder, encoder(ids, offsets)
+    return encoder, encoder(ids, offsets, None if weights is None else torch.tensor(weights))
 
 
 def normalised(row):
@@ -44,3 +44,33 @@ def test_the_embeddings_gradient_is_sparse_and_the_pretrained_table_is_left_alon
     with torch.no_grad():
         encoder.embedding.weight.zero_()
     assert EMBEDDINGS[0, 0] == 1.0
+
+
+def test_weighted_mean_by_hand():
+    # (3 e4 - e9) / 4, of a document that also has an unknown feature; 0.5 e6 / 0.5
+    _, features = encode([4, 2, 9], [6], weights=[3.0, 100.0, -1.0, 0.5])
+    assert torch.allclose(features[0], normalised([0.75, -0.25, 1.5, 4.75]), atol=1e-6)
+    assert torch.allclose(features[1], normalised([3.0, 2.0, 0.0, 1.0]), atol=1e-6)
+
+
+def test_equal_weights_count_like_text():
+    documents = [[2, 4, 6, 3], [9, 9, 4], [], [5]]
+    _, text = encode(*documents)
+    _, weighted = encode(*documents, weights=[0.3] * 8)
+    assert torch.allclose(text, weighted, atol=1e-6)
+
+
+def test_weights_of_zero_leave_an_empty_document():
+    encoder, features = encode([4, 6], weights=[0.0, 0.0])
+    assert torch.equal(features[0], encoder.final_norm.bias)
+
+
+def test_gradient_of_weighted_embeddings_is_sparse_and_shared_by_weight():
+    encoder, features = encode([4, 6, 6], weights=[1.0, 2.0, 1.0])
+    (features * torch.tensor([1.0, 2.0, 0.0, 0.0])).sum().backward()
+    gradient = encoder.embedding.weight.grad
+    assert gradient.is_sparse
+    first, second, third = gradient.to_dense()
+    assert torch.allclose(second, 3 * first, atol=1e-7)
+    assert first.abs().sum() > 0
+    assert torch.equal(third, torch.zeros(4))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,44 @@ def test_features_come_back_in_the_documents_order(tiny):
     assert np.allclose(by_batches, one_by_one, atol=1e-6)
     again = encode_split("bag", tiny.model, TokenDir(tiny.tokens), CorpusDir(tiny.corpus), "test")
     assert np.array_equal(again, encode(encoder, split))
+
+
+def test_features_may_lie_in_a_file(tiny, tmp_path):
+    where = TokenDir(tiny.tokens), CorpusDir(tiny.corpus)
+    mapped = encode_split("bag", tiny.model, *where, file=tmp_path / "features.npy")
+    assert isinstance(mapped, np.memmap)
+    assert np.array_equal(
+        np.load(tmp_path / "features.npy"), encode_split("bag", tiny.model, *where)
+    )
+
+
+def test_sparse_features_have_embeddings_of_the_models_size_drawn_by_the_seed(tiny):
+    tokens = load_tokens(tiny.tokens, tiny.corpus)
+    weighted = replace(tokens, info=replace(tokens.info, weighted=True))
+    tables = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        encoder = build_encoder(EncoderConfig(), tiny.model, weighted)
+        tables.append(encoder.embedding.weight.detach())
+    assert tables[0].shape == (len(tokens.vocabulary), 32)
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
+    assert 0.04 < tables[0].std() < 0.06
+
+
+def test_an_encoder_that_is_only_asked_draws_the_same_and_leaves_the_generator_alone(
+    tiny, monkeypatch
+):
+    tokens = load_tokens(tiny.tokens, tiny.corpus)
+    weighted = replace(tokens, info=replace(tokens.info, weighted=True))
+    monkeypatch.setattr("haste.encoders.features.load_tokens", lambda *_: weighted)
+    where = "bag", tiny.model, TokenDir(tiny.tokens), CorpusDir(tiny.corpus)
+    torch.manual_seed(5)
+    first, drawn = encode_split(*where), torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+    assert np.array_equal(first, encode_split(*where))
+    assert not np.array_equal(first, encode_split(*where, seed=1))
 
 
 def test_a_missing_model_is_named(tmp_path):

@@ -48,3 +48,9 @@ def test_pooling_by_hand(folder):
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"encoder.model: cannot load .*config.json"):
         TransformerEncoder(tmp_path, "cls", torch.float32)
+
+
+def test_sparse_features_are_refused(folder):
+    encoder = TransformerEncoder(folder, "cls", torch.float32)
+    with pytest.raises(ConfigError, match=r"encoder\.kind: a transformer reads text, .* use bag"):
+        encoder(IDS, OFFSETS, torch.ones(len(IDS)))

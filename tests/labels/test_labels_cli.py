@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.errors import ConfigError, DataError
+from haste.files import read_json, write_json
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, TokenDir
@@ -63,32 +64,74 @@ def group(corpus, order, out, *options):
     return run("group", "--corpus", corpus, "--order", order, "--out", out, *options)
 
 
-def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_path, monkeypatch):
-    features = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
+def embed(corpus, tmp_path, *options):
+    return run(
+        *("embed", "--corpus", corpus, "--tokens", tmp_path / "t", "--model", tmp_path / "m"),
+        *("--encoder", "bag", "--pooling", "cls", "--out", tmp_path / "embeddings.npy", *options),
+    )
+
+
+@pytest.fixture
+def features(monkeypatch):
+    """What the encoder is made to give, by split, and what it was asked for."""
+    given = {
+        "train": np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32),
+        "labels": np.random.default_rng(1).standard_normal((N_LABELS, 6)).astype(np.float32),
+    }
     asked = []
 
-    def encode_split(*arguments, **options):
-        asked.append((arguments, options))
-        return features
+    def encode_split(*arguments, split, file, **options):
+        asked.append((*arguments, split, options))
+        np.save(file, given[split])
+        return np.load(file, mmap_mode="r")
 
     monkeypatch.setattr("haste.encoders.features.encode_split", encode_split)
-    out = tmp_path / "embeddings.npy"
-    result = run(
-        *("embed", "--corpus", corpus, "--tokens", tmp_path / "t", "--model", tmp_path / "m"),
-        *("--encoder", "bag", "--pooling", "cls", "--out", out),
-    )
-    assert result.exit_code == 0
-    embeddings = np.load(out)
-    assert embeddings.shape == (N_LABELS, 6)
+    return given, asked
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_path, features, dtype):
+    given, asked = features
+    assert embed(corpus, tmp_path, "--dtype", dtype).exit_code == 0
+    embeddings = np.load(tmp_path / "embeddings.npy")
+    assert (embeddings.shape, embeddings.dtype) == ((N_LABELS, 6), dtype)
+    tolerance = 1e-6 if dtype == "float32" else 1e-3
     # label 0 has document 0; label 39 has documents 0 to 20, and 29
-    np.testing.assert_allclose(embeddings[0], features[0] / np.linalg.norm(features[0]), atol=1e-6)
-    total = features[[*range(21), 29]].sum(axis=0)
-    np.testing.assert_allclose(embeddings[39], total / np.linalg.norm(total), atol=1e-6)
-    (arguments, options), *more = asked
-    assert not more
-    assert arguments[0] == "bag"
-    assert arguments[2] == TokenDir(tmp_path / "t")
-    assert options == {"split": "train", "pooling": "cls"}
+    train = given["train"]
+    np.testing.assert_allclose(embeddings[0], train[0] / np.linalg.norm(train[0]), atol=tolerance)
+    total = train[[*range(21), 29]].sum(axis=0)
+    np.testing.assert_allclose(embeddings[39], total / np.linalg.norm(total), atol=tolerance)
+    assert [(a[0], a[2], *a[4:]) for a in asked] == [
+        ("bag", TokenDir(tmp_path / "t"), "train", {"pooling": "cls"})
+    ]
+    # the features of the documents are gone
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "embeddings.npy"]
+
+
+def test_embed_takes_a_labels_own_text(corpus, tmp_path, features):
+    path = CorpusDir(corpus).info
+    write_json(path, {**read_json(path), "opaque_labels": False})
+    given, asked = features
+    assert embed(corpus, tmp_path, "--source", "label_text").exit_code == 0
+    embeddings = np.load(tmp_path / "embeddings.npy")
+    own = given["labels"] / np.linalg.norm(given["labels"], axis=1, keepdims=True)
+    np.testing.assert_allclose(embeddings, own, atol=1e-6)
+    assert [a[4] for a in asked] == ["labels"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--source", "label_text"], DataError, "label embeddings: the labels of tiny are opaque"),
+        (["--source", "title"], ConfigError, r"encoder\.label_embeddings: 'title' is not allowed"),
+        (["--dtype", "float64"], ConfigError, "dtype: 'float64' is not allowed; choose one of"),
+    ],
+)
+def test_embed_refuses_and_writes_nothing(corpus, tmp_path, features, options, error, message):
+    with pytest.raises(error, match=message):
+        embed(corpus, tmp_path, *options)
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
+    assert not features[1]
 
 
 @pytest.mark.parametrize("grouping", ["semantic", "balanced", "frequency", "random"])

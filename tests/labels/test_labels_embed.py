@@ -32,6 +32,19 @@ def test_equals_a_naive_loop_across_blocks(monkeypatch):
         np.testing.assert_allclose(embeddings[label], mean / np.linalg.norm(mean), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_embeddings_and_features_may_lie_in_files(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(embed, "BLOCK", 7)
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, 5)).astype(np.float32)
+    labels = csr(rng.random((40, 23)) < 0.2)
+    np.save(tmp_path / "features.npy", features)
+    out = np.lib.format.open_memmap(tmp_path / "e.npy", mode="w+", dtype=dtype, shape=(23, 5))
+    label_embeddings(np.load(tmp_path / "features.npy", mmap_mode="r"), labels, out)
+    expected = label_embeddings(features, labels).astype(dtype)
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "e.npy", 23), expected)
+
+
 def test_refuses_features_of_another_corpus():
     with pytest.raises(DataError, match="features of 2 documents, but the training labels have 3"):
         label_embeddings(np.ones((2, 4), np.float32), csr(np.ones((3, 5))))

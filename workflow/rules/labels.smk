@@ -25,6 +25,7 @@ rule embed:
     shell:
         "haste embed --corpus {params.corpus} --tokens {params.tokens} --model {params.model}"
         " --encoder {params.encoder.kind} --pooling {params.encoder.pooling}"
+        " --source {params.encoder.label_embeddings}"
         " --out {output} > {log} 2>&1"
 
 

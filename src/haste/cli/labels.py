@@ -28,25 +28,57 @@ def embed(
     encoder: Annotated[str, typer.Option(help="bag or transformer, as pretrained.")],
     out: Annotated[Path, typer.Option(help="Embeddings to write (.npy).")],
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    source: Annotated[
+        str, typer.Option(help="documents (a label's training documents) or label_text (its own).")
+    ] = "documents",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or float16: half the disk for millions of labels.")
+    ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
-    import numpy as np
+    import tempfile
 
-    from haste.data.corpus import load_corpus
+    import numpy as np
+    import scipy.sparse as sp
+
+    from haste.config import EncoderConfig
+    from haste.data.corpus import load_corpus, require_label_text
+    from haste.data.tokenize import LABELS
     from haste.encoders.features import encode_split
+    from haste.errors import ConfigError
     from haste.files import atomic
-    from haste.labels.embed import label_embeddings
+    from haste.labels.embed import DTYPES, label_embeddings
     from haste.paths import TokenDir
 
+    EncoderConfig(kind=encoder, pooling=pooling, label_embeddings=source)
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype: {dtype!r} is not allowed; choose one of {', '.join(DTYPES)}.")
     opened = load_corpus(corpus)
-    with Console(stderr=True).status("Encoding the training documents"):
-        features = encode_split(
-            encoder, model, TokenDir(tokens), opened.directory, split="train", pooling=pooling
-        )
-    embeddings = label_embeddings(features, opened.positives("train")[:, : opened.info.n_labels])
-    with atomic(out) as temporary:
-        np.save(temporary, embeddings)
-    log.info("%s: %d labels in %d dimensions", out, *embeddings.shape)
+    n_labels = opened.info.n_labels
+    if source == "label_text":
+        require_label_text(opened, "label embeddings")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # the features of millions of documents do not fit into memory
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, atomic(out) as temporary:
+        with Console(stderr=True).status(f"Encoding the {source.replace('_', ' ')}s"):
+            features = encode_split(
+                encoder,
+                model,
+                TokenDir(tokens),
+                opened.directory,
+                split=LABELS if source == "label_text" else "train",
+                pooling=pooling,
+                file=Path(scratch) / "features.npy",
+            )
+        if source == "label_text":
+            belongs = sp.eye(n_labels, dtype=np.float32, format="csr")
+        else:
+            belongs = opened.positives("train")[:, :n_labels]
+        shape = (n_labels, features.shape[1])
+        embeddings = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        label_embeddings(features, belongs, embeddings)
+        embeddings.flush()
+    log.info("%s: %d labels in %d dimensions", out, *shape)
 
 
 def group(

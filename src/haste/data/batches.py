@@ -37,12 +37,14 @@ class Positives:
 class Batch:
     """Documents as flat tokens (`ids` int32 [T], `offsets` int64 [B + 1]) and their positives.
 
-    `positives` is None where labels are not wanted, as in prediction.
+    `positives` is None where labels are not wanted, as in prediction; `weights` float32 [T], what each
+    token counts, is None where documents are text.
     """
 
     ids: Array
     offsets: Array
     positives: Positives | None
+    weights: Array | None = None
 
     @property
     def size(self) -> int:
@@ -56,10 +58,12 @@ class Batch:
         def move(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)
 
-        positives = self.positives
+        positives, weights = self.positives, self.weights
         if positives is not None:
             positives = Positives(move(positives.label), move(positives.row))
-        return Batch(move(self.ids), move(self.offsets), positives)
+        if weights is not None:
+            weights = move(weights)
+        return Batch(move(self.ids), move(self.offsets), positives, weights)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,19 @@ def collate(
     """
     chosen = tokens.take(rows)
     positives = None if labels is None else batch_positives(labels, rows, rank)
-    return Batch(chosen.values, chosen.offsets, positives)
+    return Batch(chosen.values, chosen.offsets, positives, chosen.weights)
+
+
+def with_label_texts(
+    tokens: Ragged, labels: sp.csr_matrix, texts: Ragged
+) -> tuple[Ragged, sp.csr_matrix]:
+    """Training documents, and after them the labels' texts, each with its own label as its positive.
+
+    `tokens`: of N documents; `labels`: CSR [N, >= L] of ones; `texts`: tokens of labels 0..L-1. All of
+    it is in memory.
+    """
+    own = sp.eye(len(texts), labels.shape[1], format="csr", dtype=labels.dtype)
+    return tokens.followed_by(texts), sp.vstack([labels, own], format="csr")
 
 
 def batch_positives(

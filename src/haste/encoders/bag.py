@@ -16,6 +16,9 @@ the output layer's step sizes of the paper suit it"""
 class BagEncoder(Encoder):
     """Mean of the embeddings of a document's tokens, a residual block, a layer norm.
 
+    Sparse features have an embedding each, too, and the mean is weighted by their values: sum of w e
+    over sum of |w|, which for equal weights above 0 is the mean of text.
+
     Only tokens of `vocabulary` (those of the training documents) have an embedding; special tokens
     and tokens never trained on are left out, and a document of none gets the norm's bias. The block
     starts as the identity, so an untrained encoder gives the normalised mean embedding.
@@ -42,14 +45,36 @@ class BagEncoder(Encoder):
         lookup[vocabulary.long()] = torch.arange(len(vocabulary), dtype=torch.int32)
         self.register_buffer("lookup", lookup)
 
-    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """See Encoder."""
         compact = self.lookup[ids.long()]
         known = compact >= 0
         before = F.pad(known.cumsum(0), (1, 0))
-        mean = self.embedding(compact[known], before[offsets].to(torch.int32))
+        bounds = before[offsets].to(torch.int32)
+        if weights is None:
+            mean = self.embedding(compact[known], bounds)
+        else:
+            mean = self._weighted_mean(compact[known], bounds, weights[known])
         block = self.outer(F.gelu(self.inner(self.norm(mean))))
         return self.final_norm(mean + block)
+
+    def _weighted_mean(self, compact: Tensor, bounds: Tensor, weights: Tensor) -> Tensor:
+        lengths = bounds.diff().long()
+        document = torch.repeat_interleave(
+            torch.arange(len(lengths), device=lengths.device), lengths
+        )
+        total = weights.new_zeros(len(lengths)).index_add_(0, document, weights.abs())
+        # without weights above 0 there is nothing to sum
+        share = weights / total.clamp(min=torch.finfo(total.dtype).tiny)[document]
+        return F.embedding_bag(
+            compact,
+            self.embedding.weight,
+            bounds,
+            mode="sum",
+            sparse=True,
+            per_sample_weights=share.to(self.embedding.weight.dtype),
+            include_last_offset=True,
+        )
 
     def sparse_parameters(self) -> tuple[nn.Parameter, ...]:
         """The embedding: a step touches few of its rows."""

@@ -14,8 +14,12 @@ class Encoder(nn.Module, ABC):
     feature_size: int
 
     @abstractmethod
-    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        """[B, H] from token ids int [T] of the tokenizer and offsets int64 [B + 1]."""
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """[B, H] from token ids int [T] of the tokenizer and offsets int64 [B + 1].
+
+        With `weights` float32 [T] the ids are columns of sparse features, and these their values; an
+        encoder that reads nothing but text raises ConfigError.
+        """
 
     def sparse_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters whose gradient is a sparse tensor: they need an optimiser of their own."""

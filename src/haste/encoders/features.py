@@ -8,29 +8,33 @@ import numpy as np
 import torch
 
 from haste.config import EncoderConfig
+from haste.data.batches import collate
 from haste.data.ragged import Ragged
-from haste.data.tokenize import load_tokens
+from haste.data.tokenize import LABELS, load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.paths import CorpusDir, TokenDir
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, tokens: Ragged, batch_size: int = 256) -> np.ndarray:
+def encode(
+    encoder: Encoder, tokens: Ragged, batch_size: int = 256, out: np.ndarray | None = None
+) -> np.ndarray:
     """fp32 [N, H]: features of all documents, in evaluation mode.
 
-    Documents of like length share a batch, so little of it is padding.
+    Documents of like length share a batch, so little of it is padding. `out` takes the features,
+    where they are to lie in a file that is mapped to memory.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
-    features = np.empty((len(tokens), encoder.feature_size), np.float32)
+    shape = (len(tokens), encoder.feature_size)
+    features = np.empty(shape, np.float32) if out is None else out
     by_length = np.argsort(tokens.lengths(), kind="stable")
     for begin in range(0, len(tokens), batch_size):
         rows = by_length[begin : begin + batch_size]
-        chosen = tokens.take(rows)
-        ids = torch.from_numpy(chosen.values).to(device)
-        offsets = torch.from_numpy(chosen.offsets).to(device)
-        features[rows] = encoder(ids, offsets).float().cpu().numpy()
+        batch = collate(tokens, None, rows).to_torch(device)
+        encoded = encoder(batch.ids, batch.offsets, batch.weights)
+        features[rows] = encoded.float().cpu().numpy()
     return features
 
 
@@ -41,11 +45,23 @@ def encode_split(
     corpus: CorpusDir,
     split: str = "train",
     pooling: str = "mean",
+    file: Path | None = None,
+    seed: int = 0,
 ) -> np.ndarray:
-    """fp32 [N, H]: features of a split from the untrained encoder `kind` (bag or transformer).
+    """fp32 [N, H]: features of a split, or of `labels`, from the untrained encoder `kind`.
 
-    Raises DataError when tokens or model are missing, damaged or stale.
+    With `file` they are written there (.npy) and mapped to memory. `seed` draws what no pretrained
+    model gives, the embeddings of sparse features. Raises ConfigError for an encoder that cannot read
+    these documents, DataError when tokens or model are missing, damaged or stale, or labels have no
+    text.
     """
     opened = load_tokens(tokens, corpus)
-    encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
-    return encode(encoder, opened.splits[split])
+    chosen = opened.of_labels("label embeddings") if split == LABELS else opened.splits[split]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
+    out = None
+    if file is not None:
+        shape = (len(chosen), encoder.feature_size)
+        out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    return encode(encoder, chosen, out=out)

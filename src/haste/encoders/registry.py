@@ -15,6 +15,8 @@ from haste.encoders.base import Encoder
 from haste.encoders.transformer import TransformerEncoder
 from haste.errors import DataError
 
+FEATURE_EMBEDDING_SCALE = 0.05
+"""standard deviation of the embedding of a sparse feature, about that of pretrained word embeddings"""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -22,17 +24,21 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     """The untrained encoder of a run, on the CPU.
 
     `model` is a folder with config.json, tokenizer.json and model.safetensors (for transformers, a
-    hub name will do). Raises ConfigError or DataError.
+    hub name will do). Sparse features get random embeddings, from torch's generator, of the size of
+    the model's. Raises ConfigError or DataError.
     """
     if config.kind == "transformer":
         return TransformerEncoder(model, config.pooling, DTYPES[config.dtype])
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:
-        raise DataError("the training documents have no token but special ones; check their text.")
-    embeddings = word_embeddings(Path(model))[vocabulary]
-    return BagEncoder(
-        torch.from_numpy(embeddings), torch.from_numpy(vocabulary), tokens.info.vocab_size
-    )
+        what = "feature" if tokens.info.weighted else "token but special ones"
+        raise DataError(f"the training documents have no {what}; check the corpus.")
+    pretrained = word_embeddings(Path(model))
+    if tokens.info.weighted:
+        embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), pretrained.shape[1])
+    else:
+        embeddings = torch.from_numpy(pretrained[vocabulary])
+    return BagEncoder(embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
 
 
 def word_embeddings(model: Path) -> np.ndarray:

@@ -37,8 +37,13 @@ class TransformerEncoder(Encoder):
         self.feature_size = self.model.config.hidden_size
         self.pad_id = self.model.config.pad_token_id or 0
 
-    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
         """See Encoder."""
+        if weights is not None:
+            raise ConfigError(
+                "encoder.kind: a transformer reads text, and this data set has sparse features alone; "
+                "use bag."
+            )
         lengths = offsets.diff()
         place = torch.arange(int(lengths.max()), device=ids.device)
         mask = place < lengths[:, None]

@@ -1,4 +1,4 @@
-"""Label embeddings: the mean features of a label's training documents, scaled to length 1."""
+"""Label embeddings: the mean features of a label's documents, scaled to length 1."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from haste.files import reading
 
 BLOCK = 65_536
 """labels worked on at once: temporaries are BLOCK x H, whatever L is"""
-DTYPES = (np.float32, np.float16)
+DTYPES = ("float32", "float16")
 LENGTH_ERROR = 1e-3
 """how far from 1 the length of an embedding may be"""
 
 
-def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
-    """e_l = normalise(mean of h over the training documents of l): float32 [L, H], rows of length 1.
+def label_embeddings(
+    features: np.ndarray, labels: sp.csr_matrix, out: np.ndarray | None = None
+) -> np.ndarray:
+    """e_l = normalise(mean of h over the documents of l): float32 [L, H], rows of length 1.
 
-    `features`: float32 [N, H], one row a training document; `labels`: CSR [N, L] of ones.
+    `features`: float32 [N, H], one row a document, perhaps mapped to memory; `labels`: CSR [N, L] of
+    ones; `out`: what takes the embeddings instead, of the same shape, in any precision. Training
+    documents are a label's documents, or its own text alone (then `labels` is the identity).
     A label without a document, or whose documents cancel out, gets zeros. Raises DataError when the two
     do not fit together or a feature is not finite.
     """
@@ -30,7 +34,8 @@ def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
             f"{labels.shape[0]}. The tokens are of another corpus; run haste tokenize again."
         )
     documents = sp.csr_matrix(labels.T, dtype=np.float32)
-    embeddings = np.empty((labels.shape[1], features.shape[1]), np.float32)
+    shape = (labels.shape[1], features.shape[1])
+    embeddings = np.empty(shape, np.float32) if out is None else out
     for start in range(0, len(embeddings), BLOCK):
         # the sum has the direction of the mean
         block = documents[start : start + BLOCK] @ features
@@ -39,7 +44,7 @@ def label_embeddings(features: np.ndarray, labels: sp.csr_matrix) -> np.ndarray:
                 "label embeddings: the encoder's features have values that are not finite."
             )
         length = np.linalg.norm(block, axis=1, keepdims=True)
-        np.divide(block, np.where(length > 0, length, 1), out=embeddings[start : start + BLOCK])
+        embeddings[start : start + BLOCK] = block / np.where(length > 0, length, 1)
     return embeddings
 
 
@@ -51,7 +56,7 @@ def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
     """
     with reading(path, "label embeddings (.npy)"):
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    if embeddings.dtype not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:
+    if embeddings.dtype.name not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:
         raise DataError(
             f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 or float16 "
             f"[{n_labels}, H], one embedding a label of the corpus; run haste embed again."

@@ -101,7 +101,7 @@ class Trainer:
         done, training = self.progress.step, self.config.training
         factor = learning_rate_factor(done, self.total_steps, training.warmup)
         batch = collate(self.tokens, self.labels, rows, self.rank).to_torch(self.model.device)
-        features = self.model.features(batch.ids, batch.offsets)
+        features = self.model.features(batch.ids, batch.offsets, batch.weights)
         result = self.model.layer.step(
             features.detach(),
             batch.positives,

@@ -7,7 +7,8 @@ import logging
 import torch
 
 from haste.config import RunConfig
-from haste.data.corpus import load_corpus
+from haste.data.batches import with_label_texts
+from haste.data.corpus import load_corpus, require_label_text
 from haste.data.tokenize import load_tokens
 from haste.errors import ConfigError
 from haste.evaluation.metrics import MAX_RANK, quick_metrics
@@ -38,7 +39,11 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
     with meter.phase("setup"):
         corpus = load_corpus(config.inputs.corpus)
         tokens = load_tokens(config.inputs.tokens, corpus.directory)
-        labels = corpus.positives("train")
+        documents, labels = tokens.splits["train"], corpus.positives("train")
+        if config.training.label_texts:
+            require_label_text(corpus, "training.label_texts")
+            texts = tokens.of_labels("training.label_texts")
+            documents, labels = with_label_texts(documents, labels, texts)
         steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
         model = build_model(config, device, steps)
         truth = load_truth(corpus.directory, "validation")
@@ -50,7 +55,7 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         trainer = Trainer(
             config,
             model,
-            tokens.splits["train"],
+            documents,
             labels,
             out.checkpoint,
             out.history,
