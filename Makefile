@@ -64,4 +64,4 @@ results/$(GRID)/report.html: $(wildcard results/$(GRID)/tables/*.html results/$(
 	$(SNAKEMAKE) --configfile $(CONFIG) --report $@
 
 clean:
-	rm -rf results/mini results/smoke logs .snakemake build .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .hypothesis

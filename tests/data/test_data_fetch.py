@@ -329,6 +329,24 @@ def test_the_next_origin_where_one_is_gone(web, server, tmp_path):
     assert verify(tmp_path / "raw").url.endswith("/set.tar.gz")
 
 
+def test_a_file_whose_digest_is_known_is_held_to_it_from_the_start(server, tmp_path):
+    server.script["/model/a"] = [whole(b"other")]
+    known = hashlib.sha256(b"right").hexdigest()
+    origin = Origin(
+        via="https",
+        url=f"{server.url}/model/",
+        members={"a": "a"},
+        digests={"a": known},
+        unpacked=100,
+    )
+    source = Source("model", "free", "none", (origin,))
+    found = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(DataError, match=rf"a: wrong sha256: expected {known}, found {found}"):
+        fetch(source, tmp_path / "raw")
+    server.script["/model/a"] = [whole(b"right")]
+    assert fetch(source, tmp_path / "raw") is True
+
+
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_a_copy_of_ones_own_is_taken(web, tmp_path, make_tar, kind):
     source, _ = web

@@ -94,8 +94,13 @@ DATASET = ("datasets", "words-small")
             "expected: unknown key 'trian'. Did you mean 'train'?",
         ),
         ((*DATASET, "expected"), {"train": "1"}, "expected.train: expected a count, got '1'"),
-        ((*DATASET, "path"), "/data", "datasets.words-small.source: both a source and a path"),
-        ((*DATASET, "source"), "", "datasets.words-small.source: neither a source nor a path"),
+        ((*DATASET, "path"), "/data", "words-small.source: source and path exclude each other"),
+        (
+            (*DATASET, "source"),
+            "",
+            "datasets.words-small.source: missing; give one of source, path",
+        ),
+        ((*DATASET, "synth"), {"docs": 1}, "source and synth exclude each other"),
         (
             (*DATASET, "text"),
             "titel",
@@ -160,6 +165,10 @@ def test_a_grids_own_data_sets(tmp_path):
         registry.with_datasets({"mine": {"pth": "/data/mine"}})
     with pytest.raises(ConfigError, match=r"datasets\.mine\.source: there is no source 'wordz'"):
         registry.with_datasets({"mine": {"source": "wordz"}})
+    with pytest.raises(ConfigError, match=r"synth: unknown key 'docs'\. Did you mean 'documents'"):
+        registry.with_datasets({"mine": {"synth": {"docs": 5}}})
+    generated = registry.with_datasets({"words-small": {"synth": {"like": "eurlex-4k"}}})
+    assert generated.dataset("words-small").source == ""
 
 
 def test_an_unknown_data_set_can_be_described(tmp_path):

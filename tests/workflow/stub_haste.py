@@ -40,6 +40,8 @@ def main(command: str, arguments: list[str]) -> None:
     out = Path(options.get("--out", "."))
     if command == "fetch":
         touch(out / "SOURCE.json")
+    elif command == "synth":
+        touch(Path(arguments[0]) / "trn.json")
     elif command == "corpus":
         corpus = CorpusDir(out)
         touch(corpus.info, corpus.labels, *(corpus.mirrored(s) for s in SPLITS[1:]))

@@ -1,5 +1,6 @@
 """Dry runs of every configuration with every profile, and every target by name."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from haste.reporting import needs
 
 CONFIGS = [
     "config.yaml",
-    *(f"workflow/configs/{name}.yaml" for name in ("smoke", "wordnet", "paper")),
+    *(f"workflow/configs/{name}.yaml" for name in ("smoke", "wordnet", "paper", "paper-scaled")),
 ]
 PROFILES = ["default", "gpu", "slurm"]
 
@@ -39,7 +40,8 @@ def test_all_configurations_are_tried():
 @pytest.mark.parametrize("config", CONFIGS)
 def test_jobs_of_a_grid(project: Project, config, profile):
     grid = grid_of(config)
-    datasets = load_registry(ROOT / REGISTRY).datasets
+    registry = load_registry(ROOT / REGISTRY).with_datasets(grid.dataset_settings)
+    datasets = [registry.dataset(name) for name in grid.datasets]
     kinds = Counter(method(key.method).kind for key in grid.runs())
     trained = [grid.resolve(key) for key in grid.runs() if method(key.method).kind == "trained"]
     read = {path for run in trained for path in (run.inputs.order, run.inputs.clusters) if path}
@@ -51,7 +53,8 @@ def test_jobs_of_a_grid(project: Project, config, profile):
     }
     jobs = project.jobs("--configfile", config, "--workflow-profile", profile)
     expected = {
-        "fetch": len({datasets[name].source for name in grid.datasets}),
+        "fetch": len({dataset.source for dataset in datasets} - {""}),
+        "synth": sum(bool(dataset.synth) for dataset in datasets),
         "fetch_model": len({run.inputs.model for run in trained}),
         "corpus": len(grid.datasets),
         "tokenize": len({run.inputs.tokens for run in trained}),
@@ -83,6 +86,30 @@ def test_the_papers_grid():
             assert run.encoder.max_len == (32 if "Titles" in key.dataset else 128)
             headed = key.method.startswith("haste") and not key.variant.startswith("head_tail")
             assert not headed or run.layer.head_ratio == haste[key.dataset].layer.head_ratio
+
+
+def test_the_scaled_grid_is_the_papers():
+    """Method for method, each with the fan-in, group size and head of the data set it stands for."""
+    paper, scaled = (grid_of(f"workflow/configs/{name}.yaml") for name in ("paper", "paper-scaled"))
+    small = dict(zip(paper.datasets, scaled.datasets, strict=True))
+    assert {(small[key.dataset], key.method, key.variant, key.seed) for key in paper.runs()} == {
+        (key.dataset, key.method, key.variant, key.seed) for key in scaled.runs()
+    }
+    for key in paper.runs():
+        ours = scaled.resolve(dataclasses.replace(key, dataset=small[key.dataset]))
+        theirs = paper.resolve(key)
+        for name in ("pattern", "fan_in", "group_size", "head_ratio", "features", "chunks"):
+            if (key.method, name) != ("dense", "chunks"):
+                assert getattr(ours.layer, name) == getattr(theirs.layer, name), (key, name)
+
+
+def test_a_generated_data_set(project: Project):
+    shown = project.snakemake("-np", "--configfile", "workflow/configs/paper-scaled.yaml").stdout
+    assert (
+        "haste synth data/small-Amazon-670K/raw --like=amazon-670k --scale=0.002 --layout=pecos "
+        in shown
+    )
+    assert "--raw data/small-Amazon-670K/raw" in shown
 
 
 def test_a_folder_of_ones_own(project: Project, tmp_path):

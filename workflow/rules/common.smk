@@ -94,7 +94,8 @@ def one_of(names):
 
 wildcard_constraints:
     dataset=one_of(GRID.datasets),
-    source=one_of(filter(None, (dataset.source for dataset in DATASETS.values()))),
+    source=one_of(dataset.source for dataset in DATASETS.values() if dataset.source),
+    generated=one_of(name for name, dataset in DATASETS.items() if dataset.synth),
     model=one_of(encoder.model_name for encoder in ENCODERS.values()),
     encoder=one_of(ENCODERS),
     max_len=r"\d+",
@@ -128,16 +129,18 @@ def run_files(key):
 
 
 def raw_folder(dataset):
-    """Where the files lie that a corpus is made of: fetched, or the user's own."""
+    """Where the files lie that a corpus is made of: fetched, generated or the user's own."""
     entry = DATASETS[dataset]
-    return Path(entry.path) if entry.path else LAYOUT.raw(entry.source)
+    return Path(entry.path) if entry.path else LAYOUT.raw(entry.source or dataset)
 
 
 def raw_files(dataset):
-    """What stands for them: the record of what was fetched, or each of the user's own."""
-    folder = raw_folder(dataset)
-    if DATASETS[dataset].source:
+    """What stands for them: the record of what was fetched, else the folder or all in it."""
+    entry, folder = DATASETS[dataset], raw_folder(dataset)
+    if entry.source:
         return [folder / "SOURCE.json"]
+    if entry.synth:
+        return [folder]
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise WorkflowError(f"{dataset}: {folder} (`path`) is no folder with files.")

@@ -44,6 +44,25 @@ rule fetch_model:
         " --out {params.out} > {log} 2>&1"
 
 
+rule synth:
+    output:
+        directory(LAYOUT.raw("{generated}")),
+    log:
+        LOGS / "data" / "{generated}" / "synth.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        options=lambda wildcards: [
+            f"--{option.replace('_', '-')}={value}"
+            for option, value in DATASETS[wildcards.generated].synth.items()
+        ],
+    shell:
+        "haste synth {output} {params.options:q} > {log} 2>&1"
+
+
 rule corpus:
     input:
         lambda wildcards: raw_files(wildcards.dataset),

@@ -27,6 +27,7 @@ from haste.errors import DataError
 log = logging.getLogger(__name__)
 
 PROVENANCE = ("via", "package", "version", "url", "file", "sha256")
+GENERATED = "none: generated"
 OWN_LICENCE = "not stated: a folder of the user's own"
 
 
@@ -58,6 +59,8 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
     if dataset.path:
         return OWN_LICENCE, {"path": dataset.path}
     record = verify(raw)
+    if dataset.synth:
+        return GENERATED, {"synth": dict(dataset.synth)}
     if record.name != dataset.source:
         raise DataError(
             f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."

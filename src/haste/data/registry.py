@@ -25,6 +25,12 @@ REFUSED = {
 }
 KINDS = ("xmc", "wordnet")
 TEXTS = ("title", "title+content")
+ORIGINS = ("source", "path", "synth")
+"""of a data set: one of them"""
+SYNTH = (
+    *("layout", "like", "scale", "documents", "test_documents", "labels", "labels_per_document"),
+    *("words", "seed"),
+)
 COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
 
 
@@ -126,6 +132,8 @@ class Dataset:
     """a name of `sources`"""
     path: str = ""
     """instead of a source: a folder with the files"""
+    synth: Mapping[str, Any] = field(default_factory=dict)
+    """instead of a source: options of `haste synth`, by which it is generated"""
     propensity_a: float = 0.55
     propensity_b: float = 1.5
     opaque_labels: bool = False
@@ -148,11 +156,11 @@ class Dataset:
             value = getattr(self, key)
             if value not in known:
                 raise ConfigError(f"{key}: {value!r} is not known.{suggest(value, known)}")
-        if bool(self.source) == bool(self.path):
-            raise ConfigError(
-                f"source: {'both a' if self.source else 'neither a'} source "
-                f"{'and' if self.source else 'nor'} a path; give one of them."
-            )
+        given = [key for key in ORIGINS if getattr(self, key)]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} exclude each other" if given else "missing"
+            raise ConfigError(f"source: {what}; give one of {', '.join(ORIGINS)}.")
+        check_keys("synth", self.synth, SYNTH)
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation: {self.validation} must lie between 0 and 1.")
         check_keys("expected", self.expected, COUNTS)
@@ -188,14 +196,18 @@ class Registry:
     def with_datasets(self, settings: Mapping[str, Mapping[str, Any]]) -> Registry:
         """With the data sets that a grid describes itself (GridConfig.dataset_settings) besides.
 
-        Settings of a known data set change these alone; a `path` takes the place of its source.
+        Settings of a known data set change these alone; a `path` or `synth` takes the place of its
+        source.
         Raises ConfigError that names the place of a wrong value.
         """
         datasets = dict(self.datasets)
         for name, entry in settings.items():
             known = datasets.get(name)
             if known is not None:
-                entry = {**_settings(known), **({"source": ""} if "path" in entry else {}), **entry}
+                kept = _settings(known)
+                if any(key in entry for key in ORIGINS):
+                    kept = {key: value for key, value in kept.items() if key not in ORIGINS}
+                entry = {**kept, **entry}
             datasets[name] = _dataset(name, entry, self.sources)
         return replace(self, datasets=datasets)
 
