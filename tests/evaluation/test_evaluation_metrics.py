@@ -77,7 +77,9 @@ def test_values_by_hand(name, expected):
 
 def test_the_file_has_the_agreed_shape_and_no_nan():
     found = measured(IDS, TRUTH)
-    assert set(found) == {"metrics", "without_mirrored", "deciles", "backend", "documents", "k"}
+    assert set(found) == {
+        *("metrics", "without_mirrored", "deciles", "filtered", "backend", "documents", "k")
+    }
     assert tuple(found["metrics"]) == METRICS
     assert (found["documents"], found["k"], found["without_mirrored"]) == (3, 100, None)
     assert all(math.isfinite(value) for value in found["metrics"].values())
@@ -141,6 +143,23 @@ def test_without_mirrored_pairs():
 
 def test_without_mirrored_pairs_is_none_when_no_document_is_left():
     assert measured(IDS, TRUTH, mirrored=TRUTH)["without_mirrored"] is None
+
+
+def test_filtered_pairs_leave_the_predictions_and_not_the_truth():
+    # documents 0 and 2 lose their first prediction, document 1 its second; 3 is no positive of 2
+    ids = ids_of([2, 0, 1, 3], [1, 0], [3, 0])
+    mirrored = truth_of({2}, {0}, {3})
+    found = evaluate(ids, falling(ids), TRUTH, WEIGHTS, FREQUENCY, mirrored, filtered=True)
+    moved = ids_of([0, 1, 3], [1], [0])
+    expected = measured(moved, TRUTH)
+    assert found["metrics"] == expected["metrics"]
+    assert found["deciles"] == expected["deciles"]
+    assert (found["filtered"], expected["filtered"]) == (True, False)
+
+
+def test_nothing_to_filter_by():
+    with pytest.raises(DataError, match="no matrix of pairs to filter the predictions by"):
+        evaluate(IDS, falling(IDS), TRUTH, WEIGHTS, FREQUENCY, filtered=True)
 
 
 def naive(name: str, ids: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:

@@ -47,6 +47,7 @@ def build_corpus(
         "propensity_a": dataset.propensity_a,
         "propensity_b": dataset.propensity_b,
         "opaque_labels": dataset.opaque_labels,
+        "filtered": dataset.filtered,
         "max_len": dataset.max_len,
         "licence": licence,
         "source": source,

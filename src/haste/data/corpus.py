@@ -71,6 +71,8 @@ class CorpusInfo:
     """D: columns of the sparse features, 0 where there are none"""
     has_text: bool = True
     """whether documents have a text; where they have not, they have sparse features"""
+    filtered: bool = False
+    """the pairs of the mirrored matrices leave the predictions before any metric is taken"""
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ class Dataset:
     propensity_b: float = 1.5
     opaque_labels: bool = False
     """nothing may use a label's text"""
+    filtered: bool = False
+    """reciprocal pairs leave the predictions before any metric is taken, as is usual for LF data sets"""
     text: str = "title+content"
     """what a document's text is, where the layout keeps the two apart: title or title+content"""
     validation: float = 0.02

@@ -36,6 +36,7 @@ def evaluate(
     train_frequency: np.ndarray,
     mirrored: sp.csr_matrix | None = None,
     *,
+    filtered: bool = False,
     backend: Backend | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json, in percent and free of NaN.
@@ -53,15 +54,21 @@ def evaluate(
         inverse_propensity: float64 [L + E].
         train_frequency: int [L + E], training documents of each label.
         mirrored: CSR [N, L + E], or None.
+        filtered: the pairs of `mirrored` leave the predictions, not the truth, in all metrics: what
+            is published for data sets that come with a list of reciprocal pairs is measured so.
         backend: the metric library; None for xclib where it is installed, else napkinxc.
 
     Raises:
-        DataError: shapes do not fit, predictions are out of range, repeated or out of order, or
-            there is no positive at all.
+        DataError: shapes do not fit, predictions are out of range, repeated or out of order,
+            there is no positive at all, or pairs to be filtered are not given.
     """
     backend = backend or choose_backend()
     truth = _checked(ids, truth, inverse_propensity, MAX_RANK)
     check_order(ids, scores)
+    if filtered:
+        if mirrored is None:
+            raise DataError("evaluation: there is no matrix of pairs to filter the predictions by.")
+        ids = remove_predictions(ids, mirrored)
     ranks = dict.fromkeys(("P", "PSP", "nDCG", "PSnDCG"), max(RANKS)) | {"R": MAX_RANK}
     curves = {
         kind: backend.curve(kind, ids, truth, k, inverse_propensity) for kind, k in ranks.items()
@@ -77,6 +84,7 @@ def evaluate(
         "metrics": metrics,
         "without_mirrored": without,
         "deciles": decile_rows(ids, truth, train_frequency, RANKS),
+        "filtered": filtered,
         "backend": backend.name,
         "documents": int(truth.shape[0]),
         "k": int(ids.shape[1]),

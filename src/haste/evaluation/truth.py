@@ -28,6 +28,8 @@ class Truth:
     """int64 [L + E]"""
     mirrored: sp.csr_matrix
     """[N, L + E]"""
+    filtered: bool
+    """those pairs leave the predictions before any metric is taken"""
 
     def evaluate(self, ids: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         """The content of metrics.json for predictions [N, 100], see `haste.evaluation.metrics.evaluate`."""
@@ -38,6 +40,7 @@ class Truth:
             self.inverse_propensity,
             self.train_frequency,
             self.mirrored,
+            filtered=self.filtered,
         )
 
 
@@ -59,4 +62,5 @@ def load_truth(directory: CorpusDir | Path | str, split: str) -> Truth:
         ),
         train_frequency=frequency,
         mirrored=corpus.mirrored(split),
+        filtered=corpus.info.filtered,
     )

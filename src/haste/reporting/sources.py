@@ -14,6 +14,7 @@ from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, methods
 from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.evaluation.bootstrap import paired_bootstrap
+from haste.evaluation.filters import remove_predictions
 from haste.evaluation.metrics import per_document
 from haste.evaluation.propensity import inverse_propensity
 from haste.labels.frequency import label_frequencies
@@ -50,7 +51,7 @@ class Documents:
         key = (run.root, metric)
         if key not in self._values:
             weights = self.weights if metric.startswith("PS") else None
-            values = per_document(metric, run.predictions(), self.truth, weights)
+            values = per_document(metric, self._evaluated(run), self.truth, weights)
             if abs(values.mean() - run.metrics[metric]) > 1e-3:
                 raise DataError(
                     f"{run.root}: predictions.npz gives {metric} {values.mean():.4f} on "
@@ -59,6 +60,12 @@ class Documents:
                 )
             self._values[key] = values
         return self._values[key]
+
+    def _evaluated(self, run: Run) -> np.ndarray:
+        """int32 [N, k]: the run's predictions as they were measured."""
+        corpus = load_corpus(self.directory)
+        ids = run.predictions()
+        return remove_predictions(ids, corpus.mirrored("test")) if corpus.info.filtered else ids
 
     def mean(self, runs: Sequence[Run], metric: str) -> np.ndarray:
         """float64 [N]: each document's values averaged over the runs, which are seeds of one method."""
