@@ -97,3 +97,19 @@ def test_a_folder_of_ones_own_becomes_a_corpus(here):
     info = json.loads((here / "corpus/corpus.json").read_text())
     assert (info["dataset"], info["n_labels"]) == ("mine", 4)
     assert sum(info["documents"].values()) == 25
+
+
+def test_a_generated_data_set_becomes_a_corpus(here):
+    synth = {"layout": "pecos", "documents": 60, "labels": 20, "seed": 1}
+    grid = {"name": "own", "datasets": {"made": {"synth": synth}}, "methods": ["dense"]}
+    (here / "grid.yaml").write_text(yaml.safe_dump(grid))
+    options = [f"--{name}={value}" for name, value in synth.items()]
+    assert run("synth", "raw", *options).exit_code == 0
+    result = run(
+        *("corpus", "made", "--raw", "raw", "--out", "corpus", "--grid", "grid.yaml"),
+        *("--registry", register(here)),
+    )
+    assert result.exit_code == 0, result.output
+    info = json.loads((here / "corpus/corpus.json").read_text())
+    assert info["documents"]["train"] + info["documents"]["validation"] == 60
+    assert (info["licence"], info["source"]) == ("none: generated", {"synth": synth})

@@ -251,6 +251,8 @@ def test_the_published_data_sets():
         assert (dataset.kind, dataset.source) == ("xmc", name)
         assert dataset.expected["labels"] > 3000
         assert (dataset.text == "title") == ("Titles" in name)
+        # as the code that was released with published results does
+        assert dataset.filtered == name.startswith(("LF-AmazonTitles", "LF-WikiSeeAlso"))
         family = "Amazon" if "Amazon" in name else name[:4] if "Wiki" in name else ""
         constants = (dataset.propensity_a, dataset.propensity_b)
         if name == "AmazonCat-13K" or not family:

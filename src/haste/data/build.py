@@ -59,9 +59,9 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
     """The licence, and what CorpusInfo says of the source."""
     if dataset.path:
         return OWN_LICENCE, {"path": dataset.path}
-    record = verify(raw)
     if dataset.synth:
         return GENERATED, {"synth": dict(dataset.synth)}
+    record = verify(raw)
     if record.name != dataset.source:
         raise DataError(
             f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."
