@@ -5,76 +5,13 @@ On a machine with a GPU these run compiled, elsewhere in Triton's interpreter.
 
 import pytest
 import torch
+from kernel_problems import DEVICE, NAMES, SGD, cast, error, oracle, problem, run, within
 
 from haste.data.batches import Positives
 from haste.errors import ConfigError, KernelError
 from haste.kernels import reference, torch_backend, triton_group
 from haste.kernels.update import Sgd
 from haste.layers.registry import choose_backend
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2, rounding="nearest")
-NAMES = ("weight", "bias", "momentum", "bias_momentum")
-
-
-def problem(
-    batch, n_features, n_labels, fan_in, group_size, positives=0.1, repeated=False, momentum=True
-):
-    random = torch.Generator().manual_seed(batch + n_labels)
-    groups = -(-n_labels // group_size)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=random, dtype=torch.float64)
-
-    if repeated:
-        index = torch.randint(n_features, (groups, fan_in), generator=random)
-    else:
-        index = torch.rand(groups, n_features, generator=random).topk(fan_in).indices
-    target = torch.rand(n_labels, batch, generator=random) < positives
-    label, row = target.nonzero(as_tuple=True)
-    found = {
-        "features": normal(batch, n_features),
-        "weight": normal(n_labels, fan_in) / fan_in**0.5,
-        "index": index.int(),
-        "bias": normal(n_labels),
-        "momentum": normal(n_labels, fan_in) if momentum else None,
-        "bias_momentum": normal(n_labels) if momentum else None,
-        "label": label.int(),
-        "row": row.int(),
-    }
-    return {k: v if v is None else v.to(DEVICE) for k, v in found.items()}
-
-
-def cast(p, dtype):
-    return {k: v.to(dtype) if v is not None and v.is_floating_point() else v for k, v in p.items()}
-
-
-def run(kernel, p, group_size, sgd=SGD, **options):
-    """loss, grad_features and the updated state of `kernel` on a copy of the problem."""
-    own = {k: None if v is None else v.clone() for k, v in p.items()}
-    state = [own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
-    pairs = Positives(own["label"], own["row"])
-    loss, grad = kernel(*state, pairs, group_size=group_size, sgd=sgd, **options)
-    return {"loss": loss, "grad_features": grad, **{k: own[k] for k in NAMES}}
-
-
-def oracle(p, group_size):
-    wide = cast(p, torch.float64)
-    state = [wide[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
-    return reference.fused_step(
-        *state,
-        wide["label"],
-        wide["row"],
-        group_size=group_size,
-        lr=SGD.lr,
-        momentum_factor=SGD.momentum if p["momentum"] is not None else 0.0,
-        weight_decay=SGD.weight_decay,
-    )
-
-
-def error(got, want):
-    return float((got.double() - want).norm() / want.norm().clamp(min=1e-30))
-
 
 SHAPES = [
     (1, 96, 16, 16, 16),
@@ -103,11 +40,9 @@ def test_errors_are_no_larger_than_torchs_at_the_same_dtype(shape, dtype, moment
         momentum_factor=SGD.momentum if momentum else 0.0,
         weight_decay=SGD.weight_decay,
     )
-    tiny = {torch.float32: 2e-6, torch.bfloat16: 2e-3, torch.float16: 3e-4}[dtype]
     for name in ("loss", "grad_features", *NAMES):
         if want[name] is not None:
-            bound = max(1.5 * error(plain[name], want[name]), tiny)
-            assert error(got[name], want[name]) <= bound, name
+            assert within(got[name], plain[name], want[name], dtype), name
 
 
 @pytest.mark.parametrize("positives", [0.0, 1.0])
@@ -221,19 +156,19 @@ def test_agrees_with_the_torch_backend():
 
 def test_which_backend_runs(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_backend("auto", False, cpu) == "torch"
-    assert choose_backend("auto", False, gpu) == "triton"
-    assert choose_backend("auto", True, gpu) == "torch"
-    assert choose_backend("torch", False, gpu) == "torch"
+    assert choose_backend("auto", cpu) == "torch"
+    assert choose_backend("auto", gpu) == "triton"
+    assert choose_backend("auto", gpu, ordered_repeats=True) == "torch"
+    assert choose_backend("torch", gpu) == "torch"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert choose_backend("triton", False, cpu) == "triton"
+    assert choose_backend("triton", cpu) == "triton"
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(
         ConfigError, match=r"training\.backend: triton needs a CUDA GPU, or TRITON_INTERPRET=1"
     ):
-        choose_backend("triton", False, cpu)
-    with pytest.raises(ConfigError, match=r"training\.backend: triton sums in no fixed order"):
-        choose_backend("triton", True, gpu)
+        choose_backend("triton", cpu)
+    with pytest.raises(ConfigError, match=r"training\.backend: triton has no fixed order"):
+        choose_backend("triton", gpu, ordered_repeats=True)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,8 @@ from torch import Tensor
 from haste.errors import KernelError
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+STORED = (*FLOATS, torch.float8_e4m3fn)
+"""in which weights may be stored"""
 
 
 def check_tensor(

@@ -2,13 +2,19 @@
 
 Stochastic rounding to bf16 adds 16 uniform random bits below the ones that are kept and truncates:
 the expected value is the fp32 value, so updates far below one bf16 step still move a weight on
-average. Random bits come from a generator seeded by (seed, step, tensor), never from a constant.
+average. E4M3 likewise, of 20 bits; numbers are stored over FP8_SCALE. Random bits come from a generator seeded
+by (seed, step, tensor), never from a constant.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+FP8_SCALE = 1 / 64
+"""E4M3 has steps of 2^-9 below 2^-6 and ends at 448: so weights have steps of 2^-15 and end at 7"""
+
+FP8 = torch.float8_e4m3fn
 
 _MASK = (1 << 64) - 1
 
@@ -29,11 +35,19 @@ def generator(device: torch.device, *parts: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mix(*parts))
 
 
+def widen(value: Tensor) -> Tensor:
+    """Stored numbers as fp32."""
+    return value.float() * FP8_SCALE if value.dtype == FP8 else value.float()
+
+
 def round_to(
     value: Tensor, dtype: torch.dtype, rounding: str, random: torch.Generator | None
 ) -> Tensor:
-    """fp32 `value` in `dtype`; `rounding` is "stochastic" (bf16 only, others round to nearest) or
-    "nearest". NaN and infinity stay what they are."""
+    """fp32 `value` in `dtype`; `rounding` is "stochastic" (bf16 and E4M3 only, others round to nearest)
+    or "nearest". NaN stays NaN; infinity stays what it is, but in E4M3 it and all beyond the largest
+    number become the largest."""
+    if dtype == FP8:
+        return _to_fp8(value, rounding, random)
     if dtype != torch.bfloat16 or rounding == "nearest":
         return value.to(dtype)
     noise = torch.randint(
@@ -42,3 +56,14 @@ def round_to(
     bits = value.contiguous().view(torch.int32)
     rounded = (bits + noise).bitwise_and_(-(1 << 16)).view(torch.float32)
     return torch.where(torch.isfinite(value), rounded, value).to(torch.bfloat16)
+
+
+def _to_fp8(value: Tensor, rounding: str, random: torch.Generator | None) -> Tensor:
+    scaled = (value / FP8_SCALE).clamp(-448, 448)
+    if rounding == "stochastic":
+        # the distance between the numbers around it: 2^(e - 3), and 2^-9 below 2^-6
+        exponent = torch.frexp(scaled).exponent.clamp(min=-5) - 1
+        step = torch.ldexp(torch.ones_like(scaled), exponent - 3)
+        noise = torch.rand(value.shape, device=value.device, generator=random)
+        scaled = (torch.floor(scaled / step + noise) * step).clamp(-448, 448)
+    return scaled.to(FP8)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from haste.data.batches import Positives
 from haste.kernels.loss import bce_sum
+from haste.kernels.rounding import widen
 from haste.kernels.update import Sgd, sgd_
 
 TILE_BYTES = 64 << 20
@@ -56,7 +57,7 @@ def dense_step(
     columns = features.t().contiguous()
     loss = features.new_zeros(())
     for rows in tiles(weight.shape[0], labels_a_tile):
-        tile = weight[rows].float()
+        tile = widen(weight[rows])
         logits = torch.addmm(bias[rows, None].float(), tile, columns)
         part, gradient = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
         loss += part
@@ -94,7 +95,7 @@ def fixed_fan_in_step(
     for rows in tiles(weight.shape[0], labels_a_tile):
         at = index[rows].long()
         spread = features.new_zeros(at.shape[0], n_features)
-        spread.scatter_add_(1, at, weight[rows].float())
+        spread.scatter_add_(1, at, widen(weight[rows]))
         logits = torch.addmm(bias[rows, None].float(), spread, columns)
         part, gradient = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
         loss += part
@@ -127,7 +128,7 @@ def group_step(
     grad_columns = torch.zeros_like(columns)
     loss = features.new_zeros(())
     for rows, gathered, at in _group_tiles(columns, weight, index, group_size):
-        tile = weight[rows].float().view(len(gathered), -1, weight.shape[1])
+        tile = widen(weight[rows]).view(len(gathered), -1, weight.shape[1])
         logits = torch.bmm(tile, gathered).flatten(0, 1).add_(bias[rows, None].float())
         part, gradient = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
         loss += part

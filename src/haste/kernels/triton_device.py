@@ -7,37 +7,79 @@ import os
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+from haste.kernels import rounding
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
 """Kernels run in Triton's interpreter, on a CPU. Its bf16 arithmetic is wrong, so it gets fp32."""
+
+FP8_SCALE = tl.constexpr(rounding.FP8_SCALE)
 
 PHILOX_ROUNDS = 7
 """the fewest with which Philox4x32 passes BigCrush (Salmon et al., 2011)"""
 
 
 @triton.jit
-def bce(z, valid):
-    """Softplus and sigmoid of logits fp32, 0 where not `valid`."""
-    e = tl.exp(-tl.abs(z))
-    softplus = tl.maximum(z, 0.0) + log1p(e)
-    sigmoid = tl.where(z >= 0, 1.0, e) / (1.0 + e)
-    return tl.where(valid, softplus, 0.0), tl.where(valid, sigmoid, 0.0)
+def _exp2(x):
+    if INTERPRETED:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
 
 
 @triton.jit
-def log1p(e):
-    """log(1 + e) for e in [0, 1], to 2e-7 of its value: a polynomial, which needs no special unit."""
+def _reciprocal(x):
+    if INTERPRETED:
+        return 1.0 / x
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def sigmoid(z):
+    """Sigmoid of logits fp32, and e = exp(-|z|), from which `bce_rows` makes the loss."""
+    e = _exp2(tl.abs(z) * -1.4426950408889634)
+    return _reciprocal(1.0 + e) * tl.where(z >= 0, 1.0, e), e
+
+
+@triton.jit
+def _grow(p, q):
+    return p + (q + p * q)
+
+
+@triton.jit
+def bce_rows(z, e):
+    """Sum over axis 1 of max(z, 0) + log1p(e): the loss of negatives.
+
+    Up to 64 columns with one logarithm a row: the sum of log1p(e) is log1p of P - 1, P the product of
+    all 1 + e, and P - 1 grows by p + q + p q, which keeps the digits of small e.
+    """
+    # more columns could overflow; the interpreter reduces by such a function element by element
+    positive = tl.sum(tl.maximum(z, 0.0), 1)
+    if INTERPRETED or e.shape[1] > 64:
+        return positive + tl.sum(_log1p(e), 1)
+    return positive + _log1p(tl.reduce(e, 1, _grow))
+
+
+@triton.jit
+def _log1p(p):
+    # to 3e-7 of its value for p >= 0: a polynomial up to 1, where the hardware's logarithm loses
+    # the digits of small values
+    q = tl.minimum(p, 1.0)
     poly = -0.00325637846
-    poly = poly * e + 0.0199071616
-    poly = poly * e - 0.0570642017
-    poly = poly * e + 0.106142648
-    poly = poly * e - 0.153118625
-    poly = poly * e + 0.196781173
-    poly = poly * e - 0.249545589
-    poly = poly * e + 0.333300054
-    poly = poly * e - 0.499999046
-    poly = poly * e + 1
-    return poly * e
+    poly = poly * q + 0.0199071616
+    poly = poly * q - 0.0570642017
+    poly = poly * q + 0.106142648
+    poly = poly * q - 0.153118625
+    poly = poly * q + 0.196781173
+    poly = poly * q - 0.249545589
+    poly = poly * q + 0.333300054
+    poly = poly * q - 0.499999046
+    poly = poly * q + 1
+    return tl.where(p <= 1.0, poly * q, tl.log(1.0 + p))
 
 
 @triton.jit
@@ -60,13 +102,64 @@ def half_to_even(value):
 
 
 @triton.jit
+def narrow(value, DTYPE: tl.constexpr):
+    """fp32 `value` to nearest in DTYPE."""
+    if INTERPRETED and tl.bfloat16 == DTYPE:
+        wide = value.to(tl.float32)
+        return to_bf16(wide, half_to_even(wide))
+    return value.to(DTYPE)
+
+
+@triton.jit
+def to_fp8(value, noise):
+    """fp32 `value` to the bits of E4M3 times FP8_SCALE, uint8; 20 bits of `noise` decide the rounding.
+
+    Values beyond the largest, 448 FP8_SCALE, become it; NaN stays NaN.
+    """
+    scaled = tl.minimum(tl.abs(value) * (1.0 / FP8_SCALE), 448.0)
+    noise = noise & 0xFFFFF
+    normal = ((scaled.to(tl.int32, bitcast=True) + noise) >> 20) - (120 << 3)
+    # below 2^-6 the steps are 2^-9 wide, evenly
+    even = (scaled * 512.0 + noise.to(tl.float32) * (1.0 / 1048576)).to(tl.int32)
+    code = tl.where(scaled < 0.015625, even, normal)
+    code = tl.where(value == value, code, 0x7F)
+    sign = (value.to(tl.int32, bitcast=True) >> 24) & 0x80
+    return (code | sign).to(tl.uint8)
+
+
+@triton.jit
+def widen(value):
+    """Stored numbers, uint8 being the bits of E4M3, as fp32."""
+    if value.dtype == tl.uint8:
+        bits = value.to(tl.uint16)
+        half = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)
+        wide = half.to(tl.float16, bitcast=True).to(tl.float32) * (256.0 * FP8_SCALE)
+        return tl.where((bits & 0x7F) == 0x7F, float("nan"), wide)
+    return value.to(tl.float32)
+
+
+@triton.jit
+def factor(value, DOT: tl.constexpr):
+    """Stored numbers in the dtype in which a product is taken."""
+    if value.dtype == tl.uint8:
+        return widen(value).to(DOT)
+    return value.to(DOT)
+
+
+@triton.jit
 def store_rounded(pointer, value, noise, mask, STOCHASTIC: tl.constexpr):
-    """Store fp32 `value` in the pointer's dtype; `noise` int32 is used where STOCHASTIC, bf16 only."""
+    """Store fp32 `value` in the pointer's dtype (uint8: E4M3); `noise` int32 is used where STOCHASTIC,
+    its lower 16 bits for bf16, its upper 20 for E4M3."""
     if pointer.dtype.element_ty == tl.bfloat16:
         if STOCHASTIC:
             tl.store(pointer, to_bf16(value, noise), mask=mask)
         else:
-            tl.store(pointer, to_bf16(value, half_to_even(value)), mask=mask)
+            tl.store(pointer, narrow(value, tl.bfloat16), mask=mask)
+    elif pointer.dtype.element_ty == tl.uint8:
+        if STOCHASTIC:
+            tl.store(pointer, to_fp8(value, noise >> 12), mask=mask)
+        else:
+            tl.store(pointer, to_fp8(value, noise * 0 + 0x80000), mask=mask)
     else:
         tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
 
@@ -81,15 +174,41 @@ def random_row(seed, step, row, ROUNDS: tl.constexpr):
 
 
 @triton.jit
-def random_bits(seed, step, rows, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
-    """int32 noise [G, F] for rows int64 [G] of a tensor of F columns; four numbers a Philox call."""
-    column = tl.arange(0, F // 4)
-    low = (rows & 0xFFFFFFFF).to(tl.uint32)[:, None] + tl.zeros([G, F // 4], tl.uint32)
-    high = (rows >> 32).to(tl.uint32)[:, None] + tl.zeros([G, F // 4], tl.uint32)
-    last = (1 + column).to(tl.uint32)[None, :] + tl.zeros([G, F // 4], tl.uint32)
-    a, b, c, d = tl.philox(seed, low, high, high * 0 + step, last, ROUNDS)
+def random_bits(seed, step, rows, first, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
+    """int32 noise [G, F] for rows int64 [G] of a tensor, from its column `first`, a multiple of F, on;
+    four numbers a Philox call."""
+    a, b, c, d = _philox(seed, step, rows, first // 4, G, F // 4, ROUNDS)
     drawn = tl.join(tl.join(a, b), tl.join(c, d))
     return tl.reshape(drawn, [G, F]).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def random_halves(seed, step, rows, first, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
+    """As `random_bits`, with 16 random bits in each number's lower half: eight a Philox call."""
+    a, b, c, d = _philox(seed, step, rows, first // 8, G, F // 8, ROUNDS)
+    low = tl.join(tl.join(a, b), tl.join(c, d))
+    high = tl.join(tl.join(a >> 16, b >> 16), tl.join(c >> 16, d >> 16))
+    return tl.reshape(tl.join(low, high), [G, F]).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _philox(seed, step, rows, first, G: tl.constexpr, C: tl.constexpr, ROUNDS: tl.constexpr):
+    zero = tl.zeros([G, C], tl.uint32)
+    low = (rows & 0xFFFFFFFF).to(tl.uint32)[:, None] + zero
+    high = (rows >> 32).to(tl.uint32)[:, None] + zero
+    call = (1 + first + tl.arange(0, C)).to(tl.uint32)[None, :] + zero
+    return tl.philox(seed, low, high, zero + step, call, ROUNDS)
+
+
+@triton.jit
+def noise_of(
+    seed, step, rows, first, FULL: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """Noise for rounding [G, F] numbers, with FULL also for their momenta or for E4M3."""
+    if FULL:
+        return random_bits(seed, step, rows, first, G, F, ROUNDS)
+    return random_halves(seed, step, rows, first, G, F, ROUNDS)
 
 
 @triton.jit
@@ -109,9 +228,22 @@ def processors(device: torch.device) -> int:
 
 
 def dot_dtype(dtype: torch.dtype) -> tl.dtype:
-    """In which a kernel multiplies: the weights' dtype, but fp32 in the interpreter."""
-    if INTERPRETED:
+    """In which a kernel multiplies: the weights' dtype, bf16 for E4M3, but fp32 in the interpreter."""
+    if INTERPRETED.value or dtype == torch.float32:
         return tl.float32
-    return {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}[
-        dtype
-    ]
+    return tl.float16 if dtype == torch.float16 else tl.bfloat16
+
+
+def raw(weight: Tensor) -> Tensor:
+    """What a kernel is given for stored numbers: E4M3 as its bits, everything else as it is."""
+    return weight.view(torch.uint8) if weight.dtype == torch.float8_e4m3fn else weight
+
+
+def transposed(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
+    """[H, Bp]: `features` [B, H] in a product's dtype, padded with zeros to a multiple of `multiple`."""
+    batch, n_features = features.shape
+    if dtype == torch.float8_e4m3fn:
+        dtype = torch.bfloat16
+    columns = features.new_zeros(n_features, -(-batch // multiple) * multiple, dtype=dtype)
+    columns[:, :batch] = features.t()
+    return columns

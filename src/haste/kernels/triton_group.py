@@ -1,9 +1,13 @@
 """The fused step of the group-shared layer in Triton: one pass over the weights, no B x L tensor.
 
 Features come transposed, [H, Bp] with the batch innermost and padded with zeros, so a gathered
-feature is a contiguous run. Programs are persistent: each walks a contiguous range of groups, and the
-features stay in its multiprocessor's L1. A group's features are gathered once for its logits, the
-loss, both gradients and the update. The features' gradient is summed by fp32 atomics.
+feature is a contiguous run. Programs are persistent: each walks a contiguous range of groups, whose
+features are copied to shared memory while the group before is worked on. A group's features are
+gathered once for its logits, the loss, both gradients and the update.
+
+The features' gradient takes one of two routes. `atomics`: each group adds its part to one of a few
+copies of [H, Bp]. `spread`: the step goes slab by slab of labels, keeps dz and the weights as they
+were, and multiplies them as if dense (`triton_spread`); its order of sums is fixed.
 """
 
 from __future__ import annotations
@@ -17,26 +21,77 @@ from torch import Tensor
 
 from haste.config import FAN_INS, GROUP_SIZES
 from haste.data.batches import Positives
-from haste.kernels.checks import FLOATS, check_one_of, check_tensor
+from haste.errors import KernelError
+from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
+from haste.kernels.rounding import FP8
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
-    bce,
+    bce_rows,
     dot_dtype,
+    factor,
+    narrow,
+    noise_of,
     processors,
-    random_bits,
     random_row,
+    raw,
     sgd_update,
+    sigmoid,
     store_rounded,
+    transposed,
+    widen,
 )
+from haste.kernels.triton_spread import spread_gradient
 from haste.kernels.update import Sgd
+
+COPIES = 4
+"""of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
+SLAB = 65536
+"""labels of a slab on the `spread` route: its buffers stay in a GPU's L2 cache, or near it"""
+
+
+@triton.jit
+def _tile(
+    b, at, rows, weight, offset, low, high, enabled, inside, h, label, row, grad, dz_slab, slab_row,
+    batch, width, loss, grad_weight, grad_bias,
+    POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One tile of the batch: the loss [G] and gradients so far, with the tile's part added."""
+    gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
+    z = tl.dot(weight, gathered, input_precision=PRECISION) + offset[:, None]
+    dz, e = sigmoid(z)
+    if PADDED:
+        # a document that is not there has the loss and gradient of a logit of minus infinity
+        there = (b < batch)[None, :]
+        dz = tl.where(there, dz, 0.0)
+        e = tl.where(there, e, 0.0)
+        z = tl.where(there, z, -1e30)
+    loss += bce_rows(z, e)
+    if POSITIVES:
+        for q in range(low, high):
+            hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
+            dz -= tl.where(hit, 1.0, 0.0)
+            loss -= tl.sum(tl.where(hit, z, 0.0), 1)
+    grad_bias += tl.sum(dz, 1)
+    d = dz.to(DOT)
+    grad_weight = tl.dot(d, tl.trans(gathered), grad_weight, input_precision=PRECISION)
+    if SPREAD:
+        spot = slab_row[:, None] * width + b[None, :]
+        tl.store(dz_slab + spot, narrow(dz, dz_slab.dtype.element_ty), mask=inside[:, None])
+    else:
+        back = tl.dot(tl.trans(weight), d, input_precision=PRECISION)
+        tl.atomic_add(grad + at[:, None] * width + b[None, :], back, mask=enabled, sem="relaxed")
+    return loss, grad_weight, grad_bias
 
 
 @triton.jit
 def _group(
-    k, low, high, enabled, h, w, index, bias, velocity, bias_velocity, label, row, grad,
+    k, low, high, enabled, h, w, index, bias, velocity, bias_velocity, label, row,
+    grad, dz_slab, w_slab, slab_begin,
     n_labels, batch, width, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """One SGD step of sum-BCE on group k, its positives being pairs low..high; its loss [G].
@@ -44,43 +99,47 @@ def _group(
     Nothing is written, and the loss is 0, unless `enabled`.
     """
     f = tl.arange(0, F)
-    at = tl.load(index + k * F + f)
+    at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
     rows = (k * G + tl.arange(0, G)).to(tl.int64)
     inside = (rows < n_labels) & enabled
     spot = rows[:, None] * F + f[None, :]
-    weight = tl.load(w + spot, mask=inside[:, None], other=0.0)
-    offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
+    stored = tl.load(w + spot, mask=inside[:, None], other=0)
+    weight = factor(stored, DOT)
+    # a label that is not there has a logit of minus infinity: no loss, no gradient
+    offset = tl.where(inside, tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32), -1e30)
+    slab_row = rows - slab_begin
     loss = tl.zeros([G], tl.float32)
     grad_weight = tl.zeros([G, F], tl.float32)
     grad_bias = tl.zeros([G], tl.float32)
-    for tile in tl.static_range(TILES):
-        b = tile * BB + tl.arange(0, BB)
-        gathered = tl.load(h + at[:, None] * width + b[None, :])
-        z = tl.dot(weight.to(DOT), gathered.to(DOT), input_precision=PRECISION)
-        z += offset[:, None]
-        softplus, dz = bce(z, inside[:, None] & (b < batch)[None, :])
-        if POSITIVES:
-            for q in range(low, high):
-                hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
-                dz -= tl.where(hit, 1.0, 0.0)
-                softplus -= tl.where(hit, z, 0.0)
-        loss += tl.sum(softplus, 1)
-        grad_bias += tl.sum(dz, 1)
-        d = dz.to(DOT)
-        grad_weight = tl.dot(d, tl.trans(gathered).to(DOT), grad_weight, input_precision=PRECISION)
-        back = tl.dot(tl.trans(weight).to(DOT), d, input_precision=PRECISION)
-        tl.atomic_add(grad + at[:, None] * width + b[None, :], back, mask=enabled, sem="relaxed")
+    if UNROLL:
+        for tile in tl.static_range(TILES):
+            loss, grad_weight, grad_bias = _tile(
+                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, enabled, inside,
+                h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
+                POSITIVES, SPREAD, PADDED, DOT, PRECISION,
+            )  # fmt: skip
+    else:
+        for tile in tl.range(0, TILES, num_stages=2):
+            loss, grad_weight, grad_bias = _tile(
+                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, enabled, inside,
+                h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
+                POSITIVES, SPREAD, PADDED, DOT, PRECISION,
+            )  # fmt: skip
+    if SPREAD:
+        old = w_slab + slab_row[:, None] * F + f[None, :]
+        tl.store(old, narrow(weight, w_slab.dtype.element_ty), mask=inside[:, None])
     v = grad_weight
     bv = grad_bias
     if HAS_MOMENTUM:
         v = tl.load(velocity + spot, mask=inside[:, None], other=0.0).to(tl.float32)
         bv = tl.load(bias_velocity + rows, mask=inside, other=0.0).to(tl.float32)
-    new, v = sgd_update(weight.to(tl.float32), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM)
+    new, v = sgd_update(widen(stored), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM)
     new_bias, bv = sgd_update(offset, bv, grad_bias, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     bias_noise = rows.to(tl.int32)
     if STOCHASTIC:
-        noise = random_bits(seed, step, rows, G, F, ROUNDS)
+        full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
+        noise = noise_of(seed, step, rows, 0, full, G, F, ROUNDS)
         # biases draw behind the rows of weights
         bias_noise = random_row(seed, step, n_labels + rows, ROUNDS)
     store_rounded(w + spot, new, noise, inside[:, None], STOCHASTIC)
@@ -93,65 +152,108 @@ def _group(
 
 @triton.jit
 def _without_positives(
-    h, w, index, bias, velocity, bias_velocity, bounds, label, row, grad, loss,
-    n_labels, batch, width, n_groups, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    h, w, index, bias, velocity, bias_velocity, bounds, label, row,
+    grad, dz_slab, w_slab, loss, first_group, n_groups, copy_size,
+    n_labels, batch, width, lr, momentum, decay, seed, step,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    NCOPIES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The step of this program's range of groups, but for those that have a positive."""
-    per = tl.cdiv(n_groups, tl.num_programs(0))
-    first = tl.program_id(0) * per
+    program = tl.program_id(0)
+    per = tl.cdiv(n_groups - first_group, tl.num_programs(0))
+    first = first_group + program * per
+    slab_begin = first_group.to(tl.int64) * G
+    mine = grad
+    if not SPREAD:
+        mine = grad + (program % NCOPIES).to(tl.int64) * copy_size
     total = tl.zeros([G], tl.float32)
-    for k in range(first, tl.minimum(first + per, n_groups)):
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
         free = tl.load(bounds + k) == tl.load(bounds + k + 1)
         total += _group(
-            k, 0, 0, free, h, w, index, bias, velocity, bias_velocity, label, row, grad,
+            k, 0, 0, free, h, w, index, bias, velocity, bias_velocity, label, row,
+            mine, dz_slab, w_slab, slab_begin,
             n_labels, batch, width, lr, momentum, decay, seed, step,
-            G, F, BB, TILES, False, HAS_MOMENTUM, STOCHASTIC, DOT, PRECISION, ROUNDS,
+            G, F, RUN, BB, TILES, False, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
+            DOT, PRECISION, ROUNDS,
         )  # fmt: skip
-    tl.store(loss + tl.program_id(0), tl.sum(total))
+    tl.store(loss + program, tl.sum(total))
 
 
 @triton.jit
 def _with_positives(
-    h, w, index, bias, velocity, bias_velocity, bounds, label, row, grad, loss,
+    h, w, index, bias, velocity, bias_velocity, bounds, label, row,
+    grad, dz_slab, w_slab, loss, first_group, n_groups, copy_size,
     n_labels, batch, width, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    NCOPIES: tl.constexpr,
 ):  # fmt: skip
-    """The step of the group of positive p = program_id, if p is the group's first."""
+    """The step of the group of positive p = program_id, if it is of this slab and p its first."""
     p = tl.program_id(0)
-    k = tl.load(label + p) // G
-    low = tl.load(bounds + k)
-    total = tl.zeros([G], tl.float32)
-    if low == p:
+    at = tl.load(label + p)
+    k = at // G
+    # labels of another part of the output layer are passed over
+    here = (at >= 0) & (at < n_labels) & (k >= first_group) & (k < n_groups)
+    low = tl.load(bounds + k, mask=here, other=-1)
+    mine = here & (low == p)
+    copy = grad
+    if not SPREAD:
+        copy = grad + (p % NCOPIES).to(tl.int64) * copy_size
+    if mine:
         total = _group(
-            k, low, tl.load(bounds + k + 1), low == p,
-            h, w, index, bias, velocity, bias_velocity, label, row, grad,
+            k, low, tl.load(bounds + k + 1), mine,
+            h, w, index, bias, velocity, bias_velocity, label, row,
+            copy, dz_slab, w_slab,
+            first_group.to(tl.int64) * G,
             n_labels, batch, width, lr, momentum, decay, seed, step,
-            G, F, BB, TILES, True, HAS_MOMENTUM, STOCHASTIC, DOT, PRECISION, ROUNDS,
+            G, F, RUN, BB, TILES, True, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
+            DOT, PRECISION, ROUNDS,
         )  # fmt: skip
-    tl.store(loss + p, tl.sum(total))
+        tl.store(loss + p, tl.sum(total))
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernel is launched: batch tile, warps a program, programs a multiprocessor."""
+    """How the kernel is launched: batch tile, warps a program, programs a multiprocessor, groups in
+    flight, and the route of the features' gradient."""
 
     batch_tile: int
     warps: int
     residents: int
+    stages: int = 2
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        # the product of 1 + e over a tile's columns must stay finite
+        check_one_of("batch_tile", self.batch_tile, (16, 32, 64))
 
 
-def choose_launch(batch: int, fan_in: int, group_size: int) -> Launch:
-    """The launch measured to be best on an H200 for shapes like this one."""
-    if fan_in <= 64 and group_size == 16 and batch <= 64:
-        return Launch(32, 1, 8)
+def choose_launch(
+    batch: int, n_features: int, fan_in: int, group_size: int, item_size: int = 2
+) -> Launch:
+    """The launch measured to be best on an H200 for shapes like this one (`item_size`: bytes a weight)."""
+    small = 16 if batch <= 16 else 32
+    if item_size > 2 or fan_in * group_size > 128 * 64:
+        return Launch(small, 8 if fan_in * group_size > 128 * 64 else 4, 2, stages=1)
+    if fan_in <= 64 and group_size == 16:
+        return Launch(small, 1, 16)
     if fan_in <= 64:
-        return Launch(32, 2, 4)
-    return Launch(64 if batch > 32 else 32, 4, 4)
+        return Launch(small, 2, 4)
+    tile = small if batch <= 32 else 64
+    return Launch(
+        tile, 4, 4 if group_size >= 64 else 2, spread=spread_is_faster(batch, n_features, fan_in)
+    )
+
+
+def spread_is_faster(batch: int, n_features: int, fan_in: int) -> bool:
+    """Whether the features' gradient is quicker by a dense product: measured so where a group reads a
+    third of the features and the batch is large, and not where it reads a sixth."""
+    return 3 * fan_in >= n_features and batch >= 128
 
 
 def group_step(
@@ -167,78 +269,131 @@ def group_step(
     sgd: Sgd,
     seed: int,
     step: int,
+    run: int = 1,
+    distinct: bool = False,
+    deterministic: bool = False,
     launch: Launch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
 
-    features [B, H]; weight [L, F] fp32, bf16 or fp16, bias [L], momenta alike; index int32 [K, F].
-    Logits, loss and sums are fp32. bf16 tensors are rounded stochastically with Philox numbers of
-    (seed, step, element) where `sgd.rounding` says so. The order of the atomic sums, and so the last
-    bits of the gradient, differ from run to run. Raises KernelError.
+    features [B, H]; weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
+    alike; index int32 [K, F], or with `run` > 1 the starts over `run` of contiguous runs, [K, F / run].
+    Logits, loss and sums are fp32. bf16 and E4M3 tensors are rounded stochastically with Philox numbers
+    of (seed, step, element) where `sgd.rounding` says so. `distinct` promises that no group names a
+    feature twice, which opens the `spread` route; with `deterministic`, which needs the promise, that
+    route is taken always and runs are equal bit for bit. Raises KernelError.
     """
-    _check(features, weight, index, bias, momentum, bias_momentum, group_size)
+    check_group(features, weight, index, bias, group_size, run)
+    check_momentum(weight, bias, momentum, bias_momentum)
+    if deterministic and not distinct:
+        raise KernelError(
+            "deterministic: needs distinct=True: the sums of features that a group names twice have "
+            "no fixed order."
+        )
     n_labels, fan_in = weight.shape
     batch, n_features = features.shape
-    launch = launch or choose_launch(batch, fan_in, group_size)
-    columns = _transposed(features.to(weight.dtype), launch.batch_tile)
+    launch = launch or choose_launch(batch, n_features, fan_in, group_size, weight.element_size())
+    spread = distinct and (deterministic or launch.spread)
+    columns = transposed(features, weight.dtype, launch.batch_tile)
     width = columns.shape[1]
-    grad = torch.zeros(n_features, width, dtype=torch.float32, device=features.device)
+    device = features.device
     groups = index.shape[0]
-    first_labels = torch.arange(groups + 1, dtype=torch.int32, device=index.device) * group_size
+    first_labels = torch.arange(groups + 1, dtype=torch.int32, device=device) * group_size
+    first_labels.clamp_(max=n_labels)
     bounds = torch.searchsorted(positives.label, first_labels, out_int32=True)
-    programs = min(processors(features.device) * launch.residents, groups)
+    programs = min(processors(device) * launch.residents, groups)
     pairs = positives.label.numel()
-    loss = torch.empty(programs + pairs, dtype=torch.float32, device=features.device)
-    tensors = (columns, weight, index, bias, momentum, bias_momentum)
-    pointers = (bounds, positives.label, positives.row, grad)
-    numbers = (sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+    tiles = width // launch.batch_tile
     constants = {
         "G": group_size,
         "F": fan_in,
+        "RUN": run,
         "BB": launch.batch_tile,
-        "TILES": width // launch.batch_tile,
+        "TILES": tiles,
         "HAS_MOMENTUM": momentum is not None,
-        "STOCHASTIC": weight.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
+        "STOCHASTIC": weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic",
+        "SPREAD": spread,
+        "PADDED": width != batch,
+        "UNROLL": tiles <= 4,
         "DOT": dot_dtype(weight.dtype),
         "PRECISION": "ieee",
         "ROUNDS": PHILOX_ROUNDS,
+        "NCOPIES": COPIES,
         "num_warps": launch.warps,
     }
-    _without_positives[(programs,)](
-        *tensors, *pointers, loss, n_labels, batch, width, groups, *numbers, **constants
-    )
-    if pairs:
-        _with_positives[(pairs,)](
-            *tensors, *pointers, loss[programs:], n_labels, batch, width, *numbers, **constants
+    stages = launch.stages if tiles <= 4 else 1
+    state = (columns, raw(weight), index, bias, momentum, bias_momentum)
+    numbers = (n_labels, batch, width, sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+    pointers = (bounds, positives.label, positives.row)
+
+    def walk(first: int, last: int, buffers: tuple, loss: Tensor) -> None:
+        span = (first, last, n_features * width)
+        _without_positives[(programs,)](
+            *state, *pointers, *buffers, loss, *span, *numbers, STAGES=stages, **constants
         )
-    return loss.sum(), grad[:, :batch].t().contiguous()
+        if pairs:
+            _with_positives[(pairs,)](
+                *state, *pointers, *buffers, loss[programs:], *span, *numbers, **constants
+            )
+
+    if not spread:
+        grad = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=device)
+        loss = torch.zeros(programs + pairs, dtype=torch.float32, device=device)
+        walk(0, groups, (grad, None, None), loss)
+        return loss.sum(), grad.sum(0)[:, :batch].t().contiguous()
+
+    groups_a_slab = SLAB // group_size
+    slabs = range(0, groups, groups_a_slab)
+    losses = torch.zeros(len(slabs), programs + pairs, dtype=torch.float32, device=device)
+    size = min(SLAB, groups * group_size)
+    dz = torch.empty(size, width, dtype=columns.dtype, device=device)
+    old = torch.empty(size, fan_in, dtype=columns.dtype, device=device)
+    grad = torch.zeros(n_features, width, dtype=torch.float32, device=device)
+    for slab, first in enumerate(slabs):
+        last = min(first + groups_a_slab, groups)
+        walk(first, last, (None, dz, old), losses[slab])
+        count = min(last * group_size, n_labels) - first * group_size
+        grad += spread_gradient(
+            dz[:count], old[:count], index[first:last], n_features, group_size, run
+        )
+    return losses.sum(), grad[:, :batch].t().contiguous()
 
 
-def _check(
+def check_group(
     features: Tensor,
     weight: Tensor,
     index: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
+    bias: Tensor | None,
     group_size: int,
+    run: int = 1,
 ) -> None:
+    """Raise KernelError for tensors that do not make a group-shared layer; see `group_step`."""
     check_one_of("group_size", group_size, GROUP_SIZES)
     check_tensor("features", features, (None, None), FLOATS)
     device = features.device
-    check_tensor("weight", weight, (None, None), FLOATS, device)
+    check_tensor("weight", weight, (None, None), STORED, device)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
     n_labels, fan_in = weight.shape
-    check_tensor("index", index, (-(-n_labels // group_size), fan_in), (torch.int32,), device)
-    check_tensor("bias", bias, (n_labels,), (weight.dtype,), device)
+    if fan_in > features.shape[1]:
+        raise KernelError(
+            f"weight: a fan-in of {fan_in} is more than the {features.shape[1]} features."
+        )
+    if run < 1 or fan_in % run:
+        raise KernelError(f"run: {run} does not divide the fan-in, {fan_in}.")
+    groups = -(-n_labels // group_size)
+    check_tensor("index", index, (groups, fan_in // run), (torch.int32,), device)
+    if bias is not None:
+        own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
+        check_tensor("bias", bias, (n_labels,), (own,), device)
+
+
+def check_momentum(
+    weight: Tensor, bias: Tensor, momentum: Tensor | None, bias_momentum: Tensor | None
+) -> None:
+    """Raise KernelError unless both momenta, or none, are there and shaped like what they belong to."""
+    if (momentum is None) != (bias_momentum is None):
+        raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
     if momentum is not None and bias_momentum is not None:
-        check_tensor("momentum", momentum, (n_labels, fan_in), (weight.dtype,), device)
-        check_tensor("bias_momentum", bias_momentum, (n_labels,), (weight.dtype,), device)
-
-
-def _transposed(features: Tensor, multiple: int) -> Tensor:
-    """[H, Bp]: `features` [B, H] transposed and padded with zeros to a multiple of `multiple`."""
-    batch, n_features = features.shape
-    columns = features.new_zeros(n_features, -(-batch // multiple) * multiple)
-    columns[:, :batch] = features.t()
-    return columns
+        own = (bias.dtype,)
+        check_tensor("momentum", momentum, tuple(weight.shape), own, weight.device)
+        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, weight.device)

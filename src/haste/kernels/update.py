@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from haste.kernels.rounding import round_to
+from haste.kernels.rounding import round_to, widen
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def sgd_(
     back as `sgd.rounding` says.
     """
     wide = value.dtype == torch.float32
-    current = value if wide else value.float()
+    current = value if wide else widen(value)
     if sgd.weight_decay:
         gradient.add_(current, alpha=sgd.weight_decay)
     if velocity is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from haste.data.batches import Positives
-from haste.kernels.rounding import generator
+from haste.kernels.rounding import FP8, round_to
 from haste.kernels.topk import topk
-from haste.kernels.update import Sgd
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,22 @@ class LayerOptions:
     reset_momentum: bool = True
     with_replacement: bool = False
     backend: str = "torch"
-    """torch or triton; patterns without a Triton kernel use torch all the same"""
+    """torch or triton"""
+    deterministic: bool = False
+    """sums in a fixed order"""
 
-    def sgd(self, lr: float) -> Sgd:
-        """The update of one step."""
-        return Sgd(lr, self.momentum, self.weight_decay, self.rounding)
+    def of_step(self, lr: float, seed: int, step: int) -> dict[str, Any]:
+        """What every fused step of `haste.kernels` takes of these."""
+        return {
+            "lr": lr,
+            "momentum_factor": self.momentum,
+            "weight_decay": self.weight_decay,
+            "seed": seed,
+            "step": step,
+            "rounding": self.rounding,
+            "loss_dtype": self.loss_dtype,
+            "backend": self.backend,
+        }
 
 
 class OutputLayer(nn.Module, ABC):
@@ -151,10 +162,13 @@ class LinearRows(OutputLayer):
         self.options = options
         shape = (n_labels, row_size)
         self.register_buffer("weight", torch.empty(shape, dtype=options.dtype, device=device))
-        self.register_buffer("bias", torch.zeros(n_labels, dtype=options.dtype, device=device))
+        # E4M3 is for weights: biases need more digits, and velocities a wider range
+        own = torch.bfloat16 if options.dtype == FP8 else options.dtype
+        self.register_buffer("bias", torch.zeros(n_labels, dtype=own, device=device))
         velocity = bias_velocity = None
         if options.momentum > 0:
-            velocity, bias_velocity = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+            velocity = torch.zeros(shape, dtype=own, device=device)
+            bias_velocity = torch.zeros_like(self.bias)
         self.register_buffer("momentum", velocity)
         self.register_buffer("bias_momentum", bias_velocity)
 
@@ -162,18 +176,19 @@ class LinearRows(OutputLayer):
         """Weights U(-1/sqrt F, 1/sqrt F)."""
         bound = fan_in**-0.5
         values = torch.rand(self.weight.shape, generator=random, device=self.weight.device)
-        self.weight.copy_(values.mul_(2 * bound).sub_(bound))
+        self._fill(values.mul_(2 * bound).sub_(bound))
 
     def fill_normal(self, std: float, random: torch.Generator) -> None:
         """Weights N(0, std)."""
         values = torch.randn(self.weight.shape, generator=random, device=self.weight.device)
-        self.weight.copy_(values.mul_(std))
+        self._fill(values.mul_(std))
 
-    def random_of(self, seed: int, step: int) -> torch.Generator | None:
-        """The generator of a step's rounding; None where nothing is rounded stochastically."""
-        if self.options.dtype != torch.bfloat16 or self.options.rounding != "stochastic":
-            return None
-        return generator(self.weight.device, seed, step, 1)
+    def _fill(self, values: Tensor) -> None:
+        self.weight.copy_(round_to(values, self.weight.dtype, "nearest", None))
+
+    def state(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """weight, bias and their momenta."""
+        return self.weight, self.bias, self.momentum, self.bias_momentum
 
     def trained_parameters(self) -> int:
         """Weights and biases."""

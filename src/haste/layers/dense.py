@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.kernels import torch_backend
+from haste.kernels import dense_fused_step
+from haste.kernels.rounding import widen
 from haste.layers.base import LayerOptions, LinearRows, StepResult
 
 INITIAL_STD = 0.02
@@ -38,21 +39,16 @@ class Dense(LinearRows):
     ) -> StepResult:
         """See OutputLayer."""
         return StepResult(
-            *torch_backend.dense_step(
-                features.float(),
-                self.weight,
-                self.bias,
-                self.momentum,
-                self.bias_momentum,
+            *dense_fused_step(
+                features,
+                *self.state(),
                 positives,
-                sgd=self.options.sgd(lr),
-                random=self.random_of(seed, step),
-                labels_a_tile=self.labels_a_tile,
-                loss_dtype=self.options.loss_dtype,
                 mask=self.mask,
+                labels_a_tile=self.labels_a_tile,
+                **self.options.of_step(lr, seed, step),
             )
         )
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
-        return torch.addmm(self.bias[rows].float(), features.float(), self.weight[rows].float().t())
+        return torch.addmm(self.bias[rows].float(), features.float(), widen(self.weight[rows]).t())

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.kernels import torch_backend
-from haste.kernels.update import Sgd
-from haste.layers.base import LayerOptions
-from haste.layers.indexed import IndexedRows, State
+from haste.kernels import fixed_fan_in_fused_step, torch_backend
+from haste.kernels.rounding import widen
+from haste.layers.base import LayerOptions, StepResult
+from haste.layers.indexed import IndexedRows
 
 
 class FixedFanIn(IndexedRows):
@@ -25,23 +25,37 @@ class FixedFanIn(IndexedRows):
     ) -> None:
         super().__init__(n_features, n_labels, fan_in, options, random, unit_size=1)
 
-    def _fused_step(
-        self, features: Tensor, state: State, positives: Positives, sgd: Sgd, seed: int, step: int
-    ) -> tuple[Tensor, Tensor]:
-        return torch_backend.fixed_fan_in_step(
-            features.float(),
-            *state,
-            positives,
-            sgd=sgd,
-            random=self.random_of(seed, step),
-            loss_dtype=self.options.loss_dtype,
+    def step(
+        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+    ) -> StepResult:
+        """See OutputLayer."""
+        weight, bias, momentum, bias_momentum = self.state()
+        return StepResult(
+            *fixed_fan_in_fused_step(
+                features,
+                weight,
+                self.slots,
+                bias,
+                momentum,
+                bias_momentum,
+                positives,
+                distinct=self.distinct,
+                **self.options.of_step(lr, seed, step),
+            )
         )
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
+        if self.options.backend == "triton":
+            from haste.kernels.triton_fixed import fixed_fan_in_forward
+
+            return fixed_fan_in_forward(
+                features, self.weight[rows], self.slots[rows], self.bias[rows],
+                distinct=self.distinct, dtype=torch.float32,
+            )  # fmt: skip
         return torch_backend.fixed_fan_in_linear(
             features.float(),
-            self.weight[rows].float(),
-            self.index[rows],
+            widen(self.weight[rows]),
+            self.slots[rows],
             self.bias[rows].float(),
         )

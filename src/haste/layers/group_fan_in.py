@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.kernels import torch_backend
-from haste.kernels.rounding import mix
-from haste.kernels.update import Sgd
-from haste.layers.base import LayerOptions
-from haste.layers.indexed import IndexedRows, State
+from haste.kernels import group_fused_step, torch_backend
+from haste.kernels.rounding import widen
+from haste.layers.base import LayerOptions, StepResult
+from haste.layers.indexed import IndexedRows
 
 
 class GroupFanIn(IndexedRows):
@@ -33,30 +32,26 @@ class GroupFanIn(IndexedRows):
             n_features, n_labels, fan_in, options, random, unit_size=group_size, run=run
         )
 
-    def _fused_step(
-        self, features: Tensor, state: State, positives: Positives, sgd: Sgd, seed: int, step: int
-    ) -> tuple[Tensor, Tensor]:
-        # the released code's bf16 loss is for comparison only and has no kernel
-        if self.options.backend == "triton" and self.options.loss_dtype == torch.float32:
-            from haste.kernels import triton_group
-
-            return triton_group.group_step(
-                features.contiguous(),
-                *state,
+    def step(
+        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+    ) -> StepResult:
+        """See OutputLayer."""
+        weight, bias, momentum, bias_momentum = self.state()
+        return StepResult(
+            *group_fused_step(
+                features,
+                weight,
+                self.slots,
+                bias,
+                momentum,
+                bias_momentum,
                 positives,
                 group_size=self.unit_size,
-                sgd=sgd,
-                seed=mix(seed, 1),
-                step=step,
+                run=self.run,
+                distinct=self.distinct,
+                deterministic=self.options.deterministic,
+                **self.options.of_step(lr, seed, step),
             )
-        return torch_backend.group_step(
-            features.float(),
-            *state,
-            positives,
-            group_size=self.unit_size,
-            sgd=sgd,
-            random=self.random_of(seed, step),
-            loss_dtype=self.options.loss_dtype,
         )
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
@@ -64,11 +59,20 @@ class GroupFanIn(IndexedRows):
         first = rows.start // self.unit_size
         begin = first * self.unit_size
         last = -(-rows.stop // self.unit_size)
-        logits = torch_backend.group_linear(
-            features.float(),
-            self.weight[begin : rows.stop].float(),
-            self.index[first:last],
-            self.bias[begin : rows.stop].float(),
-            group_size=self.unit_size,
-        )
+        own = slice(begin, rows.stop)
+        if self.options.backend == "triton":
+            from haste.kernels.triton_linear import group_forward
+
+            logits = group_forward(
+                features, self.weight[own], self.slots[first:last], self.bias[own],
+                group_size=self.unit_size, run=self.run, dtype=torch.float32,
+            )  # fmt: skip
+        else:
+            logits = torch_backend.group_linear(
+                features.float(),
+                widen(self.weight[own]),
+                self.index[first:last],
+                self.bias[own].float(),
+                group_size=self.unit_size,
+            )
         return logits[:, rows.start - begin :]

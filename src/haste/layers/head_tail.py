@@ -82,6 +82,13 @@ class HeadTail(OutputLayer):
 
     def _parts(self, positives: Positives) -> list[tuple[OutputLayer, slice, Positives]]:
         border = self.head.n_labels
+        if positives.label.is_cuda:
+            # the kernels pass over labels that are not theirs; to cut here would wait for the GPU
+            moved = Positives(positives.label - border, positives.row)
+            return [
+                (self.head, self.head_features, positives),
+                (self.tail, self.tail_features, moved),
+            ]
         limit = torch.tensor(border, dtype=positives.label.dtype, device=positives.label.device)
         cut = int(torch.searchsorted(positives.label, limit))
         own = Positives(positives.label[:cut], positives.row[:cut])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -12,12 +10,9 @@ from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import run_index
-from haste.kernels.update import Sgd
-from haste.layers.base import LayerOptions, LinearRows, RewireStats, StepResult
+from haste.kernels.rounding import widen
+from haste.layers.base import LayerOptions, LinearRows, RewireStats
 from haste.sparsity.connectivity import draw, regrow_, weakest
-
-State = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
-"""weight, index, bias, momentum, momentum of the bias"""
 
 
 class IndexedRows(LinearRows):
@@ -66,19 +61,10 @@ class IndexedRows(LinearRows):
         """int32 [U, F]: the features each unit reads."""
         return self.slots if self.run == 1 else run_index(self.slots * self.run, self.run)
 
-    def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
-    ) -> StepResult:
-        """See OutputLayer."""
-        state = (self.weight, self.index, self.bias, self.momentum, self.bias_momentum)
-        sgd = self.options.sgd(lr)
-        return StepResult(*self._fused_step(features, state, positives, sgd, seed, step))
-
-    @abstractmethod
-    def _fused_step(
-        self, features: Tensor, state: State, positives: Positives, sgd: Sgd, seed: int, step: int
-    ) -> tuple[Tensor, Tensor]:
-        """The pattern's kernel: loss and d(loss)/d(features), `state` updated in place."""
+    @property
+    def distinct(self) -> bool:
+        """Whether no unit names a slot twice."""
+        return not self.options.with_replacement
 
     def rewire(
         self,
@@ -111,7 +97,7 @@ class IndexedRows(LinearRows):
         """fp32 [U, S]: mean |weight| of each slot over its unit's labels (and its run)."""
         scores = torch.empty(self.slots.shape, dtype=torch.float32, device=self.slots.device)
         for units, labels in self._unit_blocks():
-            rows = self.weight[labels].abs().float()
+            rows = widen(self.weight[labels]).abs()
             if self.run > 1:
                 rows = rows.view(len(rows), -1, self.run).mean(dim=2)
             size = min(self.unit_size, len(rows))

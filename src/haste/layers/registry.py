@@ -26,6 +26,7 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "float8_e4m3": torch.float8_e4m3fn,
 }
 
 
@@ -85,11 +86,7 @@ def build_layer(
 def layer_options(config: RunConfig, device: torch.device) -> LayerOptions:
     """The options that a run's configuration names."""
     layer, rewire, training = config.layer, config.rewire, config.training
-    if layer.dtype not in DTYPES:
-        raise ConfigError(
-            f"layer.dtype: {layer.dtype} needs a CUDA GPU and the Triton backend; "
-            "use bfloat16 on this machine."
-        )
+    repeats = layer.sampling == "with_replacement"
     return LayerOptions(
         dtype=DTYPES[layer.dtype],
         loss_dtype=DTYPES[layer.loss_dtype],
@@ -100,21 +97,26 @@ def layer_options(config: RunConfig, device: torch.device) -> LayerOptions:
         scope=rewire.scope,
         fraction=rewire.fraction,
         reset_momentum=rewire.reset_momentum,
-        with_replacement=layer.sampling == "with_replacement",
-        backend=choose_backend(training.backend, training.deterministic, device),
+        with_replacement=repeats,
+        backend=choose_backend(
+            training.backend, device, ordered_repeats=training.deterministic and repeats
+        ),
+        deterministic=training.deterministic,
     )
 
 
-def choose_backend(name: str, deterministic: bool, device: torch.device) -> str:
+def choose_backend(name: str, device: torch.device, *, ordered_repeats: bool = False) -> str:
     """What `training.backend` means here: auto is triton on a GPU and torch on a CPU.
 
-    Raises ConfigError for triton where it cannot run, or where a run must be deterministic.
+    `ordered_repeats`: sums in a fixed order over index sets that name features twice, which triton
+    cannot. Raises ConfigError for triton where it cannot run.
     """
     if name == "auto":
-        return "triton" if device.type == "cuda" and not deterministic else "torch"
-    if name == "triton" and deterministic:
+        return "triton" if device.type == "cuda" and not ordered_repeats else "torch"
+    if name == "triton" and ordered_repeats:
         raise ConfigError(
-            "training.backend: triton sums in no fixed order; with training.deterministic use torch."
+            "training.backend: triton has no fixed order for features that a group names twice; with "
+            "training.deterministic and layer.sampling with_replacement use torch."
         )
     if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError(

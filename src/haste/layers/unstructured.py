@@ -7,6 +7,8 @@ from torch import Tensor
 
 from haste.data.batches import Positives
 from haste.kernels.loss import bce_sum
+from haste.kernels.rounding import widen
+from haste.kernels.torch_backend import positives_of
 from haste.layers.base import LayerOptions, RewireStats
 from haste.layers.dense import Dense
 from haste.sparsity.connectivity import draw, lowest, weakest
@@ -44,7 +46,7 @@ class Unstructured(Dense):
     ) -> RewireStats:
         """Prune the smallest weights, over the layer or in each label, and regrow as many."""
         used = int(self.mask.sum())
-        score = self.weight.abs().float().masked_fill_(~self.mask, torch.inf)
+        score = widen(self.weight).abs().masked_fill_(~self.mask, torch.inf)
         if self.options.scope == "global":
             pruned = lowest(score, int(self.options.fraction * used))
         else:
@@ -63,7 +65,8 @@ class Unstructured(Dense):
 
     def _gradient(self, features: Tensor, positives: Positives) -> Tensor:
         logits = self.logits(features, slice(0, self.n_labels)).t().contiguous()
-        _, gradient = bce_sum(logits, positives.label, positives.row)
+        whole = slice(0, self.n_labels)
+        _, gradient = bce_sum(logits, *positives_of(positives, whole))
         return (gradient @ features.float()).abs()
 
     def trained_parameters(self) -> int:

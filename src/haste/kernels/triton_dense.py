@@ -1,0 +1,365 @@
+"""The fused step of dense rows in Triton: slab by slab of labels, no B x L tensor.
+
+A slab's logits become loss and dz [labels, B] in one kernel; dz times the weights, the features'
+gradient, is a product for cuBLAS; another kernel makes the weights' gradient tile by tile and updates
+the tile before it is ever written. Fixed fan-in takes the same way through weights that are spread to
+all features: on tensor cores that is quicker than gathering for each label.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.config import FAN_INS
+from haste.data.batches import Positives
+from haste.errors import KernelError
+from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
+from haste.kernels.rounding import FP8
+from haste.kernels.rounding import widen as stored_wide
+from haste.kernels.triton_device import (
+    PHILOX_ROUNDS,
+    bce_rows,
+    dot_dtype,
+    factor,
+    narrow,
+    noise_of,
+    random_row,
+    raw,
+    sgd_update,
+    sigmoid,
+    store_rounded,
+    transposed,
+    widen,
+)
+from haste.kernels.triton_group import check_momentum
+from haste.kernels.triton_linear import batch_tiles
+from haste.kernels.triton_spread import spread_rows
+from haste.kernels.update import Sgd
+
+SLAB_BYTES = 32 << 20
+"""of dz for a slab of labels"""
+UPDATE_TILE = 64
+"""labels a program updates"""
+
+
+@triton.jit
+def _loss_and_gradient(
+    h, w, bias, bounds, label, row, dz, loss, first, n_labels, n_features, batch, width,
+    LT: tl.constexpr, BB: tl.constexpr, KT: tl.constexpr, PADDED: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch.
+
+    `bounds` holds, for each tile of labels of the whole layer, where its positives begin.
+    """
+    tile = first // LT + tl.program_id(1)
+    own = tl.program_id(1).to(tl.int64) * LT + tl.arange(0, LT)
+    rows = first + own
+    inside = rows < n_labels
+    b = tl.program_id(0) * BB + tl.arange(0, BB)
+    z = tl.zeros([LT, BB], tl.float32)
+    for start in tl.range(0, n_features, KT, num_stages=3):
+        c = start + tl.arange(0, KT)
+        there = (c < n_features)[None, :] & inside[:, None]
+        weight = tl.load(w + own[:, None] * n_features + c[None, :], mask=there, other=0)
+        x = tl.load(h + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0)
+        z = tl.dot(factor(weight, DOT), x.to(DOT), z, input_precision=PRECISION)
+    offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
+    z += tl.where(inside, offset, -1e30)[:, None]
+    gradient, e = sigmoid(z)
+    if PADDED:
+        real = (b < batch)[None, :]
+        gradient = tl.where(real, gradient, 0.0)
+        e = tl.where(real, e, 0.0)
+        z = tl.where(real, z, -1e30)
+    total = bce_rows(z, e)
+    for q in range(tl.load(bounds + tile), tl.load(bounds + tile + 1)):
+        hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
+        gradient -= tl.where(hit, 1.0, 0.0)
+        total -= tl.sum(tl.where(hit, z, 0.0), 1)
+    spot = own[:, None] * width + b[None, :]
+    tl.store(dz + spot, narrow(gradient, dz.dtype.element_ty), mask=inside[:, None])
+    tl.store(loss + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def _update(
+    h, w, mask, velocity, dz, first, n_labels, n_features, width,
+    lr, momentum, decay, seed, step,
+    LT: tl.constexpr, HT: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    HAS_MASK: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """One tile [LT, HT] of the weights: dz times features, then SGD, in place."""
+    own = tl.program_id(0).to(tl.int64) * LT + tl.arange(0, LT)
+    rows = first + own
+    inside = rows < n_labels
+    start = tl.program_id(1) * HT
+    c = start + tl.arange(0, HT)
+    kept = inside[:, None] & (c < n_features)[None, :]
+    gradient = tl.zeros([LT, HT], tl.float32)
+    for tile in tl.range(0, TILES, num_stages=2):
+        b = tile * BB + tl.arange(0, BB)
+        d = tl.load(dz + own[:, None] * width + b[None, :], mask=inside[:, None], other=0.0)
+        x = tl.load(h + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0)
+        gradient = tl.dot(d.to(DOT), tl.trans(x).to(DOT), gradient, input_precision=PRECISION)
+    spot = rows[:, None] * n_features + c[None, :]
+    if HAS_MASK:
+        kept = kept & (tl.load(mask + spot, mask=kept, other=0) != 0)
+    v = gradient
+    if HAS_MOMENTUM:
+        v = tl.load(velocity + spot, mask=kept, other=0.0).to(tl.float32)
+    stored = tl.load(w + spot, mask=kept, other=0)
+    new, v = sgd_update(widen(stored), v, gradient, lr, momentum, decay, HAS_MOMENTUM)
+    noise = spot.to(tl.int32)
+    if STOCHASTIC:
+        full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
+        noise = noise_of(seed, step, rows, start, full, LT, HT, ROUNDS)
+    store_rounded(w + spot, new, noise, kept, STOCHASTIC)
+    if HAS_MOMENTUM:
+        store_rounded(velocity + spot, v, noise >> 16, kept, STOCHASTIC)
+
+
+@triton.jit
+def _update_bias(
+    bias, velocity, dz, first, n_labels, width, lr, momentum, decay, seed, step,
+    R: tl.constexpr, W: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """The biases of R labels: SGD on the sum of dz over the batch."""
+    own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    rows = first + own
+    inside = rows < n_labels
+    gradient = tl.zeros([R], tl.float32)
+    for start in range(0, width, W):
+        b = start + tl.arange(0, W)
+        there = inside[:, None] & (b < width)[None, :]
+        spot = own[:, None] * width + b[None, :]
+        gradient += tl.sum(tl.load(dz + spot, mask=there, other=0.0).to(tl.float32), 1)
+    v = gradient
+    if HAS_MOMENTUM:
+        v = tl.load(velocity + rows, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
+    new, v = sgd_update(value, v, gradient, lr, momentum, decay, HAS_MOMENTUM)
+    noise = rows.to(tl.int32)
+    if STOCHASTIC:
+        # biases draw behind the rows of weights
+        noise = random_row(seed, step, n_labels + rows, ROUNDS)
+    store_rounded(bias + rows, new, noise, inside, STOCHASTIC)
+    if HAS_MOMENTUM:
+        store_rounded(velocity + rows, v, noise >> 16, inside, STOCHASTIC)
+
+
+@triton.jit
+def _update_sampled(
+    w, index, velocity, gradient, first, n_labels, n_features, lr, momentum, decay, seed, step,
+    R: tl.constexpr, F: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """SGD on R rows of weights [L, F] whose gradient is read from [T, H] at their indices."""
+    own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    rows = first + own
+    inside = (rows < n_labels)[:, None]
+    spot = rows[:, None] * F + tl.arange(0, F)[None, :]
+    at = tl.load(index + spot, mask=inside, other=0)
+    g = tl.load(gradient + own[:, None] * n_features + at, mask=inside, other=0.0).to(tl.float32)
+    v = g
+    if HAS_MOMENTUM:
+        v = tl.load(velocity + spot, mask=inside, other=0.0).to(tl.float32)
+    stored = tl.load(w + spot, mask=inside, other=0)
+    new, v = sgd_update(widen(stored), v, g, lr, momentum, decay, HAS_MOMENTUM)
+    noise = spot.to(tl.int32)
+    if STOCHASTIC:
+        full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
+        noise = noise_of(seed, step, rows, 0, full, R, F, ROUNDS)
+    store_rounded(w + spot, new, noise, inside, STOCHASTIC)
+    if HAS_MOMENTUM:
+        store_rounded(velocity + spot, v, noise >> 16, inside, STOCHASTIC)
+
+
+class _Slabs:
+    """What the two steps share: slabs of labels, their dz and loss, the bias's update."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        bias_momentum: Tensor | None,
+        positives: Positives,
+        sgd: Sgd,
+        seed: int,
+        step: int,
+        slab: int,
+    ) -> None:
+        self.batch, self.n_features = features.shape
+        self.n_labels = len(weight)
+        self.wide = weight.dtype == torch.float32
+        self.label_tile = 64 if self.wide else 128
+        self.tile, self.tiles = batch_tiles(self.batch, 32 if self.wide else 256)
+        self.columns = transposed(features, weight.dtype, self.tile)
+        self.width = self.columns.shape[1]
+        self.dtype = self.columns.dtype
+        self.features = features.to(self.dtype)
+        self.bias, self.bias_momentum, self.positives = bias, bias_momentum, positives
+        self.slab = max(1, slab // self.label_tile) * self.label_tile
+        count = triton.cdiv(self.n_labels, self.label_tile)
+        edges = torch.arange(count + 1, dtype=torch.int32, device=weight.device) * self.label_tile
+        edges.clamp_(max=self.n_labels)
+        self.bounds = torch.searchsorted(positives.label, edges, out_int32=True)
+        self.losses = torch.zeros(count * self.tiles, device=weight.device)
+        size = min(self.slab, self.n_labels)
+        self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
+        self.grad = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
+        self.numbers = (sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+        self.constants = {
+            "HAS_MOMENTUM": bias_momentum is not None,
+            "STOCHASTIC": bias.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
+            "ROUNDS": PHILOX_ROUNDS,
+        }
+        self.products = {"DOT": dot_dtype(weight.dtype), "PRECISION": "ieee"}
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last label of each slab."""
+        edges = range(0, self.n_labels, self.slab)
+        return [(first, min(first + self.slab, self.n_labels)) for first in edges]
+
+    def gradient(self, first: int, last: int, rows: Tensor) -> Tensor:
+        """dz [T, B] of a slab with weights `rows` [T, H] as stored; the sums take what they need of it."""
+        count = last - first
+        tiles = triton.cdiv(count, self.label_tile)
+        _loss_and_gradient[(self.tiles, tiles)](
+            self.columns, raw(rows), self.bias, self.bounds,
+            self.positives.label, self.positives.row, self.dz,
+            self.losses[first // self.label_tile * self.tiles :], first, last,
+            self.n_features, self.batch, self.width,
+            LT=self.label_tile, BB=self.tile, KT=32 if self.wide else 64,
+            PADDED=self.width != self.batch, **self.products,
+            num_warps=4 if self.wide else 8,
+        )  # fmt: skip
+        dz = self.dz[:count, : self.batch]
+        factors = (stored_wide(rows) if rows.dtype == FP8 else rows).to(self.dtype)
+        self.grad += product(dz.t(), factors)
+        return dz
+
+    def update_bias(self, first: int, last: int) -> None:
+        """The slab's biases; not before its weights are done."""
+        rows = 32
+        _update_bias[(triton.cdiv(last - first, rows),)](
+            self.bias, self.bias_momentum, self.dz, first, self.n_labels, self.width,
+            *self.numbers, R=rows, W=min(64, triton.next_power_of_2(self.width)), **self.constants,
+        )  # fmt: skip
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """fp32 product of two matrices of any precision."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())
+
+
+def dense_step(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    momentum: Tensor | None,
+    bias_momentum: Tensor | None,
+    positives: Positives,
+    *,
+    sgd: Sgd,
+    seed: int,
+    step: int,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
+
+    features [B, H]; weight [L, H] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
+    alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. Rounding as in
+    `triton_group.group_step`. Raises KernelError.
+    """
+    _check(features, weight, bias, momentum, bias_momentum, features.shape[-1])
+    if mask is not None:
+        check_tensor("mask", mask, tuple(weight.shape), (torch.bool,), features.device)
+    slabs = _Slabs(
+        features, weight, bias, bias_momentum, positives, sgd, seed, step,
+        slab_labels(features.shape[0]),
+    )  # fmt: skip
+    bits = None if mask is None else mask.view(torch.uint8)
+    for first, last in slabs.spans():
+        slabs.gradient(first, last, weight[first:last])
+        feature_tile = 64 if slabs.wide else 128
+        grid = (triton.cdiv(last - first, UPDATE_TILE), triton.cdiv(slabs.n_features, feature_tile))
+        _update[grid](
+            slabs.columns, raw(weight), bits, momentum, slabs.dz, first, slabs.n_labels,
+            slabs.n_features, slabs.width, *slabs.numbers, LT=UPDATE_TILE, HT=feature_tile,
+            BB=min(slabs.tile, 64), TILES=slabs.width // min(slabs.tile, 64), HAS_MASK=mask is not None,
+            **slabs.constants, **slabs.products, num_warps=4,
+        )  # fmt: skip
+        slabs.update_bias(first, last)
+    return slabs.losses.sum(), slabs.grad
+
+
+def fixed_fan_in_step(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    bias: Tensor,
+    momentum: Tensor | None,
+    bias_momentum: Tensor | None,
+    positives: Positives,
+    *,
+    sgd: Sgd,
+    seed: int,
+    step: int,
+    distinct: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """As `dense_step`, with an index set for each label: weight [L, F], index int32 [L, F].
+
+    `distinct` promises that no label names a feature twice.
+    """
+    _check(features, weight, bias, momentum, bias_momentum, None)
+    check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
+    check_tensor("index", index, tuple(weight.shape), (torch.int32,), features.device)
+    n_features = features.shape[1]
+    # spread weights and their gradient are [T, H], the latter fp32
+    size = min(slab_labels(features.shape[0]), SLAB_BYTES // (4 * n_features))
+    slabs = _Slabs(features, weight, bias, bias_momentum, positives, sgd, seed, step, size)
+    rows = 8
+    for first, last in slabs.spans():
+        spread = spread_rows(
+            weight[first:last], index[first:last], n_features, distinct=distinct, dtype=slabs.dtype
+        )
+        gradient = product(slabs.gradient(first, last, spread), slabs.features)
+        _update_sampled[(triton.cdiv(last - first, rows),)](
+            raw(weight), index, momentum, gradient, first, slabs.n_labels, n_features,
+            *slabs.numbers, R=rows, F=weight.shape[1], **slabs.constants, num_warps=4,
+        )  # fmt: skip
+        slabs.update_bias(first, last)
+    return slabs.losses.sum(), slabs.grad
+
+
+def slab_labels(batch: int) -> int:
+    """Labels of a slab of dense rows."""
+    return SLAB_BYTES // (2 * batch)
+
+
+def _check(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    momentum: Tensor | None,
+    bias_momentum: Tensor | None,
+    row_size: int | None,
+) -> None:
+    check_tensor("features", features, (None, None), FLOATS)
+    check_tensor("weight", weight, (None, row_size), STORED, features.device)
+    if weight.shape[1] > features.shape[1]:
+        raise KernelError(
+            f"weight: {weight.shape[1]} weights a label are more than {features.shape[1]} features."
+        )
+    own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
+    check_tensor("bias", bias, (len(weight),), (own,), features.device)
+    check_momentum(weight, bias, momentum, bias_momentum)

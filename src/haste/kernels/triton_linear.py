@@ -1,0 +1,250 @@
+"""The products of the group-shared layer in Triton, one at a time: forward, and both gradients.
+
+For models that train by autograd; a training step of an output layer is quicker by `triton_group`,
+which never writes [B, L]. The tiles are as there.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.kernels.triton_device import (
+    dot_dtype,
+    factor,
+    narrow,
+    processors,
+    raw,
+    transposed,
+)
+from haste.kernels.triton_group import COPIES, check_group, spread_is_faster
+from haste.kernels.triton_spread import spread_gradient
+
+
+@triton.jit
+def _forward(
+    h, w, index, bias, out, n_labels, batch, width, n_groups,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    BATCH_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """out [B, L] for this program's range of groups; BATCH_FIRST: the product's rows are documents."""
+    per = tl.cdiv(n_groups, tl.num_programs(0))
+    first = tl.program_id(0) * per
+    f = tl.arange(0, F)
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
+        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        rows = (k * G + tl.arange(0, G)).to(tl.int64)
+        inside = rows < n_labels
+        stored = tl.load(w + rows[:, None] * F + f[None, :], mask=inside[:, None], other=0)
+        weight = factor(stored, DOT)
+        if bias is None:
+            offset = tl.zeros([G], tl.float32)
+        else:
+            offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
+        for tile in tl.static_range(TILES):
+            b = tile * BB + tl.arange(0, BB)
+            gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
+            if BATCH_FIRST:
+                z = tl.dot(tl.trans(gathered), tl.trans(weight), input_precision=PRECISION)
+                z += offset[None, :]
+            else:
+                z = tl.dot(weight, gathered, input_precision=PRECISION) + offset[:, None]
+                z = tl.trans(z)
+            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            there = inside[None, :] & (b < batch)[:, None]
+            tl.store(out + spot, narrow(z, out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _grad_weight(
+    h, index, dz, out, n_labels, batch, width, n_groups,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    FEATURES_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """out [L, F] = dz^T times the gathered features, for this program's range of groups."""
+    per = tl.cdiv(n_groups, tl.num_programs(0))
+    first = tl.program_id(0) * per
+    f = tl.arange(0, F)
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
+        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        rows = (k * G + tl.arange(0, G)).to(tl.int64)
+        inside = rows < n_labels
+        acc = tl.zeros([F, G] if FEATURES_FIRST else [G, F], tl.float32)
+        for tile in tl.static_range(TILES):
+            b = tile * BB + tl.arange(0, BB)
+            gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
+            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            there = inside[None, :] & (b < batch)[:, None]
+            d = tl.load(dz + spot, mask=there, other=0.0).to(DOT)
+            if FEATURES_FIRST:
+                acc = tl.dot(gathered, d, acc, input_precision=PRECISION)
+            else:
+                acc = tl.dot(tl.trans(d), tl.trans(gathered), acc, input_precision=PRECISION)
+        if FEATURES_FIRST:
+            acc = tl.trans(acc)
+        spot = rows[:, None] * F + f[None, :]
+        tl.store(out + spot, narrow(acc, out.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def _grad_features(
+    w, index, dz, out, n_labels, batch, width, n_groups, copy_size,
+    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr, NCOPIES: tl.constexpr,
+):  # fmt: skip
+    """One of the copies of out [H, Bp] += dz times the weights, by atomic sums."""
+    program = tl.program_id(0)
+    per = tl.cdiv(n_groups, tl.num_programs(0))
+    first = program * per
+    f = tl.arange(0, F)
+    mine = out + (program % NCOPIES).to(tl.int64) * copy_size
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
+        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        rows = (k * G + tl.arange(0, G)).to(tl.int64)
+        inside = rows < n_labels
+        spot = rows[:, None] * F + f[None, :]
+        weight = factor(tl.load(w + spot, mask=inside[:, None], other=0), DOT)
+        for tile in tl.static_range(TILES):
+            b = tile * BB + tl.arange(0, BB)
+            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            there = inside[None, :] & (b < batch)[:, None]
+            d = tl.load(dz + spot, mask=there, other=0.0).to(DOT)
+            back = tl.dot(tl.trans(weight), tl.trans(d), input_precision=PRECISION)
+            tl.atomic_add(mine + at[:, None] * width + b[None, :], back, sem="relaxed")
+
+
+MAX_BATCH = 1024
+"""documents a launch: the tiles of a batch are unrolled"""
+
+
+def group_forward(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    bias: Tensor | None,
+    *,
+    group_size: int,
+    run: int = 1,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """[B, L] in `dtype` (default: that of the features); arguments as in `triton_group.group_step`."""
+    check_group(features, weight, index, bias, group_size, run)
+    batch, n_labels = features.shape[0], weight.shape[0]
+    out = torch.empty(batch, n_labels, dtype=dtype or features.dtype, device=features.device)
+    fan_in = weight.shape[1]
+    for begin in range(0, batch, MAX_BATCH):
+        part = features[begin : begin + MAX_BATCH]
+        constants, programs, columns = _prepare(part, weight.dtype, fan_in, index, group_size, run)
+        constants["STAGES"] = 1 if group_size >= 64 else constants["STAGES"]
+        _forward[(programs,)](
+            columns, raw(weight), index, bias, out[begin : begin + MAX_BATCH], n_labels,
+            len(part), columns.shape[1], index.shape[0],
+            BATCH_FIRST=fan_in <= 64 or group_size >= 64, **constants,
+        )  # fmt: skip
+    return out
+
+
+def group_grad_weight(
+    features: Tensor,
+    grad: Tensor,
+    index: Tensor,
+    fan_in: int,
+    *,
+    group_size: int,
+    run: int = 1,
+    dtype: torch.dtype,
+) -> Tensor:
+    """[L, F] in `dtype`: the gradient of the weights for grad [B, L], contiguous, summed in fp32."""
+    n_labels = grad.shape[1]
+    whole = grad.shape[0] <= MAX_BATCH
+    own = dtype if whole else torch.float32
+    out = torch.empty(n_labels, fan_in, dtype=own, device=grad.device)
+    total = None if whole else torch.zeros_like(out)
+    for begin in range(0, grad.shape[0], MAX_BATCH):
+        part = features[begin : begin + MAX_BATCH]
+        constants, programs, columns = _prepare(part, dtype, fan_in, index, group_size, run)
+        if group_size >= 64 and fan_in > 64:
+            constants["num_warps"] = 8
+        _grad_weight[(programs,)](
+            columns, index, grad[begin : begin + MAX_BATCH], out, n_labels, len(part),
+            columns.shape[1], index.shape[0], FEATURES_FIRST=fan_in <= 64, **constants,
+        )  # fmt: skip
+        if total is not None:
+            total += out
+    return out if total is None else total.to(dtype)
+
+
+def group_grad_features(
+    grad: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    n_features: int,
+    *,
+    group_size: int,
+    run: int = 1,
+    distinct: bool = False,
+    deterministic: bool = False,
+) -> Tensor:
+    """fp32 [B, H]: the gradient of the features for grad [B, L], contiguous.
+
+    `distinct` and `deterministic` as in `triton_group.group_step`.
+    """
+    batch, n_labels = grad.shape
+    fan_in = weight.shape[1]
+    if distinct and (deterministic or spread_is_faster(batch, n_features, fan_in)):
+        own = grad.to(dot_weight(weight))
+        return spread_gradient(
+            own, weight.to(own.dtype), index, n_features, group_size, run, by_row=True
+        ).t()
+    parts = []
+    for begin in range(0, batch, MAX_BATCH):
+        part = grad[begin : begin + MAX_BATCH]
+        tile, tiles = batch_tiles(len(part))
+        width = tile * tiles
+        out = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=grad.device)
+        programs = min(processors(grad.device) * 4, index.shape[0])
+        _grad_features[(programs,)](
+            raw(weight), index, part, out, n_labels, len(part), width, index.shape[0],
+            n_features * width, G=group_size, F=fan_in, RUN=run, BB=tile, TILES=tiles,
+            DOT=dot_dtype(weight.dtype), PRECISION="ieee", NCOPIES=COPIES, num_warps=4,
+            STAGES=2 if fan_in * group_size <= 128 * 64 and weight.element_size() <= 2 else 1,
+        )  # fmt: skip
+        parts.append(out.sum(0)[:, : len(part)].t())
+    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+
+
+def batch_tiles(batch: int, largest: int = 64) -> tuple[int, int]:
+    """The width of a tile of the batch, and how many there are."""
+    tile = max(16, min(largest, triton.next_power_of_2(batch)))
+    return tile, triton.cdiv(batch, tile)
+
+
+def dot_weight(weight: Tensor) -> torch.dtype:
+    """The dtype in which weights are multiplied outside a kernel."""
+    return torch.bfloat16 if weight.element_size() == 1 else weight.dtype
+
+
+def _prepare(
+    features: Tensor, dtype: torch.dtype, fan_in: int, index: Tensor, group_size: int, run: int
+) -> tuple[dict, int, Tensor]:
+    """Constants of a launch for weights of `dtype`, its programs, and the features as kernels take
+    them."""
+    wide = dtype == torch.float32
+    largest = 128 if fan_in > 64 and group_size < 64 and not wide else 64
+    tile, tiles = batch_tiles(features.shape[0], 32 if wide else largest)
+    columns = transposed(features, dtype, tile)
+    constants = {
+        "G": group_size,
+        "F": fan_in,
+        "RUN": run,
+        "BB": tile,
+        "TILES": tiles,
+        "DOT": dot_dtype(dtype),
+        "PRECISION": "ieee",
+        # what is in flight must fit into shared memory
+        "STAGES": 2 if fan_in * columns.shape[1] * columns.element_size() <= 1 << 16 else 1,
+        "num_warps": 4,
+    }
+    return constants, min(processors(features.device) * 8, index.shape[0]), columns

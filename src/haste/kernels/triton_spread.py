@@ -1,0 +1,193 @@
+"""Gradients and weights of layers that read F of H features, through products as if they read all.
+
+A group's weights are spread to [labels, H] tile by tile, in registers, through the inverse of its
+index: position of each feature among the F, or none. A product over H does H / F times the arithmetic
+that is needed, on tensor cores, and in return sums over labels without atomics. Needs groups that name
+no feature twice.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.kernels.triton_device import dot_dtype, narrow, processors, raw, widen
+
+
+@triton.jit
+def _invert(
+    index, inverse, n_features, F: tl.constexpr, RUN: tl.constexpr, HP: tl.constexpr,
+    NONE: tl.constexpr,
+):  # fmt: skip
+    """inverse[k, h] = position of feature h in group k = program_id, or NONE."""
+    k = tl.program_id(0).to(tl.int64)
+    c = tl.arange(0, HP)
+    own = inverse + k * n_features
+    nothing = tl.full([HP], NONE, tl.int32).to(inverse.dtype.element_ty)
+    tl.store(own + c, nothing, mask=c < n_features)
+    tl.debug_barrier()
+    f = tl.arange(0, F)
+    at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+    tl.store(own + at, f.to(inverse.dtype.element_ty))
+
+
+@triton.jit
+def _spread_gradient(
+    w, inverse, dz, out, n_labels, n_features, width, dz_label, dz_row, split,
+    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, HT: tl.constexpr, LT: tl.constexpr,
+    NONE: tl.constexpr, BY_ROW: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out[s, c, b] = sum over the labels of split s of w spread [l, c] times dz[l, b].
+
+    The tile after next is looked up, and the next one gathered, while this one is multiplied: what is
+    gathered by two bytes cannot be copied asynchronously. Features come first in the tiles of weights,
+    so that neighbouring threads read from the same row.
+    """
+    c = tl.program_id(0) * HT + tl.arange(0, HT)
+    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    begin = tl.program_id(2).to(tl.int64) * split
+    end = tl.minimum(begin + split, n_labels)
+    l = tl.arange(0, LT)  # noqa: E741
+    place = inverse + (l // G)[None, :] * n_features + c[:, None]
+    known = (c < n_features)[:, None]
+    acc = tl.zeros([HT, BB], tl.float32)
+    j = tl.load(
+        place + begin // G * n_features, mask=known & (begin + l < end)[None, :], other=NONE
+    ).to(tl.int32)
+    tile = tl.load(w + begin * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
+    after = begin + LT
+    j = tl.load(
+        place + after // G * n_features, mask=known & (after + l < end)[None, :], other=NONE
+    ).to(tl.int32)
+    for start in tl.range(begin, end, LT, num_stages=2):
+        if BY_ROW:
+            spot = b.to(tl.int64)[:, None] * dz_row + (start + l)[None, :]
+            there = (start + l < end)[None, :] & (b < width)[:, None]
+            d = tl.trans(tl.load(dz + spot, mask=there, other=0.0))
+        else:
+            spot = (start + l)[:, None] * dz_label + b[None, :]
+            there = (start + l < end)[:, None] & (b < width)[None, :]
+            d = tl.load(dz + spot, mask=there, other=0.0)
+        after = start + LT
+        coming = tl.load(w + after * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
+        after += LT
+        j = tl.load(
+            place + after // G * n_features, mask=known & (after + l < end)[None, :], other=NONE
+        ).to(tl.int32)
+        acc = tl.dot(tile.to(DOT), d.to(DOT), acc, input_precision=PRECISION)
+        tile = coming
+    spot = (tl.program_id(2) * n_features + c)[:, None] * width + b[None, :]
+    tl.store(out + spot, acc, mask=known & (b < width)[None, :])
+
+
+@triton.jit
+def _spread_rows(
+    w, index, out, n_labels, n_features,
+    F: tl.constexpr, R: tl.constexpr, HP: tl.constexpr, REPEATED: tl.constexpr,
+):  # fmt: skip
+    """out[l, index[l, j]] = w[l, j], all else 0, for R labels; sums where an index repeats."""
+    r = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    c = tl.arange(0, HP)
+    inside = r < n_labels
+    zero = tl.zeros([R, HP], out.dtype.element_ty)
+    whole = inside[:, None] & (c < n_features)[None, :]
+    tl.store(out + r[:, None] * n_features + c[None, :], zero, mask=whole)
+    f = tl.arange(0, F)
+    spot = r[None, :] * F + f[:, None]
+    at = tl.load(index + spot, mask=inside[None, :], other=0)
+    value = widen(tl.load(w + spot, mask=inside[None, :], other=0))
+    target = out + r[None, :] * n_features + at
+    tl.debug_barrier()
+    if REPEATED:
+        tl.atomic_add(target, value, mask=inside[None, :], sem="relaxed")
+    else:
+        tl.store(target, narrow(value, out.dtype.element_ty), mask=inside[None, :])
+
+
+@triton.jit
+def _sample(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constexpr):
+    """out[l, j] = dense[l, index[l, j]], N numbers a program."""
+    p = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    at = tl.load(index + p, mask=p < total, other=0)
+    value = tl.load(dense + p // F * n_features + at, mask=p < total, other=0.0)
+    tl.store(out + p, narrow(value, out.dtype.element_ty), mask=p < total)
+
+
+def spread_gradient(
+    dz: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    n_features: int,
+    group_size: int,
+    run: int = 1,
+    *,
+    by_row: bool = False,
+) -> Tensor:
+    """fp32 [H, B]: sum over labels of their weights, spread to H features, times dz.
+
+    dz [L, B], or [B, L] with `by_row`; weight [L, F] in the dtype of the product, index int32
+    [K, F / run] as in `triton_group.group_step`, no feature twice in a group. The order of the sums is
+    fixed.
+    """
+    n_labels, fan_in = weight.shape
+    width = dz.shape[0] if by_row else dz.shape[1]
+    groups = index.shape[0]
+    narrow = fan_in <= 128
+    none = 255 if narrow else 0x7FFF
+    inverse = torch.empty(
+        groups, n_features, dtype=torch.uint8 if narrow else torch.int16, device=weight.device
+    )
+    _invert[(groups,)](
+        index, inverse, n_features, F=fan_in, RUN=run, HP=triton.next_power_of_2(n_features),
+        NONE=none, num_warps=2,
+    )  # fmt: skip
+    wide = weight.dtype == torch.float32
+    batch_tile = max(16, min(64 if wide else 256, triton.next_power_of_2(width)))
+    feature_tile = 64 if wide else 128
+    label_tile = max(group_size, 32 if wide or batch_tile == 128 else 64)
+    tiles = triton.cdiv(n_features, feature_tile) * triton.cdiv(width, batch_tile)
+    residents = 1 if batch_tile == 256 else 2
+    splits = max(1, processors(weight.device) * residents // tiles)
+    split = triton.cdiv(triton.cdiv(n_labels, label_tile), splits) * label_tile
+    splits = triton.cdiv(n_labels, split)
+    out = torch.empty(splits, n_features, width, dtype=torch.float32, device=weight.device)
+    grid = (triton.cdiv(n_features, feature_tile), triton.cdiv(width, batch_tile), splits)
+    _spread_gradient[grid](
+        weight, inverse, dz, out, n_labels, n_features, width,
+        0 if by_row else dz.stride(0), dz.stride(0) if by_row else 0, split,
+        G=group_size, F=fan_in, BB=batch_tile, HT=feature_tile, LT=label_tile, NONE=none,
+        BY_ROW=by_row, DOT=dot_dtype(weight.dtype), PRECISION="ieee",
+        num_warps=8 if batch_tile == 256 else 4,
+    )  # fmt: skip
+    return out.sum(0)
+
+
+def spread_rows(
+    weight: Tensor, index: Tensor, n_features: int, *, distinct: bool, dtype: torch.dtype
+) -> Tensor:
+    """[L, H]: weight [L, F] at the features that index int32 [L, F] names for each label.
+
+    Where an index repeats, its weights add up; `distinct` promises that none does.
+    """
+    n_labels, fan_in = weight.shape
+    # half precision has no atomic sum that runs everywhere
+    own = dtype if distinct else torch.float32
+    out = torch.empty(n_labels, n_features, dtype=own, device=weight.device)
+    rows = 2
+    _spread_rows[(triton.cdiv(n_labels, rows),)](
+        raw(weight), index, out, n_labels, n_features,
+        F=fan_in, R=rows, HP=triton.next_power_of_2(n_features), REPEATED=not distinct, num_warps=4,
+    )  # fmt: skip
+    return out.to(dtype)
+
+
+def sample(dense: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """[L, F] in `dtype`: the columns of dense [L, H] that index int32 [L, F] names for each label."""
+    out = torch.empty(index.shape, dtype=dtype, device=dense.device)
+    numbers = 1024
+    _sample[(triton.cdiv(index.numel(), numbers),)](
+        dense, index, out, dense.shape[1], index.numel(), F=index.shape[1], N=numbers, num_warps=8
+    )
+    return out

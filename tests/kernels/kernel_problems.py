@@ -1,0 +1,79 @@
+"""Random problems for kernels, their answers in fp64, and the error between the two."""
+
+import torch
+
+from haste.data.batches import Positives
+from haste.kernels import reference
+from haste.kernels.update import Sgd
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2, rounding="nearest")
+NAMES = ("weight", "bias", "momentum", "bias_momentum")
+
+
+def problem(
+    batch, n_features, n_labels, fan_in, group_size, positives=0.1, repeated=False, momentum=True
+):
+    random = torch.Generator().manual_seed(batch + n_labels)
+    groups = -(-n_labels // group_size)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    if repeated:
+        index = torch.randint(n_features, (groups, fan_in), generator=random)
+    else:
+        index = torch.rand(groups, n_features, generator=random).topk(fan_in).indices
+    target = torch.rand(n_labels, batch, generator=random) < positives
+    label, row = target.nonzero(as_tuple=True)
+    found = {
+        "features": normal(batch, n_features),
+        "weight": normal(n_labels, fan_in) / fan_in**0.5,
+        "index": index.int(),
+        "bias": normal(n_labels),
+        "momentum": normal(n_labels, fan_in) if momentum else None,
+        "bias_momentum": normal(n_labels) if momentum else None,
+        "label": label.int(),
+        "row": row.int(),
+    }
+    return {k: v if v is None else v.to(DEVICE) for k, v in found.items()}
+
+
+def cast(p, dtype):
+    return {k: v.to(dtype) if v is not None and v.is_floating_point() else v for k, v in p.items()}
+
+
+def run(kernel, p, group_size, sgd=SGD, **options):
+    """loss, grad_features and the updated state of `kernel` on a copy of the problem."""
+    own = {k: None if v is None else v.clone() for k, v in p.items()}
+    state = [own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
+    pairs = Positives(own["label"], own["row"])
+    loss, grad = kernel(*state, pairs, group_size=group_size, sgd=sgd, **options)
+    return {"loss": loss, "grad_features": grad, **{k: own[k] for k in NAMES}}
+
+
+def oracle(p, group_size):
+    wide = cast(p, torch.float64)
+    state = [wide[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
+    return reference.fused_step(
+        *state,
+        wide["label"],
+        wide["row"],
+        group_size=group_size,
+        lr=SGD.lr,
+        momentum_factor=SGD.momentum if p["momentum"] is not None else 0.0,
+        weight_decay=SGD.weight_decay,
+    )
+
+
+def error(got, want):
+    return float((got.double() - want).norm() / want.norm().clamp(min=1e-30))
+
+
+TINY = {torch.float32: 2e-6, torch.bfloat16: 2e-3, torch.float16: 3e-4}
+"""errors of single roundings, below which no kernel is asked to be"""
+
+
+def within(got, plain, want, dtype):
+    """Whether an error is no larger than 1.5 times that of plain torch at the same dtype."""
+    return error(got, want) <= max(1.5 * error(plain, want), TINY[dtype])

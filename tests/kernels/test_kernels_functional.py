@@ -1,0 +1,380 @@
+"""The public functions, on each backend, against dense products in fp64.
+
+On a machine with a GPU the Triton kernels run compiled, elsewhere in Triton's interpreter.
+"""
+
+import pytest
+import torch
+from kernel_problems import DEVICE, NAMES, SGD, cast, error, oracle, problem, run, within
+
+from haste.data.batches import Positives
+from haste.errors import KernelError
+from haste.kernels import (
+    block_sparse_linear,
+    dense_fused_step,
+    fixed_fan_in_fused_step,
+    fixed_fan_in_linear,
+    group_fused_step,
+    group_linear,
+    reference,
+)
+from haste.kernels.reference import run_index
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+OPTIONS = {
+    "lr": SGD.lr,
+    "momentum_factor": SGD.momentum,
+    "weight_decay": SGD.weight_decay,
+    "rounding": "nearest",
+    "seed": 1,
+    "step": 2,
+}
+# batch, features, labels, fan-in, group size
+SHAPES = [(1, 96, 16, 16, 16), (3, 40, 37, 32, 16), (70, 64, 70, 64, 32), (20, 48, 130, 32, 64)]
+
+
+def gradients(function, features, weight, bias, upstream):
+    """Output and gradients of a function of (features, weight, bias) by autograd."""
+    leaves = [leaf.clone().requires_grad_() for leaf in (features, weight, bias)]
+    out = function(*leaves)
+    out.backward(upstream.to(out.dtype))
+    return {"out": out.detach(), **{n: x.grad for n, x in zip("hwb", leaves, strict=True)}}
+
+
+def agree(function, index, p, dtype, group_size):
+    """The function's output and gradients are as good as a dense product in the same dtype."""
+    own = cast(p, dtype)
+    upstream = torch.randn(
+        p["features"].shape[0], len(p["bias"]), generator=torch.Generator().manual_seed(0)
+    ).to(DEVICE)
+    index = index.to(DEVICE)
+
+    def naive(h, w, b):
+        return reference.linear(h, w, index, b, group_size)
+
+    state = [own[k] for k in ("features", "weight", "bias")]
+    got = gradients(function, *state, upstream)
+    plain = gradients(naive, *state, upstream.to(dtype))
+    want = gradients(naive, *(x.double() for x in state), upstream.to(dtype).double())
+    for name, value in want.items():
+        assert got[name].dtype == dtype
+        assert within(got[name], plain[name], value, dtype), name
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_group_linear_and_its_gradients(shape, dtype, backend):
+    p = problem(*shape)
+    size = shape[4]
+    agree(
+        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=size, backend=backend),
+        p["index"],
+        p,
+        dtype,
+        size,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_group_linear_sums_in_a_fixed_order(shape, dtype):
+    p = problem(*shape)
+    size = shape[4]
+    own = cast(p, dtype)
+
+    def deterministic(h, w, b):
+        return group_linear(
+            h,
+            w,
+            p["index"],
+            b,
+            group_size=size,
+            distinct=True,
+            deterministic=True,
+            backend="triton",
+        )
+
+    agree(deterministic, p["index"], p, dtype, size)
+    upstream = torch.ones(p["features"].shape[0], len(p["bias"]), device=DEVICE)
+    first, second = (
+        gradients(deterministic, own["features"], own["weight"], own["bias"], upstream)
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_large_batches_go_in_parts(monkeypatch):
+    from haste.kernels import triton_linear
+
+    monkeypatch.setattr(triton_linear, "MAX_BATCH", 32)
+    p = problem(70, 64, 40, 16, 16)
+    agree(
+        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend="triton"),
+        p["index"],
+        p,
+        torch.float32,
+        16,
+    )
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_repeated_features_add_up(backend):
+    p = problem(6, 32, 40, 32, 16, repeated=True)
+    agree(
+        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend=backend),
+        p["index"],
+        p,
+        torch.float32,
+        16,
+    )
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("batch", [3, 70])
+def test_fixed_fan_in_linear_and_its_gradients(batch, distinct, dtype, backend):
+    p = problem(batch, 48, 37, 32, 1, repeated=not distinct)
+    agree(
+        lambda h, w, b: fixed_fan_in_linear(
+            h, w, p["index"], b, distinct=distinct, backend=backend
+        ),
+        p["index"],
+        p,
+        dtype,
+        1,
+    )
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_block_sparse_linear_and_its_gradients(dtype, backend):
+    p = problem(5, 64, 40, 32, 16)
+    start = torch.stack([torch.randperm(8)[:4] for _ in range(3)]).int().to(DEVICE)
+    agree(
+        lambda h, w, b: block_sparse_linear(h, w, start, b, group_size=16, run=8, backend=backend),
+        run_index(start * 8, 8),
+        p,
+        dtype,
+        16,
+    )
+
+
+def test_without_a_bias():
+    p = cast(problem(4, 64, 40, 32, 16), torch.float32)
+    for backend in ("triton", "torch"):
+        got = group_linear(p["features"], p["weight"], p["index"], group_size=16, backend=backend)
+        want = reference.linear(p["features"], p["weight"], p["index"], None, 16)
+        assert error(got, want.double()) < 1e-5
+
+
+def fused_of(kind, p, **more):
+    """A fused step as `run` calls it."""
+
+    def step(features, weight, index, bias, momentum, bias_momentum, pairs, *, group_size, sgd):  # noqa: ARG001
+        own = {**OPTIONS, "momentum_factor": SGD.momentum if momentum is not None else 0.0, **more}
+        if kind == "dense":
+            state = (weight, bias, momentum, bias_momentum, pairs)
+            return dense_fused_step(features, *state, **own)
+        if kind == "fixed":
+            state = (weight, index, bias, momentum, bias_momentum, pairs)
+            return fixed_fan_in_fused_step(features, *state, **own)
+        state = (weight, index, bias, momentum, bias_momentum, pairs)
+        return group_fused_step(features, *state, group_size=group_size, **own)
+
+    return run(step, p, more.get("size", 16))
+
+
+def dense_problem(batch, n_features, n_labels, momentum=True, positives=0.1):
+    p = problem(batch, n_features, n_labels, n_features, 1, positives, momentum=momentum)
+    whole = torch.arange(n_features, dtype=torch.int32, device=DEVICE)
+    return {**p, "index": whole.repeat(n_labels, 1)}
+
+
+def check_fused(kind, p, dtype, group_size, **more):
+    own = cast(p, dtype)
+    want = oracle(own, group_size)
+    got = fused_of(kind, own, **more)
+    plain = reference.fused_step(
+        *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
+        own["label"],
+        own["row"],
+        group_size=group_size,
+        lr=SGD.lr,
+        momentum_factor=SGD.momentum if own["momentum"] is not None else 0.0,
+        weight_decay=SGD.weight_decay,
+    )
+    for name in ("loss", "grad_features", *NAMES):
+        if want[name] is not None:
+            assert within(got[name], plain[name], want[name], dtype), name
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 96, 16), (3, 40, 37), (70, 64, 130), (257, 16, 5)])
+@pytest.mark.parametrize("momentum", [True, False])
+def test_dense_fused_step(shape, dtype, backend, momentum):
+    p = dense_problem(*shape, momentum=momentum)
+    check_fused("dense", p, dtype, 1, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distinct", [True, False])
+def test_fixed_fan_in_fused_step(dtype, distinct, backend):
+    p = problem(7, 48, 150, 32, 1, repeated=not distinct)
+    check_fused("fixed", p, dtype, 1, backend=backend, distinct=distinct)
+
+
+def test_dense_steps_go_slab_by_slab(monkeypatch):
+    from haste.kernels import triton_dense
+
+    monkeypatch.setattr(triton_dense, "SLAB_BYTES", 2 * 128 * 20)
+    check_fused("dense", dense_problem(20, 32, 300), torch.float32, 1, backend="triton")
+    check_fused("fixed", problem(20, 48, 300, 32, 1), torch.float32, 1, backend="triton")
+
+
+def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
+    from haste.kernels import triton_group
+
+    monkeypatch.setattr(triton_group, "SLAB", 64)
+    p = problem(20, 48, 200, 32, 16)
+    more = {"backend": "triton", "distinct": True, "deterministic": True}
+    for dtype in DTYPES:
+        check_fused("group", p, dtype, 16, **more)
+    own = cast(p, torch.bfloat16)
+    first, second = fused_of("group", own, **more), fused_of("group", own, **more)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+def test_labels_of_another_part_are_passed_over(kind):
+    if kind == "dense":
+        p = cast(dense_problem(6, 32, 40), torch.float32)
+    else:
+        p = cast(problem(6, 48, 40, 32, 16 if kind == "group" else 1), torch.float32)
+    want = fused_of(kind, p, backend="triton")
+    extra = torch.tensor([-20, -1], dtype=torch.int32, device=DEVICE)
+    beyond = torch.tensor([40, 63, 64, 500], dtype=torch.int32, device=DEVICE)
+    p["label"] = torch.cat([extra, p["label"], beyond])
+    p["row"] = torch.cat([extra * 0, p["row"], beyond * 0])
+    got = fused_of(kind, p, backend="triton")
+    for name in ("loss", "grad_features", *NAMES):
+        assert error(got[name], want[name].double()) < 1e-6, name
+
+
+def test_pruned_weights_stay_as_they_are():
+    p = cast(dense_problem(6, 32, 40), torch.float32)
+    mask = torch.rand(40, 32, generator=torch.Generator().manual_seed(1)).to(DEVICE) < 0.5
+    p["weight"] *= mask
+    p["momentum"] *= mask
+    results = [fused_of("dense", p, backend=backend, mask=mask) for backend in ("triton", "torch")]
+    for name in ("loss", "grad_features", *NAMES):
+        assert error(results[0][name], results[1][name].double()) < 1e-5, name
+    assert not results[0]["weight"][~mask].any()
+
+
+@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@pytest.mark.parametrize("momentum", [True, False])
+def test_e4m3_weights(kind, momentum):
+    from haste.kernels.rounding import round_to, widen
+
+    if kind == "dense":
+        p = cast(dense_problem(6, 32, 40, momentum=momentum), torch.bfloat16)
+    else:
+        size = 16 if kind == "group" else 1
+        p = cast(problem(6, 48, 40, 32, size, momentum=momentum), torch.bfloat16)
+    group_size = 16 if kind == "group" else 1
+    p["weight"] = round_to(p["weight"].float(), torch.float8_e4m3fn, "nearest", None)
+    wide = {**p, "weight": widen(p["weight"])}
+    want = oracle(wide, group_size)
+    for backend in ("triton", "torch"):
+        got = fused_of(kind, p, backend=backend)
+        assert error(got["loss"], want["loss"]) < 2e-3
+        assert error(got["grad_features"], want["grad_features"]) < 5e-3
+        assert error(got["bias"], want["bias"]) < 5e-3
+        # four significant bits
+        assert error(widen(got["weight"]), want["weight"]) < 0.04
+        if momentum:
+            assert error(got["momentum"], want["momentum"]) < 5e-3
+
+
+@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
+    from haste.kernels.rounding import round_to, widen
+
+    if kind == "dense":
+        p = dense_problem(1, 32, 512, momentum=False, positives=0.0)
+    else:
+        p = problem(1, 48, 512, 32, 16 if kind == "group" else 1, 0.0, momentum=False)
+    p = cast(p, torch.bfloat16)
+    p["features"].fill_(1.0)
+    p["weight"].fill_(1.0)
+    p["bias"].zero_()
+    p["weight"] = round_to(p["weight"].float(), dtype, "nearest", None)
+    # sigmoid(32) = 1: each weight should lose an eighth of a step below 1
+    spacing = 2**-8 if dtype == torch.bfloat16 else 2**-4
+    more = {"lr": spacing / 8, "weight_decay": 0.0, "rounding": "stochastic", "backend": "triton"}
+    got = fused_of(kind, p, **more)
+    weight = widen(got["weight"])
+    assert set(weight.unique().tolist()) == {1 - spacing, 1.0}
+    assert (weight < 1).float().mean().item() == pytest.approx(1 / 8, abs=0.012)
+    again = fused_of(kind, p, **more)
+    assert torch.equal(weight, widen(again["weight"]))
+    other = fused_of(kind, p, **{**more, "step": 3})
+    changed = (weight != widen(other["weight"])).float().mean().item()
+    assert changed == pytest.approx(2 * 7 / 64, abs=0.02)
+
+
+def test_which_backend_runs_and_that_others_are_refused(monkeypatch):
+    from haste.kernels.functional import choose_backend
+
+    here = torch.zeros(1)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose_backend(None, here) == "triton"
+    assert choose_backend(None, here, torch.bfloat16) == "torch"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert choose_backend(None, here) == "torch"
+    assert choose_backend("triton", here) == "triton"
+    with pytest.raises(KernelError, match="backend: cuda is not allowed; use one of triton, torch"):
+        choose_backend("cuda", here)
+
+
+FAULTS = [
+    ("index", lambda p: p["index"] + 60, "index: values from .* leave the range 0 to 63"),
+    ("index", lambda p: p["index"].long(), "index: dtype int64 is not allowed; use int32"),
+    ("weight", lambda p: p["weight"][:, :15].contiguous(), "weight: fan-in: 15 is not allowed"),
+    ("weight", lambda p: p["weight"].t().contiguous().t(), "weight: is not contiguous"),
+    ("features", lambda p: p["features"].int(), "features: dtype int32 is not allowed"),
+    ("bias", lambda p: p["bias"][:5], r"bias: shape \[5\] does not fit; expected \[40\]"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), FAULTS)
+def test_faults_are_named(name, change, message):
+    p = cast(problem(4, 64, 40, 16, 16), torch.float32)
+    p[name] = change(p)
+    state = [p[k] for k in ("features", "weight", "index", "bias")]
+    with pytest.raises(KernelError, match=message):
+        group_linear(*state, group_size=16, backend="triton")
+
+
+def test_a_fixed_order_needs_distinct_features():
+    p = cast(problem(4, 64, 40, 16, 16), torch.float32)
+    state = [p[k] for k in ("features", "weight", "index", "bias")]
+    with pytest.raises(KernelError, match="deterministic: needs distinct=True"):
+        group_linear(*state, group_size=16, deterministic=True)
+    with pytest.raises(KernelError, match="deterministic: needs distinct=True"):
+        fused_of("group", p, backend="triton", deterministic=True)
+
+
+def test_one_momentum_without_the_other_is_refused():
+    p = cast(problem(4, 64, 40, 16, 16), torch.float32)
+    pairs = Positives(p["label"], p["row"])
+    with pytest.raises(KernelError, match="momentum: give one for the weights and one for the"):
+        group_fused_step(
+            *(p[k] for k in ("features", "weight", "index", "bias", "momentum")), None, pairs,
+            group_size=16, backend="triton", **OPTIONS,
+        )  # fmt: skip
