@@ -45,6 +45,16 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
+class Http(ThreadingHTTPServer):
+    """Clients that hang up are no news."""
+
+    daemon_threads = True
+    owner: "FileServer"
+
+    def handle_error(self, *_):
+        pass
+
+
 Step = Callable[[Handler], None]
 
 
@@ -64,8 +74,7 @@ class FileServer:
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    http = Http(("127.0.0.1", 0), Handler)
     server = http.owner = FileServer(f"http://127.0.0.1:{http.server_address[1]}")
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
