@@ -20,6 +20,7 @@ from haste.data.corpus import (
 )
 from haste.errors import ConfigError, DataError
 from haste.evaluation.baselines import Popularity, run_baseline
+from haste.evaluation.label_trees import LabelTrees
 from haste.evaluation.runs import evaluate_run
 from haste.evaluation.truth import load_truth
 from haste.files import read_json, read_npz, read_yaml, write_npz
@@ -123,6 +124,17 @@ def test_popularity_breaks_ties_by_id_and_never_predicts_the_unseen():
     ids, scores = Popularity(np.array([1, 3, 0, 3])).predict(["text"], 5)
     assert ids.tolist() == [[1, 3, 0, -1, -1]]
     assert scores.tolist() == [[3, 3, 1, -1, -1]]
+
+
+def test_omikuji_and_popularity_take_sparse_features():
+    labels = np.arange(160) % LABELS
+    positives = sp.csr_matrix(np.eye(LABELS, LABELS + 1, dtype=np.float32)[labels])
+    # label j has the feature 7 - j
+    features = sp.csr_matrix(np.eye(LABELS, dtype=np.float32)[LABELS - 1 - labels])
+    ids, scores = LabelTrees(features, positives, threads=1).predict(features[:LABELS], 3)
+    assert ids[:, 0].tolist() == list(range(LABELS))
+    assert ids.shape == scores.shape == (LABELS, 3)
+    assert Popularity(np.array([1, 2])).predict(features, 2)[0].shape == (160, 2)
 
 
 def test_omikuji_learns_the_words(corpus, tmp_path, capfd):

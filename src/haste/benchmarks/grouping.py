@@ -63,9 +63,9 @@ def measure_grouping(
 
 
 def slopes(measured: pd.DataFrame) -> dict[str, float]:
-    """By grouping: the exponent a of seconds ~ L^a, by least squares over logarithms."""
+    """By grouping: the exponent a of CPU seconds ~ L^a, by least squares over logarithms."""
     return {
-        name: float(np.polyfit(np.log(rows["labels"]), np.log(rows["seconds"]), 1)[0])
+        name: float(np.polyfit(np.log(rows["labels"]), np.log(rows["cpu_seconds"]), 1)[0])
         for name, rows in measured.groupby("grouping")
         if rows["labels"].nunique() > 1
     }
@@ -101,8 +101,8 @@ def _measure(spec: OrderSpec, path: Path, n_labels: int, hidden: int) -> Measure
         labels=n_labels,
         group_size=spec.group_size,
         hidden=hidden,
-        seconds=round(meter.seconds["group"], 2),
-        cpu_seconds=round(time.process_time() - begin, 2),
+        seconds=round(meter.seconds["group"], 3),
+        cpu_seconds=round(time.process_time() - begin, 3),
         peak_bytes=meter.peak_bytes["group"],
         cohesion=round(float(order.cohesion.mean()), 4),
         cpu=machine()["cpu"],

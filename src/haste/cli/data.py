@@ -124,10 +124,10 @@ def tokenize(
     with counting("Tokenising", sum(opened.info.documents.values())) as tick:
         info = tokenize_corpus(opened, model, max_len or opened.info.max_len, out, tick)
     log.info(
-        "%s: %.1f tokens a training document (at most %d)",
+        "%s: %.1f %s a training document",
         opened.info.dataset,
         info.n_tokens["train"] / opened.info.documents["train"],
-        info.max_len,
+        "features" if info.weighted else f"tokens (at most {info.max_len})",
     )
 
 

@@ -155,4 +155,4 @@ def bench_grouping(
     with atomic(out) as temporary:
         measured.to_csv(temporary, index=False)
     for name, slope in slopes(measured).items():
-        log.info("%s: seconds grow as labels^%.2f", name, slope)
+        log.info("%s: CPU seconds grow as labels^%.2f", name, slope)

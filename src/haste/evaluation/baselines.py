@@ -6,15 +6,15 @@ They leave the files of a trained run (without history.csv), measured the same w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from haste.config import DEFAULT_VARIANT
 from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
-from haste.evaluation.label_trees import LabelTrees
+from haste.evaluation.label_trees import Documents, LabelTrees
 from haste.evaluation.metrics import MAX_RANK
 from haste.evaluation.runs import write_predictions
 from haste.evaluation.truth import load_truth
@@ -39,11 +39,12 @@ class Popularity:
         """a count a label"""
         self.model_bytes = int(frequency.nbytes)
 
-    def predict(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, documents: Documents, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and their counts float32 [N, k], best first, -1 padded."""
         best = self._ranked[:k]
-        ids = np.full((len(texts), k), -1, dtype=np.int32)
-        scores = np.full((len(texts), k), -1.0, dtype=np.float32)
+        number = documents.shape[0] if sp.issparse(documents) else len(documents)
+        ids = np.full((number, k), -1, dtype=np.int32)
+        scores = np.full((number, k), -1.0, dtype=np.float32)
         ids[:, : best.size] = best
         scores[:, : best.size] = self._frequency[best]
         return ids, scores
@@ -66,16 +67,19 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
     meter = Meter(device="cpu")
     with meter.phase("setup"):
         truth = load_truth(corpus.directory, "test")
-        texts = {split: corpus.texts(split) for split in ("train", "test")}
+        read = corpus.texts if corpus.info.has_text else corpus.features
+        documents = {split: read(split) for split in ("train", "test")}
         positives = corpus.positives("train")
-    log.info("%s on %s: %d training documents", name, corpus.info.dataset, len(texts["train"]))
+    log.info(
+        "%s on %s: %d training documents", name, corpus.info.dataset, corpus.info.documents["train"]
+    )
     with meter.phase("train"):
         if name == "popularity":
             model = Popularity(truth.train_frequency)
         else:
-            model = LabelTrees(texts["train"], positives, threads)
+            model = LabelTrees(documents["train"], positives, threads)
     with meter.phase("evaluate"):
-        ids, scores = model.predict(texts["test"], MAX_RANK)
+        ids, scores = model.predict(documents["test"], MAX_RANK)
         metrics = truth.evaluate(ids, scores)
     config = {
         "dataset": corpus.info.dataset,

@@ -1,4 +1,4 @@
-"""TF-IDF features (words and pairs of words) and the label trees of omikuji, at their defaults.
+"""TF-IDF features (words and pairs of words), or given ones, and the label trees of omikuji, at their defaults.
 
 omikuji is Parabel with hinge loss: three trees of balanced 2-means down to 100 labels a leaf, a
 linear classifier for each node and label, a beam of 10 in prediction.
@@ -18,31 +18,36 @@ import scipy.sparse as sp
 
 from haste.errors import DataError
 
+Documents = Sequence[str] | sp.csr_matrix
+
 
 class LabelTrees:
     """A fitted model, in memory. It cannot be seeded: clustering and solver draw from the system.
 
     Args:
-        texts: training documents [N].
+        documents: training texts [N], or sparse features, CSR [N, D].
         positives: CSR [N, L or more], their labels.
         threads: used in training and prediction.
 
     Raises:
-        DataError: no training document has a word and a label.
+        DataError: no training document has a word, or feature, and a label.
     """
 
     parameters = None
     """omikuji does not tell how many weights it kept"""
 
-    def __init__(self, texts: Sequence[str], positives: sp.csr_matrix, threads: int) -> None:
+    def __init__(self, documents: Documents, positives: sp.csr_matrix, threads: int) -> None:
         import omikuji
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), dtype=np.float32)
-        try:
-            features = self._vectorizer.fit_transform(texts)
-        except ValueError as error:
-            raise DataError(f"omikuji: the training texts have no words ({error}).") from error
+        if sp.issparse(documents):
+            features = documents
+        else:
+            try:
+                features = self._vectorizer.fit_transform(documents)
+            except ValueError as error:
+                raise DataError(f"omikuji: the training texts have no words ({error}).") from error
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
             data = Path(folder) / "train.txt"
             _write_examples(data, features, positives)
@@ -54,12 +59,16 @@ class LabelTrees:
             # as saved, since the library does not tell what the trees take in memory
             self.model_bytes = sum(file.stat().st_size for file in saved.iterdir())
 
-    def predict(self, texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Label ids int32 [N, k] and scores float32 [N, k], best first (ties by id), -1 padded."""
-        features = self._vectorizer.transform(texts)
-        ids = np.full((len(texts), k), -1, dtype=np.int32)
-        scores = np.full((len(texts), k), -1.0, dtype=np.float32)
-        for row in range(len(texts)):
+    def predict(self, documents: Documents, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids int32 [N, k] and scores float32 [N, k], best first (ties by id), -1 padded.
+
+        `documents` are texts or features, as those of training were.
+        """
+        given = sp.issparse(documents)
+        features = documents if given else self._vectorizer.transform(documents)
+        ids = np.full((features.shape[0], k), -1, dtype=np.int32)
+        scores = np.full((features.shape[0], k), -1.0, dtype=np.float32)
+        for row in range(features.shape[0]):
             part = slice(features.indptr[row], features.indptr[row + 1])
             pairs = zip(features.indices[part].tolist(), features.data[part].tolist(), strict=True)
             ranked = sorted(
@@ -78,7 +87,7 @@ def _write_examples(path: Path, features: sp.csr_matrix, positives: sp.csr_matri
     """
     kept = np.flatnonzero((np.diff(features.indptr) > 0) & (np.diff(positives.indptr) > 0))
     if not kept.size:
-        raise DataError("omikuji: no training document has a word and a label.")
+        raise DataError("omikuji: no training document has a word, or feature, and a label.")
     features.sort_indices()
     with path.open("w", encoding="ascii") as stream:
         labels = int(positives.indices.max()) + 1
