@@ -125,7 +125,8 @@ def status(code: int, **headers: str) -> Step:
 
 def page(content: bytes) -> Step:
     """A page, as if it were the file."""
-    return lambda handler: handler.answer(200, content, Content_Type="text/html; charset=utf-8")
+    kind = "text/html; charset=utf-8"
+    return lambda handler: handler.answer(200, content, ETag='"p"', Content_Type=kind)
 
 
 missing = status(404)

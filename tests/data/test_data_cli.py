@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import typer
 import yaml
 from file_server import serving, whole
 from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.data.fetch import verify
+from haste.data.registry import SYNTH
 from haste.errors import ConfigError
 
 REGISTRY = """
@@ -113,3 +115,8 @@ def test_a_generated_data_set_becomes_a_corpus(here):
     info = json.loads((here / "corpus/corpus.json").read_text())
     assert info["documents"]["train"] + info["documents"]["validation"] == 60
     assert (info["licence"], info["source"]) == ("none: generated", {"synth": synth})
+
+
+def test_a_data_set_is_generated_by_any_option_of_haste_synth():
+    command = typer.main.get_command(app).commands["synth"]
+    assert {each.name for each in command.params} - {"out"} == set(SYNTH)

@@ -127,9 +127,9 @@ def _download_file(url: str, target: Path, progress: Progress, patience: Patienc
 
     with requests.Session() as session:
         _patiently(url, attempt, lambda: _size(partial), patience)
+    _tag(partial).unlink(missing_ok=True)
     _refuse_page(url, partial)
     partial.replace(target)
-    _tag(partial).unlink(missing_ok=True)
 
 
 def _receive(
@@ -177,10 +177,10 @@ def _check_answer(url: str, response: requests.Response) -> None:
 
 
 def _extent(response: requests.Response) -> tuple[int, int]:
-    """The first byte sent and the bytes of the whole file; 0 where the server does not say."""
-    match = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    if response.status_code == 206 and match:
-        return int(match[1]), int(match[2])
+    """The first byte sent and the bytes of the whole file; -1 and 0 where the server does not say."""
+    if response.status_code == 206:
+        match = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        return (int(match[1]), int(match[2])) if match else (-1, 0)
     return 0, int(response.headers.get("Content-Length", 0))
 
 
