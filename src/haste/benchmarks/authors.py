@@ -1,0 +1,68 @@
+"""The released CUDA extension as a further row, where it is installed (github.com/xmc-aalto/haste).
+
+Only calls of its Python functions stand here. Its products get the features transposed beforehand,
+which its own layer does in each pass.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from haste.benchmarks.problems import Part
+    from haste.data.batches import Positives
+
+
+def installed() -> bool:
+    """Whether the extension can be imported."""
+    return importlib.util.find_spec("shared_ffi") is not None
+
+
+def products(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Its forward pass [B, L] and gradients [B, H] and [L, F] for a group-shared part, without bias."""
+    import shared_ffi
+
+    columns = x.t().contiguous()
+    state = (columns, part.weight, part.index, dz, part.group_size)
+    return {
+        "forward": lambda: shared_ffi.ffi_forward(
+            part.index, columns, part.weight, None, part.group_size
+        ),
+        "grad_features": lambda: shared_ffi.backward_features(*state).t(),
+        "grad_weight": lambda: shared_ffi.backward_weights(*state),
+    }
+
+
+def step(
+    parts: tuple[Part, ...], features: Tensor, positives: Positives, lr: float
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """One step of a dense head and their tail by autograd: logits joined, BCE by elementwise passes in
+    bf16, backward, SGD. Features are a leaf: what lies before the layer is not timed."""
+    from shared_ffi.ops import group_ffi_mul
+
+    head, tail = parts
+    weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
+    optimizer = torch.optim.SGD(weights, lr=lr)
+    row, label = positives.row.long(), positives.label.long()
+
+    def run() -> tuple[Tensor, Tensor]:
+        leaf = features.detach().requires_grad_()
+        first = torch.nn.functional.linear(leaf[:, head.columns], weights[0], weights[1])
+        second = group_ffi_mul(
+            leaf[:, tail.columns], weights[2], tail.index, weights[3], gsize=tail.group_size
+        )
+        logits = torch.cat((first, second), dim=1)
+        total = {"dtype": torch.float32}
+        loss = logits.clamp(min=0).sum(**total) - logits[row, label].sum(**total)
+        loss = loss + logits.abs().neg().exp().add(1).log().sum(**total)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach(), leaf.grad
+
+    return run

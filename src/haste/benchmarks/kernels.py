@@ -1,0 +1,289 @@
+"""The kernel benchmark: which rows there are, each judged, timed and written down."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import fnmatch
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from triton.errors import TritonError
+
+from haste.benchmarks.cases import PRODUCTS, WHAT, Case, build
+from haste.benchmarks.gate import Judgement, judge
+from haste.benchmarks.gpu import Stopwatch, Times
+from haste.benchmarks.problems import Problem
+from haste.benchmarks.shapes import ENCODER_FEATURES, SHAPES, SWEEP, Shape, sweep_shapes
+from haste.errors import ConfigError, KernelError
+from haste.files import atomic, write_json
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "shape",
+    "layer",
+    "direction",
+    "milliseconds",
+    "low",
+    "high",
+    "batch",
+    "features",
+    "labels",
+    "fan_in",
+    "group_size",
+    "dtype",
+    "bytes",
+    "terabytes_per_second",
+    "share_of_copy",
+    "peak_mib",
+    "error",
+    "gate",
+    "what",
+)
+"""of kernels.csv: see `haste.reporting.benchmarks`"""
+
+PRODUCT_LAYERS = ("group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768")
+STEP_LAYERS = (
+    "haste",
+    "group_fan_in",
+    "group_fan_in_fp8",
+    "fixed_fan_in",
+    "block_sparse",
+    "bottleneck",
+    "dense768",
+    "dense768_fp8",
+    "naive_dense",
+)
+MOMENTUM_LAYERS = ("haste", "group_fan_in")
+SWEEP_LAYERS = ("group_fan_in", "fixed_fan_in", "bottleneck")
+
+GROUPED = ("group_fan_in", "block_sparse", "haste", "authors")
+"""layers that the group size means something to"""
+
+Judge = Callable[[Case], Judgement]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to measure."""
+
+    shape: Shape
+    layer: str
+    direction: str
+
+    @property
+    def name(self) -> str:
+        """As --only knows it."""
+        return f"{self.shape.name}/{self.layer}/{self.direction}"
+
+
+def plan(
+    *,
+    sweeps: bool = True,
+    only: Sequence[str] = (),
+    released: bool = False,
+    shapes: Iterable[Shape] = SHAPES,
+) -> list[Row]:
+    """The rows in the order of measurement; `released`: with those of the released extension.
+
+    `only`: patterns of shape/layer/direction, or the name of one of the three. Raises ConfigError for
+    one that no row matches.
+    """
+    rows = [row for shape in shapes for row in _shape_rows(shape, released)]
+    if sweeps:
+        rows += [row for shape in sweep_shapes() for row in _sweep_rows(shape)]
+    if not only:
+        return rows
+    for pattern in only:
+        if not any(_matches(row, pattern) for row in rows):
+            names = {part for row in rows for part in row.name.split("/")}
+            raise ConfigError(
+                f"--only {pattern}: no such row. Use shape/layer/direction, * for any, or one of "
+                f"{', '.join(sorted(names))}."
+            )
+    return [row for row in rows if any(_matches(row, pattern) for pattern in only)]
+
+
+def bench(
+    out: Path, rows: Sequence[Row], stopwatch: Stopwatch, *, commit: str | None = None
+) -> Path:
+    """Measure `rows` and write OUT/<device>/kernels.csv and machine.json; returns the csv's path.
+
+    The files are written anew after each shape, so what was measured is kept if a later row ends the
+    process. A row that is wrong or cannot run has no time.
+    """
+    machine = stopwatch.describe()
+    machine |= {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit or _commit(),
+    }
+    folder = out / slug(machine["device"])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "machine.json", machine)
+    path = folder / "kernels.csv"
+    judged: dict[Row, Judgement] = {}
+    records: list[dict[str, object]] = []
+    for shape in dict.fromkeys(row.shape for row in rows):
+        begin = time.perf_counter()
+        records += measure_shape(
+            shape,
+            [row for row in rows if row.shape == shape],
+            stopwatch,
+            machine["copy_terabytes_per_second"],
+            judged,
+        )
+        write_rows(path, records)
+        log.info("%s: measured in %.0f s", shape.name, time.perf_counter() - begin)
+    return path
+
+
+def measure_shape(
+    shape: Shape,
+    rows: Sequence[Row],
+    stopwatch: Stopwatch,
+    copy: float,
+    judged: dict[Row, Judgement],
+    judge: Judge = judge,
+) -> list[dict[str, object]]:
+    """Records of the rows of one shape, timed in turns.
+
+    `copy`: TB/s of the device's copy; `judged`: verdicts so far, by row without names and label
+    counts, to which those of these rows are added.
+    """
+    small, problem = (Problem(each, stopwatch.device) for each in (shape.small(), shape))
+    cases: dict[Row, Case] = {}
+    peaks: dict[Row, int] = {}
+    for row in rows:
+        try:
+            verdict = _verdict(row, small, judged, judge)
+            if not verdict.passed:
+                log.error(
+                    "%s: %s is off by %.2g, more than %.2g: not timed",
+                    row.name, verdict.result, verdict.error, verdict.bound,
+                )  # fmt: skip
+                continue
+            case = build(problem, row.layer, row.direction)
+            peaks[row] = stopwatch.peak_bytes(case.run)
+            cases[row] = case
+        except (RuntimeError, TritonError, KernelError) as error:
+            # out of memory, or a launch that this device or the released extension refuses
+            log.error("%s: does not run: %s", row.name, str(error).split("\n")[0])
+    times = dict(zip(cases, stopwatch.times([case.run for case in cases.values()]), strict=True))
+    return [
+        _record(row, cases.get(row), times.get(row), peaks.get(row), judged.get(_key(row)), copy)
+        for row in rows
+    ]
+
+
+def write_rows(path: Path, records: Sequence[Mapping[str, object]]) -> None:
+    """Write kernels.csv: columns `COLUMNS`, nothing where a record has None."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def slug(device: str) -> str:
+    """A device's name as a folder: NVIDIA H200 is nvidia-h200."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+
+
+def _shape_rows(shape: Shape, released: bool) -> list[Row]:
+    wide = shape.features >= ENCODER_FEATURES
+    layers = [layer for layer in PRODUCT_LAYERS if not (wide and layer == "dense768")]
+    pairs = [(layer, direction) for direction in PRODUCTS for layer in layers]
+    pairs += [(layer, "step") for layer in STEP_LAYERS]
+    if shape.momentum:
+        pairs += [(layer, "step_momentum") for layer in MOMENTUM_LAYERS]
+    if released:
+        pairs += [("authors", direction) for direction in (*PRODUCTS[:3], "step")]
+    return [Row(shape, *pair) for pair in pairs]
+
+
+def _sweep_rows(shape: Shape) -> list[Row]:
+    # only the groups know of their size
+    alike = replace(shape, name=SWEEP.name, group_size=SWEEP.group_size) == SWEEP
+    layers = SWEEP_LAYERS if shape == SWEEP or not alike else ("group_fan_in",)
+    return [
+        Row(shape, layer, direction) for direction in ("forward", "backward") for layer in layers
+    ]
+
+
+def _matches(row: Row, pattern: str) -> bool:
+    if "/" in pattern:
+        return fnmatch.fnmatchcase(row.name, pattern)
+    return any(fnmatch.fnmatchcase(part, pattern) for part in row.name.split("/"))
+
+
+def _key(row: Row) -> Row:
+    """What a row's verdict depends on."""
+    return replace(row, shape=replace(row.shape.small(), name=""))
+
+
+def _verdict(row: Row, small: Problem, judged: dict[Row, Judgement], judge: Judge) -> Judgement:
+    key = _key(row)
+    if key not in judged:
+        judged[key] = judge(build(small, row.layer, row.direction))
+    return judged[key]
+
+
+def _record(
+    row: Row,
+    case: Case | None,
+    times: Times | None,
+    peak: int | None,
+    verdict: Judgement | None,
+    copy: float,
+) -> dict[str, object]:
+    shape = row.shape
+    found: dict[str, object] = dict.fromkeys(COLUMNS)
+    found |= {
+        "shape": shape.name,
+        "layer": row.layer,
+        "direction": row.direction,
+        "batch": shape.batch,
+        "features": shape.features,
+        "labels": shape.labels,
+        "fan_in": shape.fan_in,
+        "group_size": shape.group_size if _base(row.layer) in GROUPED else None,
+        "what": WHAT[_base(row.layer)],
+    }
+    if verdict is not None:
+        found |= {"error": f"{verdict.error:.3g}", "gate": f"{verdict.bound:.3g}"}
+    if case is None or times is None or peak is None:
+        return found
+    rate = case.bytes / times.median / 1e9
+    return found | {
+        "milliseconds": round(times.median, 5),
+        "low": round(times.low, 5),
+        "high": round(times.high, 5),
+        "features": case.features,
+        "labels": case.labels,
+        "fan_in": case.fan_in,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "bytes": case.bytes,
+        "terabytes_per_second": round(rate, 4),
+        "share_of_copy": round(rate / copy, 4),
+        "peak_mib": round(peak / 2**20, 2),
+    }
+
+
+def _base(layer: str) -> str:
+    """The layer without its precision."""
+    return layer.removesuffix("_fp8")
+
+
+def _commit() -> str | None:
+    """The commit of this code, where it lies in a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
