@@ -17,6 +17,7 @@ from haste.benchmarks.problems import (
     Problem,
     product_answers,
     product_bytes,
+    state_bytes,
     step_answers,
     step_bytes,
 )
@@ -54,6 +55,8 @@ class Case:
     """what `run` should give, in fp64 and in bf16; to be asked before a run, which changes the state"""
     bytes: int
     """that must move"""
+    state_bytes: int
+    """of weights, biases, momenta and indices"""
     labels: int
     features: int
     """that labels choose from"""
@@ -98,6 +101,7 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
         run,
         lambda: product_answers(part, x, dz, direction),
         product_bytes(part, problem.shape.batch, direction),
+        state_bytes(part),
         len(part.weight),
         _chosen_from(problem, layer, part),
         part.weight.shape[1],
@@ -147,6 +151,7 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
         run,
         answers,
         step_bytes(parts, problem.shape.batch),
+        sum(state_bytes(part) for part in parts),
         sum(len(part.weight) for part in parts),
         _chosen_from(problem, layer, tail),
         tail.weight.shape[1],

@@ -41,6 +41,7 @@ COLUMNS = (
     "bytes",
     "terabytes_per_second",
     "share_of_copy",
+    "state_mib",
     "peak_mib",
     "error",
     "gate",
@@ -270,6 +271,7 @@ def _record(
         "bytes": case.bytes,
         "terabytes_per_second": round(rate, 4),
         "share_of_copy": round(rate / copy, 4),
+        "state_mib": round(case.state_bytes / 2**20, 2),
         "peak_mib": round(peak / 2**20, 2),
     }
 

@@ -266,17 +266,22 @@ def product_bytes(part: Part, batch: int, direction: str) -> int:
     # bf16; the features' gradient, fp32, counts twice
     dense = 2 * batch * sum(rows)
     weights = _bytes(part.weight) * (2 if direction == "backward" else 1)
-    return dense + weights + (0 if part.index is None else _bytes(part.index))
+    return dense + weights + _index_bytes(part)
 
 
 def step_bytes(parts: tuple[Part, ...], batch: int) -> int:
     """Bytes that a step must read and write: the state twice, indices, features, their gradient."""
-    found = 0
-    for part in parts:
-        found += 2 * sum(_bytes(value) for value in part.state().values())
-        found += 0 if part.index is None else _bytes(part.index)
-        found += batch * part.n_features * (2 + 4)
-    return found
+    moved = sum(batch * part.n_features * (2 + 4) + state_bytes(part) for part in parts)
+    return moved + sum(state_bytes(part) - _index_bytes(part) for part in parts)
+
+
+def state_bytes(part: Part) -> int:
+    """Bytes of weights, biases, momenta and indices."""
+    return sum(_bytes(value) for value in part.state().values()) + _index_bytes(part)
+
+
+def _index_bytes(part: Part) -> int:
+    return 0 if part.index is None else _bytes(part.index)
 
 
 def _bytes(value: Tensor) -> int:
