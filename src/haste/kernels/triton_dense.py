@@ -41,6 +41,8 @@ from haste.kernels.update import Sgd
 
 SLAB_BYTES = 32 << 20
 """of dz for a slab of labels"""
+SPREAD_BYTES = 256 << 20
+"""of the fp32 gradient of a slab's spread weights"""
 UPDATE_TILE = 64
 """labels a program updates"""
 
@@ -325,7 +327,7 @@ def fixed_fan_in_step(
     check_tensor("index", index, tuple(weight.shape), (torch.int32,), features.device)
     n_features = features.shape[1]
     # spread weights and their gradient are [T, H], the latter fp32
-    size = min(slab_labels(features.shape[0]), SLAB_BYTES // (4 * n_features))
+    size = min(slab_labels(features.shape[0]), SPREAD_BYTES // (4 * n_features))
     slabs = _Slabs(features, weight, bias, bias_momentum, positives, sgd, seed, step, size)
     rows = 8
     for first, last in slabs.spans():

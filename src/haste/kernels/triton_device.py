@@ -131,6 +131,8 @@ def to_fp8(value, noise):
 def widen(value):
     """Stored numbers, uint8 being the bits of E4M3, as fp32."""
     if value.dtype == tl.uint8:
+        if not INTERPRETED:
+            return value.to(tl.float8e4nv, bitcast=True).to(tl.float32) * FP8_SCALE
         bits = value.to(tl.uint16)
         half = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)
         wide = half.to(tl.float16, bitcast=True).to(tl.float32) * (256.0 * FP8_SCALE)
@@ -142,7 +144,10 @@ def widen(value):
 def factor(value, DOT: tl.constexpr):
     """Stored numbers in the dtype in which a product is taken."""
     if value.dtype == tl.uint8:
-        return widen(value).to(DOT)
+        if INTERPRETED:
+            return widen(value).to(DOT)
+        # exact: a power of two times four bits
+        return (value.to(tl.float8e4nv, bitcast=True).to(tl.float16) * FP8_SCALE).to(DOT)
     return value.to(DOT)
 
 

@@ -45,13 +45,13 @@ from haste.kernels.update import Sgd
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
-SLAB = 65536
+SLAB = 49152
 """labels of a slab on the `spread` route: its buffers stay in a GPU's L2 cache, or near it"""
 
 
 @triton.jit
 def _tile(
-    b, at, rows, weight, offset, low, high, enabled, inside, h, label, row, grad, dz_slab, slab_row,
+    b, at, rows, weight, offset, low, high, inside, h, label, row, grad, dz_slab, slab_row,
     batch, width, loss, grad_weight, grad_bias,
     POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -80,7 +80,7 @@ def _tile(
         tl.store(dz_slab + spot, narrow(dz, dz_slab.dtype.element_ty), mask=inside[:, None])
     else:
         back = tl.dot(tl.trans(weight), d, input_precision=PRECISION)
-        tl.atomic_add(grad + at[:, None] * width + b[None, :], back, mask=enabled, sem="relaxed")
+        tl.atomic_add(grad + at[:, None] * width + b[None, :], back, sem="relaxed")
     return loss, grad_weight, grad_bias
 
 
@@ -114,14 +114,14 @@ def _group(
     if UNROLL:
         for tile in tl.static_range(TILES):
             loss, grad_weight, grad_bias = _tile(
-                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, enabled, inside,
+                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, inside,
                 h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
                 POSITIVES, SPREAD, PADDED, DOT, PRECISION,
             )  # fmt: skip
     else:
         for tile in tl.range(0, TILES, num_stages=2):
             loss, grad_weight, grad_bias = _tile(
-                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, enabled, inside,
+                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, inside,
                 h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
                 POSITIVES, SPREAD, PADDED, DOT, PRECISION,
             )  # fmt: skip

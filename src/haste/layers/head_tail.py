@@ -56,10 +56,10 @@ class HeadTail(OutputLayer):
         parts = []
         if rows.start < border:
             inside = slice(rows.start, min(rows.stop, border))
-            parts.append(self.head.logits(features[:, self.head_features], inside))
+            parts.append(self.head.logits(features[:, self.head_features].contiguous(), inside))
         if rows.stop > border:
             inside = slice(max(rows.start - border, 0), rows.stop - border)
-            parts.append(self.tail.logits(features[:, self.tail_features], inside))
+            parts.append(self.tail.logits(features[:, self.tail_features].contiguous(), inside))
         return torch.cat(parts, dim=1)
 
     def rewire(
@@ -73,7 +73,7 @@ class HeadTail(OutputLayer):
             return self.head.rewire(random) + self.tail.rewire(random)
         stats = RewireStats()
         for layer, at, own in self._parts(positives):
-            stats += layer.rewire(random, features[:, at], own)
+            stats += layer.rewire(random, features[:, at].contiguous(), own)
         return stats
 
     def trained_parameters(self) -> int:
