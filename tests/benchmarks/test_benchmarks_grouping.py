@@ -38,9 +38,9 @@ def test_slope_of_a_power_is_its_exponent():
 
 def test_the_command_measures_each_grouping_at_each_size(tmp_path):
     out = tmp_path / "grouping.csv"
-    options = ["--labels", "2000,4000", "--group-size", "16", "--hidden", "32"]
+    options = ["--labels", "2000", "--labels", "4000", "--group-size", "16", "--hidden", "32"]
     options += ["--grouping", "semantic", "--grouping", "random"]
-    result = CliRunner().invoke(app, ["bench-grouping", "--out", str(out), *options])
+    result = CliRunner().invoke(app, ["bench", "grouping", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     measured = pd.read_csv(out)
     assert measured[["labels", "grouping"]].values.tolist() == [

@@ -17,6 +17,8 @@ from haste.labels.embed import load_embeddings
 from haste.labels.grouping import order_labels
 from haste.training.measure import Meter, machine
 
+SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 8_600_000)
+"""up to that of LF-Paper2Keywords"""
 BLOCK = 65_536
 """labels generated at once"""
 LABELS_A_TOPIC, LABELS_A_THEME = 100, 2000

@@ -1,4 +1,4 @@
-"""Subcommands that measure this machine's GPU."""
+"""Subcommands that measure this machine: kernels on its GPU, grouping on its CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 log = logging.getLogger(__name__)
 
-bench = typer.Typer(no_args_is_help=True, help="Measure the kernels on this machine.")
+bench = typer.Typer(no_args_is_help=True, help="Measure kernels and grouping on this machine.")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,3 +50,36 @@ def kernels(
     stopwatch = Gpu(rep)
     rows = plan(sweeps=sweeps, only=only or (), released=authors.installed())
     log.info("wrote %s", measure(out, rows, stopwatch, commit=commit))
+
+
+@bench.command("grouping")
+def grouping(
+    out: Annotated[Path, typer.Option(help="Table to write (.csv).")],
+    labels: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1000, help="Number of labels; repeatable; if not given, 100,000 to 8,600,000."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--grouping", help="semantic, balanced, frequency or random; repeatable."),
+    ] = None,
+    group_size: Annotated[int, typer.Option(help="Labels a group.")] = 32,
+    hidden: Annotated[int, typer.Option(help="Dimensions of an embedding.")] = 384,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder for the embeddings, 2 bytes a value.")
+    ] = None,
+) -> None:
+    """Measure time, memory and cohesion of `haste group` on generated embeddings of growing number."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    from haste.benchmarks.grouping import SIZES, measure_grouping, slopes
+    from haste.files import atomic
+
+    folder = out.parent if scratch is None else scratch
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = measure_grouping(method or ["semantic"], labels or SIZES, group_size, hidden, folder)
+    with atomic(out) as temporary:
+        measured.to_csv(temporary, index=False)
+    for name, slope in slopes(measured).items():
+        log.info("%s: CPU seconds grow as labels^%.2f", name, slope)

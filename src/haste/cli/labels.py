@@ -18,7 +18,6 @@ def register(app: typer.Typer) -> None:
     """Add this module's subcommands to the command."""
     app.command()(embed)
     app.command()(group)
-    app.command()(bench_grouping)
 
 
 def embed(
@@ -127,32 +126,3 @@ def group(
     )
     if made.cohesion.size:
         log.info("mean cohesion of the %s groups: %.4f", spec.grouping, made.cohesion.mean())
-
-
-def bench_grouping(
-    out: Annotated[Path, typer.Option(help="Table to write (.csv).")],
-    labels: Annotated[
-        str, typer.Option(help="Numbers of labels, with commas between.")
-    ] = "100000,300000,1000000,3000000,8600000",
-    grouping: Annotated[
-        list[str] | None, typer.Option(help="semantic, balanced, frequency or random; repeatable.")
-    ] = None,
-    group_size: Annotated[int, typer.Option(help="Labels a group.")] = 32,
-    hidden: Annotated[int, typer.Option(help="Dimensions of an embedding.")] = 384,
-    scratch: Annotated[
-        Path | None, typer.Option(help="Folder for the embeddings, 2 bytes a value.")
-    ] = None,
-) -> None:
-    """Measure time, memory and cohesion of `haste group` on generated embeddings of growing number."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    from haste.benchmarks.grouping import measure_grouping, slopes
-    from haste.files import atomic
-
-    counts = [int(number) for number in labels.split(",")]
-    folder = out.parent if scratch is None else scratch
-    folder.mkdir(parents=True, exist_ok=True)
-    measured = measure_grouping(grouping or ["semantic"], counts, group_size, hidden, folder)
-    with atomic(out) as temporary:
-        measured.to_csv(temporary, index=False)
-    for name, slope in slopes(measured).items():
-        log.info("%s: CPU seconds grow as labels^%.2f", name, slope)
