@@ -126,7 +126,7 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
         what = "features" if info.weighted else "texts"
         raise DataError(
             f"{directory.root}: stale: the {what} in {corpus.root} have changed since. Run: haste tokenize "
-            f"--corpus {corpus.root} --model <folder of {info.tokenizer}> --max-len {info.max_len} "
+            f"--corpus {corpus.root} --model <folder of {info.tokenizer or 'any model'}> --max-len {info.max_len} "
             f"--out {directory.root}"
         )
     return Tokens(

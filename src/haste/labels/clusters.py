@@ -23,6 +23,7 @@ MOST_EXACT = 1024
 """clusters of one k-means whose labels are compared with all centroids; with more, with some"""
 ITERATIONS_OF_MANY = 10
 SAMPLE_OF_MANY = 64
+"""fewer of both, where there are so many clusters"""
 LISTS = 4
 """many centroids lie in LISTS sqrt(k) lists of neighbours ..."""
 PROBES = 32
