@@ -62,6 +62,11 @@ class EncoderConfig:
     weight_decay: float = 0.01
     """not on biases and norms"""
     dtype: str = "float32"
+    recompute: bool = False
+    """transformer: activations inside its blocks are computed again for the backward pass, not kept;
+    less memory, a third more work"""
+    fused_optimizer: bool = False
+    """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
 
     def __post_init__(self) -> None:
         _choice("encoder.kind", self.kind, ("bag", "transformer"))
@@ -199,6 +204,8 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warmup: float = 0.05
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
+    by_length: bool = False
+    """batches of documents of like length, so that little of a batch is padding"""
     label_texts: bool = False
     """label texts are training documents too, each with its own label as its positive"""
     validate_every: int = 1

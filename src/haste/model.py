@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from haste.config import RunConfig
-from haste.data.batches import collate
+from haste.data.batches import Batch, collate
 from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
 from haste.data.tokenize import load_tokens
@@ -45,9 +45,10 @@ class Model:
         """Where the weights are."""
         return next(self.encoder.parameters()).device
 
-    def features(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def features(self, batch: Batch) -> Tensor:
         """[B, H]: what the output layer reads, with a graph where one is wanted."""
-        return self.projection(self.encoder(ids, offsets, weights))
+        encoded = self.encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
+        return self.projection(encoded)
 
     def train(self, on: bool = True) -> None:
         """Switch the dropout of encoder and projection on or off."""
@@ -67,7 +68,7 @@ class Model:
         scores = np.full((len(tokens), k), -np.inf, np.float32)
         for rows in _by_length(tokens, batch_size):
             batch = collate(tokens, None, rows).to_torch(self.device)
-            features = self.features(batch.ids, batch.offsets, batch.weights)
+            features = self.features(batch)
             best, at = self.layer.topk(features, k)
             at = at.cpu().numpy()
             ids[rows] = np.where(at < 0, -1, self.labels[at])

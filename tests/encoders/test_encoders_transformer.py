@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from haste.encoders.transformer import TransformerEncoder
+from haste.encoders.transformer import TransformerEncoder, load_transformer
 from haste.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ OFFSETS = torch.tensor([0, 4, 7])
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_padding_changes_nothing(folder, pooling):
-    encoder = TransformerEncoder(folder, pooling, torch.float32).eval()
+    encoder = TransformerEncoder(load_transformer(folder, torch.float32), pooling).eval()
     together = encoder(IDS, OFFSETS)
     alone = torch.cat(
         [encoder(IDS[:4], torch.tensor([0, 4])), encoder(IDS[4:], torch.tensor([0, 3]))]
@@ -38,19 +38,23 @@ def test_padding_changes_nothing(folder, pooling):
 
 
 def test_pooling_by_hand(folder):
-    hidden = TransformerEncoder(folder, "cls", torch.float32).eval().model(IDS[None, :4].long())
+    hidden = (
+        TransformerEncoder(load_transformer(folder, torch.float32), "cls")
+        .eval()
+        .model(IDS[None, :4].long())
+    )
     hidden = hidden.last_hidden_state[0]
     for pooling, want in (("cls", hidden[0]), ("mean", hidden.mean(0))):
-        encoder = TransformerEncoder(folder, pooling, torch.float32).eval()
+        encoder = TransformerEncoder(load_transformer(folder, torch.float32), pooling).eval()
         assert torch.allclose(encoder(IDS[:4], torch.tensor([0, 4]))[0], want, atol=1e-5)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"encoder.model: cannot load .*config.json"):
-        TransformerEncoder(tmp_path, "cls", torch.float32)
+        load_transformer(tmp_path, torch.float32)
 
 
 def test_sparse_features_are_refused(folder):
-    encoder = TransformerEncoder(folder, "cls", torch.float32)
+    encoder = TransformerEncoder(load_transformer(folder, torch.float32), "cls")
     with pytest.raises(ConfigError, match=r"encoder\.kind: a transformer reads text, .* use bag"):
         encoder(IDS, OFFSETS, torch.ones(len(IDS)))

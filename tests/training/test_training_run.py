@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         return loss * torch.nan if self.progress.step == 12 else loss
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    text = r"the loss is nan at step 13 of 30. Lower training.learning_rate"
+    text = r"the loss is nan at step 13 of 30; all weights are finite. Lower training.learning_rate"
     with pytest.raises(TrainingError, match=text):
         train_and_evaluate(config, run)
     assert not run.metrics.exists()

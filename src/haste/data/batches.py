@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     Array = np.ndarray | torch.Tensor
+
+WINDOW = 64
+"""batches whose documents are sorted by length together"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Batch:
     offsets: Array
     positives: Positives | None
     weights: Array | None = None
+    longest: int | None = None
+    """tokens of the longest document, known to the host"""
 
     @property
     def size(self) -> int:
@@ -55,27 +60,42 @@ class Batch:
         """The same batch as tensors on `device`, dtypes kept."""
         import torch
 
-        def move(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
+        return self._each(lambda array: torch.from_numpy(array).to(device, non_blocking=True))
 
+    def pinned(self) -> Batch:
+        """The same batch as tensors in pinned memory, from which a GPU copies without being waited for."""
+        import torch
+
+        return self._each(lambda array: torch.from_numpy(array).pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """A batch of tensors, on `device`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Array], Array]) -> Batch:
         positives, weights = self.positives, self.weights
         if positives is not None:
-            positives = Positives(move(positives.label), move(positives.row))
+            positives = Positives(change(positives.label), change(positives.row))
         if weights is not None:
-            weights = move(weights)
-        return Batch(move(self.ids), move(self.offsets), positives, weights)
+            weights = change(weights)
+        return Batch(change(self.ids), change(self.offsets), positives, weights, self.longest)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpochBatches:
     """Which documents each step of each epoch sees: a function of (seed, epoch) and nothing else.
 
     So a run can go on from any step. The last batch of an epoch may be smaller.
+
+    With `lengths`, int [n] by document, batches are of documents of like length: the permutation is cut
+    into windows of `WINDOW` batches, each window is sorted by length and cut into batches, and these
+    come in random order.
     """
 
     n: int
     batch_size: int
     seed: int
+    lengths: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -91,7 +111,17 @@ class EpochBatches:
 
     def order(self, epoch: int) -> np.ndarray:
         """int64 [n]: the permutation of the documents in an epoch (counted from 0)."""
-        return np.random.default_rng((self.seed, epoch)).permutation(self.n)
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(self.n)
+        if self.lengths is None:
+            return order
+        # only whole batches change places, so that the smaller one stays the last
+        whole = self.n - self.n % self.batch_size
+        for begin in range(0, whole, WINDOW * self.batch_size):
+            window = order[begin : min(begin + WINDOW * self.batch_size, whole)]
+            by_length = window[np.argsort(self.lengths[window], kind="stable")]
+            window[:] = random.permutation(by_length.reshape(-1, self.batch_size)).ravel()
+        return order
 
     def rows(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         """The document rows (int64 [B]) of each step of an epoch, beginning with step `start`."""
@@ -113,7 +143,8 @@ def collate(
     """
     chosen = tokens.take(rows)
     positives = None if labels is None else batch_positives(labels, rows, rank)
-    return Batch(chosen.values, chosen.offsets, positives, chosen.weights)
+    longest = int(chosen.lengths().max(initial=0))
+    return Batch(chosen.values, chosen.offsets, positives, chosen.weights, longest)
 
 
 def with_label_texts(

@@ -45,7 +45,13 @@ class BagEncoder(Encoder):
         lookup[vocabulary.long()] = torch.arange(len(vocabulary), dtype=torch.int32)
         self.register_buffer("lookup", lookup)
 
-    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        longest: int | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """See Encoder."""
         compact = self.lookup[ids.long()]
         known = compact >= 0

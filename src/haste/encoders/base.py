@@ -14,11 +14,18 @@ class Encoder(nn.Module, ABC):
     feature_size: int
 
     @abstractmethod
-    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        longest: int | None = None,
+    ) -> Tensor:
         """[B, H] from token ids int [T] of the tokenizer and offsets int64 [B + 1].
 
-        With `weights` float32 [T] the ids are columns of sparse features, and these their values; an
-        encoder that reads nothing but text raises ConfigError.
+        `longest`: tokens of the longest document; without it, who needs it reads it from `offsets`,
+        which waits for a GPU. With `weights` float32 [T] the ids are columns of sparse features, and
+        these their values; an encoder that reads nothing but text raises ConfigError.
         """
 
     def sparse_parameters(self) -> Iterable[nn.Parameter]:

@@ -33,7 +33,7 @@ def encode(
     for begin in range(0, len(tokens), batch_size):
         rows = by_length[begin : begin + batch_size]
         batch = collate(tokens, None, rows).to_torch(device)
-        encoded = encoder(batch.ids, batch.offsets, batch.weights)
+        encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()
     return features
 

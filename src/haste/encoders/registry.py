@@ -12,7 +12,7 @@ from haste.config import EncoderConfig
 from haste.data.tokenize import Tokens
 from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
-from haste.encoders.transformer import TransformerEncoder
+from haste.encoders.transformer import TransformerEncoder, load_transformer
 from haste.errors import DataError
 
 FEATURE_EMBEDDING_SCALE = 0.05
@@ -28,7 +28,11 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     the model's. Raises ConfigError or DataError.
     """
     if config.kind == "transformer":
-        return TransformerEncoder(model, config.pooling, DTYPES[config.dtype])
+        return TransformerEncoder(
+            load_transformer(model, DTYPES[config.dtype]),
+            config.pooling,
+            recompute=config.recompute,
+        )
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:
         what = "feature" if tokens.info.weighted else "token but special ones"

@@ -5,10 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from haste.encoders.base import Encoder
 from haste.errors import ConfigError
+
+ATTENTION = "sdpa"
+"""torch's scaled dot product attention, which never holds a T x T matrix"""
+
+
+def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
+    """A pretrained model from a folder or by its hub name; raises ConfigError when there is none."""
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_pretrained(
+            str(model),
+            dtype=dtype,
+            attn_implementation=ATTENTION,
+            local_files_only=Path(model).exists(),
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
+            "tokenizer.json and model.safetensors, or a hub name."
+        ) from error
 
 
 class TransformerEncoder(Encoder):
@@ -17,39 +38,41 @@ class TransformerEncoder(Encoder):
     Documents are padded to the longest of the batch; attention sees no padding.
     """
 
-    def __init__(self, model: Path | str, pooling: str, dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, pooling: str, *, recompute: bool = False) -> None:
+        """`model`: of transformers. `recompute`: for the backward pass, activations inside its blocks
+        are computed again instead of kept."""
         super().__init__()
-        from transformers import AutoModel
-
-        try:
-            self.model = AutoModel.from_pretrained(
-                str(model),
-                dtype=dtype,
-                attn_implementation="sdpa",
-                local_files_only=Path(model).exists(),
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
-                "tokenizer.json and model.safetensors, or a hub name."
-            ) from error
+        self.model = model
+        if recompute:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.pooling = pooling
-        self.feature_size = self.model.config.hidden_size
-        self.pad_id = self.model.config.pad_token_id or 0
+        self.feature_size = model.config.hidden_size
+        self.pad_id = model.config.pad_token_id or 0
 
-    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """See Encoder."""
+    def forward(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        longest: int | None = None,
+    ) -> Tensor:
+        """See Encoder. Does not wait for a GPU where `longest` is given."""
         if weights is not None:
             raise ConfigError(
                 "encoder.kind: a transformer reads text, and this data set has sparse features alone; "
                 "use bag."
             )
         lengths = offsets.diff()
-        place = torch.arange(int(lengths.max()), device=ids.device)
+        longest = int(lengths.max()) if longest is None else longest
+        place = torch.arange(longest, device=ids.device)
         mask = place < lengths[:, None]
-        padded = torch.full(mask.shape, self.pad_id, dtype=torch.long, device=ids.device)
-        padded[mask] = ids.long()
-        hidden = self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+        # by gathering: to scatter ids to where the mask is true would wait for the number of those
+        source = (offsets[:-1, None] + place).clamp_(max=len(ids) - 1)
+        padded = ids[source].long().masked_fill_(~mask, self.pad_id)
+        # without padding there is no mask, which is faster; one of four dimensions is taken as it is,
+        # where others are first searched for padding
+        seen = None if mask.numel() == len(ids) else mask[:, None, None, :]
+        hidden = self.model(input_ids=padded, attention_mask=seen).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         weights = mask.to(hidden.dtype).unsqueeze(2)

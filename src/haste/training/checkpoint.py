@@ -17,6 +17,7 @@ from torch import Tensor
 from haste.config import RunConfig
 from haste.files import atomic
 from haste.model import Model, copy_into
+from haste.training.optim import restore, state_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def save(
     """Replace the checkpoint in `folder` by the present state."""
     tensors = model.tensors(momenta=True)
     packed = [
-        _pack(optimizer.state_dict(), f"optimizer{number}", tensors)
+        _pack(state_of(optimizer), f"optimizer{number}", tensors)
         for number, optimizer in enumerate(optimizers)
     ]
     header = {
@@ -82,7 +83,7 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
     wanted = model.tensors(momenta=True)
     copy_into(wanted, {name: tensors.pop(name) for name in wanted})
     for optimizer, packed in zip(optimizers, json.loads(header["optimizers"]), strict=True):
-        optimizer.load_state_dict(_unpack(packed, tensors))
+        restore(optimizer, _unpack(packed, tensors))
     return Progress(**json.loads(header["progress"]))
 
 

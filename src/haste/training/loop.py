@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from haste.config import RunConfig
-from haste.data.batches import EpochBatches, collate
+from haste.data.batches import Batch, EpochBatches
 from haste.data.ragged import Ragged
-from haste.errors import TrainingError
 from haste.files import atomic
-from haste.kernels.rounding import generator
 from haste.labels.order import LabelOrder
 from haste.model import Model
-from haste.sparsity.schedule import learning_rate_factor, rewires_at
-from haste.training import checkpoint
-from haste.training.optim import build_optimizers, set_learning_rate
+from haste.training import checkpoint, failures, loader
+from haste.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +58,19 @@ class Trainer:
         self.history = history
         self.validate = validate
         self.rank = LabelOrder(model.labels, 0, 1).rank
-        self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed)
+        lengths = tokens.lengths() if config.training.by_length else None
+        self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
         self.total_steps = len(self.batches) * config.training.epochs
-        self.optimizers = build_optimizers(model.encoder, model.projection, config.encoder)
+        self.train_step = TrainStep(config, model, self.total_steps)
+        self.optimizers = self.train_step.optimizers
         self.progress = checkpoint.Progress()
         self._last_save = time.perf_counter()
         self._check_interval = _GPU_CHECK_INTERVAL if model.device.type == "cuda" else 1
+        self._unchecked: list[torch.Tensor] = []
 
     def run(self) -> checkpoint.Progress:
-        """Train to the last epoch; raises TrainingError when the loss is no longer finite, and
-        SystemExit(143) on SIGTERM, after a checkpoint."""
+        """Train to the last epoch; raises TrainingError when the loss is no longer finite or memory runs
+        out, and SystemExit(143) on SIGTERM, after a checkpoint."""
         self.resume()
         begin = time.perf_counter() - self.progress.seconds
         with _stop_signal() as stopped, _bar(self.config, self.total_steps) as advance:
@@ -79,46 +79,38 @@ class Trainer:
                 self.model.train(True)
                 total = torch.zeros((), dtype=torch.float64, device=self.model.device)
                 total += self.progress.loss
-                for rows in self.batches.rows(epoch, first):
-                    loss = self.step(rows)
-                    total += loss
-                    self.progress.step += 1
-                    self.progress.documents += len(rows)
-                    advance(self.progress.step)
-                    if self.progress.step % self._check_interval == 0:
-                        self._check(loss)
-                    self.progress.seconds = time.perf_counter() - begin
-                    if self.progress.step % len(self.batches):
-                        self._pause_if_due(total, stopped)
-                self._check(total)
+                with self._batches(epoch, first) as batches:
+                    for batch in batches:
+                        loss = self.step(batch)
+                        total += loss
+                        self._unchecked.append(loss)
+                        self.progress.step += 1
+                        self.progress.documents += batch.size
+                        advance(self.progress.step)
+                        if self.progress.step % self._check_interval == 0:
+                            self._check()
+                        self.progress.seconds = time.perf_counter() - begin
+                        if self.progress.step % len(self.batches):
+                            self._pause_if_due(total, stopped)
+                self._check()
                 self.progress.loss = float(total)
                 self._end_epoch(epoch)
                 self._pause_if_due(total.zero_(), stopped)
         return self.progress
 
-    def step(self, rows: Any) -> torch.Tensor:
-        """One step on the documents `rows`; returns the loss, summed over batch and labels."""
-        done, training = self.progress.step, self.config.training
-        factor = learning_rate_factor(done, self.total_steps, training.warmup)
-        batch = collate(self.tokens, self.labels, rows, self.rank).to_torch(self.model.device)
-        features = self.model.features(batch.ids, batch.offsets, batch.weights)
-        result = self.model.layer.step(
-            features.detach(),
-            batch.positives,
-            factor * training.learning_rate,
-            seed=self.config.seed,
-            step=done,
-        )
-        features.backward(result.grad_features.to(features.dtype))
-        set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if rewires_at(done + 1, self.total_steps, self.config.rewire):
-            random = generator(self.model.device, self.config.seed, done, 3)
-            stats = self.model.layer.rewire(random, features.detach(), batch.positives)
-            self.progress.rewired += stats.moved
-        return result.loss
+    def step(self, batch: Batch) -> torch.Tensor:
+        """One step on a batch; returns the loss, summed over batch and labels."""
+        try:
+            outcome = self.train_step(batch, self.progress.step)
+        except torch.OutOfMemoryError as error:
+            raise failures.out_of_memory(
+                self.config,
+                error,
+                failures.MemoryUse.of(self.model, self.optimizers),
+                self.progress.step + 1,
+            ) from error
+        self.progress.rewired += outcome.moved
+        return outcome.loss
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this configuration."""
@@ -137,29 +129,33 @@ class Trainer:
         minutes = (time.perf_counter() - self._last_save) / 60
         if minutes < self.config.training.checkpoint_minutes and not stopped.is_set():
             return
-        self._check(total)
+        self._check()
         self.progress.loss = float(total)
         self.save()
         if stopped.is_set():
             log.warning("stopped at step %d; run again to go on", self.progress.step)
             raise SystemExit(143)
 
-    def _check(self, loss: torch.Tensor) -> None:
-        if math.isfinite(float(loss)):
-            return
-        raise TrainingError(
-            f"{self.config.method}/{self.config.variant} seed {self.config.seed}: the loss is "
-            f"{float(loss)} at step {self.progress.step} of {self.total_steps}. Lower "
-            "training.learning_rate or encoder.learning_rate; the last good checkpoint is kept in "
-            f"{self.folder}."
-        )
+    def _batches(self, epoch: int, first: int) -> AbstractContextManager[Iterator[Batch]]:
+        rows = self.batches.rows(epoch, first)
+        return loader.batches(self.tokens, self.labels, rows, self.rank, self.model.device)
+
+    def _check(self) -> None:
+        """Look at the losses since the last look; on a GPU this waits for it."""
+        losses = torch.stack(self._unchecked).tolist() if self._unchecked else []
+        self._unchecked.clear()
+        for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise failures.not_finite(
+                    self.config, loss, at, self.total_steps, self.model, self.folder
+                )
 
     def _end_epoch(self, epoch: int) -> None:
         progress, training = self.progress, self.config.training
         last = epoch + 1 == training.epochs
         looks = last or (epoch + 1) % training.validate_every == 0
         found = self.validate() if looks else {}
-        factor = learning_rate_factor(progress.step - 1, self.total_steps, training.warmup)
+        factor = self.train_step.factor(progress.step - 1)
         row = {
             "epoch": epoch + 1,
             "step": progress.step,

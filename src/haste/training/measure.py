@@ -51,10 +51,12 @@ class Meter:
         steps: int,
         epoch_seconds: Sequence[float],
         threads: int,
+        recompute: bool = False,
     ) -> dict[str, Any]:
         """The content of resources.json; bytes are bytes, times are seconds.
 
-        `parameters` is None where a library does not tell how many it trained.
+        `parameters` is None where a library does not tell how many it trained; `recompute`: whether
+        the encoder's activations were computed twice to save memory.
         """
         seconds = dict(self.seconds)
         if epoch_seconds:
@@ -63,6 +65,7 @@ class Meter:
             "device": device_name(self.device),
             "machine": machine(),
             "threads": threads,
+            "recompute": recompute,
             "parameters": None if parameters is None else int(parameters),
             "layer_bytes": int(layer_bytes),
             "state_bytes": int(state_bytes),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import optimi
 import torch
 from torch import nn
@@ -9,12 +12,17 @@ from torch import nn
 from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
 
+_GROUP = "group"
+
 
 def build_optimizers(
     encoder: Encoder, projection: nn.Module, config: EncoderConfig
 ) -> list[torch.optim.Optimizer]:
     """Adam with Kahan summation for bf16 parameters; weight decay not on biases and norms; lazy
-    Adam for parameters with sparse gradients (rows without a gradient rest)."""
+    Adam for parameters with sparse gradients (rows without a gradient rest).
+
+    With `config.fused_optimizer` the dense parameters step in the backward pass.
+    """
     sparse = {id(parameter): parameter for parameter in encoder.sparse_parameters()}
     decayed, plain = [], []
     for parameter in [*encoder.parameters(), *projection.parameters()]:
@@ -25,9 +33,19 @@ def build_optimizers(
         {"params": plain, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    optimizers: list[torch.optim.Optimizer] = [
-        optimi.Adam(groups, lr=config.learning_rate, kahan_sum=config.dtype == "bfloat16")
-    ]
+    adam = optimi.Adam(
+        groups,
+        lr=config.learning_rate,
+        kahan_sum=config.dtype == "bfloat16",
+        # steps of single parameters do not find out by themselves that they are on a GPU
+        triton=True if config.fused_optimizer and groups[0]["params"][0].is_cuda else None,
+        gradient_release=config.fused_optimizer,
+    )
+    if config.fused_optimizer:
+        for group in groups:
+            for parameter in group["params"]:
+                parameter.register_post_accumulate_grad_hook(partial(_step_alone, adam))
+    optimizers: list[torch.optim.Optimizer] = [adam]
     if sparse:
         optimizers.append(torch.optim.SparseAdam(list(sparse.values()), lr=config.learning_rate))
     return optimizers
@@ -40,6 +58,32 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> Non
             group["lr"] = lr
 
 
+def step(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Step by the gradients there are, and forget these; fused optimisers have done so already."""
+    for optimizer in optimizers:
+        if not _is_fused(optimizer):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What `restore` wants, in dicts and lists."""
+    found = optimizer.state_dict()
+    states = found["state"].items()
+    # a fused optimiser keeps with each parameter the group it is of
+    own = {at: {k: v for k, v in each.items() if k != _GROUP} for at, each in states}
+    return {**found, "state": own}
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put an optimiser of the same parameters in the state that `state_of` gave."""
+    optimizer.load_state_dict(state)
+    if _is_fused(optimizer):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter][_GROUP] = group
+
+
 def optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
     """Bytes of all state tensors."""
     return sum(
@@ -49,3 +93,12 @@ def optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
+
+
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return bool(optimizer.defaults.get("gradient_release"))
+
+
+def _step_alone(optimizer: optimi.Adam, parameter: nn.Parameter) -> None:
+    optimizer.step(param=parameter)
+    optimizer.zero_grad(param=parameter)

@@ -84,6 +84,7 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
             steps=progress.step,
             epoch_seconds=progress.epoch_seconds,
             threads=config.training.threads,
+            recompute=config.encoder.recompute,
         ),
     )
     # last: where it is, the run is whole

@@ -1,0 +1,126 @@
+"""Why a run cannot go on, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from haste.config import FAN_INS, RunConfig
+from haste.errors import TrainingError
+from haste.kernels.rounding import widen
+from haste.model import Model
+from haste.training.optim import optimizer_bytes
+
+GIB = 2**30
+USABLE = 0.95
+"""share of a GPU's memory that advice counts on; the rest goes to fragments and libraries"""
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
+_BLOCK = 1 << 24
+"""numbers looked at together, so that to look needs little memory"""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes of a GPU's memory when it ran out."""
+
+    total: int
+    allocated: int
+    layer: int
+    """the output layer with its momenta"""
+    outside: int
+    """encoder, projection and their optimisers' state"""
+
+    @classmethod
+    def of(cls, model: Model, optimizers: Sequence[torch.optim.Optimizer]) -> MemoryUse:
+        """Of a model on its device; without a GPU there is no memory to speak of."""
+        on_gpu = model.device.type == "cuda"
+        weights = [*model.encoder.parameters(), *model.projection.parameters()]
+        return cls(
+            torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0,
+            torch.cuda.memory_allocated(model.device) if on_gpu else 0,
+            model.layer.layer_bytes(),
+            sum(each.numel() * each.element_size() for each in weights)
+            + optimizer_bytes(list(optimizers)),
+        )
+
+
+def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int) -> TrainingError:
+    """The error for memory that ran out in step `step`, with what to lower and by how much.
+
+    What the model and its optimisers take stays, and the rest is taken to be proportional to the batch.
+    """
+    state = use.layer + use.outside
+    needed = use.allocated + _asked_for(str(error))
+    room = USABLE * use.total
+    advice = []
+    a_batch = max(needed - state, 1)
+    batch = config.training.batch_size
+    fits = int(batch * min((room - state) / a_batch, 0.75))
+    if fits >= 1:
+        fits = fits // 8 * 8 or fits
+        advice.append(f"lower training.batch_size from {batch} to {fits}")
+        length = config.encoder.max_len * fits // batch
+        if config.encoder.kind == "transformer" and length >= 4:
+            advice.append(f"lower encoder.max_len from {config.encoder.max_len} to {length}")
+    if config.encoder.kind == "transformer" and not config.encoder.recompute:
+        advice.append("set encoder.recompute: true, which keeps few of the encoder's activations")
+    if not config.encoder.fused_optimizer:
+        advice.append("set encoder.fused_optimizer: true, which keeps no gradients of the encoder")
+    if smaller := _fan_in(config, use, needed - room):
+        advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
+    if config.layer.pattern in ("dense", "bottleneck"):
+        advice.append(f"raise layer.chunks from {config.layer.chunks} to {2 * config.layer.chunks}")
+    return TrainingError(
+        f"{config.method}/{config.variant} seed {config.seed}: out of GPU memory in step {step}: "
+        f"{needed / GIB:.1f} GiB needed, the GPU has {use.total / GIB:.1f} GiB. The output layer takes "
+        f"{use.layer / GIB:.1f} GiB, encoder and optimiser {use.outside / GIB:.1f} GiB, the rest is for "
+        f"the batch of {batch}. Either {', or '.join(advice)}."
+    )
+
+
+def not_finite(
+    config: RunConfig, loss: float, step: int, total_steps: int, model: Model, folder: Path
+) -> TrainingError:
+    """The error for a loss that is no longer finite: its step, and the tensors that are not either.
+
+    `folder`: of the checkpoint.
+    """
+    return TrainingError(
+        f"{config.method}/{config.variant} seed {config.seed}: the loss is {loss} at step {step} of "
+        f"{total_steps}; {_bad_tensors(model)}. Lower training.learning_rate or encoder.learning_rate; "
+        f"the last good checkpoint is kept in {folder}."
+    )
+
+
+def _bad_tensors(model: Model) -> str:
+    bad = [name for name, value in model.tensors(momenta=True).items() if not _is_finite(value)]
+    if not bad:
+        return "all weights are finite"
+    named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    return f"not finite: {named}"
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point():
+        return True
+    return all(torch.isfinite(widen(part)).all() for part in value.flatten().split(_BLOCK))
+
+
+def _fan_in(config: RunConfig, use: MemoryUse, excess: float) -> int | None:
+    """The largest fan-in at which the output layer, of sparse rows, is smaller by `excess` bytes."""
+    if not config.layer.sparse:
+        return None
+    factor = 1 - excess / max(use.layer, 1)
+    fitting = [each for each in FAN_INS if each <= min(factor, 0.99) * config.layer.fan_in]
+    return max(fitting, default=None)
+
+
+def _asked_for(message: str) -> int:
+    """Bytes that the allocator could not give, as its message says; 0 where it does not."""
+    found = re.search(r"Tried to allocate ([0-9.]+) (\w+)", message)
+    return round(float(found[1]) * _UNITS.get(found[2], 0)) if found else 0

@@ -1,0 +1,84 @@
+"""Batches made while the device is at work."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from haste.data.batches import Batch, collate
+from haste.data.ragged import Ragged
+
+AHEAD = 4
+"""batches that wait for their step"""
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def batches(
+    tokens: Ragged,
+    labels: sp.csr_matrix,
+    rows: Iterable[np.ndarray],
+    rank: np.ndarray | None,
+    device: torch.device,
+) -> Iterator[Iterator[Batch]]:
+    """Batches of tensors of the documents `rows`, one after the other, on the CPU.
+
+    For a GPU another thread makes them ahead and pins their memory. Leaving the context ends it.
+    See `haste.data.batches.collate` for the arguments.
+    """
+    collated = (collate(tokens, labels, each, rank) for each in rows)
+    if device.type != "cuda":
+        yield (batch.to_torch() for batch in collated)
+        return
+    with closing(ahead(batch.pinned() for batch in collated)) as made:
+        yield made
+
+
+def ahead(items: Iterable[Item], depth: int = AHEAD) -> Iterator[Item]:
+    """The same items, made by another thread, at most `depth` of them before they are asked for.
+
+    An exception of theirs is raised where the item would have come. Closing the iterator ends the thread.
+    """
+    made: queue.Queue[tuple[str, object]] = queue.Queue(depth)
+    left = threading.Event()
+
+    def put(kind: str, value: object) -> bool:
+        while not left.is_set():
+            try:
+                made.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+        except BaseException as error:
+            put("error", error)
+        else:
+            put("end", None)
+
+    worker = threading.Thread(target=work, name="batches", daemon=True)
+    worker.start()
+    try:
+        while True:
+            kind, value = made.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        left.set()
+        worker.join()
