@@ -38,13 +38,24 @@ def products(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
     }
 
 
+def group_product(
+    x: Tensor, weight: Tensor, index: Tensor, bias: Tensor, group_size: int
+) -> Tensor:
+    """Its differentiable product, called as `haste.kernels.reference.linear` is."""
+    from shared_ffi.ops import group_ffi_mul
+
+    return group_ffi_mul(x, weight, index, bias, gsize=group_size)
+
+
 def step(
-    parts: tuple[Part, ...], features: Tensor, positives: Positives, lr: float
+    parts: tuple[Part, ...],
+    features: Tensor,
+    positives: Positives,
+    lr: float,
+    product: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor],
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     """One step of a dense head and their tail by autograd: logits joined, BCE by elementwise passes in
     bf16, backward, SGD. Features are a leaf: what lies before the layer is not timed."""
-    from shared_ffi.ops import group_ffi_mul
-
     head, tail = parts
     weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
     optimizer = torch.optim.SGD(weights, lr=lr)
@@ -53,9 +64,7 @@ def step(
     def run() -> tuple[Tensor, Tensor]:
         leaf = features.detach().requires_grad_()
         first = torch.nn.functional.linear(leaf[:, head.columns], weights[0], weights[1])
-        second = group_ffi_mul(
-            leaf[:, tail.columns], weights[2], tail.index, weights[3], gsize=tail.group_size
-        )
+        second = product(leaf[:, tail.columns], weights[2], tail.index, weights[3], tail.group_size)
         logits = torch.cat((first, second), dim=1)
         total = {"dtype": torch.float32}
         loss = logits.clamp(min=0).sum(**total) - logits[row, label].sum(**total)

@@ -19,7 +19,7 @@ from haste.benchmarks.cases import PRODUCTS, WHAT, Case, build
 from haste.benchmarks.gate import Judgement, judge
 from haste.benchmarks.gpu import Stopwatch, Times
 from haste.benchmarks.problems import Problem
-from haste.benchmarks.shapes import ENCODER_FEATURES, SHAPES, SWEEP, Shape, sweep_shapes
+from haste.benchmarks.shapes import SHAPES, SWEEP, Shape, sweep_shapes
 from haste.errors import ConfigError, KernelError
 from haste.files import atomic, write_json
 
@@ -196,8 +196,10 @@ def slug(device: str) -> str:
 
 
 def _shape_rows(shape: Shape, released: bool) -> list[Row]:
-    wide = shape.features >= ENCODER_FEATURES
-    layers = [layer for layer in PRODUCT_LAYERS if not (wide and layer == "dense768")]
+    layers = list(PRODUCT_LAYERS)
+    if shape.features == shape.encoder:
+        # dense is the same
+        layers.remove("dense768")
     pairs = [(layer, direction) for direction in PRODUCTS for layer in layers]
     pairs += [(layer, "step") for layer in STEP_LAYERS]
     if shape.momentum:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from haste.benchmarks.shapes import ENCODER_FEATURES, Shape
+from haste.benchmarks.shapes import Shape
 from haste.data.batches import Positives
 from haste.kernels import reference
 from haste.kernels.rounding import FP8, FP8_SCALE, round_to, widen
@@ -76,9 +76,8 @@ class Problem:
 
     @cached_property
     def features(self) -> Tensor:
-        """[B, 768]."""
-        width = max(ENCODER_FEATURES, self.shape.features)
-        return self._normal(self.shape.batch, width)
+        """[B, `shape.encoder`]."""
+        return self._normal(self.shape.batch, self.shape.encoder)
 
     def columns(self, chosen: slice) -> Tensor:
         """Contiguous columns of the features."""
@@ -129,8 +128,8 @@ class Problem:
         if name == "dense":
             return self._part(name, own, labels, shape.features, dtype, first)
         if name == "dense768":
-            width = slice(0, self.features.shape[1])
-            return self._part("dense", width, shape.total, width.stop, dtype, 0)
+            every = slice(0, shape.encoder)
+            return self._part("dense", every, shape.total, shape.encoder, dtype, 0)
         groups = -(-labels // shape.group_size)
         index = {
             "group_fan_in": lambda: self._index(groups, shape.fan_in, shape.features),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-ENCODER_FEATURES = 768
-"""of a BERT-size encoder: what a dense layer reads"""
 GATE_LABELS = 4096 + 32
 """labels of the problem on which a kernel is judged before it is timed"""
 GATE_HEAD = 512
@@ -29,6 +27,8 @@ class Shape:
     """a document"""
     momentum: float = 0.0
     """with which the data set is trained"""
+    encoder: int = 768
+    """features of the encoder: what a dense layer reads; 768 for the size of BERT"""
 
     @property
     def total(self) -> int:

@@ -1,0 +1,384 @@
+"""The kernel benchmark on tiny layers with an injected stopwatch; kernels run in Triton's interpreter
+where there is no GPU."""
+
+import csv
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from haste.benchmarks import authors, gpu, kernels
+from haste.benchmarks.cases import build
+from haste.benchmarks.gate import TINY, judge
+from haste.benchmarks.gpu import Times
+from haste.benchmarks.kernels import COLUMNS, Row, bench, measure_shape, plan
+from haste.benchmarks.problems import Problem
+from haste.benchmarks.shapes import SHAPES, SWEEP, Shape, sweep_shapes
+from haste.errors import ConfigError, KernelError
+from haste.files import read_json
+from haste.reporting.benchmarks import KernelTimes, read_kernels
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=8, positives=2, momentum=0.9, encoder=64)
+
+
+class FakeStopwatch:
+    """Every call takes the milliseconds of its place in the list, and 3 MiB."""
+
+    device = DEVICE
+
+    def times(self, calls):
+        return [Times(i + 1.0, i + 0.5, i + 2.0) for i, _ in enumerate(calls)]
+
+    def peak_bytes(self, call):
+        call()
+        return 3 << 20
+
+    def describe(self):
+        return {"device": "Fake GPU 1", "copy_terabytes_per_second": 0.5}
+
+
+def measure(*pairs, shape=SHAPE):
+    return measure_shape(shape, [Row(shape, *pair) for pair in pairs], FakeStopwatch(), 0.5, {})
+
+
+# the plan
+
+
+def test_each_data_set_has_every_layer_in_every_direction():
+    rows = [row for row in plan(sweeps=False) if row.shape.name == "amazon670k"]
+    found = {(row.layer, row.direction) for row in rows}
+    products = {layer for layer, direction in found if direction == "forward"}
+    assert products == {
+        "group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768",
+    }  # fmt: skip
+    for direction in ("grad_features", "grad_weight", "backward"):
+        assert {layer for layer, own in found if own == direction} == products
+    assert {layer for layer, own in found if own == "step"} == products - {"dense"} | {
+        "haste", "group_fan_in_fp8", "dense768_fp8", "naive_dense",
+    }  # fmt: skip
+    assert {layer for layer, own in found if own == "step_momentum"} == {"haste", "group_fan_in"}
+    assert len(rows) == len(found)
+
+
+def test_momentum_and_a_second_dense_layer_only_where_they_differ():
+    names = {row.name for row in plan(sweeps=False)}
+    assert "amazon3m/haste/step_momentum" in names
+    assert "lfpaper2keywords/haste/step_momentum" not in names
+    # the tail of Amazon-3M reads all 768 features
+    assert "amazon3m/dense/forward" in names
+    assert "amazon3m/dense768/forward" not in names
+    assert "amazon3m/dense768/step" in names
+
+
+def test_the_released_extension_is_planned_only_where_it_is_installed():
+    assert not [row for row in plan() if row.layer == "authors"]
+    found = [row for row in plan(released=True) if row.layer == "authors"]
+    assert {row.direction for row in found} == {"forward", "grad_features", "grad_weight", "step"}
+    assert {row.shape for row in found} == set(SHAPES)
+
+
+def test_sweeps_vary_one_number_at_a_time():
+    for shape in sweep_shapes()[1:]:
+        differing = [
+            name
+            for name in ("batch", "features", "labels", "fan_in", "group_size")
+            if getattr(shape, name) != getattr(SWEEP, name)
+        ]
+        assert len(differing) == 1, shape.name
+    fan_ins, batches, sizes = (
+        {getattr(shape, name) for shape in sweep_shapes()}
+        for name in ("fan_in", "batch", "group_size")
+    )
+    assert fan_ins == {16, 32, 64, 128, 256}
+    assert batches == {16, 32, 64, 128, 256, 512}
+    assert sizes == {16, 32, 64, 128}
+    by_size = [row.layer for row in plan() if row.shape.name == "sweep-group-size-16"]
+    assert by_size == ["group_fan_in", "group_fan_in"]
+
+
+def test_only_takes_names_and_patterns():
+    assert {row.shape.name for row in plan(only=["amazon3m"])} == {"amazon3m"}
+    assert [row.name for row in plan(only=["amazon3m*/haste/step"])] == [
+        "amazon3m/haste/step",
+        "amazon3m-g32/haste/step",
+    ]
+    assert len(plan(only=["step", "step_momentum"])) == 5 * 9 + 3 * 2
+    with pytest.raises(ConfigError, match=r"--only amazn: no such row.*amazon670k"):
+        plan(only=["amazn"])
+    with pytest.raises(ConfigError, match="--only sweep: no such row"):
+        plan(only=["sweep"], sweeps=False)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *sweep_shapes()], ids=lambda shape: shape.name)
+def test_what_is_judged_differs_from_what_is_timed_in_labels_alone(shape):
+    small = shape.small()
+    assert replace(small, labels=shape.labels, head=shape.head) == shape
+    assert small.total < 5000
+    for name in ("labels", "head", "total"):
+        assert getattr(small, name) % 16 == getattr(shape, name) % 16
+
+
+# problems
+
+
+def test_positives_are_sorted_and_each_once():
+    problem = Problem(replace(SHAPE, batch=50, positives=8), torch.device("cpu"))
+    label, row = problem.positives.label.tolist(), problem.positives.row.tolist()
+    pairs = list(zip(label, row, strict=True))
+    assert pairs == sorted(set(pairs))
+    assert (min(label), max(label), max(row)) == (0, SHAPE.total - 1, 49)
+    # 48 labels, of which the first 8 are drawn (8 / 48) ** (1 / 2) of the time
+    assert 0.25 < sum(each < 8 for each in label) / len(label) < 0.5
+    tail = problem.positives_of(problem.part("group_fan_in"))
+    assert sorted(tail.label.tolist()) == tail.label.tolist()
+    assert len(tail) == sum(each >= 8 for each in label)
+
+
+def test_no_index_set_names_a_feature_twice():
+    problem = Problem(SHAPE, torch.device("cpu"))
+    for name in ("group_fan_in", "fixed_fan_in", "block_sparse"):
+        part = problem.part(name)
+        index, group_size = part.features_of(SHAPE.features)
+        assert len(index) == -(-SHAPE.labels // group_size)
+        assert all(len(set(row)) == SHAPE.fan_in for row in index.tolist()), name
+        assert 0 <= int(index.min()) <= int(index.max()) < SHAPE.features
+
+
+def test_bytes_counted_by_hand():
+    problem = Problem(SHAPE, torch.device("cpu"))
+    weight, index, bias = 40 * 16 * 2, 3 * 16 * 4, 40 * 2
+    x, out, grad = 3 * 32 * 2, 3 * 40 * 2, 3 * 32 * 4
+    bytes_of = {
+        direction: build(problem, "group_fan_in", direction).bytes
+        for direction in ("forward", "grad_features", "grad_weight", "backward", "step")
+    }
+    assert bytes_of == {
+        "forward": x + weight + index + out,
+        "grad_features": out + weight + index + grad,
+        "grad_weight": out + x + index + weight,
+        "backward": out + x + index + 2 * weight + grad,
+        "step": 2 * (weight + bias) + index + x + grad,
+    }
+    momentum = build(problem, "group_fan_in", "step_momentum")
+    assert momentum.bytes == 4 * (weight + bias) + index + x + grad
+    assert momentum.state_bytes == 2 * (weight + bias) + index
+    fp8 = build(problem, "group_fan_in_fp8", "step")
+    assert fp8.state_bytes == weight // 2 + bias + index
+
+
+# the gate
+
+
+@pytest.mark.parametrize(
+    ("layer", "direction"),
+    [(row.layer, row.direction) for row in plan(sweeps=False, shapes=[SHAPE])],
+)
+def test_every_row_passes_its_gate(layer, direction):
+    found = judge(build(Problem(SHAPE, DEVICE), layer, direction))
+    assert found.passed, found
+    assert found.bound >= TINY
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "result"),
+    [
+        ("group_forward", "forward", "out"),
+        ("group_grad_features", "backward", "grad_features"),
+        ("group_grad_weight", "backward", "grad_weight"),
+    ],
+)
+def test_a_wrong_kernel_loses_its_time(monkeypatch, caplog, name, direction, result):
+    from haste.kernels import triton_linear
+
+    right = getattr(triton_linear, name)
+    monkeypatch.setattr(triton_linear, name, lambda *a, **k: right(*a, **k) * 1.01)
+    with caplog.at_level(logging.ERROR):
+        wrong, dense = measure(("group_fan_in", direction), ("bottleneck", direction))
+    assert wrong["milliseconds"] is None
+    assert wrong["bytes"] is None
+    assert 0.009 < float(wrong["error"]) < 0.012
+    assert float(wrong["gate"]) < 0.005
+    assert dense["milliseconds"] == 1.0
+    assert f"tiny/group_fan_in/{direction}: {result} is off by 0.01" in caplog.text
+
+
+def test_a_step_that_does_not_update_loses_its_time(monkeypatch):
+    from haste.benchmarks import cases
+
+    def idle(*args, **options):
+        own = [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
+        return right(*own, **options)
+
+    right = cases.dense_fused_step
+    monkeypatch.setattr(cases, "dense_fused_step", idle)
+    (found,) = measure(("bottleneck", "step"))
+    assert found["milliseconds"] is None
+
+
+def test_numbers_that_are_not_finite_do_not_pass(monkeypatch):
+    from haste.kernels import triton_linear
+
+    right = triton_linear.group_forward
+    monkeypatch.setattr(
+        triton_linear, "group_forward", lambda *a, **k: right(*a, **k) * float("nan")
+    )
+    (found,) = measure(("group_fan_in", "forward"))
+    assert found["milliseconds"] is None
+
+
+def test_a_row_that_cannot_run_has_no_time_and_the_others_have(monkeypatch, caplog):
+    from haste.benchmarks import cases
+
+    def refuse():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 30 GiB")
+
+    monkeypatch.setattr(cases, "_by_autograd", lambda *_: refuse)
+    with caplog.at_level(logging.ERROR):
+        naive, bottleneck = measure(("naive_dense", "step"), ("bottleneck", "step"))
+    assert naive["milliseconds"] is None
+    assert bottleneck["milliseconds"] == 1.0
+    assert "tiny/naive_dense/step: does not run: CUDA out of memory." in caplog.text
+    assert "30 GiB" not in caplog.text
+
+
+def test_a_verdict_is_kept_for_rows_that_differ_in_labels_alone():
+    asked = []
+
+    def counting(case):
+        asked.append(case)
+        return judge(case)
+
+    judged = {}
+    larger = replace(SHAPE, name="larger", labels=6000)
+    for shape in (replace(larger, labels=6000 + 16), larger):
+        rows = [Row(shape, "bottleneck", "forward")]
+        measure_shape(shape, rows, FakeStopwatch(), 0.5, judged, counting)
+    assert len(asked) == 1
+
+
+# results
+
+
+def test_a_whole_run_and_what_it_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "_commit", lambda: "abc")
+    rows = plan(sweeps=False, shapes=[SHAPE], only=["forward", "haste"])
+    path = bench(tmp_path, rows, FakeStopwatch())
+    assert path == tmp_path / "fake-gpu-1/kernels.csv"
+    with path.open() as stream:
+        assert tuple(next(csv.reader(stream))) == COLUMNS
+    found = {(row["layer"], row["direction"]): row for row in read_kernels(path)}
+    assert list(found) == [(row.layer, row.direction) for row in rows]
+    assert all(row["milliseconds"] is not None for row in found.values())
+    first = found["group_fan_in", "forward"]
+    moved = 3 * 32 * 2 + 40 * 16 * 2 + 3 * 16 * 4 + 3 * 40 * 2
+    assert (first["milliseconds"], first["low"], first["high"]) == (1.0, 0.5, 2.0)
+    assert first["bytes"] == moved
+    assert first["state_mib"] == pytest.approx((40 * 18 * 2 + 3 * 16 * 4) / 2**20, abs=0.01)
+    assert first["peak_mib"] == 3.0
+    assert (first["group_size"], first["dtype"]) == (16, "bfloat16")
+    assert found["bottleneck", "forward"]["group_size"] is None
+    # a bottleneck stands beside the problem whose work it does
+    assert found["bottleneck", "forward"]["features"] == 32
+    assert found["dense768", "forward"]["fan_in"] == 64
+    assert found["haste", "step"]["labels"] == 48
+    machine = read_json(path.with_name("machine.json"))
+    assert machine["device"] == "Fake GPU 1"
+    assert machine["commit"] == "abc"
+    times = KernelTimes.load(path)
+    assert times.shapes() == ["tiny"]
+    assert times.milliseconds("tiny", "group_fan_in", "forward") == 1.0
+
+
+def test_share_of_copy():
+    (found,) = measure(("dense", "grad_weight"), shape=replace(SHAPE, labels=1 << 16))
+    rate = found["bytes"] / 1e9
+    assert found["terabytes_per_second"] == pytest.approx(rate, abs=1e-4)
+    assert found["share_of_copy"] == pytest.approx(rate / 0.5, abs=1e-4)
+
+
+def test_what_was_measured_is_kept_when_a_later_row_ends_the_run(tmp_path):
+    class Failing(FakeStopwatch):
+        def times(self, calls):
+            if getattr(self, "ran", False):
+                raise KeyboardInterrupt
+            self.ran = True
+            return super().times(calls)
+
+    later = replace(SHAPE, name="later")
+    rows = [Row(shape, "bottleneck", "forward") for shape in (SHAPE, later)]
+    with pytest.raises(KeyboardInterrupt):
+        bench(tmp_path, rows, Failing())
+    (found,) = read_kernels(tmp_path / "fake-gpu-1/kernels.csv")
+    assert found["shape"] == "tiny"
+
+
+def test_quartiles():
+    assert Times.of([4.0]) == Times(4.0, 4.0, 4.0)
+    assert Times.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Times(3.0, 2.0, 4.0)
+
+
+# the released extension
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """A stand-in for the released extension: its calls, answered by dense products."""
+    package = tmp_path / "shared_ffi"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from haste.kernels.reference import dense_weight\n"
+        "def ffi_forward(locations, features, weights, bias=None, gsize=32):\n"
+        "    return features.t() @ dense_weight(weights, locations, len(features), gsize).t()\n"
+        "def backward_features(features, weights, locations, grad, gsize=32):\n"
+        "    return (grad @ dense_weight(weights, locations, len(features), gsize)).t().float()\n"
+        "def backward_weights(features, weights, locations, grad, gsize=32):\n"
+        "    rows = locations.long().repeat_interleave(gsize, 0)[: len(weights)]\n"
+        "    return (grad.t() @ features.t()).gather(1, rows)\n"
+    )
+    (package / "ops.py").write_text(
+        "from haste.kernels.reference import linear\n"
+        "def group_ffi_mul(features, weights, group_locations, bias, gsize=32):\n"
+        "    return linear(features, weights, group_locations, bias, gsize)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("shared_ffi", "shared_ffi.ops"):
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+
+
+@pytest.mark.parametrize("direction", ["forward", "grad_features", "grad_weight", "step"])
+@pytest.mark.usefixtures("released")
+def test_rows_of_the_released_extension(direction):
+    assert authors.installed()
+    (found,) = measure(("authors", direction))
+    assert found["milliseconds"] == 1.0
+    assert found["labels"] == (48 if direction == "step" else 40)
+
+
+# the command
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_written(tmp_path):
+    from typer.testing import CliRunner
+
+    from haste.cli import app
+
+    with pytest.raises(KernelError, match=r"needs a CUDA GPU.*results are left as they are"):
+        gpu.Gpu()
+    done = CliRunner().invoke(app, ["bench", "kernels", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, KernelError)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_times_on_a_gpu_grow_with_the_work_and_the_peak_is_exact():
+    stopwatch = gpu.Gpu(rep=5.0)
+    small, large = (torch.empty(n << 20, dtype=torch.uint8, device=DEVICE) for n in (64, 1024))
+    first, second = stopwatch.times([small.clone, large.clone])
+    assert 8 < second.median / first.median < 24
+    assert first.low <= first.median <= first.high
+    assert stopwatch.peak_bytes(small.clone) == 64 << 20
