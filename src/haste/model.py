@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,6 @@ def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -
     order = _order(config, corpus.info.n_labels)
     tokens = load_tokens(config.inputs.tokens, corpus.directory)
     encoder = build_encoder(config.encoder, config.inputs.model, tokens).to(device)
-    projection = build_projection(config, encoder.feature_size).to(device)
     clusters = None
     if config.auxiliary.scale > 0 and config.inputs.clusters:
         clusters = LabelOrder.load(Path(config.inputs.clusters)).clusters()
@@ -114,16 +114,26 @@ def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -
     if config.layer.bias_init == "log_prior":
         frequencies = label_frequencies(corpus.directory)
         n_documents = corpus.info.documents["train"]
-    layer = build_layer(
+    return assemble(
         config,
-        projected_size(config, encoder.feature_size),
+        encoder,
         order,
-        device,
         frequencies=frequencies,
         n_documents=n_documents,
         clusters=clusters,
         auxiliary_scale=partial(auxiliary_scale, total_steps=total_steps, config=config.auxiliary),
     )
+
+
+def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings: Any) -> Model:
+    """An untrained model around `encoder`, on its device and in its precision.
+
+    `settings`: those of `haste.layers.registry.build_layer`.
+    """
+    like = next(encoder.parameters())
+    projection = build_projection(config, encoder.feature_size).to(like.device, like.dtype)
+    size = projected_size(config, encoder.feature_size)
+    layer = build_layer(config, size, order, like.device, **settings)
     return Model(encoder, projection, layer, order.labels)
 
 

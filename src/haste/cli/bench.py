@@ -1,4 +1,4 @@
-"""Subcommands that measure this machine: kernels on its GPU, grouping on its CPU."""
+"""Subcommands that measure this machine: kernels and training on its GPU, grouping on its CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 log = logging.getLogger(__name__)
 
-bench = typer.Typer(no_args_is_help=True, help="Measure kernels and grouping on this machine.")
+bench = typer.Typer(
+    no_args_is_help=True, help="Measure kernels, training steps and grouping on this machine."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +52,42 @@ def kernels(
     stopwatch = Gpu(rep)
     rows = plan(sweeps=sweeps, only=only or (), released=authors.installed())
     log.info("wrote %s", measure(out, rows, stopwatch, commit=commit))
+
+
+@bench.command("scale")
+def scale(
+    out: Annotated[
+        Path, typer.Option(help="Folder of results: OUT/<device>/scale.csv and what goes with it.")
+    ] = Path("results/benchmarks"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rows as dataset/method/preset, * for any, or one of the three names; the data set of "
+            "growing label counts is sweep. Repeatable; the file then has these rows alone."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="No row begins later than that.")
+    ] = None,
+    grid: Annotated[
+        Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
+    ] = Path("workflow/configs/paper.yaml"),
+    commit: Annotated[
+        str | None, typer.Option(help="The code's commit, where git cannot tell it.")
+    ] = None,
+) -> None:
+    """Time training steps and measure memory at the paper's sizes, on drawn documents.
+
+    Needs a CUDA GPU, and no data set.
+    """
+    from haste.benchmarks.scale import bench as measure
+    from haste.benchmarks.scale import plan
+    from haste.config import GridConfig
+    from haste.files import read_yaml
+
+    settings = GridConfig.from_dict(read_yaml(grid))
+    cases = plan(settings, only or ())
+    log.info("wrote %s", measure(out, settings, cases, seconds=seconds, commit=commit))
 
 
 @bench.command("grouping")

@@ -1,0 +1,466 @@
+"""The scale benchmark: what a training step and its memory come to at the paper's sizes.
+
+The models are those of a grid of runs (its data sets, their published hyper-parameters), with an encoder
+of random weights, on documents that are drawn (`haste.benchmarks.documents`): no data set is needed. The
+step and the loader are those of training. A second set of rows, `sweep`, has the shape of one data set with
+ever more labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import fnmatch
+import gc
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from triton.errors import TritonError
+
+from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens, statistics
+from haste.benchmarks.kernels import slug
+from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
+from haste.data.batches import EpochBatches
+from haste.encoders.registry import DTYPES
+from haste.encoders.transformer import ATTENTION, TransformerEncoder
+from haste.errors import ConfigError, KernelError
+from haste.files import atomic, write_json
+from haste.labels.order import LabelOrder
+from haste.labels.split import head_size
+from haste.model import Model, assemble
+from haste.training import loader
+from haste.training.measure import machine
+from haste.training.step import ENCODER, LAYER, REST, TrainStep
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "dataset",
+    "method",
+    "preset",
+    "labels",
+    "batch",
+    "max_len",
+    "tokens_a_step",
+    "padded_tokens_a_step",
+    "seconds_a_step",
+    "encoder_seconds",
+    "layer_seconds",
+    "rest_seconds",
+    "rewire_seconds",
+    "epoch_minutes",
+    "peak_allocated_gib",
+    "peak_reserved_gib",
+    "rewire_allocated_gib",
+    "layer_gib",
+    "layer_share",
+    "busy_share",
+    "steps_an_epoch",
+    "momentum",
+    "note",
+)
+"""of scale.csv. `peak_*`: of whole training, steps and rewirings; `layer_share`: of a step's time;
+`busy_share`: time of kernels over time of the step; `note`: why a row has no times"""
+PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
+"""of scale_profile.csv: the kernels that take most of a step"""
+METHODS = ("haste", "elmo-bf16", "bottleneck", "fixed-fan-in")
+PRESETS: dict[str, dict[str, dict[str, bool]]] = {
+    "speed": {"training": {"by_length": True}},
+    "memory": {"encoder": {"recompute": True, "fused_optimizer": True}},
+}
+"""changes of a run's settings, by section"""
+SWEEP = "sweep"
+SWEEP_LIKE = "LF-Paper2Keywords-8.6M"
+"""whose hyper-parameters the sweep has, in the preset `memory`"""
+SWEEP_LABELS = (131_073, 670_091, 2_812_281, 8_623_847, 25_000_000, 50_000_000, 100_000_000)
+SWEEP_BEYOND = (200_000_000, 400_000_000, 800_000_000)
+"""for the method whose memory is in question"""
+SWEEP_OTHERS = 8_623_847
+"""labels up to which the other methods go"""
+STEPS, SWEEP_STEPS = 12, 2
+"""that a row times"""
+KERNELS_SHOWN = 15
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row to measure."""
+
+    dataset: str
+    method: str
+    preset: str
+    labels: int | None = None
+    """of a row of the sweep"""
+
+    @property
+    def name(self) -> str:
+        """As --only knows it."""
+        return "/".join((self.dataset, self.method, self.preset))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a row trains: all but the device."""
+
+    config: RunConfig
+    about: Statistics
+    architecture: Any
+    """transformers' configuration of the encoder"""
+    steps: int = STEPS
+    profiled: bool = False
+
+
+def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
+    """The rows in the order of measurement: what the claims are about first.
+
+    `only`: patterns of dataset/method/preset, or the name of one of the three. Raises ConfigError for
+    one that no row matches.
+    """
+    presets = [(method, preset) for preset in PRESETS for method in METHODS]
+    presets.sort(key=lambda pair: pair[0] != METHODS[0])
+    haste = [Case(SWEEP, METHODS[0], "memory", n) for n in (*SWEEP_LABELS, *SWEEP_BEYOND)]
+    others = [
+        Case(SWEEP, method, "memory", n)
+        for method in METHODS[1:]
+        for n in SWEEP_LABELS
+        if n <= SWEEP_OTHERS
+    ]
+    cases = [Case(dataset, *pair) for pair in presets for dataset in grid.datasets]
+    if SWEEP_LIKE in grid.datasets:
+        first = len(grid.datasets) * len(PRESETS)
+        cases = [*cases[:first], *haste, *cases[first:], *others]
+    for pattern in only:
+        if not any(_matches(case, pattern) for case in cases):
+            names = {part for case in cases for part in case.name.split("/")}
+            raise ConfigError(
+                f"--only {pattern}: no such row. Use dataset/method/preset, * for any, or one of "
+                f"{', '.join(sorted(names))}."
+            )
+    return [case for case in cases if not only or any(_matches(case, each) for each in only)]
+
+
+def problem_of(case: Case, grid: GridConfig) -> Problem:
+    """The run of the grid that a row stands for; raises ConfigError for one whose encoder or data set
+    nobody knows."""
+    like = SWEEP_LIKE if case.dataset == SWEEP else case.dataset
+    config = grid.resolve(RunKey(like, case.method, DEFAULT_VARIANT, 0))
+    for section, changes in PRESETS[case.preset].items():
+        config = replace(config, **{section: replace(getattr(config, section), **changes)})
+    about, shape = statistics(like), architecture(config.encoder.model_name)
+    if case.labels is None:
+        return Problem(config, about, shape, profiled=case.method == METHODS[0])
+    return Problem(config, replace(about, labels=case.labels), shape, SWEEP_STEPS)
+
+
+def architecture(model: str) -> Any:
+    """The shape of a pretrained encoder, by its name; raises ConfigError for one not known here."""
+    from transformers import BertConfig, RobertaConfig
+
+    if model == "bert-base-uncased":
+        return BertConfig()
+    if model == "paraphrase-distilroberta-base-v2":
+        return RobertaConfig(
+            vocab_size=50_265, num_hidden_layers=6, max_position_embeddings=514, type_vocab_size=1
+        )
+    raise ConfigError(
+        f"encoder.model: {model} has no shape in the scale benchmark; use bert-base-uncased or "
+        "paraphrase-distilroberta-base-v2."
+    )
+
+
+def bench(
+    out: Path,
+    grid: GridConfig,
+    cases: Sequence[Case],
+    *,
+    seconds: float | None = None,
+    commit: str | None = None,
+) -> Path:
+    """Measure `cases` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
+
+    The files are written anew after each row. With `seconds`, no row begins later than that. A row that
+    does not fit in memory says so, and of the sweep's larger ones there is none. Raises KernelError where
+    there is no CUDA GPU.
+    """
+    if not torch.cuda.is_available():
+        raise KernelError(
+            "the scale benchmark needs a CUDA GPU, and this machine has none: times taken on a CPU say "
+            "nothing about training at this size. Committed results are left as they are."
+        )
+    device = torch.device("cuda", 0)
+    folder = out / slug(torch.cuda.get_device_name(device))
+    folder.mkdir(parents=True, exist_ok=True)
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    described = {**machine(), "memory_gib": round(_total(device) / GIB, 1), "date": date}
+    write_json(folder / "scale.json", {**described, "commit": commit})
+    begin, records, profiles = time.perf_counter(), [], []
+    full: dict[str, int] = {}
+    for case in cases:
+        if case.labels and case.labels >= full.get(case.method, case.labels + 1):
+            continue
+        spent = time.perf_counter() - begin
+        if seconds is not None and spent > seconds:
+            log.warning("%s: not measured, %.0f s are over", case.name, seconds)
+            continue
+        record, kernels = _measured(case, problem_of(case, grid), device)
+        if record["note"] and case.labels:
+            full[case.method] = case.labels
+        records.append(record)
+        profiles += kernels
+        _write(folder / "scale.csv", COLUMNS, records)
+        _write(folder / "scale_profile.csv", PROFILE_COLUMNS, profiles)
+        log.info("%s", _told(record, time.perf_counter() - begin - spent))
+    return folder / "scale.csv"
+
+
+def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Numbers of one row, by the names of COLUMNS, and the kernels that take most of a step."""
+    config = problem.config
+    batch = config.training.batch_size
+    model = build(problem, device)
+    steps = -(-problem.about.documents // batch)
+    train_step = TrainStep(config, model, steps * config.training.epochs)
+    model.train(True)
+    feed = _Feed(problem, device)
+    clock, count = Clock(device), problem.steps
+    # the first pass compiles kernels, which takes memory of its own; the second fills the allocator's
+    # cache again, so that the third has all it needs
+    _run(train_step, feed, range(count))
+    _forget_peak(device)
+    _run(train_step, feed, range(count, 2 * count))
+    _synchronize(device)
+    start = time.perf_counter()
+    _run(train_step, feed, range(2 * count, 3 * count), clock.begins)
+    _synchronize(device)
+    a_step = (time.perf_counter() - start) / count
+    parts = {part: each / count for part, each in clock.seconds().items()}
+    peak = _peak(device)
+    rewire_seconds = _rewire(train_step, feed, device)
+    whole = _peak(device)
+    found = {
+        "labels": problem.about.labels,
+        "batch": batch,
+        "max_len": config.encoder.max_len,
+        "tokens_a_step": round(feed.tokens_a_step()),
+        "padded_tokens_a_step": round(feed.padded_tokens_a_step()),
+        "seconds_a_step": a_step,
+        "encoder_seconds": parts[ENCODER],
+        "layer_seconds": parts[LAYER],
+        "rest_seconds": a_step - parts[ENCODER] - parts[LAYER],
+        "rewire_seconds": rewire_seconds,
+        "epoch_minutes": steps * a_step / 60,
+        "peak_allocated_gib": max(peak[0], whole[0]) / GIB,
+        "peak_reserved_gib": max(peak[1], whole[1]) / GIB,
+        "rewire_allocated_gib": whole[0] / GIB,
+        "layer_gib": model.layer.layer_bytes() / GIB,
+        "layer_share": parts[LAYER] / a_step,
+        "steps_an_epoch": steps,
+        "momentum": config.training.momentum,
+    }
+    kernels: list[dict[str, Any]] = []
+    if problem.profiled and device.type == "cuda":
+        total, kernels = _profile(train_step, feed, count)
+        found["busy_share"] = total / a_step if total else None
+    return found, kernels
+
+
+def build(problem: Problem, device: torch.device) -> Model:
+    """The model of a row, all weights random."""
+    config = problem.config
+    encoder = TransformerEncoder(
+        random_transformer(problem.architecture, DTYPES[config.encoder.dtype]),
+        config.encoder.pooling,
+        recompute=config.encoder.recompute,
+    ).to(device)
+    labels = np.arange(problem.about.labels, dtype=np.int32)
+    order = LabelOrder(labels, _head(problem), config.layer.group_size)
+    return assemble(config, encoder, order)
+
+
+def random_transformer(shape: Any, dtype: torch.dtype) -> nn.Module:
+    """An untrained model of transformers, on the CPU."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(shape, dtype=dtype, attn_implementation=ATTENTION)
+
+
+class Clock:
+    """Seconds of the parts of steps, on the device's own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._marks: list[tuple[str, Any]] = []
+
+    def begins(self, part: str) -> None:
+        """From here on the time is this part's."""
+        if self.device.type != "cuda":
+            self._marks.append((part, time.perf_counter()))
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._marks.append((part, event))
+
+    def seconds(self) -> dict[str, float]:
+        """By part, up to now; forgets what was."""
+        self.begins(REST)
+        _synchronize(self.device)
+        found = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
+        for (part, before), (_, after) in itertools.pairwise(self._marks):
+            on_gpu = self.device.type == "cuda"
+            found[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
+        self._marks.clear()
+        return found
+
+
+class _Feed:
+    """Drawn documents, as many as the steps of a row take."""
+
+    def __init__(self, problem: Problem, device: torch.device) -> None:
+        config, about = problem.config, problem.about
+        random = np.random.default_rng(config.seed)
+        batch, self.device = config.training.batch_size, device
+        n = batch * problem.steps
+        vocabulary = problem.architecture.vocab_size
+        self.tokens = draw_tokens(about, n, config.encoder.max_len, vocabulary, random)
+        self.labels = draw_labels(about, n, _head(problem), random)
+        lengths = self.tokens.lengths() if config.training.by_length else None
+        self.batches = EpochBatches(n, batch, config.seed, lengths)
+
+    def rows(self) -> Iterator[np.ndarray]:
+        return self.batches.rows(0)
+
+    def tokens_a_step(self) -> float:
+        return len(self.tokens.values) / len(self.batches)
+
+    def padded_tokens_a_step(self) -> float:
+        lengths = self.tokens.lengths()
+        return float(np.mean([len(rows) * lengths[rows].max() for rows in self.rows()]))
+
+
+def _run(
+    step: TrainStep,
+    feed: _Feed,
+    numbers: Sequence[int],
+    begins: Callable[[str], None] | None = None,
+) -> None:
+    """Take steps of the given numbers, on the same batches each time."""
+    rows = itertools.islice(feed.rows(), len(numbers))
+    with loader.batches(feed.tokens, feed.labels, rows, None, feed.device) as batches:
+        for number, batch in zip(numbers, batches, strict=True):
+            step(batch, number, begins)
+
+
+def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:
+    """Seconds that a rewiring adds to a step, the second of two; peak memory is that of both."""
+    _forget_peak(device)
+    last = step.config.rewire.interval - 1
+    clock = Clock(device)
+    for _ in range(2):
+        _run(step, feed, [last], clock.begins)
+        seconds = clock.seconds()[REST]
+    return seconds
+
+
+def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict[str, Any]]]:
+    """Seconds a step that kernels take, and the largest of them."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        _run(step, feed, range(count))
+        _synchronize(feed.device)
+    events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CUDA]
+    events.sort(key=lambda each: -each.self_device_time_total)
+    rows = [
+        {
+            "kernel": each.key[:120],
+            "calls_a_step": each.count / count,
+            "milliseconds_a_step": round(each.self_device_time_total / count / 1e3, 4),
+        }
+        for each in events[:KERNELS_SHOWN]
+    ]
+    return sum(each.self_device_time_total for each in events) / count / 1e6, rows
+
+
+def _measured(
+    case: Case, problem: Problem, device: torch.device
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record of a row, also of one that does not fit, and rows of its profile."""
+    names = {"dataset": case.dataset, "method": case.method, "preset": case.preset}
+    record = {**dict.fromkeys(COLUMNS), **names, "labels": problem.about.labels}
+    kernels: list[dict[str, Any]] = []
+    try:
+        found, kernels = measure(problem, device)
+        record |= found
+    except torch.OutOfMemoryError:
+        record["note"] = f"out of memory ({_total(device) / GIB:.0f} GiB)"
+    except (RuntimeError, TritonError, KernelError) as error:
+        record["note"] = str(error).split("\n")[0]
+        log.exception("%s: does not run", case.name)
+    # the model is gone, but for cycles of its optimiser's hooks
+    gc.collect()
+    torch.cuda.empty_cache()
+    return record, [{**names, **each} for each in kernels]
+
+
+def _write(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _told(record: dict[str, Any], took: float) -> str:
+    name = "/".join(str(record[key]) for key in ("dataset", "method", "preset", "labels"))
+    if record["note"]:
+        return f"{name}: {record['note']} ({took:.0f} s)"
+    return (
+        f"{name}: {1e3 * record['seconds_a_step']:.2f} ms a step (encoder "
+        f"{1e3 * record['encoder_seconds']:.2f}, layer {1e3 * record['layer_seconds']:.2f}), "
+        f"{record['peak_allocated_gib']:.2f} GiB, measured in {took:.0f} s"
+    )
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    if "/" in pattern:
+        return fnmatch.fnmatchcase(case.name, pattern)
+    return any(fnmatch.fnmatchcase(part, pattern) for part in case.name.split("/"))
+
+
+def _head(problem: Problem) -> int:
+    layer = problem.config.layer
+    return head_size(problem.about.labels, layer.head_ratio, layer.group_size)
+
+
+def _total(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Count the peak from now on; memory that is cached but not used is given back first."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> tuple[int, int]:
+    """Bytes allocated and reserved at most; nothing is known of a CPU's."""
+    if device.type != "cuda":
+        return 0, 0
+    return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
