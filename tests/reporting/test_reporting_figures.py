@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_grid import FakeGrid
+from fake_kernels import write_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 
 from haste.config import methods
 from haste.labels.frequency import label_frequencies
 from haste.reporting.figures import write_figure
-from haste.reporting.needs import figure_inputs, figure_names
-from haste.reporting.published import Published
+from haste.reporting.needs import KERNEL_FIGURES, figure_inputs, figure_names
+from haste.reporting.published import load_published
 from haste.reporting.sources import Sources
 from haste.reporting.style import LOOKS, look, spread
 
+PUBLISHED = Path(__file__).parents[2] / "workflow/resources/published.csv"
 METHODS = ("dense", "spartex", "haste", "haste-released", "omikuji", "popularity")
 
 
@@ -34,6 +36,7 @@ def fake(tmp_path_factory):
     fake.write()
     for grouping in ("semantic", "balanced", "frequency", "random"):
         fake.write_order("tiny", grouping)
+    write_kernels(fake.root / "results", lambda row: row.shape.fan_in / 64, share_of_copy=0.5)
     return fake
 
 
@@ -45,7 +48,7 @@ def drawn(fake, tmp_path_factory):
 
 
 def draw(fake, name, prefix):
-    sources = Sources.load(fake.grid, figure_inputs(fake.grid, name), Published({}))
+    sources = Sources.load(fake.grid, figure_inputs(fake.grid, name), load_published(PUBLISHED))
     return write_figure(prefix, name, sources)
 
 
@@ -61,7 +64,7 @@ def measured(fake, method, get):
 def test_every_figure_is_drawn(drawn):
     from matplotlib.image import imread
 
-    assert len(drawn) == 6
+    assert len(drawn) == 8
     for name, (table, pdf, png) in drawn.items():
         assert len(pd.read_csv(table)) >= 5, name
         # type 42 is an embedded TrueType font
@@ -211,7 +214,7 @@ def test_several_data_sets_stand_beside_each_other(tmp_path):
     for dataset in fake.datasets:
         for grouping in ("semantic", "balanced", "frequency", "random"):
             fake.write_order(dataset, grouping)
-    for name in figure_names(fake.grid):
+    for name in set(figure_names(fake.grid)) - set(KERNEL_FIGURES):
         paths = draw(fake, name, tmp_path / name)
         assert list(read(paths)["dataset"].unique()) == ["one", "two"]
         height, width = imread(paths[2]).shape[:2]
@@ -250,8 +253,7 @@ def test_haste_figure_writes_the_files(fake, tmp_path):
 
     from haste.cli import app
 
-    published = Path(__file__).parents[2] / "workflow/resources/published.csv"
     arguments = ["figure", "label_frequency", "--grid", fake.file, "--out", tmp_path / "f"]
-    done = CliRunner().invoke(app, list(map(str, [*arguments, "--published", published])))
+    done = CliRunner().invoke(app, list(map(str, [*arguments, "--published", PUBLISHED])))
     assert done.exit_code == 0, done.output
     assert {path.name for path in tmp_path.iterdir()} == {"f.csv", "f.pdf", "f.png"}

@@ -32,6 +32,7 @@ def test_names():
         "ablation_fan_in",
         "grouping_cohesion",
         "kernels",
+        "kernel_times",
         "scale",
     ]
     assert "ablations" in figure_names(grid())

@@ -238,11 +238,14 @@ def test_cohesion_by_hand(fake):
     assert rows[1]["cohesion"] is None
 
 
-@pytest.mark.parametrize("name", ["kernels", "scale"])
-def test_benchmarks_that_were_not_run_say_what_they_need(fake, name):
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("kernels", "kernels"), ("kernel_times", "kernels"), ("scale", "scale")],
+)
+def test_benchmarks_that_were_not_run_say_what_they_need(fake, name, command):
     found = table(fake.grid, name)
     assert csv_rows(found) == [{"device": "none", "result": "needs CUDA"}]
-    assert f"haste bench {name}" in found.notes[0]
+    assert f"`haste bench {command}` writes" in found.notes[0]
 
 
 def test_committed_benchmarks_are_shown_by_device(tmp_path):

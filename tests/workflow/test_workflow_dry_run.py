@@ -26,8 +26,9 @@ def grid_of(config: str) -> GridConfig:
 
 def short_names(grid: GridConfig) -> list[str]:
     own = [f"ablation_{name}" for name in grid.ablations]
-    tables = [f"table_{n}" for n in ("main", "claims", "datasets", "grouping_cohesion")]
-    return [*own, *tables, "kernels", "scale", *(f"figure_{n}" for n in needs.figure_names(grid))]
+    names = ("main", "claims", "datasets", "grouping_cohesion", "kernels", "kernel_times")
+    tables = [f"table_{n}" for n in names]
+    return [*own, *tables, "scale", *(f"figure_{n}" for n in needs.figure_names(grid))]
 
 
 def test_all_configurations_are_tried():
@@ -138,12 +139,23 @@ def test_short_names_are_targets(finished: Project):
     grid = grid_of("config.yaml")
     listed = finished.snakemake("--list-target-rules").stdout.split()
     small = GridConfig.from_dict(yaml.safe_load((finished.root / "config.yaml").read_text()))
-    names = [*short_names(small), "tables", "figures", "plan"]
+    names = [*short_names(small), "tables", "figures", "kernels", "bench_kernels", "plan"]
     assert set(names) <= set(listed)
     assert set(short_names(small)) < set(short_names(grid))
     # asked for by name, each is made, and alone
-    jobs = finished.jobs("--force", "ablation_grouping", "table_main", "kernels", "scale")
-    assert jobs == {"ablation_grouping": 1, "table_main": 1, "kernels": 1, "scale": 1}
+    jobs = finished.jobs("--force", "ablation_grouping", "table_main", "table_kernels", "scale")
+    assert jobs == {"ablation_grouping": 1, "table_main": 1, "table_kernels": 1, "scale": 1}
+
+
+def test_the_kernel_benchmark_has_two_targets(finished: Project):
+    # its tables and figures, without a run of it
+    for path in (finished.root / "results/small/tables").glob("kernel*"):
+        path.unlink()
+    assert finished.jobs("kernels") == {"table_kernels": 1, "table_kernel_times": 1, "kernels": 1}
+    result = finished.snakemake("-n", "bench_kernels")
+    assert "haste bench kernels --out results/benchmarks" in result.stdout
+    assert "gpu=1" in result.stdout
+    assert "bench_kernels" not in finished.jobs("--forceall")
 
 
 def test_a_configuration_stands_alone(project: Project):

@@ -80,6 +80,7 @@ RUN_SETTINGS = [
 ]
 TABLES = needs.table_names(GRID)
 FIGURES = needs.figure_names(GRID)
+KERNEL_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "kernels"]
 
 GRID_FILE = LAYOUT.results / "grid.yaml"
 RUN = LAYOUT.run("{dataset}", "{method}", "{variant}", "{seed}")
@@ -215,7 +216,7 @@ def result_files(inputs):
     """The files behind what `haste.reporting.needs` says that a table or figure reads."""
     runs = [path for key in inputs.runs for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
-    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks]
+    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks, *inputs.beside]
 
 
 def table_settings(table):
@@ -224,8 +225,12 @@ def table_settings(table):
 
 
 def short_name(table):
-    """The target by which a table is asked for: ablation_grouping, kernels, but table_main."""
+    """The target by which a table is asked for: ablation_grouping, scale, but table_main.
+
+    `kernels` asks for the tables and figures of the kernel benchmark together.
+    """
     own = table.startswith(needs.ABLATION_PREFIX) or table in needs.BENCHMARKS
+    own = own and table not in KERNEL_TABLES
     return table if own else f"table_{table}"
 
 

@@ -3,18 +3,85 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from haste.errors import DataError
-from haste.files import reading
+from haste.files import read_json, reading
+from haste.reporting.needs import EARLIER, MACHINE
 from haste.reporting.table import Cell
 
 SHAPE = ("batch", "features", "labels", "fan_in")
 """columns of kernels.csv that say which times are of the same problem"""
 KERNEL_COLUMNS = ("layer", "direction", "milliseconds", *SHAPE)
 """what the claims read of kernels.csv: layer is a pattern of `config.PATTERNS`, direction is forward
-or backward, milliseconds is the median; there may be more columns"""
+or backward, milliseconds is the median, empty for a row that was wrong or did not run; there are more
+columns, see `benchmarks.kernels.COLUMNS`"""
+SWEEP_PREFIX = "sweep"
+"""with which the names of shapes begin that are no data set's"""
+
+
+@dataclass(frozen=True)
+class KernelTimes:
+    """The kernel benchmark of one device."""
+
+    device: str
+    """name of its folder"""
+    rows: tuple[Mapping[str, Cell], ...]
+    machine: Mapping[str, Any]
+    earlier: tuple[Mapping[str, Cell], ...] = ()
+    """rows of another run, which `find` falls back on"""
+
+    @classmethod
+    def load(cls, path: Path) -> KernelTimes:
+        """From a kernels.csv and what lies beside it; raises DataError."""
+        earlier, machine = path.with_name(EARLIER), path.with_name(MACHINE)
+        return cls(
+            path.parent.name,
+            tuple(read_kernels(path)),
+            read_json(machine) if machine.exists() else {},
+            tuple(read_kernels(earlier)) if earlier.exists() else (),
+        )
+
+    def shapes(self) -> list[str]:
+        """Names of the data sets' shapes, in the order of the file."""
+        names = dict.fromkeys(str(row.get("shape")) for row in self.rows)
+        return [name for name in names if not name.startswith(SWEEP_PREFIX)]
+
+    def sweep(self) -> Iterator[Mapping[str, Cell]]:
+        """Rows of the sweeps."""
+        return (row for row in self.rows if str(row.get("shape")).startswith(SWEEP_PREFIX))
+
+    def find(self, shape: str, layer: str, direction: str) -> Mapping[str, Cell]:
+        """The row of a time that was taken; empty where there is none."""
+        wanted = (shape, layer, direction)
+        for row in (*self.rows, *self.earlier):
+            own = tuple(row.get(name) for name in ("shape", "layer", "direction"))
+            if own == wanted and row["milliseconds"] is not None:
+                return row
+        return {}
+
+    def milliseconds(self, shape: str, layer: str, direction: str) -> float | None:
+        """The median time of a row."""
+        found = self.find(shape, layer, direction).get("milliseconds")
+        return None if found is None else float(found)
+
+    def note(self) -> str:
+        """Machine and versions in a sentence."""
+        found = self.machine
+        words = [str(found[key]) for key in ("device", "date") if found.get(key)]
+        words += [
+            f"{key} {found[key]}" for key in ("driver", "cuda", "torch", "triton") if found.get(key)
+        ]
+        if found.get("commit"):
+            words.append(f"commit {str(found['commit'])[:12]}")
+        if found.get("copy_terabytes_per_second"):
+            words.append(f"copies at {found['copy_terabytes_per_second']:.2f} TB/s")
+        if found.get("gemm_teraflops"):
+            words.append(f"multiplies bf16 at {found['gemm_teraflops']:.0f} TFLOP/s")
+        return f"{self.device}: {', '.join(words) or 'machine not recorded'}."
 
 
 def read_benchmark(path: Path) -> list[dict[str, Cell]]:
@@ -51,7 +118,8 @@ def time_ratios(
     """
     times: dict[str, dict[tuple, list[float]]] = {numerator: {}, denominator: {}}
     for row in rows:
-        if row["direction"] == direction and row["layer"] in times:
+        timed = row["milliseconds"] is not None
+        if timed and row["direction"] == direction and row["layer"] in times:
             shape = tuple(row[name] for name in SHAPE)
             times[row["layer"]].setdefault(shape, []).append(float(row["milliseconds"]))
     return [

@@ -13,6 +13,7 @@ from haste.config import ablation, method
 from haste.files import atomic
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.reporting.kernel_figures import kernel_floor, kernel_speedup
 from haste.reporting.runs import run_frame
 from haste.reporting.sources import Sources, cohesion_orders
 from haste.reporting.style import (
@@ -53,6 +54,8 @@ def write_figure(prefix: Path | str, name: str, sources: Sources) -> list[Path]:
         "training_curves": training_curves,
         "label_frequency": label_frequency,
         "cohesion": cohesion,
+        "kernel_speedup": kernel_speedup,
+        "kernel_floor": kernel_floor,
     }[name]
     paths = [Path(f"{prefix}{suffix}") for suffix in (".csv", ".pdf", ".png")]
     with style():

@@ -20,8 +20,15 @@ from haste.config import (
 from haste.errors import ConfigError, suggest
 
 ABLATION_PREFIX = "ablation_"
-BENCHMARKS = ("kernels", "scale")
-"""tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv"""
+BENCHMARKS = {"kernels": "kernels", "kernel_times": "kernels", "scale": "scale"}
+"""tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv: their files"""
+MACHINE = "machine.json"
+"""beside kernels.csv: device, versions, what it reached when copying"""
+EARLIER = "authors.csv"
+"""beside kernels.csv: times of the released extension, taken on the same kind of device before; used
+where kernels.csv has none"""
+KERNEL_FIGURES = ("kernel_speedup", "kernel_floor")
+"""figures drawn from the kernel benchmark"""
 CLAIM_ABLATIONS = ("grouping", "head_tail", "group_size")
 """ablations that claims C7, C8 and C9 are about"""
 
@@ -38,6 +45,8 @@ class Inputs:
     """order.npz files"""
     benchmarks: tuple[Path, ...] = ()
     """benchmark files that lie there now; none is needed"""
+    beside: tuple[Path, ...] = ()
+    """what else lies in their folders and is read with them"""
 
 
 def table_names(grid: GridConfig) -> list[str]:
@@ -56,6 +65,7 @@ def figure_names(grid: GridConfig) -> list[str]:
         "training_curves",
         "label_frequency",
         "cohesion",
+        *KERNEL_FIGURES,
     ]
 
 
@@ -69,7 +79,7 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "grouping_cohesion":
         return Inputs(orders=_order_paths(grid, GROUPINGS))
     if name in BENCHMARKS:
-        return Inputs(benchmarks=_benchmarks(grid, name))
+        return _benchmark_inputs(grid, BENCHMARKS[name])
     if name == "claims":
         ablations = [each for each in CLAIM_ABLATIONS if each in grid.ablations]
         runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
@@ -86,6 +96,8 @@ def figure_inputs(grid: GridConfig, name: str) -> Inputs:
         return Inputs(runs=_ablation_runs(grid, grid.ablations), corpora=grid.ablation_datasets)
     if name == "training_curves":
         return Inputs(runs=_unique(k for k in grid.main_runs() if _trained(k)))
+    if name in KERNEL_FIGURES:
+        return _benchmark_inputs(grid, "kernels")
     if name == "label_frequency":
         # the order of the preset knows where the head ends
         return Inputs(corpora=grid.datasets, orders=_order_paths(grid, [None]))
@@ -117,6 +129,12 @@ def _ablation_runs(grid: GridConfig, names: Iterable[str]) -> tuple[RunKey, ...]
 
 def _benchmarks(grid: GridConfig, name: str) -> tuple[Path, ...]:
     return tuple(sorted(grid.layout.benchmarks.glob(f"*/{name}.csv")))
+
+
+def _benchmark_inputs(grid: GridConfig, name: str) -> Inputs:
+    files = _benchmarks(grid, name)
+    companions = (path.with_name(own) for path in files for own in (MACHINE, EARLIER))
+    return Inputs(benchmarks=files, beside=tuple(path for path in companions if path.exists()))
 
 
 def _trained(key: RunKey) -> bool:

@@ -9,14 +9,16 @@ import numpy as np
 from haste.config import Method, ablation
 from haste.data.corpus import RARE, load_corpus
 from haste.paths import SPLITS
-from haste.reporting.benchmarks import read_benchmark
+from haste.reporting.benchmarks import KernelTimes, read_benchmark
 from haste.reporting.claims import claims_table
+from haste.reporting.kernels import targets_table, times_table
 from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
 from haste.reporting.sources import Sources, cohesion_orders
 from haste.reporting.table import Cell, Column, Stat, Table
 
+SCALE_TITLE = "Time and memory by number of labels"
 GIB, MIB, MILLION = 2**30, 2**20, 1e6
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
@@ -203,18 +205,13 @@ def cohesion_table(sources: Sources) -> Table:
 
 
 def benchmark_table(name: str, sources: Sources) -> Table:
-    """The committed benchmark files of all devices as they are, or a row that says what is missing."""
-    title = {"kernels": "Kernel times", "scale": "Time and memory by number of labels"}[name]
+    """The committed benchmark files of all devices, or a row that says what is missing."""
     files = sources.inputs.benchmarks
     if not files:
-        columns = (Column("device", "Device"), Column("result", "Result"))
-        rows = ({"device": "none", "result": "needs CUDA"},)
-        command = f"haste bench {name}"
-        notes = (
-            f"No results are committed. On a machine with a GPU, `{command}` writes "
-            f"{sources.grid.layout.benchmarks}/<device>/{name}.csv, from which this table is made.",
-        )
-        return Table(title, columns, rows, notes)
+        return _not_measured(name, sources)
+    if name in ("kernels", "kernel_times"):
+        devices = [KernelTimes.load(path) for path in files]
+        return targets_table(devices) if name == "kernels" else times_table(devices)
     rows = [{"device": path.parent.name, **row} for path in files for row in read_benchmark(path)]
     keys = dict.fromkeys(key for row in rows for key in row)
     columns = tuple(
@@ -222,7 +219,19 @@ def benchmark_table(name: str, sources: Sources) -> Table:
         for key in keys
     )
     notes = ("From " + ", ".join(str(path) for path in files) + ".",)
-    return Table(title, columns, tuple(rows), notes, section="device")
+    return Table(SCALE_TITLE, columns, tuple(rows), notes, section="device")
+
+
+def _not_measured(name: str, sources: Sources) -> Table:
+    titles = {"kernels": "Kernels: targets", "kernel_times": "Kernel times", "scale": SCALE_TITLE}
+    benchmark = BENCHMARKS[name]
+    columns = (Column("device", "Device"), Column("result", "Result"))
+    rows = ({"device": "none", "result": "needs CUDA"},)
+    notes = (
+        f"No results are committed. On a machine with a GPU, `haste bench {benchmark}` writes "
+        f"{sources.grid.layout.benchmarks}/<device>/{benchmark}.csv, from which this table is made.",
+    )
+    return Table(titles[name], columns, rows, notes)
 
 
 def converged(runs: Sequence[Run]) -> str | None:
