@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.data.batches import EpochBatches, batch_positives, collate, with_label_texts
+from haste.data.batches import WINDOW, EpochBatches, batch_positives, collate, with_label_texts
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
 
@@ -140,3 +141,41 @@ def test_resuming_gives_the_same_steps():
 def test_impossible_batches_are_refused(n, batch_size, text):
     with pytest.raises(ConfigError, match=text):
         EpochBatches(n, batch_size, seed=0)
+
+
+def test_batches_by_length_waste_little_and_are_the_same_documents():
+    random = np.random.default_rng(0)
+    lengths = random.integers(4, 129, 1000)
+    plain, sorted_ = EpochBatches(1000, 16, 7), EpochBatches(1000, 16, 7, lengths)
+    for epoch in (0, 1):
+        rows = list(sorted_.rows(epoch))
+        np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(1000))
+        assert [len(each) for each in rows] == [16] * 62 + [8]
+        # the last, smaller one is that of the permutation
+        np.testing.assert_array_equal(rows[-1], plain.order(epoch)[-8:])
+        computed = sum(len(each) * lengths[each].max() for each in rows)
+        without = sum(len(each) * lengths[each].max() for each in plain.rows(epoch))
+        assert computed < 1.06 * lengths.sum()
+        assert without > 1.7 * lengths.sum()
+        # long and short ones come in any order
+        means = np.array([lengths[each].mean() for each in rows[:-1]])
+        assert abs(np.corrcoef(means, np.arange(62))[0, 1]) < 0.5
+    assert not np.array_equal(sorted_.order(0), sorted_.order(1))
+    np.testing.assert_array_equal(next(sorted_.rows(0, 5)), list(sorted_.rows(0))[5])
+
+
+def test_a_window_of_the_permutation_is_sorted_not_all_of_it():
+    n = 3 * WINDOW * 4
+    lengths = np.arange(n)
+    plain, sorted_ = EpochBatches(n, 4, 0), EpochBatches(n, 4, 0, lengths)
+    for window in range(3):
+        part = slice(window * WINDOW * 4, (window + 1) * WINDOW * 4)
+        np.testing.assert_array_equal(
+            np.sort(sorted_.order(0)[part]), np.sort(plain.order(0)[part])
+        )
+
+
+def test_the_longest_document_of_a_batch_is_known():
+    tokens = Ragged.of([np.zeros(n, np.int32) for n in (3, 9, 5)])
+    assert collate(tokens, None, np.array([0, 2])).longest == 5
+    assert collate(tokens, None, np.array([0, 2])).to_torch().to(torch.device("cpu")).longest == 5

@@ -58,3 +58,37 @@ def test_sparse_features_are_refused(folder):
     encoder = TransformerEncoder(load_transformer(folder, torch.float32), "cls")
     with pytest.raises(ConfigError, match=r"encoder\.kind: a transformer reads text, .* use bag"):
         encoder(IDS, OFFSETS, torch.ones(len(IDS)))
+
+
+def test_the_longest_document_may_be_told(folder):
+    encoder = TransformerEncoder(load_transformer(folder, torch.float32), "mean").eval()
+    assert torch.equal(encoder(IDS, OFFSETS, longest=4), encoder(IDS, OFFSETS))
+
+
+def test_without_padding_there_is_no_mask(folder, monkeypatch):
+    encoder = TransformerEncoder(load_transformer(folder, torch.float32), "mean").eval()
+    seen = []
+    monkeypatch.setattr(
+        encoder.model,
+        "forward",
+        lambda input_ids, attention_mask, _own=encoder.model.forward: (
+            seen.append(attention_mask) or _own(input_ids, attention_mask)
+        ),
+    )
+    encoder(IDS[:4], torch.tensor([0, 2, 4]))
+    encoder(IDS, OFFSETS)
+    assert seen[0] is None
+    assert seen[1][:, 0, 0].tolist() == [[True] * 4, [True] * 3 + [False]]
+
+
+def test_activations_computed_again_give_the_same_gradient(folder):
+    gradients = []
+    for recompute in (False, True):
+        model = load_transformer(folder, torch.float32)
+        encoder = TransformerEncoder(model, "mean", recompute=recompute)
+        encoder.train()
+        torch.manual_seed(5)
+        encoder(IDS, OFFSETS).square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    assert model.is_gradient_checkpointing
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -1,0 +1,91 @@
+"""Options of a step that change what it costs, not what it computes; and runs with a transformer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+
+from haste.files import read_json
+from haste.training.loop import Trainer
+from haste.training.run import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A transformer with dropout, as pretrained ones have it."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=64, hidden_size=32, **shape)).save_pretrained(folder)
+    return folder
+
+
+def trained(tiny, bert, name, *, stop_after=None, monkeypatch=None, **encoder):
+    settings = {"kind": "transformer", "learning_rate": 1e-3, "max_len": 12, **encoder}
+    config = tiny.config(encoder=settings, training={"checkpoint_minutes": 0.0})
+    config = replace(config, inputs=replace(config.inputs, model=str(bert)))
+    run = tiny.run_dir(name, config)
+    if stop_after is not None:
+        saved = Trainer.save
+
+        def save_and_stop(self):
+            saved(self)
+            if self.progress.step == stop_after:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "save", save_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                train_and_evaluate(config, run)
+    train_and_evaluate(config, run)
+    return run
+
+
+def same(a, b):
+    want, got = load_file(a.model), load_file(b.model)
+    return all(torch.equal(want[k], got[k]) for k in want)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [{}, {"fused_optimizer": True, "dtype": "bfloat16"}, {"recompute": True}],
+    ids=["plain", "fused", "recompute"],
+)
+def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, monkeypatch, encoder):
+    whole = trained(tiny, bert, "whole", **encoder)
+    cut = trained(tiny, bert, "cut", stop_after=13, monkeypatch=monkeypatch, **encoder)
+    assert same(whole, cut)
+    assert read_json(whole.resources)["recompute"] is bool(encoder.get("recompute"))
+
+
+@pytest.mark.parametrize("option", ["fused_optimizer", "recompute"])
+def test_what_saves_memory_changes_no_number(tiny, bert, option):
+    assert same(trained(tiny, bert, "plain"), trained(tiny, bert, option, **{option: True}))
+
+
+def test_a_fused_optimizer_keeps_no_gradients_and_takes_the_schedules_step_size(tiny, monkeypatch):
+    seen = []
+    step = Trainer.step
+
+    def look(self, batch):
+        loss = step(self, batch)
+        weights = [*self.model.encoder.parameters(), *self.model.projection.parameters()]
+        seen.append((self.optimizers[0].param_groups[0]["lr"], [w.grad for w in weights]))
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", look)
+    config = tiny.config(encoder={"learning_rate": 1e-3, "max_len": 12, "fused_optimizer": True})
+    train_and_evaluate(config, tiny.run_dir("run", config))
+    rates = [rate for rate, _ in seen]
+    assert rates[0] == pytest.approx(1e-3)  # one step of warm-up of 20
+    assert rates[-1] < 1e-5
+    assert all(grad is None for _, grads in seen for grad in grads)
+
+
+def test_batches_by_length_train(tiny):
+    config = tiny.config(training={"by_length": True})
+    run = tiny.run_dir("run", config)
+    train_and_evaluate(config, run)
+    assert read_json(run.resources)["steps"] == 20
