@@ -118,6 +118,8 @@ def test_what_is_judged_differs_from_what_is_timed_in_labels_alone(shape):
     assert small.total < 5000
     for name in ("labels", "head", "total"):
         assert getattr(small, name) % 16 == getattr(shape, name) % 16
+    groups, few = (-(-each.labels // each.group_size) for each in (shape, small))
+    assert (groups % 16 == 0) == (few % 16 == 0)
 
 
 # problems

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-GATE_LABELS = 4096 + 32
-"""labels of the problem on which a kernel is judged before it is timed"""
+GATE_LABELS = 4096
+"""labels, about, of the problem on which a kernel is judged before it is timed"""
 GATE_HEAD = 512
 
 
@@ -38,12 +38,14 @@ class Shape:
     def small(self) -> Shape:
         """The problem to judge a kernel by: few labels, all else alike.
 
-        Label counts keep their remainder by 16, upon which Triton compiles: what is judged is the very
-        binary that is timed.
+        Triton compiles by whether 16 divides a number of labels or groups, so that is kept: what is
+        judged is the binary that is timed.
         """
+        even = self.labels % (16 * self.group_size) == 0
+        labels = GATE_LABELS if even else GATE_LABELS + 32 + self.labels % 16
         return replace(
             self,
-            labels=min(self.labels, GATE_LABELS + self.labels % 16),
+            labels=min(self.labels, labels),
             head=min(self.head, GATE_HEAD + self.head % 16),
         )
 
