@@ -71,7 +71,7 @@ COLUMNS = (
 `busy_share`: time of kernels over time of the step; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
-METHODS = ("haste", "elmo-bf16", "bottleneck", "fixed-fan-in")
+METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
 PRESETS: dict[str, dict[str, dict[str, bool]]] = {
     "speed": {"training": {"by_length": True}},
     "memory": {"encoder": {"recompute": True, "fused_optimizer": True}},
@@ -83,7 +83,7 @@ SWEEP_LIKE = "LF-Paper2Keywords-8.6M"
 SWEEP_LABELS = (131_073, 670_091, 2_812_281, 8_623_847, 25_000_000, 50_000_000, 100_000_000)
 SWEEP_BEYOND = (200_000_000, 400_000_000, 800_000_000)
 """for the method whose memory is in question"""
-SWEEP_OTHERS = 8_623_847
+SWEEP_MOST = 8_623_847
 """labels up to which the other methods go"""
 STEPS, SWEEP_STEPS = 12, 2
 """that a row times"""
@@ -132,7 +132,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
         Case(SWEEP, method, "memory", n)
         for method in METHODS[1:]
         for n in SWEEP_LABELS
-        if n <= SWEEP_OTHERS
+        if n <= SWEEP_MOST
     ]
     cases = [Case(dataset, *pair) for pair in presets for dataset in grid.datasets]
     if SWEEP_LIKE in grid.datasets:
@@ -204,13 +204,14 @@ def bench(
     write_json(folder / "scale.json", {**described, "commit": commit})
     begin, records, profiles = time.perf_counter(), [], []
     full: dict[str, int] = {}
-    for case in cases:
+    for number, case in enumerate(cases):
         if case.labels and case.labels >= full.get(case.method, case.labels + 1):
             continue
         spent = time.perf_counter() - begin
         if seconds is not None and spent > seconds:
-            log.warning("%s: not measured, %.0f s are over", case.name, seconds)
-            continue
+            left = ", ".join(dict.fromkeys(each.name for each in cases[number:]))
+            log.warning("%.0f s are over; not measured: %s", seconds, left)
+            break
         record, kernels = _measured(case, problem_of(case, grid), device)
         if record["note"] and case.labels:
             full[case.method] = case.labels
@@ -283,7 +284,12 @@ def build(problem: Problem, device: torch.device) -> Model:
     ).to(device)
     labels = np.arange(problem.about.labels, dtype=np.int32)
     order = LabelOrder(labels, _head(problem), config.layer.group_size)
-    return assemble(config, encoder, order)
+    auxiliary: dict[str, Any] = {}
+    if config.auxiliary.scale > 0:
+        # at its full weight, as at the start of a run
+        auxiliary["clusters"] = labels // config.auxiliary.cluster_size
+        auxiliary["auxiliary_scale"] = lambda _: config.auxiliary.scale
+    return assemble(config, encoder, order, **auxiliary)
 
 
 def random_transformer(shape: Any, dtype: torch.dtype) -> nn.Module:

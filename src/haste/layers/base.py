@@ -13,6 +13,9 @@ from haste.data.batches import Positives
 from haste.kernels.rounding import FP8, round_to
 from haste.kernels.topk import topk
 
+_BLOCK = 1 << 26
+"""numbers that are drawn together"""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -175,16 +178,19 @@ class LinearRows(OutputLayer):
     def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
         """Weights U(-1/sqrt F, 1/sqrt F)."""
         bound = fan_in**-0.5
-        values = torch.rand(self.weight.shape, generator=random, device=self.weight.device)
-        self._fill(values.mul_(2 * bound).sub_(bound))
+        for rows in self._blocks():
+            values = torch.rand(rows.shape, generator=random, device=rows.device)
+            _fill(rows, values.mul_(2 * bound).sub_(bound))
 
     def fill_normal(self, std: float, random: torch.Generator) -> None:
         """Weights N(0, std)."""
-        values = torch.randn(self.weight.shape, generator=random, device=self.weight.device)
-        self._fill(values.mul_(std))
+        for rows in self._blocks():
+            values = torch.randn(rows.shape, generator=random, device=rows.device)
+            _fill(rows, values.mul_(std))
 
-    def _fill(self, values: Tensor) -> None:
-        self.weight.copy_(round_to(values, self.weight.dtype, "nearest", None))
+    def _blocks(self) -> tuple[Tensor, ...]:
+        """The weights in blocks of rows, so that float32 copies of them stay small."""
+        return self.weight.split(max(1, _BLOCK // self.weight.shape[1]))
 
     def state(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """weight, bias and their momenta."""
@@ -193,3 +199,7 @@ class LinearRows(OutputLayer):
     def trained_parameters(self) -> int:
         """Weights and biases."""
         return self.weight.numel() + self.bias.numel()
+
+
+def _fill(rows: Tensor, values: Tensor) -> None:
+    rows.copy_(round_to(values, rows.dtype, "nearest", None))
