@@ -12,7 +12,7 @@ from haste.benchmarks import authors, gpu, kernels
 from haste.benchmarks.cases import build
 from haste.benchmarks.gate import TINY, judge
 from haste.benchmarks.gpu import Times
-from haste.benchmarks.kernels import COLUMNS, Row, bench, measure_shape, plan
+from haste.benchmarks.kernels import COLUMNS, LARGE_LR, Row, bench, measure_shape, plan
 from haste.benchmarks.problems import Problem
 from haste.benchmarks.shapes import SHAPES, SWEEP, Shape, sweep_shapes
 from haste.errors import ConfigError, KernelError
@@ -20,7 +20,7 @@ from haste.files import read_json
 from haste.reporting.benchmarks import KernelTimes, read_kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=8, positives=2, momentum=0.9, encoder=64)
+SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=56, positives=2, momentum=0.9, encoder=64)
 
 
 class FakeStopwatch:
@@ -126,11 +126,12 @@ def test_what_is_judged_differs_from_what_is_timed_in_labels_alone(shape):
 
 
 def test_positives_are_sorted_and_each_once():
-    problem = Problem(replace(SHAPE, batch=50, positives=8), torch.device("cpu"))
+    shape = replace(SHAPE, batch=50, positives=8, head=8)
+    problem = Problem(shape, torch.device("cpu"))
     label, row = problem.positives.label.tolist(), problem.positives.row.tolist()
     pairs = list(zip(label, row, strict=True))
     assert pairs == sorted(set(pairs))
-    assert (min(label), max(label), max(row)) == (0, SHAPE.total - 1, 49)
+    assert (min(label), max(label), max(row)) == (0, shape.total - 1, 49)
     # 48 labels, of which the first 8 are drawn (8 / 48) ** (1 / 2) of the time
     assert 0.25 < sum(each < 8 for each in label) / len(label) < 0.5
     tail = problem.positives_of(problem.part("group_fan_in"))
@@ -178,7 +179,7 @@ def test_bytes_counted_by_hand():
     [(row.layer, row.direction) for row in plan(sweeps=False, shapes=[SHAPE])],
 )
 def test_every_row_passes_its_gate(layer, direction):
-    found = judge(build(Problem(SHAPE, DEVICE), layer, direction))
+    found = judge(build(Problem(SHAPE, DEVICE, lr=LARGE_LR), layer, direction))
     assert found.passed, found
     assert found.bound >= TINY
 
@@ -206,16 +207,19 @@ def test_a_wrong_kernel_loses_its_time(monkeypatch, caplog, name, direction, res
     assert f"tiny/group_fan_in/{direction}: {result} is off by 0.01" in caplog.text
 
 
-def test_a_step_that_does_not_update_loses_its_time(monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "factor"), [("lr", 0.0), ("lr", 1.02), ("momentum_factor", 0.98)]
+)
+def test_a_step_with_a_wrong_update_loses_its_time(monkeypatch, option, factor):
     from haste.benchmarks import cases
 
-    def idle(*args, **options):
-        own = [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
-        return right(*own, **options)
+    def wrong(*args, **options):
+        return right(*args, **options | {option: factor * options[option]})
 
-    right = cases.dense_fused_step
-    monkeypatch.setattr(cases, "dense_fused_step", idle)
-    (found,) = measure(("bottleneck", "step"))
+    right = cases.group_fused_step
+    monkeypatch.setattr(cases, "group_fused_step", wrong)
+    direction = "step" if option == "lr" else "step_momentum"
+    (found,) = measure(("group_fan_in", direction))
     assert found["milliseconds"] is None
 
 
@@ -284,7 +288,7 @@ def test_a_whole_run_and_what_it_writes(tmp_path, monkeypatch):
     # a bottleneck stands beside the problem whose work it does
     assert found["bottleneck", "forward"]["features"] == 32
     assert found["dense768", "forward"]["fan_in"] == 64
-    assert found["haste", "step"]["labels"] == 48
+    assert found["haste", "step"]["labels"] == 96
     machine = read_json(path.with_name("machine.json"))
     assert machine["device"] == "Fake GPU 1"
     assert machine["commit"] == "abc"
@@ -356,7 +360,7 @@ def test_rows_of_the_released_extension(direction):
     assert authors.installed()
     (found,) = measure(("authors", direction))
     assert found["milliseconds"] == 1.0
-    assert found["labels"] == (48 if direction == "step" else 40)
+    assert found["labels"] == (96 if direction == "step" else 40)
 
 
 # the command

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from haste.benchmarks import authors
 from haste.benchmarks.problems import (
-    LEARNING_RATE,
     RUN,
     Answers,
     Part,
@@ -21,7 +20,6 @@ from haste.benchmarks.problems import (
     step_answers,
     step_bytes,
 )
-from haste.data.batches import Positives
 from haste.kernels import (
     dense_fused_step,
     fixed_fan_in_fused_step,
@@ -34,8 +32,6 @@ from haste.layers.group_fan_in import GroupFanIn
 from haste.layers.head_tail import HeadTail
 
 PRODUCTS = ("forward", "grad_features", "grad_weight", "backward")
-STEPS = ("step", "step_momentum")
-MOMENTUM = 0.9
 
 WHAT = {
     "group_fan_in": "group-shared tail",
@@ -71,10 +67,11 @@ class Case:
 
 
 def build(problem: Problem, layer: str, direction: str) -> Case:
-    """The case of a layer and direction (`PRODUCTS`, `STEPS`) on a problem."""
+    """The case of a layer and direction on a problem: one of `PRODUCTS`, step, or step_momentum."""
     if direction in PRODUCTS:
         return _product(problem, layer, direction)
-    return _step(problem, layer, MOMENTUM if direction == "step_momentum" else 0.0)
+    momentum = problem.shape.momentum if direction == "step_momentum" else 0.0
+    return _step(problem, layer, momentum)
 
 
 def _product(problem: Problem, layer: str, direction: str) -> Case:
@@ -122,18 +119,13 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
         step = _released(problem, parts, authors.group_product)
     elif layer == "naive_dense":
         parts = (problem.part("dense768"),)
-        step = _by_autograd(parts[0], problem.features, problem.positives)
+        step = _by_autograd(problem, parts[0])
     else:
         part = problem.part(layer)
         if momentum:
-            own = {"dtype": torch.bfloat16}
-            part = replace(
-                part,
-                momentum=torch.zeros_like(part.weight, **own),
-                bias_momentum=torch.zeros_like(part.bias),
-            )
+            part = problem.with_momentum(part)
         parts = (part,)
-        step = _fused(part, problem.columns(part.columns), problem.positives_of(part), momentum)
+        step = _fused(problem, part, momentum)
 
     def answers() -> tuple[Answers, Answers]:
         exact, plain = step_answers(problem, parts, momentum)
@@ -173,7 +165,7 @@ def _results(parts: tuple[Part, ...], step: Callable[[], tuple[Tensor, Tensor]])
 def _released(
     problem: Problem, parts: tuple[Part, ...], product: Callable[..., Tensor]
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    return authors.step(parts, problem.features, problem.positives, LEARNING_RATE, product)
+    return authors.step(parts, problem.features, problem.positives, problem.lr, product)
 
 
 def _chosen_from(problem: Problem, layer: str, part: Part) -> int:
@@ -225,17 +217,16 @@ def _grad_weight(part: Part, x: Tensor, dz: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-def _fused(
-    part: Part, x: Tensor, positives: Positives, momentum: float
-) -> Callable[[], tuple[Tensor, Tensor]]:
+def _fused(problem: Problem, part: Part, momentum: float) -> Callable[[], tuple[Tensor, Tensor]]:
+    x = problem.columns(part.columns)
     options = {
-        "lr": LEARNING_RATE,
+        "lr": problem.lr,
         "momentum_factor": momentum,
         "seed": 1,
         "step": 2,
         "backend": "triton",
     }
-    state = (part.bias, part.momentum, part.bias_momentum, positives)
+    state = (part.bias, part.momentum, part.bias_momentum, problem.positives_of(part))
     if part.pattern == "dense":
         return lambda: dense_fused_step(x, part.weight, *state, **options)
     if part.pattern == "fixed_fan_in":
@@ -261,10 +252,13 @@ def _haste(
     tail = GroupFanIn(
         shape.features, shape.labels, shape.fan_in, shape.group_size, options, problem.random
     )
+    for velocity in (head.momentum, head.bias_momentum, tail.momentum, tail.bias_momentum):
+        if velocity is not None:
+            velocity.normal_(generator=problem.random)
     layer = HeadTail(head, tail, width, head_columns, tail_columns)
 
     def step() -> tuple[Tensor, Tensor]:
-        result = layer.step(problem.features, problem.positives, LEARNING_RATE, seed=1, step=2)
+        result = layer.step(problem.features, problem.positives, problem.lr, seed=1, step=2)
         return result.loss, result.grad_features
 
     parts = (
@@ -280,13 +274,12 @@ def _haste(
     return parts, step
 
 
-def _by_autograd(
-    part: Part, x: Tensor, positives: Positives
-) -> Callable[[], tuple[Tensor, Tensor]]:
+def _by_autograd(problem: Problem, part: Part) -> Callable[[], tuple[Tensor, Tensor]]:
     """The dense layer as one would write it first: all logits, a dense target, autograd, SGD."""
     # parameters of the same memory: a second copy of the weights would not fit everywhere
     weight, bias = (torch.nn.Parameter(value) for value in (part.weight, part.bias))
-    optimizer = torch.optim.SGD([weight, bias], lr=LEARNING_RATE)
+    x, positives = problem.features, problem.positives
+    optimizer = torch.optim.SGD([weight, bias], lr=problem.lr)
     loss_of = torch.nn.BCEWithLogitsLoss(reduction="sum")
 
     def step() -> tuple[Tensor, Tensor]:

@@ -67,6 +67,9 @@ SWEEP_LAYERS = ("group_fan_in", "fixed_fan_in", "bottleneck")
 GROUPED = ("group_fan_in", "block_sparse", "haste", "authors")
 """layers that the group size means something to"""
 
+LARGE_LR = 0.1
+"""of the steps that are judged: the update outweighs what was there before, so its errors show"""
+
 Judge = Callable[[Case], Judgement]
 
 
@@ -157,7 +160,8 @@ def measure_shape(
     `copy`: TB/s of the device's copy; `judged`: verdicts so far, by row without names and label
     counts, to which those of these rows are added.
     """
-    small, problem = (Problem(each, stopwatch.device) for each in (shape.small(), shape))
+    small = Problem(shape.small(), stopwatch.device, lr=LARGE_LR)
+    problem = Problem(shape, stopwatch.device)
     cases: dict[Row, Case] = {}
     peaks: dict[Row, int] = {}
     for row in rows:

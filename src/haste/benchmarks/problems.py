@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -18,7 +18,6 @@ RUN = 16
 """features of a run of the block-sparse layer"""
 POOL = 16_384
 """index sets that are drawn; more labels share them, each with a row of its own in memory"""
-LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,12 @@ class Part:
 class Problem:
     """Inputs of one shape on one device, bf16 unless a layer says otherwise, made when first used."""
 
-    def __init__(self, shape: Shape, device: torch.device, seed: int = 0) -> None:
+    def __init__(self, shape: Shape, device: torch.device, lr: float = 1e-3) -> None:
+        """`lr`: of the steps; small, so that steps may be repeated."""
         self.shape = shape
         self.device = device
-        self.random = torch.Generator(device).manual_seed(seed)
+        self.lr = lr
+        self.random = torch.Generator(device).manual_seed(0)
         self._parts: dict[str, Part] = {}
         self._columns: dict[tuple[int, int], Tensor] = {}
 
@@ -165,6 +166,14 @@ class Problem:
         chosen = torch.randint(POOL, (rows,), generator=self.random, device=self.device)
         return pool[chosen]
 
+    def with_momentum(self, part: Part) -> Part:
+        """The part with velocities that are not 0."""
+        return replace(
+            part,
+            momentum=self._normal(*part.weight.shape),
+            bias_momentum=self._normal(*part.bias.shape),
+        )
+
     def _normal(self, *size: int) -> Tensor:
         return torch.empty(size, dtype=torch.bfloat16, device=self.device).normal_(
             generator=self.random
@@ -244,7 +253,7 @@ def _step_answers(
             pairs.label,
             pairs.row,
             group_size=group_size,
-            lr=LEARNING_RATE,
+            lr=problem.lr,
             momentum_factor=momentum,
             weight_decay=0.0,
         )
