@@ -231,21 +231,37 @@ def test_dense_steps_go_slab_by_slab(monkeypatch):
     from haste.kernels import triton_dense
 
     monkeypatch.setattr(triton_dense, "SLAB_BYTES", 2 * 128 * 20)
-    check_fused("dense", dense_problem(20, 32, 300), torch.float32, 1, backend="triton")
-    check_fused("fixed", problem(20, 48, 300, 32, 1), torch.float32, 1, backend="triton")
+    check_fused("dense", dense_problem(20, 32, 150), torch.float32, 1, backend="triton")
+    check_fused("fixed", problem(20, 48, 150, 32, 1), torch.float32, 1, backend="triton")
 
 
 def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
     from haste.kernels import triton_group
 
     monkeypatch.setattr(triton_group, "SLAB", 64)
-    p = problem(20, 48, 200, 32, 16)
+    p = problem(5, 40, 100, 16, 16)
     more = {"backend": "triton", "distinct": True, "deterministic": True}
-    for dtype in DTYPES:
+    for dtype in (torch.float32, torch.bfloat16):
         check_fused("group", p, dtype, 16, **more)
     own = cast(p, torch.bfloat16)
     first, second = fused_of("group", own, **more), fused_of("group", own, **more)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("few", [0, 10**9])
+@pytest.mark.parametrize("at_once", [1, 5, 10**9])
+def test_positives_are_found_however_many_there_are(monkeypatch, few, at_once):
+    from haste.kernels import triton_group
+
+    p = problem(6, 32, 72, 16, 16, positives=0.01)
+    groups = (p["label"] // 16).unique().numel()
+    assert 1 < groups < 5, "some groups have a positive and some have none"
+    monkeypatch.setattr(triton_group, "FEW", few)
+    monkeypatch.setattr(triton_group, "TARGET_BYTES", at_once * 16 * 16)
+    check_fused("group", p, torch.float32, 16, backend="triton")
+    monkeypatch.setattr(triton_group, "SLAB", 32)
+    more = {"distinct": True, "deterministic": True}
+    check_fused("group", p, torch.float32, 16, backend="triton", **more)
 
 
 @pytest.mark.parametrize("kind", ["group", "dense", "fixed"])

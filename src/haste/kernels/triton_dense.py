@@ -17,8 +17,7 @@ from haste.config import FAN_INS
 from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
-from haste.kernels.rounding import FP8
-from haste.kernels.rounding import widen as stored_wide
+from haste.kernels.rounding import FP8, FP8_SCALE
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
     bce_rows,
@@ -49,15 +48,12 @@ UPDATE_TILE = 64
 
 @triton.jit
 def _loss_and_gradient(
-    h, w, bias, bounds, label, row, dz, loss, first, n_labels, n_features, batch, width,
+    h, w, bias, dz, loss, first, n_labels, n_features, batch, width,
     LT: tl.constexpr, BB: tl.constexpr, KT: tl.constexpr, PADDED: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch.
-
-    `bounds` holds, for each tile of labels of the whole layer, where its positives begin.
-    """
-    tile = first // LT + tl.program_id(1)
+    """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch, as if no
+    label were a positive."""
     own = tl.program_id(1).to(tl.int64) * LT + tl.arange(0, LT)
     rows = first + own
     inside = rows < n_labels
@@ -78,13 +74,30 @@ def _loss_and_gradient(
         e = tl.where(real, e, 0.0)
         z = tl.where(real, z, -1e30)
     total = bce_rows(z, e)
-    for q in range(tl.load(bounds + tile), tl.load(bounds + tile + 1)):
-        hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
-        gradient -= tl.where(hit, 1.0, 0.0)
-        total -= tl.sum(tl.where(hit, z, 0.0), 1)
     spot = own[:, None] * width + b[None, :]
     tl.store(dz + spot, narrow(gradient, dz.dtype.element_ty), mask=inside[:, None])
     tl.store(loss + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def _add_positives(
+    h, w, bias, label, row, dz, loss, first, n_labels, n_features, width, HP: tl.constexpr
+):
+    """The loss and dz of positive p = program_id, put right, if its label is of this slab."""
+    p = tl.program_id(0)
+    at = tl.load(label + p)
+    here = (at >= first) & (at < n_labels)
+    own = tl.where(here, at - first, 0).to(tl.int64)
+    b = tl.load(row + p)
+    c = tl.arange(0, HP)
+    there = (c < n_features) & here
+    weight = widen(tl.load(w + own * n_features + c, mask=there, other=0))
+    x = tl.load(h + c * width + b, mask=there, other=0.0).to(tl.float32)
+    z = tl.sum(weight * x) + tl.load(bias + at, mask=here, other=0.0).to(tl.float32)
+    gradient, _ = sigmoid(z)
+    value = narrow(gradient - 1.0, dz.dtype.element_ty)
+    tl.store(dz + own * width + b, value, mask=here)
+    tl.store(loss + p, -z, mask=here)
 
 
 @triton.jit
@@ -209,10 +222,8 @@ class _Slabs:
         self.bias, self.bias_momentum, self.positives = bias, bias_momentum, positives
         self.slab = max(1, slab // self.label_tile) * self.label_tile
         count = triton.cdiv(self.n_labels, self.label_tile)
-        edges = torch.arange(count + 1, dtype=torch.int32, device=weight.device) * self.label_tile
-        edges.clamp_(max=self.n_labels)
-        self.bounds = torch.searchsorted(positives.label, edges, out_int32=True)
-        self.losses = torch.zeros(count * self.tiles, device=weight.device)
+        self.pairs = positives.label.numel()
+        self.losses = torch.zeros(count * self.tiles + self.pairs, device=weight.device)
         size = min(self.slab, self.n_labels)
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
         self.grad = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
@@ -234,17 +245,22 @@ class _Slabs:
         count = last - first
         tiles = triton.cdiv(count, self.label_tile)
         _loss_and_gradient[(self.tiles, tiles)](
-            self.columns, raw(rows), self.bias, self.bounds,
-            self.positives.label, self.positives.row, self.dz,
+            self.columns, raw(rows), self.bias, self.dz,
             self.losses[first // self.label_tile * self.tiles :], first, last,
             self.n_features, self.batch, self.width,
             LT=self.label_tile, BB=self.tile, KT=32 if self.wide else 64,
             PADDED=self.width != self.batch, **self.products,
             num_warps=4 if self.wide else 8,
         )  # fmt: skip
+        if self.pairs:
+            _add_positives[(self.pairs,)](
+                self.columns, raw(rows), self.bias, self.positives.label, self.positives.row,
+                self.dz, self.losses[len(self.losses) - self.pairs :], first, last,
+                self.n_features, self.width, HP=triton.next_power_of_2(self.n_features),
+            )  # fmt: skip
         dz = self.dz[:count, : self.batch]
-        factors = (stored_wide(rows) if rows.dtype == FP8 else rows).to(self.dtype)
-        self.grad += product(dz.t(), factors)
+        scale = FP8_SCALE if rows.dtype == FP8 else 1.0
+        self.grad.add_(product(dz.t(), rows.to(self.dtype)), alpha=scale)
         return dz
 
     def update_bias(self, first: int, last: int) -> None:
@@ -285,10 +301,11 @@ def dense_step(
     _check(features, weight, bias, momentum, bias_momentum, features.shape[-1])
     if mask is not None:
         check_tensor("mask", mask, tuple(weight.shape), (torch.bool,), features.device)
-    slabs = _Slabs(
-        features, weight, bias, bias_momentum, positives, sgd, seed, step,
-        slab_labels(features.shape[0]),
-    )  # fmt: skip
+    size = slab_labels(features.shape[0])
+    if weight.dtype == FP8:
+        # the features' gradient takes a copy of a slab's weights in bf16
+        size = min(size, SLAB_BYTES // weight.shape[1])
+    slabs = _Slabs(features, weight, bias, bias_momentum, positives, sgd, seed, step, size)
     bits = None if mask is None else mask.view(torch.uint8)
     for first, last in slabs.spans():
         slabs.gradient(first, last, weight[first:last])

@@ -249,6 +249,8 @@ def transposed(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     batch, n_features = features.shape
     if dtype == torch.float8_e4m3fn:
         dtype = torch.bfloat16
+    if batch % multiple == 0:
+        return features.t().to(dtype).contiguous()
     columns = features.new_zeros(n_features, -(-batch // multiple) * multiple, dtype=dtype)
     columns[:, :batch] = features.t()
     return columns

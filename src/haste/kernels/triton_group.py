@@ -12,6 +12,7 @@ were, and multiplies them as if dense (`triton_spread`); its order of sums is fi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,18 +41,22 @@ from haste.kernels.triton_device import (
     transposed,
     widen,
 )
-from haste.kernels.triton_spread import spread_gradient
+from haste.kernels.triton_spread import SpreadGradient
 from haste.kernels.update import Sgd
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
-SLAB = 49152
-"""labels of a slab on the `spread` route: its buffers stay in a GPU's L2 cache, or near it"""
+SLAB = 98304
+"""labels of a slab on the `spread` route"""
+FEW = 4
+"""groups for each positive from which on few groups have one"""
+TARGET_BYTES = 48 << 20
+"""of the targets of groups that have a positive"""
 
 
 @triton.jit
 def _tile(
-    b, at, rows, weight, offset, low, high, inside, h, label, row, grad, dz_slab, slab_row,
+    b, at, weight, offset, inside, h, target, grad, dz_slab, slab_row,
     batch, width, loss, grad_weight, grad_bias,
     POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -68,10 +73,9 @@ def _tile(
         z = tl.where(there, z, -1e30)
     loss += bce_rows(z, e)
     if POSITIVES:
-        for q in range(low, high):
-            hit = (rows == tl.load(label + q))[:, None] & (b == tl.load(row + q))[None, :]
-            dz -= tl.where(hit, 1.0, 0.0)
-            loss -= tl.sum(tl.where(hit, z, 0.0), 1)
+        y = tl.load(target + b[None, :]).to(tl.float32)
+        dz -= y
+        loss -= tl.sum(tl.where(y > 0, z, 0.0), 1)
     grad_bias += tl.sum(dz, 1)
     d = dz.to(DOT)
     grad_weight = tl.dot(d, tl.trans(gathered), grad_weight, input_precision=PRECISION)
@@ -86,17 +90,16 @@ def _tile(
 
 @triton.jit
 def _group(
-    k, low, high, enabled, h, w, index, bias, velocity, bias_velocity, label, row,
-    grad, dz_slab, w_slab, slab_begin,
+    k, enabled, h, w, index, bias, velocity, bias_velocity, target, grad, dz_slab, w_slab, slab_begin,
     n_labels, batch, width, lr, momentum, decay, seed, step,
     G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """One SGD step of sum-BCE on group k, its positives being pairs low..high; its loss [G].
+    """One SGD step of sum-BCE on group k, its positives being the ones of `target`; its loss [G].
 
-    Nothing is written, and the loss is 0, unless `enabled`.
+    Nothing changes, and the loss is 0, unless `enabled`.
     """
     f = tl.arange(0, F)
     at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
@@ -114,15 +117,15 @@ def _group(
     if UNROLL:
         for tile in tl.static_range(TILES):
             loss, grad_weight, grad_bias = _tile(
-                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, inside,
-                h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
+                tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
+                grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
                 POSITIVES, SPREAD, PADDED, DOT, PRECISION,
             )  # fmt: skip
     else:
         for tile in tl.range(0, TILES, num_stages=2):
             loss, grad_weight, grad_bias = _tile(
-                tile * BB + tl.arange(0, BB), at, rows, weight, offset, low, high, inside,
-                h, label, row, grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
+                tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
+                grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
                 POSITIVES, SPREAD, PADDED, DOT, PRECISION,
             )  # fmt: skip
     if SPREAD:
@@ -151,70 +154,72 @@ def _group(
 
 
 @triton.jit
-def _without_positives(
-    h, w, index, bias, velocity, bias_velocity, bounds, label, row,
-    grad, dz_slab, w_slab, loss, first_group, n_groups, copy_size,
-    n_labels, batch, width, lr, momentum, decay, seed, step,
+def _walk(
+    h, w, index, bias, velocity, bias_velocity, bounds, label, targets,
+    grad, dz_slab, w_slab, loss, slab_group, first_group, last_group, first_mark, last_mark,
+    copy_size, n_labels, batch, width, lr, momentum, decay, seed, step,
     G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    POSITIVES: tl.constexpr, BY_PAIR: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
     NCOPIES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """The step of this program's range of groups, but for those that have a positive."""
+    """The step of this program's share of the groups first_group..last_group: of all, with POSITIVES,
+    or of those without a positive, or, BY_PAIR, of those with one, each found by its first."""
     program = tl.program_id(0)
-    per = tl.cdiv(n_groups - first_group, tl.num_programs(0))
-    first = first_group + program * per
-    slab_begin = first_group.to(tl.int64) * G
+    begin, end = first_group, last_group
+    if BY_PAIR:
+        # labels of another slab, or of another part of the output layer, lie outside
+        begin = tl.maximum(first_mark, tl.load(bounds + first_group))
+        end = tl.minimum(last_mark, tl.load(bounds + last_group))
+    per = tl.cdiv(end - begin, tl.num_programs(0))
+    first = begin + program * per
+    slab_begin = slab_group.to(tl.int64) * G
     mine = grad
     if not SPREAD:
         mine = grad + (program % NCOPIES).to(tl.int64) * copy_size
     total = tl.zeros([G], tl.float32)
-    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        free = tl.load(bounds + k) == tl.load(bounds + k + 1)
+    for i in tl.range(first, tl.minimum(first + per, end), num_stages=STAGES):
+        k = i
+        if BY_PAIR:
+            k = tl.load(label + i) // G
+        enabled = k < last_group
+        target = targets
+        if POSITIVES:
+            rows = (i - first_mark) * G + tl.arange(0, G)
+            target = targets + rows.to(tl.int64)[:, None] * width
+            if BY_PAIR:
+                enabled = tl.load(bounds + k) == i
+        else:
+            enabled = tl.load(bounds + k) == tl.load(bounds + k + 1)
         total += _group(
-            k, 0, 0, free, h, w, index, bias, velocity, bias_velocity, label, row,
+            k, enabled, h, w, index, bias, velocity, bias_velocity, target,
             mine, dz_slab, w_slab, slab_begin,
             n_labels, batch, width, lr, momentum, decay, seed, step,
-            G, F, RUN, BB, TILES, False, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
+            G, F, RUN, BB, TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
             DOT, PRECISION, ROUNDS,
         )  # fmt: skip
     tl.store(loss + program, tl.sum(total))
 
 
 @triton.jit
-def _with_positives(
-    h, w, index, bias, velocity, bias_velocity, bounds, label, row,
-    grad, dz_slab, w_slab, loss, first_group, n_groups, copy_size,
-    n_labels, batch, width, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
-    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
-    NCOPIES: tl.constexpr,
+def _mark(
+    bounds, label, row, targets, first_mark, last_mark, pairs, n_labels, width,
+    G: tl.constexpr, N: tl.constexpr, BY_PAIR: tl.constexpr,
 ):  # fmt: skip
-    """The step of the group of positive p = program_id, if it is of this slab and p its first."""
-    p = tl.program_id(0)
-    at = tl.load(label + p)
-    k = at // G
-    # labels of another part of the output layer are passed over
-    here = (at >= 0) & (at < n_labels) & (k >= first_group) & (k < n_groups)
-    low = tl.load(bounds + k, mask=here, other=-1)
-    mine = here & (low == p)
-    copy = grad
-    if not SPREAD:
-        copy = grad + (p % NCOPIES).to(tl.int64) * copy_size
-    if mine:
-        total = _group(
-            k, low, tl.load(bounds + k + 1), mine,
-            h, w, index, bias, velocity, bias_velocity, label, row,
-            copy, dz_slab, w_slab,
-            first_group.to(tl.int64) * G,
-            n_labels, batch, width, lr, momentum, decay, seed, step,
-            G, F, RUN, BB, TILES, True, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
-            DOT, PRECISION, ROUNDS,
-        )  # fmt: skip
-        tl.store(loss + p, tl.sum(total))
+    """targets[m - first_mark, l % G, row] = 1 for positives (l, row), where m is the number of label l's
+    group, or, BY_PAIR, that of the group's first positive, if first_mark <= m < last_mark."""
+    q = tl.program_id(0) * N + tl.arange(0, N)
+    at = tl.load(label + q, mask=q < pairs, other=-1)
+    here = (at >= 0) & (at < n_labels)
+    mark = at // G
+    if BY_PAIR:
+        mark = tl.load(bounds + mark, mask=here, other=-1)
+    here = here & (mark >= first_mark) & (mark < last_mark)
+    spot = ((mark - first_mark).to(tl.int64) * G + at % G) * width
+    b = tl.load(row + q, mask=here, other=0)
+    tl.store(targets + spot + b, tl.full([N], 1, tl.int8), mask=here)
 
 
 @dataclass(frozen=True)
@@ -298,11 +303,9 @@ def group_step(
     width = columns.shape[1]
     device = features.device
     groups = index.shape[0]
-    first_labels = torch.arange(groups + 1, dtype=torch.int32, device=device) * group_size
-    first_labels.clamp_(max=n_labels)
-    bounds = torch.searchsorted(positives.label, first_labels, out_int32=True)
+    edges = torch.arange(0, (groups + 1) * group_size, group_size, device=device, dtype=torch.int32)
+    bounds = torch.searchsorted(positives.label, edges.clamp_(max=n_labels), out_int32=True)
     programs = min(processors(device) * launch.residents, groups)
-    pairs = positives.label.numel()
     tiles = width // launch.batch_tile
     constants = {
         "G": group_size,
@@ -319,44 +322,116 @@ def group_step(
         "PRECISION": "ieee",
         "ROUNDS": PHILOX_ROUNDS,
         "NCOPIES": COPIES,
+        "STAGES": launch.stages if tiles <= 4 else 1,
         "num_warps": launch.warps,
     }
-    stages = launch.stages if tiles <= 4 else 1
-    state = (columns, raw(weight), index, bias, momentum, bias_momentum)
+    state = (columns, raw(weight), index, bias, momentum, bias_momentum, bounds, positives.label)
     numbers = (n_labels, batch, width, sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
-    pointers = (bounds, positives.label, positives.row)
+    targets = Targets(positives, bounds, groups, n_labels, group_size, width)
+    losses = []
 
-    def walk(first: int, last: int, buffers: tuple, loss: Tensor) -> None:
-        span = (first, last, n_features * width)
-        _without_positives[(programs,)](
-            *state, *pointers, *buffers, loss, *span, *numbers, STAGES=stages, **constants
-        )
-        if pairs:
-            _with_positives[(pairs,)](
-                *state, *pointers, *buffers, loss[programs:], *span, *numbers, **constants
-            )
+    def walk(first: int, last: int, *buffers: Tensor | None) -> None:
+        for begin, end, marks in targets.passes(first, last):
+            loss = torch.empty(programs, dtype=torch.float32, device=device)
+            _walk[(programs,)](
+                *state, marks.tensor, *buffers, loss, first, begin, end, marks.first, marks.last,
+                n_features * width, *numbers, POSITIVES=marks.tensor is not None,
+                BY_PAIR=marks.by_pair, **constants,
+            )  # fmt: skip
+            losses.append(loss)
 
-    if not spread:
-        grad = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=device)
-        loss = torch.zeros(programs + pairs, dtype=torch.float32, device=device)
-        walk(0, groups, (grad, None, None), loss)
-        return loss.sum(), grad.sum(0)[:, :batch].t().contiguous()
+    if spread:
+        grad = _by_slabs(walk, weight, index, columns, group_size, run)
+    else:
+        copies = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=device)
+        walk(0, groups, copies, None, None)
+        grad = copies.sum(0)
+    return torch.stack(losses).sum(), grad[:, :batch].t()
 
-    groups_a_slab = SLAB // group_size
-    slabs = range(0, groups, groups_a_slab)
-    losses = torch.zeros(len(slabs), programs + pairs, dtype=torch.float32, device=device)
-    size = min(SLAB, groups * group_size)
-    dz = torch.empty(size, width, dtype=columns.dtype, device=device)
-    old = torch.empty(size, fan_in, dtype=columns.dtype, device=device)
-    grad = torch.zeros(n_features, width, dtype=torch.float32, device=device)
-    for slab, first in enumerate(slabs):
+
+def _by_slabs(
+    walk: Callable[..., None],
+    weight: Tensor,
+    index: Tensor,
+    columns: Tensor,
+    group_size: int,
+    run: int,
+) -> Tensor:
+    """fp32 [H, Bp]: `walk` over slabs of groups, and the features' gradient of each after it."""
+    n_labels, fan_in = weight.shape
+    n_features, width = columns.shape
+    groups = len(index)
+    groups_a_slab = max(1, SLAB // group_size)
+    size = min(groups_a_slab, groups) * group_size
+    dz = torch.empty(size, width, dtype=columns.dtype, device=columns.device)
+    old = torch.empty(size, fan_in, dtype=columns.dtype, device=columns.device)
+    gradient = SpreadGradient(index, fan_in, n_features, width, group_size, run, columns.dtype)
+    for first in range(0, groups, groups_a_slab):
         last = min(first + groups_a_slab, groups)
-        walk(first, last, (None, dz, old), losses[slab])
+        walk(first, last, None, dz, old)
         count = min(last * group_size, n_labels) - first * group_size
-        grad += spread_gradient(
-            dz[:count], old[:count], index[first:last], n_features, group_size, run
-        )
-    return losses.sum(), grad[:, :batch].t().contiguous()
+        gradient.add(dz[:count], old[:count], first)
+    return gradient.total()
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The positives of some groups as targets, [marks, G, Bp] int8: a mark is a group, or, `by_pair`, a
+    positive, which stands for its group if it is the group's first. No tensor: there are none."""
+
+    first: int = 0
+    last: int = 0
+    by_pair: bool = False
+    tensor: Tensor | None = None
+
+
+class Targets:
+    """Which walks over the groups a step takes, and what they know of its positives.
+
+    Where many groups have a positive, one walk takes targets for all groups. Where few have, as with
+    millions of labels, one walk takes those without and knows of no target, and another those with.
+    """
+
+    def __init__(
+        self,
+        positives: Positives,
+        bounds: Tensor,
+        groups: int,
+        n_labels: int,
+        group_size: int,
+        width: int,
+    ) -> None:
+        self.positives, self.bounds, self.n_labels = positives, bounds, n_labels
+        self.group_size, self.width = group_size, width
+        self.pairs = positives.label.numel()
+        self.few = self.pairs * FEW < groups
+        self.size = max(1, TARGET_BYTES // (group_size * width))
+        self.kept: Marks | None = None
+
+    def passes(self, first: int, last: int) -> Iterator[tuple[int, int, Marks]]:
+        """First and last group of each walk that together cover first..last, and its marks."""
+        if not self.few:
+            for begin in range(first, last, self.size):
+                end = min(begin + self.size, last)
+                yield begin, end, self._marks(begin, end, by_pair=False)
+            return
+        yield first, last, Marks()
+        for begin in range(0, self.pairs, self.size):
+            end = min(begin + self.size, self.pairs)
+            if self.kept is None or (self.kept.first, self.kept.last) != (begin, end):
+                # nearly always the only one, and then for all slabs
+                self.kept = self._marks(begin, end, by_pair=True)
+            yield first, last, self.kept
+
+    def _marks(self, first: int, last: int, *, by_pair: bool) -> Marks:
+        shape = (last - first, self.group_size, self.width)
+        tensor = torch.zeros(shape, dtype=torch.int8, device=self.bounds.device)
+        if self.pairs:
+            _mark[(triton.cdiv(self.pairs, 256),)](
+                self.bounds, self.positives.label, self.positives.row, tensor, first, last,
+                self.pairs, self.n_labels, self.width, G=self.group_size, N=256, BY_PAIR=by_pair,
+            )  # fmt: skip
+        return Marks(first, last, by_pair, tensor)
 
 
 def check_group(

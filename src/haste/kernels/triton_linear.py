@@ -20,7 +20,7 @@ from haste.kernels.triton_device import (
     transposed,
 )
 from haste.kernels.triton_group import COPIES, check_group, spread_is_faster
-from haste.kernels.triton_spread import spread_gradient
+from haste.kernels.triton_spread import SpreadGradient
 
 
 @triton.jit
@@ -195,9 +195,9 @@ def group_grad_features(
     fan_in = weight.shape[1]
     if distinct and (deterministic or spread_is_faster(batch, n_features, fan_in)):
         own = grad.to(dot_weight(weight))
-        return spread_gradient(
-            own, weight.to(own.dtype), index, n_features, group_size, run, by_row=True
-        ).t()
+        gradient = SpreadGradient(index, fan_in, n_features, batch, group_size, run, own.dtype)
+        gradient.add(own, weight.to(own.dtype), by_row=True)
+        return gradient.total().t()
     parts = []
     for begin in range(0, batch, MAX_BATCH):
         part = grad[begin : begin + MAX_BATCH]
@@ -212,7 +212,7 @@ def group_grad_features(
             STAGES=2 if fan_in * group_size <= 128 * 64 and weight.element_size() <= 2 else 1,
         )  # fmt: skip
         parts.append(out.sum(0)[:, : len(part)].t())
-    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def batch_tiles(batch: int, largest: int = 64) -> tuple[int, int]:

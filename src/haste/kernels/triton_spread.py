@@ -39,7 +39,7 @@ def _spread_gradient(
     G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, HT: tl.constexpr, LT: tl.constexpr,
     NONE: tl.constexpr, BY_ROW: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out[s, c, b] = sum over the labels of split s of w spread [l, c] times dz[l, b].
+    """out[s, c, b] += sum over the labels of split s of w spread [l, c] times dz[l, b].
 
     The tile after next is looked up, and the next one gathered, while this one is multiplied: what is
     gathered by two bytes cannot be copied asynchronously. Features come first in the tiles of weights,
@@ -79,7 +79,8 @@ def _spread_gradient(
         acc = tl.dot(tile.to(DOT), d.to(DOT), acc, input_precision=PRECISION)
         tile = coming
     spot = (tl.program_id(2) * n_features + c)[:, None] * width + b[None, :]
-    tl.store(out + spot, acc, mask=known & (b < width)[None, :])
+    there = known & (b < width)[None, :]
+    tl.store(out + spot, tl.load(out + spot, mask=there, other=0.0) + acc, mask=there)
 
 
 @triton.jit
@@ -115,53 +116,63 @@ def _sample(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constex
     tl.store(out + p, narrow(value, out.dtype.element_ty), mask=p < total)
 
 
-def spread_gradient(
-    dz: Tensor,
-    weight: Tensor,
-    index: Tensor,
-    n_features: int,
-    group_size: int,
-    run: int = 1,
-    *,
-    by_row: bool = False,
-) -> Tensor:
-    """fp32 [H, B]: sum over labels of their weights, spread to H features, times dz.
+class SpreadGradient:
+    """fp32 [H, B], summed over slabs of labels: their weights, spread to H features, times dz.
 
-    dz [L, B], or [B, L] with `by_row`; weight [L, F] in the dtype of the product, index int32
-    [K, F / run] as in `triton_group.group_step`, no feature twice in a group. The order of the sums is
-    fixed.
+    The order of the sums is fixed. index int32 [K, F / run] as in `triton_group.group_step`, no feature
+    twice in a group; `width`: B; `dtype`: of weights and dz.
     """
-    n_labels, fan_in = weight.shape
-    width = dz.shape[0] if by_row else dz.shape[1]
-    groups = index.shape[0]
-    narrow = fan_in <= 128
-    none = 255 if narrow else 0x7FFF
-    inverse = torch.empty(
-        groups, n_features, dtype=torch.uint8 if narrow else torch.int16, device=weight.device
-    )
-    _invert[(groups,)](
-        index, inverse, n_features, F=fan_in, RUN=run, HP=triton.next_power_of_2(n_features),
-        NONE=none, num_warps=2,
-    )  # fmt: skip
-    wide = weight.dtype == torch.float32
-    batch_tile = max(16, min(64 if wide else 256, triton.next_power_of_2(width)))
-    feature_tile = 64 if wide else 128
-    label_tile = max(group_size, 32 if wide or batch_tile == 128 else 64)
-    tiles = triton.cdiv(n_features, feature_tile) * triton.cdiv(width, batch_tile)
-    residents = 1 if batch_tile == 256 else 2
-    splits = max(1, processors(weight.device) * residents // tiles)
-    split = triton.cdiv(triton.cdiv(n_labels, label_tile), splits) * label_tile
-    splits = triton.cdiv(n_labels, split)
-    out = torch.empty(splits, n_features, width, dtype=torch.float32, device=weight.device)
-    grid = (triton.cdiv(n_features, feature_tile), triton.cdiv(width, batch_tile), splits)
-    _spread_gradient[grid](
-        weight, inverse, dz, out, n_labels, n_features, width,
-        0 if by_row else dz.stride(0), dz.stride(0) if by_row else 0, split,
-        G=group_size, F=fan_in, BB=batch_tile, HT=feature_tile, LT=label_tile, NONE=none,
-        BY_ROW=by_row, DOT=dot_dtype(weight.dtype), PRECISION="ieee",
-        num_warps=8 if batch_tile == 256 else 4,
-    )  # fmt: skip
-    return out.sum(0)
+
+    def __init__(
+        self,
+        index: Tensor,
+        fan_in: int,
+        n_features: int,
+        width: int,
+        group_size: int,
+        run: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.fan_in, self.n_features, self.width = fan_in, n_features, width
+        self.group_size = group_size
+        byte = fan_in <= 128
+        self.none = 255 if byte else 0x7FFF
+        self.inverse = torch.empty(
+            len(index), n_features, dtype=torch.uint8 if byte else torch.int16, device=index.device
+        )
+        _invert[(len(index),)](
+            index, self.inverse, n_features, F=fan_in, RUN=run,
+            HP=triton.next_power_of_2(n_features), NONE=self.none, num_warps=2,
+        )  # fmt: skip
+        wide = dtype == torch.float32
+        self.batch_tile = max(16, min(64 if wide else 256, triton.next_power_of_2(width)))
+        self.feature_tile = 64 if wide else 128
+        self.label_tile = max(group_size, 32 if wide or self.batch_tile == 128 else 64)
+        self.tiles = (
+            triton.cdiv(n_features, self.feature_tile),
+            triton.cdiv(width, self.batch_tile),
+        )
+        residents = 1 if self.batch_tile == 256 else 2
+        splits = max(1, processors(index.device) * residents // (self.tiles[0] * self.tiles[1]))
+        self.out = torch.zeros(splits, n_features, width, dtype=torch.float32, device=index.device)
+
+    def add(
+        self, dz: Tensor, weight: Tensor, first_group: int = 0, *, by_row: bool = False
+    ) -> None:
+        """Add labels from group `first_group` on: dz [T, B], or [B, T] with `by_row`; weight [T, F]."""
+        count = len(weight)
+        split = triton.cdiv(triton.cdiv(count, self.label_tile), len(self.out)) * self.label_tile
+        _spread_gradient[(*self.tiles, triton.cdiv(count, split))](
+            weight, self.inverse[first_group:], dz, self.out, count, self.n_features, self.width,
+            0 if by_row else dz.stride(0), dz.stride(0) if by_row else 0, split,
+            G=self.group_size, F=self.fan_in, BB=self.batch_tile, HT=self.feature_tile,
+            LT=self.label_tile, NONE=self.none, BY_ROW=by_row, DOT=dot_dtype(weight.dtype),
+            PRECISION="ieee", num_warps=8 if self.batch_tile == 256 else 4,
+        )  # fmt: skip
+
+    def total(self) -> Tensor:
+        """The sum."""
+        return self.out.sum(0)
 
 
 def spread_rows(
