@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from fake_grid import FakeGrid
 from fake_kernels import write_kernels
+from fake_scale import write_scale
 from hypothesis import given
 from hypothesis import strategies as st
 
 from haste.config import methods
 from haste.labels.frequency import label_frequencies
 from haste.reporting.figures import write_figure
-from haste.reporting.needs import KERNEL_FIGURES, figure_inputs, figure_names
+from haste.reporting.needs import KERNEL_FIGURES, SCALE_FIGURES, figure_inputs, figure_names
 from haste.reporting.published import load_published
 from haste.reporting.sources import Sources
 from haste.reporting.style import LOOKS, look, spread
@@ -37,6 +38,7 @@ def fake(tmp_path_factory):
     for grouping in ("semantic", "balanced", "frequency", "random"):
         fake.write_order("tiny", grouping)
     write_kernels(fake.root / "results", lambda row: row.shape.fan_in / 64, share_of_copy=0.5)
+    write_scale(fake.root / "results")
     return fake
 
 
@@ -64,7 +66,7 @@ def measured(fake, method, get):
 def test_every_figure_is_drawn(drawn):
     from matplotlib.image import imread
 
-    assert len(drawn) == 8
+    assert len(drawn) == 9
     for name, (table, pdf, png) in drawn.items():
         assert len(pd.read_csv(table)) >= 5, name
         # type 42 is an embedded TrueType font
@@ -214,7 +216,7 @@ def test_several_data_sets_stand_beside_each_other(tmp_path):
     for dataset in fake.datasets:
         for grouping in ("semantic", "balanced", "frequency", "random"):
             fake.write_order(dataset, grouping)
-    for name in set(figure_names(fake.grid)) - set(KERNEL_FIGURES):
+    for name in set(figure_names(fake.grid)) - {*KERNEL_FIGURES, *SCALE_FIGURES}:
         paths = draw(fake, name, tmp_path / name)
         assert list(read(paths)["dataset"].unique()) == ["one", "two"]
         height, width = imread(paths[2]).shape[:2]

@@ -248,19 +248,6 @@ def test_benchmarks_that_were_not_run_say_what_they_need(fake, name, command):
     assert f"`haste bench {command}` writes" in found.notes[0]
 
 
-def test_committed_benchmarks_are_shown_by_device(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste",))
-    path = tmp_path / "results/benchmarks/h200/scale.csv"
-    path.parent.mkdir(parents=True)
-    path.write_text("labels,method,seconds\n1000,dense,0.25\n2000,dense,0.5\n")
-    found = table(fake.grid, "scale", [])
-    assert list(found.rows) == [
-        {"device": "h200", "labels": 1000, "method": "dense", "seconds": 0.25},
-        {"device": "h200", "labels": 2000, "method": "dense", "seconds": 0.5},
-    ]
-    assert "| 1,000 | dense | 0.250 |" in markdown(found)
-
-
 def test_an_empty_benchmark_is_refused(tmp_path):
     fake = FakeGrid(tmp_path, methods=("haste",))
     path = tmp_path / "results/benchmarks/h200/scale.csv"

@@ -26,9 +26,9 @@ def grid_of(config: str) -> GridConfig:
 
 def short_names(grid: GridConfig) -> list[str]:
     own = [f"ablation_{name}" for name in grid.ablations]
-    names = ("main", "claims", "datasets", "grouping_cohesion", "kernels", "kernel_times")
+    names = ("main", "claims", "datasets", "grouping_cohesion", *needs.BENCHMARKS)
     tables = [f"table_{n}" for n in names]
-    return [*own, *tables, "scale", *(f"figure_{n}" for n in needs.figure_names(grid))]
+    return [*own, *tables, *(f"figure_{n}" for n in needs.figure_names(grid))]
 
 
 def test_all_configurations_are_tried():
@@ -139,23 +139,29 @@ def test_short_names_are_targets(finished: Project):
     grid = grid_of("config.yaml")
     listed = finished.snakemake("--list-target-rules").stdout.split()
     small = GridConfig.from_dict(yaml.safe_load((finished.root / "config.yaml").read_text()))
-    names = [*short_names(small), "tables", "figures", "kernels", "bench_kernels", "plan"]
+    benchmarks = ("kernels", "bench_kernels", "scale", "bench_scale")
+    names = [*short_names(small), "tables", "figures", *benchmarks, "plan"]
     assert set(names) <= set(listed)
     assert set(short_names(small)) < set(short_names(grid))
     # asked for by name, each is made, and alone
-    jobs = finished.jobs("--force", "ablation_grouping", "table_main", "table_kernels", "scale")
-    assert jobs == {"ablation_grouping": 1, "table_main": 1, "table_kernels": 1, "scale": 1}
+    jobs = finished.jobs("--force", "ablation_grouping", "table_main", "table_kernels")
+    assert jobs == {"ablation_grouping": 1, "table_main": 1, "table_kernels": 1}
 
 
-def test_the_kernel_benchmark_has_two_targets(finished: Project):
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [("kernels", ("table_kernels", "table_kernel_times")), ("scale", ("table_scale",))],
+)
+def test_each_benchmark_has_two_targets(finished: Project, name, tables):
     # its tables and figures, without a run of it
-    for path in (finished.root / "results/small/tables").glob("kernel*"):
-        path.unlink()
-    assert finished.jobs("kernels") == {"table_kernels": 1, "table_kernel_times": 1, "kernels": 1}
-    result = finished.snakemake("-n", "bench_kernels")
-    assert "haste bench kernels --out results/benchmarks" in result.stdout
+    for table in tables:
+        for path in (finished.root / "results/small/tables").glob(f"{table[6:]}.*"):
+            path.unlink()
+    assert finished.jobs(name) == {**dict.fromkeys(tables, 1), name: 1}
+    result = finished.snakemake("-n", f"bench_{name}")
+    assert f"haste bench {name} --out results/benchmarks" in result.stdout
     assert "gpu=1" in result.stdout
-    assert "bench_kernels" not in finished.jobs("--forceall")
+    assert f"bench_{name}" not in finished.jobs("--forceall")
 
 
 def test_a_configuration_stands_alone(project: Project):

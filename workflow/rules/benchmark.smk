@@ -1,8 +1,9 @@
-"""The kernel benchmark: tables and figures of committed results, and the run that makes results."""
+"""The benchmarks: tables and figures of committed results, and the runs that make results."""
 
 
 localrules:
     kernels,
+    scale,
 
 
 rule kernels:
@@ -19,8 +20,22 @@ rule kernels:
         ),
 
 
-# Only when asked for by name. It has no output: results bear the name of the GPU they were taken on,
-# and without a GPU those that are committed stay as they are.
+rule scale:
+    input:
+        expand(
+            f"{LAYOUT.table('{table}')}.{{suffix}}",
+            table=SCALE_TABLES,
+            suffix=["csv", "md", "tex"],
+        ),
+        expand(
+            f"{LAYOUT.figure('{figure}')}.{{suffix}}",
+            figure=needs.SCALE_FIGURES,
+            suffix=["csv", "pdf", "png"],
+        ),
+
+
+# Runs, only when asked for by name. They have no output: results bear the name of the GPU they were
+# taken on, and without a GPU those that are committed stay as they are.
 rule bench_kernels:
     log:
         LOGS / "bench_kernels.log",
@@ -35,3 +50,20 @@ rule bench_kernels:
         out=LAYOUT.benchmarks,
     shell:
         "haste bench kernels --out {params.out} > {log} 2>&1"
+
+
+rule bench_scale:
+    log:
+        LOGS / "bench_scale.log",
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=24000,
+        runtime=30,
+    params:
+        out=LAYOUT.benchmarks,
+        grid=RESOURCES.parent / "configs" / "paper.yaml",
+    shell:
+        "haste bench scale --out {params.out} --grid {params.grid} > {log} 2>&1"

@@ -81,6 +81,7 @@ RUN_SETTINGS = [
 TABLES = needs.table_names(GRID)
 FIGURES = needs.figure_names(GRID)
 KERNEL_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "kernels"]
+SCALE_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "scale"]
 
 GRID_FILE = LAYOUT.results / "grid.yaml"
 RUN = LAYOUT.run("{dataset}", "{method}", "{variant}", "{seed}")
@@ -225,12 +226,11 @@ def table_settings(table):
 
 
 def short_name(table):
-    """The target by which a table is asked for: ablation_grouping, scale, but table_main.
+    """The target by which a table is asked for: ablation_grouping, but table_main.
 
-    `kernels` asks for the tables and figures of the kernel benchmark together.
+    `kernels` and `scale` ask for the tables and figures of a benchmark together.
     """
-    own = table.startswith(needs.ABLATION_PREFIX) or table in needs.BENCHMARKS
-    own = own and table not in KERNEL_TABLES
+    own = table.startswith(needs.ABLATION_PREFIX)
     return table if own else f"table_{table}"
 
 

@@ -17,6 +17,7 @@ from haste.config import DEFAULT_VARIANT, ablation, method
 from haste.reporting.benchmarks import read_kernels, time_ratios
 from haste.reporting.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
+from haste.reporting.scale import MEMORY, SPEED, ScaleResults
 from haste.reporting.sources import Sources
 from haste.reporting.table import Column, Interval, Table
 
@@ -123,23 +124,12 @@ def claims_table(sources: Sources) -> Table:
 
 def findings(sources: Sources) -> list[Finding]:
     """All claims on all data sets of the grid, by number."""
-    found = kernel_findings(sources)
+    found = [*kernel_findings(sources), *scale_findings(sources)]
     for dataset in sources.grid.datasets:
         found += [
             *_accuracy(sources, dataset),
             *_grouping(sources, dataset),
-            _resource(
-                sources,
-                dataset,
-                ("C6", "Training takes less memory at its peak than Spartex."),
-                ("peak_train_bytes", "peak memory", PEAK_MEMORY, "Spartex"),
-            ),
-            _resource(
-                sources,
-                dataset,
-                ("C10", "An epoch takes a quarter of the time (Amazon-3M, A100)."),
-                ("epoch_seconds", "time of an epoch", SECONDS_AN_EPOCH, EPOCH_RIVAL),
-            ),
+            *(_resource(sources, dataset, each) for each in RESOURCES),
         ]
     return sorted(found, key=lambda finding: int(finding.claim[1:]))
 
@@ -357,19 +347,86 @@ def _compared(
     return Finding(*claim, dataset, comparisons, verdict, reason)
 
 
-def _resource(
-    sources: Sources,
-    dataset: str,
-    claim: tuple[str, str],
-    quantity: tuple[str, str, Sequence[str], str],
-) -> Finding:
-    """A claim that HASTE takes less of something than Spartex, measured while training on a GPU."""
-    column, words, metric, rival = quantity
-    targets = _paper_ratios(sources.published, metric, rival)
-    paper = ", ".join(f"{ratio:.2f}× ({name})" for name, ratio in targets.items())
-    target = {name.casefold(): ratio for name, ratio in targets.items()}.get(
-        dataset.casefold(), min(targets.values())
-    )
+@dataclass(frozen=True)
+class Resource:
+    """A claim that HASTE takes less of something than Spartex."""
+
+    claim: str
+    text: str
+    what: str
+    column: str
+    """of `run_frame`"""
+    metric: Sequence[str]
+    """its published names"""
+    rival: str
+    """Spartex in published.csv"""
+    preset: str
+    """of the scale benchmark"""
+    scale_column: str
+    """of scale.csv"""
+
+    def targets(self, published: Published) -> dict[str, float]:
+        """The paper's ratio by data set, names in small letters."""
+        found = _paper_ratios(published, self.metric, self.rival)
+        return {name.casefold(): ratio for name, ratio in found.items()}
+
+    def compared(self, published: Published, ratio: float | None) -> Comparison:
+        """Our ratio and all of the paper's."""
+        found = _paper_ratios(published, self.metric, self.rival)
+        paper = ", ".join(f"{each:.2f}× ({name})" for name, each in found.items())
+        return Comparison(f"{self.what}, Spartex / HASTE", ratio, paper)
+
+
+RESOURCES = (
+    Resource(
+        "C6",
+        "Training takes less memory at its peak than Spartex.",
+        "peak memory",
+        "peak_train_bytes",
+        PEAK_MEMORY,
+        "Spartex",
+        MEMORY,
+        "peak_allocated_gib",
+    ),
+    Resource(
+        "C10",
+        "An epoch takes a quarter of the time (Amazon-3M, A100).",
+        "time of an epoch",
+        "epoch_seconds",
+        SECONDS_AN_EPOCH,
+        EPOCH_RIVAL,
+        SPEED,
+        "epoch_minutes",
+    ),
+)
+
+
+def scale_findings(sources: Sources) -> list[Finding]:
+    """C6 and C10 on the data sets that the paper has them for, by each committed scale benchmark."""
+    found = []
+    for path in sources.inputs.beside:
+        results = ScaleResults.load(path)
+        for each in RESOURCES:
+            targets = each.targets(sources.published)
+            for dataset in results.datasets():
+                ours, theirs = (
+                    results.value(dataset, name, each.preset, each.scale_column)
+                    for name in ("haste", "spartex")
+                )
+                if dataset.casefold() not in targets or ours is None or theirs is None:
+                    continue
+                verdict, reason = judge_ratio(theirs / ours, targets[dataset.casefold()])
+                reason = f"{reason}; scale benchmark, preset {each.preset}"
+                place = f"{dataset}, {results.device}"
+                comparison = each.compared(sources.published, theirs / ours)
+                found.append(Finding(each.claim, each.text, place, (comparison,), verdict, reason))
+    return found
+
+
+def _resource(sources: Sources, dataset: str, claimed: Resource) -> Finding:
+    """A claim about resources, measured in whole runs on a GPU."""
+    targets = claimed.targets(sources.published)
+    target = targets.get(dataset.casefold(), min(targets.values()))
     sides = {name: sources.of(dataset, name) for name in ("spartex", "haste")}
     ratio = None
     absent = [name for name, runs in sides.items() if not runs]
@@ -378,11 +435,11 @@ def _resource(
     elif not all(run.on_gpu for runs in sides.values() for run in runs):
         verdict, reason = OPEN, "needs CUDA: these runs were made on a CPU"
     else:
-        means = {name: run_frame(runs)[column].mean() for name, runs in sides.items()}
+        means = {name: run_frame(runs)[claimed.column].mean() for name, runs in sides.items()}
         ratio = float(means["spartex"] / means["haste"])
         verdict, reason = judge_ratio(ratio, target)
-    comparison = Comparison(f"{words}, Spartex / HASTE", ratio, paper)
-    return Finding(*claim, dataset, (comparison,), verdict, reason)
+    comparison = claimed.compared(sources.published, ratio)
+    return Finding(claimed.claim, claimed.text, dataset, (comparison,), verdict, reason)
 
 
 def _side(name: str) -> Side:

@@ -15,6 +15,7 @@ from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.reporting.kernel_figures import kernel_floor, kernel_speedup
 from haste.reporting.runs import run_frame
+from haste.reporting.scale_figures import scale_memory
 from haste.reporting.sources import Sources, cohesion_orders
 from haste.reporting.style import (
     BLUE,
@@ -56,6 +57,7 @@ def write_figure(prefix: Path | str, name: str, sources: Sources) -> list[Path]:
         "cohesion": cohesion,
         "kernel_speedup": kernel_speedup,
         "kernel_floor": kernel_floor,
+        "scale_memory": scale_memory,
     }[name]
     paths = [Path(f"{prefix}{suffix}") for suffix in (".csv", ".pdf", ".png")]
     with style():

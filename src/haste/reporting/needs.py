@@ -27,8 +27,12 @@ MACHINE = "machine.json"
 EARLIER = "authors.csv"
 """beside kernels.csv: times of the released extension, taken on the same kind of device before; used
 where kernels.csv has none"""
+SCALE_MACHINE = "scale.json"
+"""beside scale.csv: device and versions"""
 KERNEL_FIGURES = ("kernel_speedup", "kernel_floor")
 """figures drawn from the kernel benchmark"""
+SCALE_FIGURES = ("scale_memory",)
+"""figures drawn from the scale benchmark"""
 CLAIM_ABLATIONS = ("grouping", "head_tail", "group_size")
 """ablations that claims C7, C8 and C9 are about"""
 
@@ -66,6 +70,7 @@ def figure_names(grid: GridConfig) -> list[str]:
         "label_frequency",
         "cohesion",
         *KERNEL_FIGURES,
+        *SCALE_FIGURES,
     ]
 
 
@@ -83,7 +88,12 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "claims":
         ablations = [each for each in CLAIM_ABLATIONS if each in grid.ablations]
         runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
-        return Inputs(runs=runs, corpora=grid.datasets, benchmarks=_benchmarks(grid, "kernels"))
+        return Inputs(
+            runs=runs,
+            corpora=grid.datasets,
+            benchmarks=_benchmarks(grid, "kernels"),
+            beside=_benchmarks(grid, "scale"),
+        )
     chosen = name.removeprefix(ABLATION_PREFIX)
     return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.ablation_datasets)
 
@@ -98,6 +108,8 @@ def figure_inputs(grid: GridConfig, name: str) -> Inputs:
         return Inputs(runs=_unique(k for k in grid.main_runs() if _trained(k)))
     if name in KERNEL_FIGURES:
         return _benchmark_inputs(grid, "kernels")
+    if name in SCALE_FIGURES:
+        return _benchmark_inputs(grid, "scale")
     if name == "label_frequency":
         # the order of the preset knows where the head ends
         return Inputs(corpora=grid.datasets, orders=_order_paths(grid, [None]))
@@ -133,7 +145,8 @@ def _benchmarks(grid: GridConfig, name: str) -> tuple[Path, ...]:
 
 def _benchmark_inputs(grid: GridConfig, name: str) -> Inputs:
     files = _benchmarks(grid, name)
-    companions = (path.with_name(own) for path in files for own in (MACHINE, EARLIER))
+    names = (SCALE_MACHINE,) if name == "scale" else (MACHINE, EARLIER)
+    companions = (path.with_name(own) for path in files for own in names)
     return Inputs(benchmarks=files, beside=tuple(path for path in companions if path.exists()))
 
 

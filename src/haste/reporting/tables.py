@@ -9,16 +9,17 @@ import numpy as np
 from haste.config import Method, ablation
 from haste.data.corpus import RARE, load_corpus
 from haste.paths import SPLITS
-from haste.reporting.benchmarks import KernelTimes, read_benchmark
+from haste.reporting.benchmarks import KernelTimes
 from haste.reporting.claims import claims_table
 from haste.reporting.kernels import targets_table, times_table
 from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
+from haste.reporting.scale import TITLE as SCALE_TITLE
+from haste.reporting.scale import ScaleResults, scale_table
 from haste.reporting.sources import Sources, cohesion_orders
 from haste.reporting.table import Cell, Column, Stat, Table
 
-SCALE_TITLE = "Time and memory by number of labels"
 GIB, MIB, MILLION = 2**30, 2**20, 1e6
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
@@ -212,14 +213,7 @@ def benchmark_table(name: str, sources: Sources) -> Table:
     if name in ("kernels", "kernel_times"):
         devices = [KernelTimes.load(path) for path in files]
         return targets_table(devices) if name == "kernels" else times_table(devices)
-    rows = [{"device": path.parent.name, **row} for path in files for row in read_benchmark(path)]
-    keys = dict.fromkeys(key for row in rows for key in row)
-    columns = tuple(
-        Column(key, key.replace("_", " "), digits=_digits([row.get(key) for row in rows]))
-        for key in keys
-    )
-    notes = ("From " + ", ".join(str(path) for path in files) + ".",)
-    return Table(SCALE_TITLE, columns, tuple(rows), notes, section="device")
+    return scale_table([ScaleResults.load(path) for path in files], sources.published)
 
 
 def _not_measured(name: str, sources: Sources) -> Table:
@@ -317,7 +311,3 @@ def _memory_notes(runs: Sequence[Run]) -> list[str]:
 
 def _one_seed_note(seeds: Sequence[int]) -> str:
     return "; one seed, so the spread between seeds is not in it." if len(seeds) == 1 else "."
-
-
-def _digits(cells: Sequence[Cell]) -> int:
-    return 3 if any(isinstance(cell, float) for cell in cells) else 0
