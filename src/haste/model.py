@@ -161,6 +161,11 @@ def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 def _order(config: RunConfig, n_labels: int) -> LabelOrder:
     if config.inputs.order is None:
+        if config.layer.head_ratio > 0:
+            raise ConfigError(
+                f"layer.head_ratio: {config.layer.head_ratio:g}, but without inputs.order nothing says "
+                "which labels are the head; make an order with haste group, or set layer.head_ratio: 0."
+            )
         return LabelOrder.identity(n_labels)
     order = LabelOrder.load(Path(config.inputs.order))
     if order.n_labels != n_labels:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from haste.cli import app
 from haste.errors import ConfigError, TrainingError
 from haste.evaluation.runs import evaluate_run, read_predictions
-from haste.files import read_json
+from haste.files import read_json, read_yaml, write_yaml
 from haste.training import checkpoint
 from haste.training.loop import COLUMNS, Trainer
 from haste.training.run import choose_device, train_and_evaluate
@@ -252,3 +254,32 @@ def test_the_triton_kernel_trains_like_torch(tiny):
         train_and_evaluate(config, run)
         losses[backend] = [float(row["loss"]) for row in rows(run)]
     assert losses["triton"] == pytest.approx(losses["torch"], rel=1e-4)
+
+
+def by_hand(tiny, **changes):
+    """The least that a run's YAML can say."""
+    inputs = {name: str(getattr(tiny, name)) for name in ("corpus", "tokens", "model")}
+    run = {"dataset": "tiny", "method": "mine", "variant": "default", "seed": 5, "inputs": inputs}
+    path = tiny.root / "mine.yaml"
+    write_yaml(path, {**run, "training": {"epochs": 1, "batch_size": 32}, **changes})
+    return path
+
+
+def test_a_run_written_by_hand_trains_and_predicts(tiny):
+    path, out = by_hand(tiny), tiny.root / "out"
+    done = CliRunner().invoke(app, ["train", str(path), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert read_json(out / "metrics.json")["metrics"]["P@1"] > 0
+    # what it was trained with is all written down
+    assert read_yaml(out / "config.yaml")["layer"]["fan_in"] == 32
+    texts = tiny.root / "texts.txt"
+    texts.write_text("w01 w02\n")
+    command = ["predict", "--run", str(out), "--input", str(texts), "--k", "2"]
+    assert len(CliRunner().invoke(app, command).stdout.splitlines()) == 3
+
+
+def test_a_head_without_an_order_is_refused(tiny):
+    path = by_hand(tiny, layer={"head_ratio": 0.1})
+    result = CliRunner().invoke(app, ["train", str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "without inputs.order nothing says which labels are the head" in str(result.exception)

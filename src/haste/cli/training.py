@@ -24,12 +24,19 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A run's config.yaml.")],
+    config: Annotated[Path, typer.Argument(help="A run's YAML, written by hand or by a grid.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default that of the config.")
     ] = None,
 ) -> None:
-    """Train one run and evaluate it; goes on from its checkpoint after a stop."""
+    """Train one run and evaluate it; goes on from its checkpoint after a stop.
+
+    A run's YAML names its dataset, method, variant and seed, and under inputs:
+    the folders corpus, tokens and model, and the file order (for groups or a
+    head; haste group makes it). What differs from the defaults stands under
+    encoder:, layer:, rewire:, auxiliary: and training:. The config.yaml of a
+    finished run has every key.
+    """
     from haste.config import RunConfig
     from haste.files import read_yaml
     from haste.paths import RunDir
@@ -51,7 +58,12 @@ def predict(
     ] = Format.text,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Print the best labels of new texts, with their probabilities."""
+    """Print the best labels of new texts, with their probabilities.
+
+    As text: each text, and below it a line for each label, probability first.
+    As jsonl: a line for each text, {"text": ..., "labels": [{"uid": ...,
+    "name": ..., "score": ...}]}, best first.
+    """
     import json
 
     from haste.paths import RunDir
