@@ -268,7 +268,7 @@ def test_a_verdict_is_kept_for_rows_that_differ_in_labels_alone():
 
 
 def test_a_whole_run_and_what_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "_commit", lambda: "abc")
+    monkeypatch.setattr(kernels, "code_commit", lambda: "abc")
     rows = plan(sweeps=False, shapes=[SHAPE], only=["forward", "haste"])
     path = bench(tmp_path, rows, FakeStopwatch())
     assert path == tmp_path / "fake-gpu-1/kernels.csv"

@@ -35,6 +35,7 @@ def write_scale(results: Path, device: str = "h200") -> Path:
                 "seconds_a_step": 0.02,
                 "epoch_minutes": minutes * (1 if preset == "speed" else 2),
                 "peak_allocated_gib": PEAK[method] * labels / 1e6,
+                "steps_allocated_gib": PEAK[method] * labels / 1e6,
                 "layer_share": 0.125,
             }
             records.append(record | (numbers if fits else {"note": "out of memory (140 GiB)"}))

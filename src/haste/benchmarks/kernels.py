@@ -125,7 +125,7 @@ def bench(
     machine = stopwatch.describe()
     machine |= {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit or _commit(),
+        "commit": commit or code_commit(),
     }
     folder = out / slug(machine["device"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -287,7 +287,7 @@ def _base(layer: str) -> str:
     return layer.removesuffix("_fp8")
 
 
-def _commit() -> str | None:
+def code_commit() -> str | None:
     """The commit of this code, where it lies in a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:

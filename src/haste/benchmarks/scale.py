@@ -26,7 +26,7 @@ from torch import nn
 from triton.errors import TritonError
 
 from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens, statistics
-from haste.benchmarks.kernels import slug
+from haste.benchmarks.kernels import code_commit, slug
 from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
 from haste.data.batches import EpochBatches
 from haste.encoders.registry import DTYPES
@@ -59,6 +59,7 @@ COLUMNS = (
     "epoch_minutes",
     "peak_allocated_gib",
     "peak_reserved_gib",
+    "steps_allocated_gib",
     "rewire_allocated_gib",
     "layer_gib",
     "layer_share",
@@ -67,7 +68,7 @@ COLUMNS = (
     "momentum",
     "note",
 )
-"""of scale.csv. `peak_*`: of whole training, steps and rewirings; `layer_share`: of a step's time;
+"""of scale.csv. `peak_*`: of steps and of steps that rewire, the larger; `layer_share`: of a step's time;
 `busy_share`: time of kernels over time of the step; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
@@ -201,7 +202,7 @@ def bench(
     folder.mkdir(parents=True, exist_ok=True)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     described = {**machine(), "memory_gib": round(_total(device) / GIB, 1), "date": date}
-    write_json(folder / "scale.json", {**described, "commit": commit})
+    write_json(folder / "scale.json", {**described, "commit": commit or code_commit()})
     begin, records, profiles = time.perf_counter(), [], []
     full: dict[str, int] = {}
     for number, case in enumerate(cases):
@@ -244,9 +245,9 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
     _synchronize(device)
     a_step = (time.perf_counter() - start) / count
     parts = {part: each / count for part, each in clock.seconds().items()}
-    peak = _peak(device)
+    steps_peak = _peak(device)
     rewire_seconds = _rewire(train_step, feed, device)
-    whole = _peak(device)
+    rewire_peak = _peak(device)
     found = {
         "labels": problem.about.labels,
         "batch": batch,
@@ -259,9 +260,10 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
         "rest_seconds": a_step - parts[ENCODER] - parts[LAYER],
         "rewire_seconds": rewire_seconds,
         "epoch_minutes": steps * a_step / 60,
-        "peak_allocated_gib": max(peak[0], whole[0]) / GIB,
-        "peak_reserved_gib": max(peak[1], whole[1]) / GIB,
-        "rewire_allocated_gib": whole[0] / GIB,
+        "peak_allocated_gib": max(steps_peak[0], rewire_peak[0]) / GIB,
+        "peak_reserved_gib": max(steps_peak[1], rewire_peak[1]) / GIB,
+        "steps_allocated_gib": steps_peak[0] / GIB,
+        "rewire_allocated_gib": rewire_peak[0] / GIB,
         "layer_gib": model.layer.layer_bytes() / GIB,
         "layer_share": parts[LAYER] / a_step,
         "steps_an_epoch": steps,
