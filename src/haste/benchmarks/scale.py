@@ -15,6 +15,7 @@ import gc
 import itertools
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,12 +65,14 @@ COLUMNS = (
     "layer_gib",
     "layer_share",
     "busy_share",
+    "waits_a_step",
     "steps_an_epoch",
     "momentum",
     "note",
 )
 """of scale.csv. `peak_*`: of steps and of steps that rewire, the larger; `layer_share`: of a step's time;
-`busy_share`: time of kernels over time of the step; `note`: why a row has no times"""
+`busy_share`: time of kernels over time of the step; `waits_a_step`: how often the host
+waits for the GPU in it; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
@@ -273,6 +276,10 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
     if problem.profiled and device.type == "cuda":
         total, kernels = _profile(train_step, feed, count)
         found["busy_share"] = total / a_step if total else None
+        places = _waits(train_step, feed)
+        found["waits_a_step"] = len(places)
+        if places:
+            log.warning("a step waits for the GPU at %s", ", ".join(places))
     return found, kernels
 
 
@@ -397,6 +404,20 @@ def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict
         for each in events[:KERNELS_SHOWN]
     ]
     return sum(each.self_device_time_total for each in events) / count / 1e6, rows
+
+
+def _waits(step: TrainStep, feed: _Feed) -> list[str]:
+    """Lines of code at which a step waits for the GPU."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            _run(step, feed, [0])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    # setting the mode warns that it is a prototype
+    found = [each for each in caught if "called a synchronizing" in str(each.message)]
+    return [f"{Path(each.filename).name}:{each.lineno}" for each in found]
 
 
 def _measured(

@@ -85,6 +85,7 @@ def scale_table(devices: Sequence[ScaleResults], published: Published) -> Table:
         Column("rest_seconds", "rest", digits=2, scale=1e-3),
         Column("layer_share", "Layer's share (%)", scale=0.01),
         Column("busy_share", "GPU busy (%)", scale=0.01),
+        Column("waits_a_step", "Waits a step", digits=0),
         Column("epoch_minutes", "Epoch (min)", digits=2),
         Column("paper_epoch_minutes", "Epoch (paper, A100)", digits=2),
         Column("peak_allocated_gib", "Peak (GiB)", digits=2),
@@ -112,7 +113,8 @@ def scale_table(devices: Sequence[ScaleResults], published: Published) -> Table:
         "activations of the encoder are computed again in the backward pass, and its weights updated in it.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
         "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
-        "included. GPU busy: time of kernels over time of the step.",
+        "included. GPU busy: time of kernels over time of the step. Waits: how often the host waits for the "
+        "GPU in one.",
         "Spartex is measured with its auxiliary loss, as at the start of a run. Rows of the sweep have the "
         "hyper-parameters of LF-Paper2Keywords-8.6M, the preset memory and other numbers of labels.",
     )
