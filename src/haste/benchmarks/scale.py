@@ -287,10 +287,10 @@ def build(problem: Problem, device: torch.device) -> Model:
     """The model of a row, all weights random."""
     config = problem.config
     encoder = TransformerEncoder(
-        random_transformer(problem.architecture, DTYPES[config.encoder.dtype]),
+        random_transformer(problem.architecture, DTYPES[config.encoder.dtype], device),
         config.encoder.pooling,
         recompute=config.encoder.recompute,
-    ).to(device)
+    )
     labels = np.arange(problem.about.labels, dtype=np.int32)
     order = LabelOrder(labels, _head(problem), config.layer.group_size)
     auxiliary: dict[str, Any] = {}
@@ -301,11 +301,12 @@ def build(problem: Problem, device: torch.device) -> Model:
     return assemble(config, encoder, order, **auxiliary)
 
 
-def random_transformer(shape: Any, dtype: torch.dtype) -> nn.Module:
-    """An untrained model of transformers, on the CPU."""
+def random_transformer(shape: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """An untrained model of transformers."""
     from transformers import AutoModel
 
-    return AutoModel.from_config(shape, dtype=dtype, attn_implementation=ATTENTION)
+    with device:
+        return AutoModel.from_config(shape, dtype=dtype, attn_implementation=ATTENTION).to(device)
 
 
 class Clock:

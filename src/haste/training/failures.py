@@ -19,6 +19,8 @@ from haste.training.optim import optimizer_bytes
 GIB = 2**30
 USABLE = 0.95
 """share of a GPU's memory that advice counts on; the rest goes to fragments and libraries"""
+_LEAST_LENGTH = 4
+"""of `encoder.max_len`"""
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 _BLOCK = 1 << 24
 """numbers looked at together, so that to look needs little memory"""
@@ -64,13 +66,14 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
     if fits >= 1:
         fits = fits // 8 * 8 or fits
         advice.append(f"lower training.batch_size from {batch} to {fits}")
+    if config.encoder.kind == "transformer":
         length = config.encoder.max_len * fits // batch
-        if config.encoder.kind == "transformer" and length >= 4:
+        if length >= _LEAST_LENGTH:
             advice.append(f"lower encoder.max_len from {config.encoder.max_len} to {length}")
-    if config.encoder.kind == "transformer" and not config.encoder.recompute:
-        advice.append("set encoder.recompute: true, which keeps few of the encoder's activations")
-    if not config.encoder.fused_optimizer:
-        advice.append("set encoder.fused_optimizer: true, which keeps no gradients of the encoder")
+        if not config.encoder.recompute:
+            advice.append("set encoder.recompute: true, which keeps few of its activations")
+        if not config.encoder.fused_optimizer:
+            advice.append("set encoder.fused_optimizer: true, which keeps no gradients of it")
     if smaller := _fan_in(config, use, needed - room):
         advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
     if config.layer.pattern in ("dense", "bottleneck"):
@@ -79,7 +82,7 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
         f"{config.method}/{config.variant} seed {config.seed}: out of GPU memory in step {step}: "
         f"{needed / GIB:.1f} GiB needed, the GPU has {use.total / GIB:.1f} GiB. The output layer takes "
         f"{use.layer / GIB:.1f} GiB, encoder and optimiser {use.outside / GIB:.1f} GiB, the rest is for "
-        f"the batch of {batch}. Either {', or '.join(advice)}."
+        f"the batch of {batch}. To go on, {', or '.join(advice or ['use a GPU with more memory'])}."
     )
 
 
