@@ -91,20 +91,6 @@ def test_a_step_is_compared_with_the_momentum_of_its_data_set(fake):
     assert found[what, "amazontitles670k"]["verdict"] == "missed"
 
 
-def test_times_of_the_released_extension_may_be_of_an_earlier_run(fake):
-    path = write_kernels(fake.root / "results", plain)
-    what = "features' gradient, released extension's time over ours"
-    assert targets(fake)[what, "amazon670k"]["verdict"] == "not measured"
-    earlier = {"batch": 64, "features": 384, "labels": 603072, "fan_in": 64}
-    row = {"shape": "amazon670k", "layer": "authors", "direction": "grad_features", **earlier}
-    write_rows(path.with_name("authors.csv"), [{**row, "milliseconds": 7.0}])
-    assert targets(fake)[what, "amazon670k"]["measured"] == pytest.approx(3.5)
-    assert any("taken earlier" in note for note in table(fake, "kernels").notes)
-    # the run's own come first
-    write_kernels(fake.root / "results", plain, released=True)
-    assert targets(fake)[what, "amazon670k"]["measured"] == pytest.approx(15.0)
-
-
 def test_a_row_without_a_time_is_not_measured_and_named(fake):
     def broken(row):
         wrong = (row.layer, row.direction) == ("bottleneck", "forward")
@@ -242,6 +228,3 @@ def test_what_lies_beside_the_results_is_an_input(fake):
     for inputs in names:
         assert inputs.benchmarks == (path,)
         assert inputs.beside == (path.with_name("machine.json"),)
-    path.with_name("authors.csv").touch()
-    found = table_inputs(fake.grid, "kernel_times").beside
-    assert found == (path.with_name("machine.json"), path.with_name("authors.csv"))

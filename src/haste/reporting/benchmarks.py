@@ -10,7 +10,7 @@ from typing import Any
 
 from haste.errors import DataError
 from haste.files import read_json, reading
-from haste.reporting.needs import EARLIER, MACHINE
+from haste.reporting.needs import MACHINE
 from haste.reporting.table import Cell
 
 SHAPE = ("batch", "features", "labels", "fan_in")
@@ -31,18 +31,15 @@ class KernelTimes:
     """name of its folder"""
     rows: tuple[Mapping[str, Cell], ...]
     machine: Mapping[str, Any]
-    earlier: tuple[Mapping[str, Cell], ...] = ()
-    """rows of another run, which `find` falls back on"""
 
     @classmethod
     def load(cls, path: Path) -> KernelTimes:
         """From a kernels.csv and what lies beside it; raises DataError."""
-        earlier, machine = path.with_name(EARLIER), path.with_name(MACHINE)
+        machine = path.with_name(MACHINE)
         return cls(
             path.parent.name,
             tuple(read_kernels(path)),
             read_json(machine) if machine.exists() else {},
-            tuple(read_kernels(earlier)) if earlier.exists() else (),
         )
 
     def shapes(self) -> list[str]:
@@ -57,7 +54,7 @@ class KernelTimes:
     def find(self, shape: str, layer: str, direction: str) -> Mapping[str, Cell]:
         """The row of a time that was taken; empty where there is none."""
         wanted = (shape, layer, direction)
-        for row in (*self.rows, *self.earlier):
+        for row in self.rows:
             own = tuple(row.get(name) for name in ("shape", "layer", "direction"))
             if own == wanted and row["milliseconds"] is not None:
                 return row

@@ -43,11 +43,6 @@ def targets_table(devices: Sequence[KernelTimes]) -> Table:
         "A step is loss, all gradients and the update with stochastic rounding, with the momentum that "
         "the data set is trained with.",
     ]
-    if any(each.earlier for each in devices):
-        notes.append(
-            "Where the run has no times of the released extension they are those taken earlier on the "
-            "same kind of device (authors.csv beside kernels.csv)."
-        )
     return Table("Kernels: targets", columns, tuple(rows), tuple(notes), section="device")
 
 

@@ -24,9 +24,6 @@ BENCHMARKS = {"kernels": "kernels", "kernel_times": "kernels", "scale": "scale"}
 """tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv: their files"""
 MACHINE = "machine.json"
 """beside kernels.csv: device, versions, what it reached when copying"""
-EARLIER = "authors.csv"
-"""beside kernels.csv: times of the released extension, taken on the same kind of device before; used
-where kernels.csv has none"""
 SCALE_MACHINE = "scale.json"
 """beside scale.csv: device and versions"""
 KERNEL_FIGURES = ("kernel_speedup", "kernel_floor")
@@ -145,7 +142,7 @@ def _benchmarks(grid: GridConfig, name: str) -> tuple[Path, ...]:
 
 def _benchmark_inputs(grid: GridConfig, name: str) -> Inputs:
     files = _benchmarks(grid, name)
-    names = (SCALE_MACHINE,) if name == "scale" else (MACHINE, EARLIER)
+    names = (SCALE_MACHINE,) if name == "scale" else (MACHINE,)
     companions = (path.with_name(own) for path in files for own in names)
     return Inputs(benchmarks=files, beside=tuple(path for path in companions if path.exists()))
 
