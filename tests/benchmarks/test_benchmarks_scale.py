@@ -50,6 +50,7 @@ def test_rows_come_in_the_order_of_what_is_asked_first(grid):
     cases = plan(grid)
     assert {case.method for case in cases[:8]} == {"haste"}
     assert [case.preset for case in cases[:8]] == ["speed"] * 4 + ["memory"] * 4
+    assert {case.preset for case in cases[8:24]} == {"speed"}
     swept = [case.labels for case in cases if case.dataset == "sweep" and case.method == "haste"]
     assert swept == sorted(swept)
     assert {131_073, 8_623_847, 100_000_000} < set(swept)
@@ -151,6 +152,7 @@ class FakeGpu:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H200")
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
         monkeypatch.setattr(scale, "machine", lambda: {"torch": "2"})
         monkeypatch.setattr(scale, "_total", lambda _: 140 * scale.GIB)
         monkeypatch.setattr(scale, "measure", self.measure)
@@ -211,6 +213,27 @@ def test_an_error_of_one_row_leaves_the_others(grid, tmp_path, monkeypatch, capl
     rows = read(bench(tmp_path, grid, plan(grid, ["Amazon-3M/*/speed"])))
     assert [r["note"] for r in rows] == ["no such kernel", "", "", "", ""]
     assert "Amazon-3M/haste/speed: does not run" in caplog.text
+
+
+def test_a_gpu_that_failed_ends_the_benchmark_and_keeps_what_was_measured(
+    grid, tmp_path, monkeypatch
+):
+    def result(problem):
+        bad = problem.config.dataset == "Amazon-3M"
+        return RuntimeError("illegal memory access") if bad else None
+
+    def failed():
+        raise RuntimeError("CUDA error: an illegal memory access\nmore")
+
+    gpu = FakeGpu(monkeypatch, result)
+    monkeypatch.setattr(torch.cuda, "synchronize", failed)
+    text = (
+        r"Amazon-3M/haste/speed: the GPU failed \(CUDA error: an illegal memory access\)\. The rows"
+    )
+    with pytest.raises(KernelError, match=text):
+        bench(tmp_path, grid, plan(grid, ["*/haste/speed"]))
+    assert len(gpu.measured) == 3
+    assert len(read(tmp_path / "nvidia-h200/scale.csv")) == 2
 
 
 def test_no_row_begins_when_time_is_over(grid, tmp_path, monkeypatch, caplog):

@@ -76,9 +76,10 @@ waits for the GPU in it; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
+SPEED, MEMORY = "speed", "memory"
 PRESETS: dict[str, dict[str, dict[str, bool]]] = {
-    "speed": {"training": {"by_length": True}},
-    "memory": {"encoder": {"recompute": True, "fused_optimizer": True}},
+    SPEED: {"training": {"by_length": True}},
+    MEMORY: {"encoder": {"recompute": True, "fused_optimizer": True}},
 }
 """changes of a run's settings, by section"""
 SWEEP = "sweep"
@@ -129,19 +130,24 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
     `only`: patterns of dataset/method/preset, or the name of one of the three. Raises ConfigError for
     one that no row matches.
     """
-    presets = [(method, preset) for preset in PRESETS for method in METHODS]
-    presets.sort(key=lambda pair: pair[0] != METHODS[0])
-    haste = [Case(SWEEP, METHODS[0], "memory", n) for n in (*SWEEP_LABELS, *SWEEP_BEYOND)]
-    others = [
-        Case(SWEEP, method, "memory", n)
-        for method in METHODS[1:]
-        for n in SWEEP_LABELS
-        if n <= SWEEP_MOST
+    ours, others = METHODS[:1], METHODS[1:]
+
+    def rows(methods: Sequence[str], preset: str) -> list[Case]:
+        return [Case(each, name, preset) for name in methods for each in grid.datasets]
+
+    def sweep(methods: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+        swept = methods if SWEEP_LIKE in grid.datasets else ()
+        return [Case(SWEEP, name, MEMORY, size) for name in swept for size in sizes]
+
+    cases = [
+        *rows(ours, SPEED),
+        *rows(ours, MEMORY),
+        *rows(others, SPEED),
+        *sweep(ours, SWEEP_LABELS),
+        *rows(others, MEMORY),
+        *sweep(others, [size for size in SWEEP_LABELS if size <= SWEEP_MOST]),
+        *sweep(ours, SWEEP_BEYOND),
     ]
-    cases = [Case(dataset, *pair) for pair in presets for dataset in grid.datasets]
-    if SWEEP_LIKE in grid.datasets:
-        first = len(grid.datasets) * len(PRESETS)
-        cases = [*cases[:first], *haste, *cases[first:], *others]
     for pattern in only:
         if not any(_matches(case, pattern) for case in cases):
             names = {part for case in cases for part in case.name.split("/")}
@@ -436,10 +442,23 @@ def _measured(
     except (RuntimeError, TritonError, KernelError) as error:
         record["note"] = str(error).split("\n")[0]
         log.exception("%s: does not run", case.name)
+        _check_gpu(case)
     # the model is gone, but for cycles of its optimiser's hooks
     gc.collect()
     torch.cuda.empty_cache()
     return record, [{**names, **each} for each in kernels]
+
+
+def _check_gpu(case: Case) -> None:
+    """Raise KernelError where a row has left a GPU that will do nothing more for this process."""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        what = str(error).split("\n")[0]
+        raise KernelError(
+            f"{case.name}: the GPU failed ({what}). The rows before it are written; measure those after it "
+            "with --only."
+        ) from error
 
 
 def _write(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
