@@ -65,7 +65,8 @@ def test_batches_for_a_gpu_are_those_for_a_cpu_and_leaving_ends_them(monkeypatch
             assert torch.equal(a.ids, b.ids)
             assert torch.equal(a.positives.label, b.positives.label)
             assert a.longest == b.longest
-    with batches(tokens, labels, rows, None, torch.device("cuda")) as stream:
+    many = rows * 10  # more than are made ahead
+    with batches(tokens, labels, many, None, torch.device("cuda")) as stream:
         assert next(stream).longest == 5
         assert workers()
     assert not workers()

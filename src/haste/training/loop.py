@@ -93,6 +93,8 @@ class Trainer:
                         if self.progress.step % len(self.batches):
                             self._pause_if_due(total, stopped)
                 self._check()
+                # a GPU has caught up only now
+                self.progress.seconds = time.perf_counter() - begin
                 self.progress.loss = float(total)
                 self._end_epoch(epoch)
                 self._pause_if_due(total.zero_(), stopped)
