@@ -33,6 +33,18 @@ OPTIONS = {
 SHAPES = [(1, 96, 16, 16, 16), (3, 40, 37, 32, 16), (70, 64, 70, 64, 32), (20, 48, 130, 32, 64)]
 
 
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch):
+    """What nobody wrote is NaN."""
+    plain = torch.empty
+
+    def empty(*size, **options):
+        out = plain(*size, **options)
+        return out.fill_(torch.nan) if out.dtype.is_floating_point else out
+
+    monkeypatch.setattr(torch, "empty", empty)
+
+
 def gradients(function, features, weight, bias, upstream):
     """Output and gradients of a function of (features, weight, bias) by autograd."""
     leaves = [leaf.clone().requires_grad_() for leaf in (features, weight, bias)]
@@ -104,6 +116,45 @@ def test_group_linear_sums_in_a_fixed_order(shape, dtype):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("fan_in", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("group_size", [16, 32, 64, 128])
+def test_every_fan_in_and_group_size(fan_in, group_size):
+    p = problem(3, 264, group_size + 3, fan_in, group_size)
+    more = {"group_size": group_size, "backend": "triton"}
+    agree(
+        lambda h, w, b: group_linear(h, w, p["index"], b, **more),
+        p["index"],
+        p,
+        torch.float32,
+        group_size,
+    )
+    check_fused("group", p, torch.float32, group_size, backend="triton")
+    more = {"distinct": True, "deterministic": True}
+    check_fused("group", p, torch.float32, group_size, backend="triton", **more)
+
+
+@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        [(15, 0)],
+        [(0, 0), (0, 1), (0, 2), (0, 3)],
+        [(15, 1), (15, 2), (16, 1), (16, 2)],
+        [(label, 0) for label in range(32)],
+        [(label, row) for label in range(40) for row in range(4)],
+    ],
+    ids=["none", "one", "one label", "group border", "one document", "all"],
+)
+def test_where_positives_lie(kind, pairs):
+    size = 16 if kind == "group" else 1
+    p = dense_problem(4, 32, 40) if kind == "dense" else problem(4, 48, 40, 32, size)
+    found = torch.tensor(pairs, dtype=torch.int32, device=DEVICE).view(-1, 2)
+    p["label"], p["row"] = found[:, 0].contiguous(), found[:, 1].contiguous()
+    for backend in ("triton", "torch"):
+        check_fused(kind, p, torch.float32, size, backend=backend)
+
+
 def test_large_batches_go_in_parts(monkeypatch):
     from haste.kernels import triton_linear
 
@@ -169,7 +220,7 @@ def test_without_a_bias():
         assert error(got, want.double()) < 1e-5
 
 
-def fused_of(kind, p, **more):
+def fused_of(kind, p, size=16, **more):
     """A fused step as `run` calls it."""
 
     def step(features, weight, index, bias, momentum, bias_momentum, pairs, *, group_size, sgd):  # noqa: ARG001
@@ -183,7 +234,7 @@ def fused_of(kind, p, **more):
         state = (weight, index, bias, momentum, bias_momentum, pairs)
         return group_fused_step(features, *state, group_size=group_size, **own)
 
-    return run(step, p, more.get("size", 16))
+    return run(step, p, size)
 
 
 def dense_problem(batch, n_features, n_labels, momentum=True, positives=0.1):
@@ -195,7 +246,7 @@ def dense_problem(batch, n_features, n_labels, momentum=True, positives=0.1):
 def check_fused(kind, p, dtype, group_size, **more):
     own = cast(p, dtype)
     want = oracle(own, group_size)
-    got = fused_of(kind, own, **more)
+    got = fused_of(kind, own, group_size, **more)
     plain = reference.fused_step(
         *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
         own["label"],
