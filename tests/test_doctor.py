@@ -38,7 +38,7 @@ def test_no_gpu_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     gpu = by_name(tmp_path)["GPU"]
     assert gpu.found == "none (torch is a CPU build)"
-    assert "elmo-fp8 need CUDA" in gpu.consequence
+    assert "the benchmarks of kernels and scale need CUDA" in gpu.consequence
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):

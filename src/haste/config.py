@@ -306,8 +306,6 @@ class Method:
     title: str
     kind: str
     """trained (an OutputLayer), linear (haste baseline ...) or published (numbers from papers only)"""
-    needs: str | None
-    """what it cannot run without, e.g. CUDA"""
     published_as: tuple[str, str] | None
     """(paper, method) in published.csv"""
     settings: Mapping[str, Mapping[str, Any]]
@@ -412,7 +410,7 @@ class GridConfig:
         for dataset in self.datasets:
             for name in self.methods:
                 kind = method(name).kind
-                if kind == "published" or method(name).needs:
+                if kind == "published":
                     continue
                 for seed in self.seeds if kind == "trained" else self.seeds[:1]:
                     yield RunKey(dataset, name, DEFAULT_VARIANT, seed)
@@ -598,7 +596,6 @@ def methods() -> Mapping[str, Method]:
             name=name,
             title=row["title"],
             kind=row.get("kind", "trained"),
-            needs=row.get("needs"),
             published_as=tuple(published) if published else None,
             settings=settings,
         )

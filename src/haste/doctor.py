@@ -74,8 +74,7 @@ def _version(package: str) -> str | None:
 
 def _gpu() -> Finding:
     consequence = (
-        "grids run on the CPU with the torch backend; the tables `kernels` and `scale` and the "
-        "method elmo-fp8 need CUDA"
+        "grids run on the CPU with the torch backend; the benchmarks of kernels and scale need CUDA"
     )
     if _version("torch") is None:
         return Finding("GPU", "unknown without torch", False, consequence)

@@ -25,6 +25,8 @@ from haste.training.run import choose_device, train_and_evaluate
 LAYERS = {
     "dense": {"pattern": "dense"},
     "elmo": {"pattern": "dense", "chunks": 3, "dtype": "bfloat16"},
+    "elmo-fp8": {"pattern": "dense", "chunks": 3, "dtype": "float8_e4m3"},
+    "group-fp8": {"fan_in": 16, "dtype": "float8_e4m3"},
     "bottleneck": {"pattern": "bottleneck", "fan_in": 16},
     "unstructured": {"pattern": "unstructured", "fan_in": 16},
     "fixed": {"pattern": "fixed_fan_in", "fan_in": 16},
@@ -53,7 +55,7 @@ def test_every_pattern_trains_and_learns(tiny, name):
     assert tuple(history[0]) == COLUMNS
     assert [int(r["epoch"]) for r in history] == list(range(1, 16))
     assert float(history[-1]["loss"]) < 0.5 * float(history[0]["loss"])
-    sparse = name in ("unstructured", "fixed", "block", "group")
+    sparse = name in ("unstructured", "fixed", "block", "group", "group-fp8")
     assert (sum(int(r["rewired"]) for r in history) > 0) == sparse
     assert all(int(r["rewired"]) == 0 for r in history[10:])
     metrics = read_json(run.metrics)["metrics"]

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import json
 import os
 import re
@@ -160,7 +161,7 @@ def test_report_shows_table_with_caption(seen, name):
     check_caption(shown["text"], name)
     page = base64.b64decode(shown["frame"].split(",", 1)[1]).decode()
     title = (ROOT / GRID.layout.table(name)).with_suffix(".md").read_text().splitlines()[0]
-    assert title.removeprefix("## ") in page
+    assert title.removeprefix("## ") in html.unescape(page)
     assert page.count("<tr") >= 2, "a heading and a row"
     assert shown["width"] > 300
 

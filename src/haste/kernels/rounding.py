@@ -40,6 +40,12 @@ def widen(value: Tensor) -> Tensor:
     return value.float() * FP8_SCALE if value.dtype == FP8 else value.float()
 
 
+def raw(value: Tensor) -> Tensor:
+    """Stored numbers as what kernels and torch's own functions take: E4M3 as its bits (uint8, 0 is 0),
+    everything else as it is; of the same memory."""
+    return value.view(torch.uint8) if value.dtype == FP8 else value
+
+
 def round_to(
     value: Tensor, dtype: torch.dtype, rounding: str, random: torch.Generator | None
 ) -> Tensor:

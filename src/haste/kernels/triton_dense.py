@@ -17,7 +17,7 @@ from haste.config import FAN_INS
 from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
-from haste.kernels.rounding import FP8, FP8_SCALE
+from haste.kernels.rounding import FP8, FP8_SCALE, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
     bce_rows,
@@ -26,7 +26,6 @@ from haste.kernels.triton_device import (
     narrow,
     noise_of,
     random_row,
-    raw,
     sgd_update,
     sigmoid,
     store_rounded,

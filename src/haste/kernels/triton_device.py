@@ -239,11 +239,6 @@ def dot_dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float16 if dtype == torch.float16 else tl.bfloat16
 
 
-def raw(weight: Tensor) -> Tensor:
-    """What a kernel is given for stored numbers: E4M3 as its bits, everything else as it is."""
-    return weight.view(torch.uint8) if weight.dtype == torch.float8_e4m3fn else weight
-
-
 def transposed(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     """[H, Bp]: `features` [B, H] in a product's dtype, padded with zeros to a multiple of `multiple`."""
     batch, n_features = features.shape

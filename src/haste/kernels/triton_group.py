@@ -24,7 +24,7 @@ from haste.config import FAN_INS, GROUP_SIZES
 from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
-from haste.kernels.rounding import FP8
+from haste.kernels.rounding import FP8, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
     bce_rows,
@@ -34,7 +34,6 @@ from haste.kernels.triton_device import (
     noise_of,
     processors,
     random_row,
-    raw,
     sgd_update,
     sigmoid,
     store_rounded,

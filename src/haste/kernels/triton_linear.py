@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from haste.kernels.rounding import raw
 from haste.kernels.triton_device import (
     dot_dtype,
     factor,
     narrow,
     processors,
-    raw,
     transposed,
 )
 from haste.kernels.triton_group import COPIES, check_group, spread_is_faster

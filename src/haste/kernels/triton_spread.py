@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.triton_device import dot_dtype, narrow, processors, raw, widen
+from haste.kernels.rounding import raw
+from haste.kernels.triton_device import dot_dtype, narrow, processors, widen
 
 
 @triton.jit

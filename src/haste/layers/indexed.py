@@ -10,7 +10,7 @@ from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import run_index
-from haste.kernels.rounding import widen
+from haste.kernels.rounding import raw, widen
 from haste.layers.base import LayerOptions, LinearRows, RewireStats
 from haste.sparsity.connectivity import draw, regrow_, weakest
 
@@ -106,7 +106,7 @@ class IndexedRows(LinearRows):
 
     def _clear(self, values: Tensor, pruned: Tensor) -> None:
         for units, labels in self._unit_blocks():
-            rows = values[labels]
+            rows = raw(values)[labels]
             size = min(self.unit_size, len(rows))
             mask = pruned[units].repeat_interleave(self.run, dim=1).repeat_interleave(size, dim=0)
             rows.masked_fill_(mask, 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from haste.data.batches import Positives
 from haste.kernels.loss import bce_sum
-from haste.kernels.rounding import widen
+from haste.kernels.rounding import raw, widen
 from haste.kernels.torch_backend import positives_of
 from haste.layers.base import LayerOptions, RewireStats
 from haste.layers.dense import Dense
@@ -36,7 +36,7 @@ class Unstructured(Dense):
         mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=random.device)
         self.mask = mask.scatter_(1, index.long(), True)
         self.fill_uniform(fan_in, random)
-        self.weight.mul_(self.mask)
+        raw(self.weight).mul_(self.mask)
 
     def rewire(
         self,
@@ -58,7 +58,7 @@ class Unstructured(Dense):
         key.masked_fill_(self.mask, -torch.inf)
         grown = lowest(-key, int(pruned.sum()))
         self.mask ^= pruned | grown
-        self.weight.mul_(self.mask).masked_fill_(grown, 0)
+        raw(self.weight).mul_(self.mask).masked_fill_(grown, 0)
         if self.momentum is not None and self.options.reset_momentum:
             self.momentum.masked_fill_(pruned | grown, 0)
         return RewireStats(slots=used, moved=int(grown.sum()))

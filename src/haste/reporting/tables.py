@@ -260,7 +260,7 @@ def _runs_cell(method: Method, runs: Sequence[Run]) -> str:
     if method.kind == "published":
         return "not trained here"
     if not runs:
-        return f"needs {method.needs}" if method.needs else "no run given"
+        return "no run given"
     if method.kind == "linear":
         return "1 run"
     return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
