@@ -146,6 +146,13 @@ def test_faults_are_named_before_any_launch(name, change, message):
     assert torch.equal(p["weight"], before)
 
 
+def test_more_indices_than_can_be_counted(monkeypatch):
+    monkeypatch.setattr(triton_group, "MOST_INDICES", 47)
+    p = cast(problem(4, 32, 40, 16, 16), torch.float32)
+    with pytest.raises(KernelError, match="index: 48 entries are more than 47; take larger groups"):
+        run(triton_group.group_step, p, 16, seed=1, step=2)
+
+
 def test_agrees_with_the_torch_backend():
     p = cast(problem(20, 64, 100, 32, 16), torch.float32)
     got = run(triton_group.group_step, p, 16, seed=1, step=2)

@@ -47,6 +47,8 @@ COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
 SLAB = 98304
 """labels of a slab on the `spread` route"""
+MOST_INDICES = 2**31 - 1
+"""that kernels count with 32 bits; weights they count with 64"""
 FEW = 4
 """groups for each positive from which on few groups have one"""
 TARGET_BYTES = 48 << 20
@@ -456,6 +458,11 @@ def check_group(
         raise KernelError(f"run: {run} does not divide the fan-in, {fan_in}.")
     groups = -(-n_labels // group_size)
     check_tensor("index", index, (groups, fan_in // run), (torch.int32,), device)
+    if index.numel() > MOST_INDICES:
+        raise KernelError(
+            f"index: {index.numel():,} entries are more than {MOST_INDICES:,}; take larger groups or a "
+            "smaller fan-in."
+        )
     if bias is not None:
         own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
         check_tensor("bias", bias, (n_labels,), (own,), device)
