@@ -1,0 +1,115 @@
+"""Compiles every kernel to PTX for an H100 or H200, which needs no GPU; writes the names of those done.
+
+Run by test_kernels_compile.py in a process of its own, without Triton's interpreter.
+"""
+
+import sys
+
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from haste.kernels import (
+    triton_dense,
+    triton_fixed,
+    triton_group,
+    triton_linear,
+    triton_spread,
+)
+
+HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
+TYPES = {
+    **dict.fromkeys(("h", "w", "bias", "velocity", "bias_velocity", "dz", "dz_slab"), HALF),
+    **dict.fromkeys(("w_slab", "dense"), HALF),
+    **dict.fromkeys(("grad", "loss", "gradient"), WIDE),
+    **dict.fromkeys(("index", "bounds", "label", "row"), INDEX),
+    **dict.fromkeys(("lr", "momentum", "decay"), "fp32"),
+    **dict.fromkeys(("seed", "total"), "i64"),
+    "targets": "*i8",
+    "inverse": "*u8",
+    "mask": "*u8",
+    "out": HALF,
+}
+GROUP = {"G": 16, "F": 32, "RUN": 1, "BB": 32, "TILES": 2}
+PRODUCT = {"DOT": tl.bfloat16, "PRECISION": "ieee"}
+UPDATE = {"HAS_MOMENTUM": True, "STOCHASTIC": True, "ROUNDS": 7}
+WALK = {**GROUP, **PRODUCT, **UPDATE, "PADDED": True, "NCOPIES": 4, "STAGES": 2, "SPREAD": False}
+FREE = {"POSITIVES": False, "BY_PAIR": False, "targets": None}
+ATOMIC = {"dz_slab": None, "w_slab": None}
+CASES = [
+    (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
+    (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w": "*u8"}),
+    (
+        triton_group._walk,
+        {**WALK, **ATOMIC, "POSITIVES": True, "BY_PAIR": True, "UNROLL": False},
+        {},
+    ),
+    (
+        triton_group._walk,
+        {
+            **WALK,
+            "POSITIVES": True,
+            "BY_PAIR": False,
+            "UNROLL": True,
+            "SPREAD": True,
+            "grad": None,
+        },
+        {},
+    ),
+    (triton_group._mark, {"G": 16, "N": 256, "BY_PAIR": True}, {}),
+    (triton_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "STAGES": 2}, {}),
+    (triton_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "STAGES": 2}, {}),
+    (triton_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "STAGES": 2}, {}),
+    (triton_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "STAGES": 2}, {}),
+    (
+        triton_linear._grad_features,
+        {**GROUP, **PRODUCT, "STAGES": 2, "NCOPIES": 4},
+        {"out": WIDE},
+    ),
+    (triton_spread._invert, {"F": 32, "RUN": 1, "HP": 512, "NONE": 255}, {}),
+    (
+        triton_spread._spread_gradient,
+        {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": False, **PRODUCT},
+        {"out": WIDE},
+    ),
+    (
+        triton_spread._spread_gradient,
+        {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": True, **PRODUCT},
+        {"out": WIDE},
+    ),
+    (triton_spread._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
+    (triton_spread._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
+    (triton_spread._sample, {"F": 32, "N": 1024}, {}),
+    (triton_fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
+    (
+        triton_dense._loss_and_gradient,
+        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT},
+        {},
+    ),
+    (triton_dense._add_positives, {"HP": 512}, {}),
+    (
+        triton_dense._update,
+        {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
+        {},
+    ),
+    (triton_dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF}),
+    (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, {}),
+]
+
+
+def main() -> None:
+    for kernel, constants, types in CASES:
+        names = kernel.arg_names
+        own = {**TYPES, **types}
+        signature = {
+            name: "constexpr" if name in constants else own.get(name, "i32") for name in names
+        }
+        values = {(names.index(name),): value for name, value in constants.items()}
+        source = ASTSource(kernel, signature, values)
+        built = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+        if ".entry" in built.asm["ptx"]:
+            sys.stdout.write(f"{kernel.__module__.split('.')[-1]}.{kernel.__name__}\n")
+
+
+if __name__ == "__main__":
+    main()
