@@ -45,7 +45,7 @@ UPDATE_TILE = 64
 """labels a program updates"""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "n_labels"])
 def _loss_and_gradient(
     h, w, bias, dz, loss, first, n_labels, n_features, batch, width,
     LT: tl.constexpr, BB: tl.constexpr, KT: tl.constexpr, PADDED: tl.constexpr,
@@ -78,7 +78,7 @@ def _loss_and_gradient(
     tl.store(loss + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "n_labels"])
 def _add_positives(
     h, w, bias, label, row, dz, loss, first, n_labels, n_features, width, HP: tl.constexpr
 ):
@@ -99,7 +99,7 @@ def _add_positives(
     tl.store(loss + p, -z, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update(
     h, w, mask, velocity, dz, first, n_labels, n_features, width,
     lr, momentum, decay, seed, step,
@@ -137,7 +137,7 @@ def _update(
         store_rounded(velocity + spot, v, noise >> 16, kept, STOCHASTIC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update_bias(
     bias, velocity, dz, first, n_labels, width, lr, momentum, decay, seed, step,
     R: tl.constexpr, W: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
@@ -167,7 +167,7 @@ def _update_bias(
         store_rounded(velocity + rows, v, noise >> 16, inside, STOCHASTIC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update_sampled(
     w, index, velocity, gradient, first, n_labels, n_features, lr, momentum, decay, seed, step,
     R: tl.constexpr, F: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,

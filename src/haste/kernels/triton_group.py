@@ -154,7 +154,18 @@ def _group(
     return loss
 
 
-@triton.jit
+@triton.jit(
+    # numbers that change from step to step: or a kernel would be compiled for multiples of 16 and for 1
+    do_not_specialize=[
+        "slab_group",
+        "first_group",
+        "last_group",
+        "first_mark",
+        "last_mark",
+        "seed",
+        "step",
+    ]
+)
 def _walk(
     h, w, index, bias, velocity, bias_velocity, bounds, label, targets,
     grad, dz_slab, w_slab, loss, slab_group, first_group, last_group, first_mark, last_mark,
@@ -204,7 +215,7 @@ def _walk(
     tl.store(loss + program, tl.sum(total))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_mark", "last_mark", "pairs"])
 def _mark(
     bounds, label, row, targets, first_mark, last_mark, pairs, n_labels, width,
     G: tl.constexpr, N: tl.constexpr, BY_PAIR: tl.constexpr,
