@@ -57,3 +57,15 @@ def check_index(name: str, index: Tensor, size: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(index))
     if low < 0 or high >= size:
         raise KernelError(f"{name}: values from {low} to {high} leave the range 0 to {size - 1}.")
+
+
+def check_momentum(
+    weight: Tensor, bias: Tensor, momentum: Tensor | None, bias_momentum: Tensor | None
+) -> None:
+    """Raise KernelError unless both momenta, or none, are there and shaped like what they belong to."""
+    if (momentum is None) != (bias_momentum is None):
+        raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
+    if momentum is not None and bias_momentum is not None:
+        own = (bias.dtype,)
+        check_tensor("momentum", momentum, tuple(weight.shape), own, weight.device)
+        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, weight.device)

@@ -16,15 +16,17 @@ from torch import Tensor
 from haste.config import FAN_INS
 from haste.data.batches import Positives
 from haste.errors import KernelError
-from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
+from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, check_tensor
 from haste.kernels.rounding import FP8, FP8_SCALE, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
+    batch_tiles,
     bce_rows,
     dot_dtype,
     factor,
     narrow,
     noise_of,
+    product,
     random_row,
     sgd_update,
     sigmoid,
@@ -32,8 +34,6 @@ from haste.kernels.triton_device import (
     transposed,
     widen,
 )
-from haste.kernels.triton_group import check_momentum
-from haste.kernels.triton_linear import batch_tiles
 from haste.kernels.triton_spread import spread_rows
 from haste.kernels.update import Sgd
 
@@ -269,13 +269,6 @@ class _Slabs:
             self.bias, self.bias_momentum, self.dz, first, self.n_labels, self.width,
             *self.numbers, R=rows, W=min(64, triton.next_power_of_2(self.width)), **self.constants,
         )  # fmt: skip
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """fp32 product of two matrices of any precision."""
-    if a.is_cuda and a.dtype != torch.float32:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return torch.mm(a.float(), b.float())
 
 
 def dense_step(

@@ -249,3 +249,21 @@ def transposed(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     columns = features.new_zeros(n_features, -(-batch // multiple) * multiple, dtype=dtype)
     columns[:, :batch] = features.t()
     return columns
+
+
+def batch_tiles(batch: int, largest: int = 64) -> tuple[int, int]:
+    """The width of a tile of the batch, and how many there are."""
+    tile = max(16, min(largest, triton.next_power_of_2(batch)))
+    return tile, triton.cdiv(batch, tile)
+
+
+def dot_weight(weight: Tensor) -> torch.dtype:
+    """The dtype in which weights are multiplied outside a kernel: bf16 for E4M3."""
+    return torch.bfloat16 if weight.element_size() == 1 else weight.dtype
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """fp32 product of two matrices of any precision."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())

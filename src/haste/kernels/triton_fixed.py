@@ -13,9 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import raw
-from haste.kernels.triton_dense import product
-from haste.kernels.triton_device import narrow, transposed, widen
-from haste.kernels.triton_linear import dot_weight
+from haste.kernels.triton_device import dot_weight, narrow, product, transposed, widen
 from haste.kernels.triton_spread import sample, spread_rows
 
 SLAB_BYTES = 96 << 20

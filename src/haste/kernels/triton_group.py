@@ -23,7 +23,7 @@ from torch import Tensor
 from haste.config import FAN_INS, GROUP_SIZES
 from haste.data.batches import Positives
 from haste.errors import KernelError
-from haste.kernels.checks import FLOATS, STORED, check_one_of, check_tensor
+from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, check_tensor
 from haste.kernels.rounding import FP8, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
@@ -477,15 +477,3 @@ def check_group(
     if bias is not None:
         own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
         check_tensor("bias", bias, (n_labels,), (own,), device)
-
-
-def check_momentum(
-    weight: Tensor, bias: Tensor, momentum: Tensor | None, bias_momentum: Tensor | None
-) -> None:
-    """Raise KernelError unless both momenta, or none, are there and shaped like what they belong to."""
-    if (momentum is None) != (bias_momentum is None):
-        raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
-    if momentum is not None and bias_momentum is not None:
-        own = (bias.dtype,)
-        check_tensor("momentum", momentum, tuple(weight.shape), own, weight.device)
-        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, weight.device)

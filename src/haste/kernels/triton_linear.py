@@ -13,7 +13,9 @@ from torch import Tensor
 
 from haste.kernels.rounding import raw
 from haste.kernels.triton_device import (
+    batch_tiles,
     dot_dtype,
+    dot_weight,
     factor,
     narrow,
     processors,
@@ -213,17 +215,6 @@ def group_grad_features(
         )  # fmt: skip
         parts.append(out.sum(0)[:, : len(part)].t())
     return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def batch_tiles(batch: int, largest: int = 64) -> tuple[int, int]:
-    """The width of a tile of the batch, and how many there are."""
-    tile = max(16, min(largest, triton.next_power_of_2(batch)))
-    return tile, triton.cdiv(batch, tile)
-
-
-def dot_weight(weight: Tensor) -> torch.dtype:
-    """The dtype in which weights are multiplied outside a kernel."""
-    return torch.bfloat16 if weight.element_size() == 1 else weight.dtype
 
 
 def _prepare(
