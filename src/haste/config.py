@@ -210,6 +210,8 @@ class TrainingConfig:
     """label texts are training documents too, each with its own label as its positive"""
     validate_every: int = 1
     """epochs between looks at the validation split"""
+    evaluate: str = "test"
+    """the split that is read at the end, `validation` or `test`: predictions and metrics are of it"""
     checkpoint_minutes: float = 5.0
     device: str = "auto"
     """auto, cpu or cuda"""
@@ -229,6 +231,7 @@ class TrainingConfig:
         _between("training.warmup", self.warmup, 0.0, 1.0)
         _between("training.validate_every", self.validate_every, 1, 10**9)
         _between("training.threads", self.threads, 1, 4096)
+        _choice("training.evaluate", self.evaluate, ("validation", "test"))
         _choice("training.device", self.device, ("auto", "cpu", "cuda"))
         _choice("training.backend", self.backend, ("auto", "torch", "triton"))
 

@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.errors import ConfigError, TrainingError
+from haste.errors import ConfigError, DataError, TrainingError
 from haste.evaluation.runs import evaluate_run, read_predictions
+from haste.evaluation.truth import load_truth
 from haste.files import read_json, read_yaml, write_yaml
 from haste.training import checkpoint
+from haste.training import run as training_run
 from haste.training.loop import COLUMNS, Trainer
 from haste.training.run import choose_device, train_and_evaluate
 
@@ -106,6 +108,45 @@ def test_files_of_a_run(tiny):
     weights = load_file(run.model)
     assert weights["layer.weight"].shape == (40, 16)
     assert not any(name.endswith("momentum") for name in weights)
+
+
+@pytest.mark.parametrize(("split", "other"), [("validation", "test"), ("test", "validation")])
+def test_predictions_and_metrics_are_of_the_split_that_the_run_evaluates(
+    tiny, monkeypatch, split, other
+):
+    config = tiny.config(training={"evaluate": split})
+    run = tiny.run_dir("run", config)
+    read = []
+    monkeypatch.setattr(
+        training_run, "load_truth", lambda root, name: read.append(name) or load_truth(root, name)
+    )
+    train_and_evaluate(config, run)
+    # the loop looks at validation in every run; test is read where it is asked for
+    assert set(read) == {"validation", split}
+    truth = {name: load_truth(tiny.corpus, name) for name in (split, other)}
+    ids, scores = read_predictions(run)
+    assert len(ids) == truth[split].positives.shape[0] != truth[other].positives.shape[0]
+    metrics = read_json(run.metrics)
+    assert metrics["metrics"] == truth[split].evaluate(ids, scores)["metrics"]
+    if split == "validation":
+        assert metrics["metrics"]["P@1"] == pytest.approx(float(rows(run)[-1]["P@1"]))
+    run.metrics.unlink()
+    assert evaluate_run(run) == metrics == read_json(run.metrics)
+
+
+def test_a_run_of_a_split_that_is_none_is_not_evaluated_again(tiny):
+    config = tiny.config()
+    run = tiny.run_dir("run", config)
+    train_and_evaluate(config, run)
+    written = config.as_dict()
+    written["training"]["evaluate"] = "train"
+    write_yaml(run.config, written)
+    with pytest.raises(DataError, match=r"config.yaml: training.evaluate is 'train'; expected"):
+        evaluate_run(run)
+    # runs from before there was the setting are of the test split
+    del written["training"]["evaluate"]
+    write_yaml(run.config, written)
+    assert evaluate_run(run)["documents"] == 30
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny):
@@ -205,9 +246,9 @@ def test_a_checkpoint_of_another_configuration_is_left_out_of_account(tiny, capl
 def test_fingerprint_depends_on_what_decides_numbers(tiny):
     config = tiny.config()
     same = tiny.config(training={"checkpoint_minutes": 9.0, "threads": 2})
-    other = tiny.config(training={"learning_rate": 0.06})
     assert checkpoint.fingerprint(config) == checkpoint.fingerprint(same)
-    assert checkpoint.fingerprint(config) != checkpoint.fingerprint(other)
+    for other in ({"learning_rate": 0.06}, {"evaluate": "validation"}):
+        assert checkpoint.fingerprint(config) != checkpoint.fingerprint(tiny.config(training=other))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(

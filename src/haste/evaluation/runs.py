@@ -9,7 +9,7 @@ import numpy as np
 from haste.errors import DataError
 from haste.evaluation.truth import load_truth
 from haste.files import read_npz, read_yaml, write_json, write_npz
-from haste.paths import RunDir
+from haste.paths import SPLITS, RunDir
 
 
 def write_predictions(run: RunDir, ids: np.ndarray, scores: np.ndarray) -> None:
@@ -31,8 +31,9 @@ def read_predictions(run: RunDir) -> tuple[np.ndarray, np.ndarray]:
 def evaluate_run(run: RunDir) -> dict[str, Any]:
     """Write metrics.json again from predictions.npz and the corpus that config.yaml names.
 
-    A relative path of the corpus is relative to the working folder, as in training. Returns what was
-    written; raises DataError naming the file that is missing, damaged or does not fit.
+    A relative path of the corpus is relative to the working folder, as in training. The split is that
+    of `training.evaluate`, test where a config does not say. Returns what was written; raises DataError
+    naming the file that is missing, damaged or does not fit.
     """
     config = read_yaml(run.config)
     try:
@@ -41,6 +42,12 @@ def evaluate_run(run: RunDir) -> dict[str, Any]:
         raise DataError(
             f"{run.config}: inputs.corpus is missing; not the config of a run."
         ) from error
-    metrics = load_truth(root, "test").evaluate(*read_predictions(run))
+    split = (config.get("training") or {}).get("evaluate", "test")
+    if split not in SPLITS[1:]:
+        raise DataError(
+            f"{run.config}: training.evaluate is {split!r}; expected validation or test. "
+            "Delete it and train again."
+        )
+    metrics = load_truth(root, split).evaluate(*read_predictions(run))
     write_json(run.metrics, metrics)
     return metrics

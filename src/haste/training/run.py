@@ -1,4 +1,7 @@
-"""One run from its configuration to its metrics: train, then read the test split once."""
+"""One run from its configuration to its metrics: train, then read one split at the end.
+
+That is the test split, and for a run by which settings are chosen the validation split.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +71,9 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
     with meter.phase("evaluate"):
-        ids, scores = model.predict(tokens.splits["test"], MAX_RANK)
-        metrics = load_truth(corpus.directory, "test").evaluate(ids, scores)
+        split = config.training.evaluate
+        ids, scores = model.predict(tokens.splits[split], MAX_RANK)
+        metrics = load_truth(corpus.directory, split).evaluate(ids, scores)
     model.save(out.model)
     write_predictions(out, ids, scores)
     weights = [*model.encoder.parameters(), *model.projection.parameters()]
@@ -90,7 +94,8 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
     # last: where it is, the run is whole
     write_json(out.metrics, metrics)
     checkpoint.discard(out.checkpoint)
-    log.info("test: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items()))
+    values = "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items())
+    log.info("%s: %s", split, values)
 
 
 def choose_device(name: str) -> torch.device:
