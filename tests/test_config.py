@@ -238,3 +238,189 @@ def test_data_sets_can_be_described_in_place():
     assert changed.datasets == changed.ablation_datasets == ("wordnet-mini", "mine")
     assert changed.dataset_settings == {"mine": {"path": "/data/mine"}}
     assert grid().dataset_settings == {}
+
+
+TUNING = {
+    "seed": 4,
+    "epochs": 3,
+    "trials": {
+        "a": {"training": {"learning_rate": 0.02}},
+        "b": {"training": {"learning_rate": 0.05}, "encoder": {"learning_rate": "2e-4"}},
+    },
+}
+
+
+def tuned(**changes):
+    return grid(tuning={**TUNING, **changes})
+
+
+def trial(config, name, method_name="haste"):
+    return config.resolve(RunKey("wordnet-mini", method_name, f"trial-{name}", 4))
+
+
+def test_every_trained_method_has_every_trial():
+    config = tuned()
+    keys = list(config.trial_runs())
+    assert [(k.method, k.variant, k.seed) for k in keys] == [
+        (name, variant, 4)
+        for name in ("dense", "elmo-fp8", "haste")
+        for variant in ("trial-a", "trial-b")
+    ]
+    assert config.all_runs() == [*keys, *config.runs()]
+    assert config.runs() == grid().runs()
+    assert grid().all_runs() == grid().runs()
+
+
+def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
+    config = tuned()
+    a, b = trial(config, "a"), trial(config, "b")
+    assert (a.training.learning_rate, b.training.learning_rate) == (0.02, 0.05)
+    assert (a.encoder.learning_rate, b.encoder.learning_rate) == (1e-3, 2e-4)
+    assert (a.training.epochs, a.training.evaluate, a.seed) == (3, "validation", 4)
+    assert a.layer.grouping == "semantic"  # the preset
+    plain = config.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    assert (plain.training.epochs, plain.training.evaluate) == (20, "test")
+
+
+def test_overrides_leave_trials_alone():
+    override = {"haste": {"training": {"momentum": 0.3}, "layer": {"dropout": 0.5}}}
+    plain = tuned()
+    changed = GridConfig.from_dict(
+        {
+            **GRID,
+            "tuning": TUNING,
+            "overrides": override,
+            "per_dataset": {"wordnet-mini": {"overrides": override}},
+        }
+    )
+    assert trial(changed, "a") == trial(plain, "a")
+    run = changed.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    assert (run.training.momentum, run.layer.dropout) == (0.3, 0.5)
+
+
+def test_trials_follow_the_sections_of_the_grid_and_of_the_data_set():
+    changed = GridConfig.from_dict(
+        {
+            **GRID,
+            "tuning": TUNING,
+            "layer": {"fan_in": 64},
+            "per_dataset": {"wordnet-mini": {"layer": {"group_size": 32}}},
+        }
+    )
+    assert (trial(changed, "a").layer.fan_in, trial(changed, "a").layer.group_size) == (64, 32)
+
+
+def test_base_comes_before_the_delta_and_scale_after_it():
+    config = tuned(
+        base={"haste": {"training": {"learning_rate": 0.9, "momentum": 0.1}}},
+        scale={"elmo-fp8": {"training.learning_rate": 10, "encoder.learning_rate": "5e-1"}},
+    )
+    assert (trial(config, "a").training.learning_rate, trial(config, "a").training.momentum) == (
+        0.02,
+        0.1,
+    )
+    elmo = {name: trial(config, name, "elmo-fp8") for name in "ab"}
+    assert elmo["a"].training.learning_rate == pytest.approx(0.2)
+    assert elmo["b"].training.learning_rate == pytest.approx(0.5)
+    # of what the trial does not name, the grid's value
+    assert elmo["a"].encoder.learning_rate == pytest.approx(5e-4)
+    assert elmo["b"].encoder.learning_rate == pytest.approx(1e-4)
+    assert trial(config, "a", "dense").training.learning_rate == 0.02
+    assert config.tuning.changed("haste", "trial-a") == [
+        ("training", "learning_rate"),
+        ("training", "momentum"),
+    ]
+    assert config.tuning.changed("elmo-fp8", "trial-a") == [
+        ("encoder", "learning_rate"),
+        ("training", "learning_rate"),
+    ]
+
+
+def test_trials_count_no_labels_of_the_test_split():
+    config = GridConfig.from_dict({**GRID, "methods": ["haste-released"], "tuning": TUNING})
+    assert "-train_and_test-" not in trial(config, "a", "haste-released").inputs.order
+    run = config.resolve(RunKey("wordnet-mini", "haste-released", "default", 0))
+    assert "-train_and_test-" in run.inputs.order
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trails": {}}, r"tuning: unknown key 'trails'\. Did you mean 'trials'\?"),
+        ({"trials": {}}, r"tuning\.trials: is empty"),
+        ({"trials": ["a"]}, r"tuning\.trials: expected names with settings"),
+        ({"trials": {"a/b": {}}}, r"tuning\.trials: 'a/b' is not a plain name"),
+        ({"trials": {1: {}}}, r"tuning\.trials: 1 is not a plain name"),
+        ({"epochs": 0}, r"tuning\.epochs: 0 is out of range"),
+        ({"epochs": "many"}, r"tuning\.epochs: expected int, got 'many'"),
+        ({"seed": -1}, r"tuning\.seed: -1 is out of range"),
+        (
+            {"trials": {"a": {"trainig": {}}}},
+            r"tuning\.trials\.a: unknown key 'trainig'\. Did you mean 'training'\?",
+        ),
+        (
+            {"trials": {"a": {"training": {"learning_rte": 1}}}},
+            r"tuning\.trials\.a\.training: unknown key 'learning_rte'\. Did you mean 'learning_rate'\?",
+        ),
+        ({"trials": {"a": {"training": 3}}}, r"tuning\.trials\.a\.training: expected settings"),
+        ({"trials": {"a": {"layer": {"fan_in": 33}}}}, r"layer\.fan_in: 33 is not allowed"),
+        (
+            {"trials": {"a": {"training": {"epochs": 9}}}},
+            r"tuning\.trials\.a\.training\.epochs: is the same in every trial",
+        ),
+        (
+            {"base": {"dense": {"training": {"evaluate": "test"}}}},
+            r"tuning\.base\.dense\.training\.evaluate: is the same in every trial",
+        ),
+        ({"base": {"dens": {}}}, r"there is no method 'dens'\. Did you mean 'dense'\?"),
+        ({"base": {"popularity": {}}}, r"tuning\.base: 'popularity' is not trained here"),
+        ({"scale": {"lightxml": {}}}, r"tuning\.scale: 'lightxml' is not trained here"),
+        (
+            {"scale": {"dense": {"training.learning_rte": 10}}},
+            r"tuning\.scale\.dense: unknown key 'training\.learning_rte'\. Did you mean "
+            r"'training\.learning_rate'\?",
+        ),
+        ({"scale": {"dense": {"training.epochs": 10}}}, r"unknown key 'training\.epochs'"),
+        (
+            {"scale": {"dense": {"training.learning_rate": "ten"}}},
+            r"tuning\.scale\.dense\.training\.learning_rate: expected float, got 'ten'",
+        ),
+        (
+            {
+                "base": {"dense": {"training": {"learning_rate": 0.3}}},
+                "scale": {"dense": {"training.learning_rate": 10}},
+            },
+            r"tuning\.scale\.dense\.training\.learning_rate: tuning\.base sets it too",
+        ),
+    ],
+)
+def test_faults_of_tuning_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        tuned(**changes)
+
+
+def test_tuning_says_its_budget():
+    with pytest.raises(ConfigError, match=r"tuning: epochs, trials missing"):
+        grid(tuning={"seed": 0})
+    with pytest.raises(ConfigError, match=r"tuning: expected settings"):
+        grid(tuning=["a"])
+
+
+def test_an_unknown_trial_is_named():
+    with pytest.raises(ConfigError, match=r"tuning\.trials: there is no trial 'c'\. Known: a, b"):
+        trial(tuned(), "c")
+    with pytest.raises(ConfigError, match=r"trial-a: a trial, but the grid has no `tuning:`"):
+        trial(grid(), "a")
+    assert not any(value.startswith("trial") for value in ablations())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"evaluate": "validation"}},
+        {"overrides": {"haste": {"training": {"evaluate": "validation"}}}},
+    ],
+)
+def test_runs_of_a_grid_are_measured_on_test(changes):
+    with pytest.raises(ConfigError, match=r"training\.evaluate: 'validation' for .* Leave it out"):
+        grid(**changes)

@@ -3,7 +3,8 @@
 A run is resolved in this order, later winning: the defaults below, the grid's own sections
 (`encoder:`, `layer:`, ...), those that `per_dataset:` has for the run's data set, the preset of the
 method (`presets/methods.yaml`), the grid's `overrides:` for that method, those of the data set, and
-the delta of the ablation's variant (`presets/ablations.yaml`).
+the delta of the ablation's variant (`presets/ablations.yaml`). A trial of `tuning:` leaves `overrides`
+out, which hold what trials have chosen, see `Tuning`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ FAN_INS = (16, 32, 64, 128, 256)
 PATTERNS = ("dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured")
 GROUPINGS = ("semantic", "balanced", "frequency", "random")
 DEFAULT_VARIANT = "default"
+TRIAL_PREFIX = "trial-"
+"""of the variants that are trials"""
+TRIAL_SETTINGS = ("training.epochs", "training.evaluate", "layer.frequencies")
+"""what `tuning:` itself sets, the same for every trial"""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
 
 
@@ -331,6 +336,86 @@ class Ablation:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Trials that choose hyper-parameters on the validation split, as many for every trained method.
+
+    A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
+    the trial's own delta. It never reads the test split, nor counts labels over it.
+    """
+
+    epochs: int
+    """of a trial"""
+    trials: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """name -> section -> key -> value"""
+    seed: int = 0
+    base: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """method -> section -> key -> value: what makes a method comparable, in each of its trials"""
+    scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """method -> section.key -> factor on that value in each of its trials"""
+
+    def __post_init__(self) -> None:
+        _between("tuning.epochs", self.epochs, 1, 100_000)
+        _between("tuning.seed", self.seed, 0, 2**31 - 1)
+        for key in ("trials", "base", "scale"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise ConfigError(f"tuning.{key}: expected names with settings.")
+        if not self.trials:
+            raise ConfigError("tuning.trials: is empty; name at least one trial.")
+        for name, delta in self.trials.items():
+            _check_name("tuning.trials", name)
+            _check_trial(f"tuning.trials.{name}", delta)
+        for name, settings in self.base.items():
+            _check_trained("tuning.base", name)
+            _check_trial(f"tuning.base.{name}", settings)
+        for name, factors in self.scale.items():
+            _check_trained("tuning.scale", name)
+            check_keys(f"tuning.scale.{name}", factors, _scalable())
+            for key, factor in factors.items():
+                _coerce(f"tuning.scale.{name}.{key}", factor, float)
+                if key in _dotted(self.base.get(name, {})):
+                    raise ConfigError(
+                        f"tuning.scale.{name}.{key}: tuning.base sets it too; keep one of the two."
+                    )
+
+    def variants(self) -> tuple[str, ...]:
+        """The trials' names in run paths, in their order."""
+        return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials)
+
+    def trial(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+        """The delta of a trial by its name in run paths; raises ConfigError with the nearest name."""
+        name = variant.removeprefix(TRIAL_PREFIX)
+        if name not in self.trials:
+            raise ConfigError(
+                f"tuning.trials: there is no trial {name!r}.{suggest(name, self.trials)}"
+            )
+        return self.trials[name]
+
+    def layers(self, method_name: str, variant: str) -> list[Mapping[str, Mapping[str, Any]]]:
+        """What a trial changes of its method's preset, later winning; `scale` comes after it."""
+        own = {
+            "training": {"epochs": self.epochs, "evaluate": "validation"},
+            # the released code counts labels over test documents too
+            "layer": {"frequencies": "train"},
+        }
+        return [self.base.get(method_name, {}), self.trial(variant), own]
+
+    def scaled(self, method_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Resolved sections with the factors of the method applied."""
+        found = dict(settings)
+        for key, factor in self.scale.get(method_name, {}).items():
+            section, _, name = key.partition(".")
+            value = getattr(found[section], name) * float(factor)
+            found[section] = dataclasses.replace(found[section], **{name: value})
+        return found
+
+    def changed(self, method_name: str, variant: str) -> list[tuple[str, str]]:
+        """(section, key) of what a trial sets for a method: its delta, `base` and `scale`, sorted."""
+        keys = {*_dotted(self.trial(variant)), *_dotted(self.base.get(method_name, {}))}
+        keys |= set(self.scale.get(method_name, {}))
+        return sorted(tuple(key.split(".")) for key in keys)
+
+
+@dataclass(frozen=True)
 class GridConfig:
     """config.yaml and its siblings: which runs there are."""
 
@@ -352,6 +437,7 @@ class GridConfig:
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """data sets that the grid describes itself, see haste.data.registry.Dataset; `datasets:` is then a
     mapping from names to settings"""
+    tuning: Tuning | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:
@@ -395,12 +481,20 @@ class GridConfig:
                 plain[key] = tuple(plain[key] or ())
         for key in ("name", "datasets"):
             for text in (plain[key],) if key == "name" else plain[key]:
-                if not isinstance(text, str) or not NAME.fullmatch(text):
-                    raise ConfigError(f"config: {key}: {text!r} is not a plain name.")
+                _check_name(f"config: {key}", text)
+        if plain.get("tuning") is not None:
+            plain["tuning"] = build_dataclass(Tuning, "tuning", plain["tuning"])
         grid = cls(**plain, sections=sections)
-        for key in grid.runs():
-            if method(key.method).kind == "trained":
-                grid.resolve(key)
+        trials = set(grid.trial_runs())
+        for key in grid.all_runs():
+            if method(key.method).kind != "trained":
+                continue
+            run = grid.resolve(key)
+            if run.training.evaluate != "test" and key not in trials:
+                raise ConfigError(
+                    f"training.evaluate: {run.training.evaluate!r} for {key.method}; the runs of a grid "
+                    "are measured on test, and only the trials of `tuning:` on validation. Leave it out."
+                )
         return grid
 
     @property
@@ -428,27 +522,47 @@ class GridConfig:
                     yield RunKey(dataset, chosen.method, chosen.variant_name(value), seed)
 
     def runs(self) -> list[RunKey]:
-        """All runs of the grid, each once."""
+        """All runs of the grid that are measured on the test split, each once."""
         keys = dict.fromkeys(self.main_runs())
         for name in self.ablations:
             keys.update(dict.fromkeys(self.ablation_runs(name)))
         return list(keys)
 
+    def trial_runs(self) -> Iterator[RunKey]:
+        """The trials of `tuning:`, every one for each trained method on each data set."""
+        if self.tuning is None:
+            return
+        for dataset in self.datasets:
+            for name in self.methods:
+                if method(name).kind == "trained":
+                    for variant in self.tuning.variants():
+                        yield RunKey(dataset, name, variant, self.tuning.seed)
+
+    def all_runs(self) -> list[RunKey]:
+        """The trials, then the runs that are measured on the test split."""
+        return [*self.trial_runs(), *self.runs()]
+
     def resolve(self, key: RunKey) -> RunConfig:
-        """The full configuration of one trained run."""
+        """The full configuration of one trained run, or of a trial; raises ConfigError."""
         chosen = method(key.method)
         own = self.per_dataset.get(key.dataset, {})
         layers = [self.sections, own, chosen.settings]
-        layers += [
-            (overrides or {}).get(key.method, {})
-            for overrides in (self.overrides, own.get("overrides"))
-        ]
-        if key.variant != DEFAULT_VARIANT:
-            layers.append(_variant_delta(key))
+        tuning = self._tuning_of(key)
+        if tuning:
+            layers += tuning.layers(key.method, key.variant)
+        else:
+            layers += [
+                (overrides or {}).get(key.method, {})
+                for overrides in (self.overrides, own.get("overrides"))
+            ]
+            if key.variant != DEFAULT_VARIANT:
+                layers.append(_variant_delta(key))
         settings = {
             name: build_section(name, _merge(*(layer.get(name) or {} for layer in layers)))
             for name in SECTIONS
         }
+        if tuning:
+            settings = tuning.scaled(key.method, settings)
         return RunConfig(
             dataset=key.dataset,
             method=key.method,
@@ -464,6 +578,14 @@ class GridConfig:
             return self.resolve(key).as_dict()
         corpus = str(self.layout.corpus(key.dataset).root)
         return {**dataclasses.asdict(key), "inputs": {"corpus": corpus}}
+
+    def _tuning_of(self, key: RunKey) -> Tuning | None:
+        """`tuning` where the run is a trial; ConfigError where the grid has no trials."""
+        if not key.variant.startswith(TRIAL_PREFIX):
+            return None
+        if self.tuning is None:
+            raise ConfigError(f"{key.variant}: a trial, but the grid has no `tuning:`.")
+        return self.tuning
 
     def _inputs(
         self, key: RunKey, encoder: EncoderConfig, layer: LayerConfig, auxiliary: AuxiliaryConfig
@@ -629,6 +751,41 @@ def _check_overrides(where: str, overrides: Any) -> None:
     for name, override in (overrides or {}).items():
         method(name)
         check_keys(f"{where}.{name}", override, SECTIONS)
+
+
+def _check_name(where: str, name: Any) -> None:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"{where}: {name!r} is not a plain name.")
+
+
+def _check_trained(where: str, name: str) -> None:
+    if method(name).kind != "trained":
+        raise ConfigError(f"{where}: {name!r} is not trained here, so it has no trials.")
+
+
+def _check_trial(where: str, delta: Mapping[str, Mapping[str, Any]]) -> None:
+    check_keys(where, delta, SECTIONS)
+    for section, settings in delta.items():
+        check_keys(f"{where}.{section}", settings, get_type_hints(SECTIONS[section]))
+    for key in _dotted(delta):
+        if key in TRIAL_SETTINGS:
+            raise ConfigError(
+                f"{where}.{key}: is the same in every trial, see `tuning:`; leave it out."
+            )
+
+
+def _dotted(delta: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"{section}.{key}" for section, settings in delta.items() for key in settings]
+
+
+def _scalable() -> list[str]:
+    """section.key of the settings that a factor makes sense for."""
+    return [
+        f"{section}.{key}"
+        for section, cls in SECTIONS.items()
+        for key, hint in get_type_hints(cls).items()
+        if hint is float
+    ]
 
 
 def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

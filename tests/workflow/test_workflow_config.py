@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workflow_project import GRID, ROOT, Project
 
-from haste.config import SECTIONS, GridConfig, build_section, method
+from haste.config import SECTIONS, GridConfig, Tuning, build_section, method
 from haste.data.registry import KINDS, TEXTS, Dataset, load_registry
 from haste.errors import ConfigError
 from haste.paths import REGISTRY
@@ -55,6 +55,34 @@ def test_settings_of_a_data_set_are_sections_and_overrides():
     sections = SCHEMA["properties"]["per_dataset"]["additionalProperties"]
     assert set(sections["properties"]) == {*SECTIONS, "overrides"}
     assert sections["additionalProperties"] is False
+
+
+def test_schema_has_the_keys_of_tuning():
+    schema = SCHEMA["properties"]["tuning"]
+    fields = dataclasses.fields(Tuning)
+    assert set(schema["properties"]) == {field.name for field in fields}
+    assert schema["required"] == [f.name for f in fields if f.default is f.default_factory]
+    assert schema["additionalProperties"] is False
+    tuning = {
+        "epochs": 3,
+        "seed": 1,
+        "trials": {"a": {"training": {"learning_rate": "1e-3"}}, "b": {}},
+        "base": {"dense": {"training": {"momentum": 0.0}}},
+        "scale": {"dense": {"training.learning_rate": "1e1"}},
+    }
+    jsonschema.validate({**GRID, "tuning": tuning}, SCHEMA)
+    wrong = (
+        {"trials": {}},
+        {"trials": {"a/b": {}}},
+        {"trials": {"a": {"training": {"rate": 1}}}},
+        {"base": {"dense": {"trainig": {}}}},
+        {"scale": {"dense": {"training.learning_rate": "ten"}}},
+        {"seed": -1},
+        {"epoch": 3},
+    )
+    for change in wrong:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**GRID, "tuning": {**tuning, **change}}, SCHEMA)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -109,10 +137,10 @@ def test_configurations_are_valid_and_their_data_known(path):
     grid = GridConfig.from_dict(value)
     registry = load_registry(ROOT / REGISTRY).with_datasets(grid.dataset_settings)
     assert set(grid.datasets) <= set(registry.datasets)
-    for key in grid.runs():
+    for key in grid.all_runs():
         if method(key.method).kind == "trained":
             assert grid.resolve(key).encoder.model in registry.models
-    for key in grid.runs():
+    for key in grid.all_runs():
         assert grid.run_settings(key)["method"] == key.method
 
 
