@@ -58,9 +58,9 @@ def _refuse(message: object) -> int:
 
 
 def _register() -> None:
-    from haste.cli import bench, data, evaluation, labels, plan, report, synth, training
+    from haste.cli import bench, data, evaluation, fleet, labels, plan, report, synth, training
 
-    for module in (data, synth, labels, training, evaluation, bench, report, plan):
+    for module in (data, synth, labels, training, evaluation, bench, report, plan, fleet):
         module.register(app)
 
 

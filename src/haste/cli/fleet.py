@@ -1,0 +1,51 @@
+"""Subcommands for a grid of runs without Snakemake: train them, and bring their results home."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from haste.cli.plan import GridOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's subcommands to the command."""
+    app.command("drive")(drive)
+
+
+def drive(
+    grid: GridOption,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once on each GPU, or on the CPU.")] = 3,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Stop then, each run with a checkpoint; call again to go on."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Runs as dataset/method/variant/seedK, * for any, or one of the four names. Repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Train the open runs of a grid on all GPUs of this machine, what decides most first.
+
+    The data has been made (Snakemake does, or the commands it calls). Runs that are done are skipped,
+    others go on from their checkpoints. Logs go to logs/<grid>/. The exit code is 1 when a run failed.
+    """
+    import os
+
+    import torch
+
+    from haste.config import GridConfig
+    from haste.files import read_yaml
+    from haste.fleet.drive import drive as work_off
+    from haste.fleet.places import find_places
+    from haste.fleet.worklist import select, worklist
+
+    chosen = GridConfig.from_dict(read_yaml(grid))
+    tasks = select(worklist(chosen), only or ())
+    places = find_places(torch.cuda.device_count(), os.environ)
+    summary = work_off(chosen, tasks, places, jobs=jobs, seconds=seconds)
+    if summary.failed:
+        raise typer.Exit(1)

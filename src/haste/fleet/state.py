@@ -1,0 +1,34 @@
+"""Whether a run is finished, and making room for one that starts."""
+
+from __future__ import annotations
+
+from haste.config import GridConfig, RunConfig, RunKey
+from haste.errors import DataError
+from haste.files import read_json, read_yaml
+from haste.paths import RunDir
+
+
+def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
+    """The folder of a run of the grid."""
+    return grid.layout.run(key.dataset, key.method, key.variant, key.seed)
+
+
+def is_done(run: RunDir, config: RunConfig) -> bool:
+    """Whether a run has finished with just this configuration."""
+    if not run.metrics.is_file():
+        return False
+    try:
+        completed = read_json(run.resources)["completed"] is True
+        return completed and read_yaml(run.config) == config.as_dict()
+    except (DataError, KeyError, TypeError):
+        return False
+
+
+def clear(run: RunDir) -> None:
+    """Remove the results in a run's folder, not its checkpoint.
+
+    Results of an earlier configuration would pass for those of the next as soon as its config.yaml is
+    written; metrics.json, by which a run counts as finished, goes first.
+    """
+    for path in (run.metrics, run.resources, run.predictions, run.history, run.model):
+        path.unlink(missing_ok=True)

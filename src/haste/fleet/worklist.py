@@ -1,0 +1,95 @@
+"""The trained runs of a grid in the order of what they decide, so that a stop leaves the most decided."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from haste.config import GridConfig, RunKey, method
+from haste.errors import ConfigError
+from haste.reporting.needs import CLAIM_ABLATIONS
+
+FIRST = ("dense", "haste", "fixed-fan-in")
+"""the main table's methods without which nothing can be said"""
+RIVALS = ("spartex", "block-sparse")
+"""the prior sparse methods that C4 and C5 compare HASTE with"""
+ABLATION_CLAIMS = dict(zip(CLAIM_ABLATIONS, ("C7", "C8", "C9"), strict=True))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run and what it decides."""
+
+    key: RunKey
+    why: str
+
+    @property
+    def name(self) -> str:
+        """As --only and logs know it: dataset/method/variant/seedK."""
+        key = self.key
+        return f"{key.dataset}/{key.method}/{key.variant}/seed{key.seed}"
+
+
+def worklist(grid: GridConfig) -> list[Task]:
+    """All trained runs of a grid, each once, where it is needed first.
+
+    The steps: dense, HASTE and fixed fan-in; the ablations that claims C7 to C9 are about, one after
+    the other; the prior sparse methods; the other methods; the remaining ablations. Within a step all
+    runs of one seed come before those of the next.
+    """
+    others = [name for name in grid.methods if name not in (*FIRST, *RIVALS)]
+    claimed = [name for name in CLAIM_ABLATIONS if name in grid.ablations]
+    remaining = [name for name in grid.ablations if name not in CLAIM_ABLATIONS]
+    steps = [
+        ("main: dense, HASTE, fixed fan-in", _main(grid, FIRST)),
+        *((f"{ABLATION_CLAIMS[name]}: {name}", grid.ablation_runs(name)) for name in claimed),
+        ("C4, C5: Spartex, block sparse", _main(grid, RIVALS)),
+        ("main: other methods", _main(grid, others)),
+        *((f"ablation: {name}", grid.ablation_runs(name)) for name in remaining),
+    ]
+    found: dict[RunKey, Task] = {}
+    for why, keys in steps:
+        trained = [key for key in keys if method(key.method).kind == "trained"]
+        # sorting is stable: within a seed the order stays that of the step
+        for key in sorted(trained, key=lambda key: _rank(grid, key.seed)):
+            found.setdefault(key, Task(key, why))
+    return list(found.values())
+
+
+def select(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
+    """The tasks that one of the patterns `only` names, all where there is no pattern.
+
+    A pattern is of dataset/method/variant/seedK, or of one of the four. Raises ConfigError for one that
+    no task matches.
+    """
+    for pattern in only:
+        if not any(_matches(task, pattern) for task in tasks):
+            names = {part for task in tasks for part in task.name.split("/")}
+            raise ConfigError(
+                f"--only {pattern}: no such run. Use dataset/method/variant/seedK, * for any, or one of "
+                f"{', '.join(sorted(names))}."
+            )
+    return [task for task in tasks if not only or any(_matches(task, each) for each in only)]
+
+
+def _main(grid: GridConfig, names: Iterable[str]) -> list[RunKey]:
+    """The main table's runs of some methods: data sets of the grid, within each these methods."""
+    runs = list(grid.main_runs())
+    return [
+        key
+        for dataset in grid.datasets
+        for name in names
+        for key in runs
+        if (key.dataset, key.method) == (dataset, name)
+    ]
+
+
+def _rank(grid: GridConfig, seed: int) -> int:
+    return list(dict.fromkeys((*grid.seeds, *grid.ablation_seeds))).index(seed)
+
+
+def _matches(task: Task, pattern: str) -> bool:
+    if "/" in pattern:
+        return fnmatch.fnmatchcase(task.name, pattern)
+    return any(fnmatch.fnmatchcase(part, pattern) for part in task.name.split("/"))

@@ -1,0 +1,88 @@
+"""A small grid whose inputs are there, and finished runs of it without any training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from haste.config import GridConfig, RunKey
+from haste.files import write_json, write_npz, write_yaml
+from haste.fleet.state import run_dir
+from haste.paths import RunDir
+from haste.reporting.runs import HISTORY, METRICS
+
+SETTINGS = {
+    "name": "small",
+    "datasets": ["words"],
+    "methods": [
+        "bottleneck",
+        "spartex",
+        "fixed-fan-in",
+        "dense",
+        "lightxml",
+        "haste",
+        "popularity",
+    ],
+    "ablations": ["rewiring", "grouping"],
+    "seeds": [0, 1],
+    "ablation_seeds": [0],
+    "training": {"epochs": 2, "device": "cpu"},
+}
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch) -> GridConfig:
+    """The grid in a folder of the test's own, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_yaml("grid.yaml", SETTINGS)
+    return GridConfig.from_dict(SETTINGS)
+
+
+@pytest.fixture
+def make_inputs() -> Callable[[GridConfig], None]:
+    return write_inputs
+
+
+@pytest.fixture
+def finish() -> Callable[..., RunDir]:
+    return write_run
+
+
+def write_inputs(grid: GridConfig) -> None:
+    """A few bytes in the place of each input of each trained run."""
+    for key in grid.runs():
+        if key.method == "popularity":
+            continue
+        inputs = grid.resolve(key).inputs
+        corpus, tokens, model = map(Path, (inputs.corpus, inputs.tokens, inputs.model))
+        files = [corpus / "corpus.json", corpus / "test.parquet", tokens / "tokens.json"]
+        files += [model / "config.json", model / "model.safetensors", model / "SOURCE.json"]
+        files += [Path(path) for path in (inputs.order, inputs.clusters) if path]
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{path.name}\n")
+        corpus.joinpath("corpus.json").write_text(json.dumps({"filtered": False}))
+
+
+def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
+    """All files that training leaves."""
+    run, config = run_dir(grid, key), grid.resolve(key)
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_yaml(run.config, config.as_dict())
+    rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in range(2))]
+    run.history.write_text("\n".join(rows) + "\n")
+    ids = np.tile(np.arange(100, dtype=np.int32), (3, 1))
+    write_npz(run.predictions, ids=ids, scores=-ids.astype(np.float32))
+    run.model.write_text("weights")
+    write_json(
+        run.resources,
+        {"device": "CPU", "seconds": {}, "peak_bytes": {}, "completed": True},
+    )
+    metrics = dict.fromkeys(METRICS, precision)
+    write_json(
+        run.metrics,
+        {"metrics": metrics, "without_mirrored": None, "deciles": [], "backend": "numpy"},
+    )
+    return run
