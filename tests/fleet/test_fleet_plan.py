@@ -57,12 +57,11 @@ def test_a_run_is_open_until_all_of_it_is_there(grid, finish, broken):
     assert {row["state"] for row in rows(grid)} == {"open"}
 
 
-def test_the_command_writes_it(grid, make_inputs):
-    make_inputs(grid)
+@pytest.mark.usefixtures("grid")
+def test_the_command_writes_it():
     registry = {"sources": {}, "models": {}, "datasets": {"words": {"path": "nowhere"}}}
     write_yaml("registry.yaml", registry)
     words = ["plan", "--grid", "grid.yaml", "--registry", "registry.yaml"]
-    Path(grid.layout.corpus("words").info).unlink()
     said = CliRunner().invoke(app, [*words, "--write", "results/small/plan.csv"])
     assert said.exit_code == 0, said.output
     written = Path("results/small/plan.csv").read_text()
