@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import yaml
 
-from haste.config import GridConfig, OrderSpec, RunKey, method
+from haste.config import TRIAL_PREFIX, GridConfig, OrderSpec, RunKey, method
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.evaluation.deciles import decile_rows
 from haste.evaluation.metrics import METRICS, per_document
@@ -55,6 +55,8 @@ class FakeGrid:
     """by method: what differs in resources.json"""
     documents: int = 300
     labels: int = 320
+    tuning: Mapping | None = None
+    overrides: Mapping = field(default_factory=dict)
 
     @property
     def config(self) -> dict:
@@ -68,6 +70,8 @@ class FakeGrid:
             "data_dir": str(self.root / "data"),
             "results_dir": str(self.root / "results"),
             "training": {"epochs": self.epochs},
+            "overrides": dict(self.overrides),
+            **({"tuning": dict(self.tuning)} if self.tuning else {}),
         }
 
     @property
@@ -83,7 +87,7 @@ class FakeGrid:
         self.file.write_text(yaml.safe_dump(self.config))
         for dataset in self.datasets:
             self.write_corpus(dataset)
-        for key in self.grid.runs():
+        for key in self.grid.all_runs():
             self.write_run(key)
         return self.grid
 
@@ -151,14 +155,18 @@ class FakeGrid:
         files = self.run_dir(key)
         files.root.mkdir(parents=True, exist_ok=True)
         trained = method(key.method).kind == "trained"
+        is_trial = key.variant.startswith(TRIAL_PREFIX)
+        epochs = self.tuning["epochs"] if is_trial else self.epochs
         config = {"dataset": key.dataset, "method": key.method, "variant": key.variant}
         config |= {"seed": key.seed, "inputs": {"corpus": "x"}}
         if trained:
-            config["training"] = {"epochs": self.epochs}
+            config["training"] = {"epochs": epochs}
+            if is_trial:
+                config["training"]["evaluate"] = "validation"
         write_yaml(files.config, config)
 
         corpus = self.grid.layout.corpus(key.dataset)
-        ids, metrics = self.predict(key, corpus)
+        ids, metrics = self.predict(key, corpus, "validation" if is_trial else "test")
         write_npz(
             files.predictions,
             ids=ids,
@@ -179,21 +187,23 @@ class FakeGrid:
         }
         write_json(files.resources, resources | dict(self.resources.get(key.method, {})))
         if trained:
-            self.write_history(files, key)
+            self.write_history(files, key, epochs)
         return files
 
-    def write_history(self, files: RunDir, key: RunKey) -> None:
+    def write_history(self, files: RunDir, key: RunKey, epochs: int) -> None:
         loss = self.losses.get(
             f"{key.method}/{key.variant}", self.losses.get(key.method, self.loss)
         )
         lines = ["epoch,step,loss,learning_rate,seconds,P@1,P@5,PSP@5,rewired"]
-        for i, value in enumerate(loss(self.epochs, key.seed)):
+        for i, value in enumerate(loss(epochs, key.seed)):
             precision = 50 * (1 - 0.8**i) + len(key.method) + key.seed
             lines.append(f"{i + 1},{10 * (i + 1)},{value!r},0.01,{2 * i},{precision},20,10,0")
         files.history.write_text("\n".join(lines) + "\n")
 
-    def predict(self, key: RunKey, corpus: CorpusDir) -> tuple[np.ndarray, dict]:
-        truth = read_csr(corpus.positives("test"))
+    def predict(
+        self, key: RunKey, corpus: CorpusDir, split: str = "test"
+    ) -> tuple[np.ndarray, dict]:
+        truth = read_csr(corpus.positives(split))
         counts = label_frequencies(corpus)
         rate = self.hit_rate.get(f"{key.method}/{key.variant}", self.hit_rate.get(key.method, 0.5))
         rng = np.random.default_rng(zlib.crc32(f"{key.method} {key.seed}".encode()))

@@ -8,6 +8,7 @@ from haste.config import GridConfig, RunKey, ablations, methods
 from haste.errors import ConfigError
 from haste.reporting.needs import figure_inputs, figure_names, order_path, table_inputs, table_names
 
+TUNING = {"epochs": 2, "trials": {"a": {}, "b": {"training": {"momentum": 0.0}}}}
 CAPTIONS = Path(__file__).parents[2] / "workflow/report"
 
 
@@ -31,12 +32,40 @@ def test_names():
         "ablation_grouping",
         "ablation_fan_in",
         "grouping_cohesion",
+        "runs",
         "kernels",
         "kernel_times",
         "scale",
     ]
     assert "ablations" in figure_names(grid())
     assert "ablations" not in figure_names(grid(ablations=[]))
+
+
+def test_trials_have_a_table_where_the_grid_has_trials():
+    assert "tuning" not in table_names(grid())
+    config = grid(tuning=TUNING)
+    assert set(table_names(config)) == {*table_names(grid()), "tuning"}
+    inputs = table_inputs(config, "tuning")
+    assert inputs.runs == tuple(config.trial_runs())
+    assert inputs.split == "validation"
+    with pytest.raises(ConfigError, match="there is no table 'tuning' in this grid"):
+        table_inputs(grid(), "tuning")
+
+
+def test_only_the_table_of_trials_reads_trials():
+    config = grid(tuning=TUNING)
+    trials = set(config.trial_runs())
+    for name in table_names(config):
+        inputs = table_inputs(config, name)
+        if name != "tuning":
+            assert not trials & set(inputs.runs)
+            assert inputs.split == "test"
+    for name in figure_names(config):
+        assert not trials & set(figure_inputs(config, name).runs)
+
+
+def test_the_table_of_runs_reads_every_run_of_the_grid():
+    assert table_inputs(grid(), "runs").runs == tuple(grid().runs())
 
 
 def test_main_reads_every_run_that_is_made_once():
@@ -104,7 +133,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(inputs):
 
 
 def test_every_table_and_figure_has_a_caption():
-    full = grid(ablations=list(ablations()))
+    full = grid(ablations=list(ablations()), tuning=TUNING)
     wanted = {*table_names(full), *figure_names(full), "workflow"}
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == wanted
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_project import ROOT, Project
+from workflow_project import GRID, ROOT, Project
 
 from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.registry import load_registry
@@ -26,7 +26,7 @@ def grid_of(config: str) -> GridConfig:
 
 def short_names(grid: GridConfig) -> list[str]:
     own = [f"ablation_{name}" for name in grid.ablations]
-    names = ("main", "claims", "datasets", "grouping_cohesion", *needs.BENCHMARKS)
+    names = ("main", "claims", "datasets", "grouping_cohesion", "runs", *needs.BENCHMARKS)
     tables = [f"table_{n}" for n in names]
     return [*own, *tables, *(f"figure_{n}" for n in needs.figure_names(grid))]
 
@@ -162,6 +162,40 @@ def test_each_benchmark_has_two_targets(finished: Project, name, tables):
     assert f"haste bench {name} --out results/benchmarks" in result.stdout
     assert "gpu=1" in result.stdout
     assert f"bench_{name}" not in finished.jobs("--forceall")
+
+
+def test_trials_are_made_when_they_are_asked_for(finished: Project):
+    tuning = {"epochs": 2, "seed": 7, "trials": {"a": {}, "b": {"training": {"momentum": 0.5}}}}
+    finished.configure({**GRID, "tuning": tuning})
+    assert finished.jobs() == {}
+    trained = [name for name in GRID["methods"] if method(name).kind == "trained"]
+    jobs = finished.jobs("tuning")
+    # semantic order and clusters of another seed
+    assert jobs.pop("group") == 2
+    runs = 2 * len(trained)
+    assert jobs == {"configure": runs, "train": runs, "table_tuning": 1, "tuning": 1}
+    done = finished.snakemake("--cores", "2", "tuning")
+    assert done.returncode == 0, done.stdout[-3000:]
+    run = "--dataset wordnet-smoke --method haste --variant trial-b --seed 7"
+    assert any(run in " ".join(call) for call in finished.calls())
+    assert finished.jobs("tuning") == {}
+    # another trial is a reason to try, and none to train the rest
+    tuning["trials"]["a"] = {"training": {"momentum": 0.1}}
+    finished.configure({**GRID, "tuning": tuning})
+    assert finished.jobs() == {}
+    assert finished.jobs("tuning") == {
+        "configure": len(trained),
+        "train": len(trained),
+        "table_tuning": 1,
+        "tuning": 1,
+    }
+
+
+def test_a_grid_without_trials_has_no_target_for_them(project: Project):
+    project.configure(GRID)
+    result = project.snakemake("-n", "tuning")
+    assert result.returncode != 0
+    assert "tuning" in result.stdout
 
 
 def test_a_configuration_stands_alone(project: Project):

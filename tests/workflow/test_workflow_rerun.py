@@ -44,6 +44,7 @@ def test_fan_in_of_one_method(finished: Project):
         "ablation_grouping": 1,
         "ablation_fan_in": 1,
         "figure_ablations": 1,
+        "table_runs": 1,
         **dict.fromkeys(RUNS_FIGURES, 1),
     }
 
@@ -55,6 +56,7 @@ def test_epochs_of_a_method_without_ablations(finished: Project):
     assert jobs == {
         "table_main": 1,
         "table_claims": 1,
+        "table_runs": 1,
         **dict.fromkeys(RUNS_FIGURES, 1),
     }
 
@@ -82,6 +84,7 @@ def test_one_more_ablation(finished: Project):
         "train": 1,
         "ablation_momentum_reset": 1,
         "figure_ablations": 1,
+        "table_runs": 1,
     }
 
 

@@ -55,10 +55,10 @@ LAYOUT = GRID.layout
 LOGS = Path("logs")
 TRAINED = {
     key: GRID.resolve(key)
-    for key in GRID.runs()
+    for key in GRID.all_runs()
     if method(key.method).kind == "trained"
 }
-LINEAR = [key for key in GRID.runs() if method(key.method).kind == "linear"]
+LINEAR = [key for key in GRID.all_runs() if method(key.method).kind == "linear"]
 RESERVED = {
     key: reservation(run, expected_size(REGISTRY, key.dataset), REGISTRY)
     for key, run in TRAINED.items()
@@ -71,7 +71,7 @@ ENCODERS = {
         *TRAINED.values(),
     ]
 }
-SETTINGS = {key: GRID.run_settings(key) for key in GRID.runs()}
+SETTINGS = {key: GRID.run_settings(key) for key in GRID.all_runs()}
 # names of all values of a run's configuration, by section
 RUN_SETTINGS = [
     f"{section}__{field.name}"
@@ -79,6 +79,8 @@ RUN_SETTINGS = [
     for field in fields(cls)
 ]
 TABLES = needs.table_names(GRID)
+# trials are made when they are asked for by name
+TABLES_OF_ALL = [name for name in TABLES if name != needs.TUNING]
 FIGURES = needs.figure_names(GRID)
 KERNEL_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "kernels"]
 SCALE_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "scale"]
@@ -101,8 +103,8 @@ wildcard_constraints:
     model=one_of(encoder.model_name for encoder in ENCODERS.values()),
     encoder=one_of(ENCODERS),
     max_len=r"\d+",
-    variant=one_of(key.variant for key in GRID.runs()),
-    seed=one_of(str(key.seed) for key in GRID.runs()),
+    variant=one_of(key.variant for key in GRID.all_runs()),
+    seed=one_of(str(key.seed) for key in GRID.all_runs()),
 
 
 def run_key(wildcards):

@@ -11,9 +11,22 @@ rule tables:
     input:
         expand(
             f"{LAYOUT.table('{table}')}.{{suffix}}",
-            table=TABLES,
+            table=TABLES_OF_ALL,
             suffix=["csv", "md", "tex"],
         ),
+
+
+if GRID.tuning:
+
+    localrules:
+        tuning,
+
+    rule tuning:
+        input:
+            expand(
+                f"{LAYOUT.table(needs.TUNING)}.{{suffix}}",
+                suffix=["csv", "md", "tex"],
+            ),
 
 
 rule figures:

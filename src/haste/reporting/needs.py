@@ -20,6 +20,8 @@ from haste.config import (
 from haste.errors import ConfigError, suggest
 
 ABLATION_PREFIX = "ablation_"
+TUNING = "tuning"
+"""the table of a grid's trials, which are made only when they are asked for"""
 BENCHMARKS = {"kernels": "kernels", "kernel_times": "kernels", "scale": "scale"}
 """tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv: their files"""
 MACHINE = "machine.json"
@@ -48,12 +50,24 @@ class Inputs:
     """benchmark files that lie there now; none is needed"""
     beside: tuple[Path, ...] = ()
     """what else lies in their folders and is read with them"""
+    split: str = "test"
+    """that the metrics of the runs are of"""
 
 
 def table_names(grid: GridConfig) -> list[str]:
     """The tables of a grid, in the order of the report."""
     ablations = [f"{ABLATION_PREFIX}{name}" for name in grid.ablations]
-    return ["main", "claims", "datasets", *ablations, "grouping_cohesion", *BENCHMARKS]
+    tuning = [TUNING] if grid.tuning else []
+    return [
+        "main",
+        "claims",
+        "datasets",
+        *tuning,
+        *ablations,
+        "grouping_cohesion",
+        "runs",
+        *BENCHMARKS,
+    ]
 
 
 def figure_names(grid: GridConfig) -> list[str]:
@@ -76,6 +90,10 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     _check("table", name, table_names(grid))
     if name == "main":
         return Inputs(runs=tuple(grid.main_runs()))
+    if name == "runs":
+        return Inputs(runs=tuple(grid.runs()))
+    if name == TUNING:
+        return Inputs(runs=tuple(grid.trial_runs()), split="validation")
     if name == "datasets":
         return Inputs(corpora=grid.datasets)
     if name == "grouping_cohesion":

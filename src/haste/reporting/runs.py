@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Run:
     """columns of history.csv as float64 [epochs], NaN where empty; None for linear methods"""
     epochs: int | None
     """of the configuration"""
+    split: str = "test"
+    """that metrics and predictions are of: test, or validation"""
 
     @property
     def on_gpu(self) -> bool:
@@ -158,12 +160,14 @@ def load_run(run_dir: Path | str) -> Run:
         raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
     key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
     history = epochs = None
+    split = "test"
     try:
         trained = method(key.method).kind == "trained"
     except ConfigError as error:
         raise DataError(f"{files.config}: {error}") from error
     if trained:
-        epochs = int(_mapping(config.get("training"), files.config, ("epochs",))["epochs"])
+        training = _mapping(config.get("training"), files.config, ("epochs",))
+        epochs, split = int(training["epochs"]), training.get("evaluate", "test")
         history = _history(files, epochs)
     return Run(
         root=root,
@@ -175,18 +179,31 @@ def load_run(run_dir: Path | str) -> Run:
         resources=resources,
         history=history,
         epochs=epochs,
+        split=split,
+    )
+
+
+def run_note(runs: Sequence[Run]) -> str:
+    """Devices, epochs and metric library of the runs."""
+    devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
+    backends = ", ".join(sorted({run.backend for run in runs}))
+    epochs = ", ".join(str(n) for n in sorted({run.epochs for run in runs if run.epochs}))
+    return (
+        f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
     )
 
 
 def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run: its name, all metrics (percent), P@k without mirrored pairs, resources (bytes,
-    seconds), the final training loss, its slope, `converged`, epochs and the metrics' backend."""
+    """One row a run, see `run_row`."""
     import pandas as pd
 
-    return pd.DataFrame([_row(run) for run in runs])
+    return pd.DataFrame([run_row(run) for run in runs])
 
 
-def _row(run: Run) -> dict[str, Any]:
+def run_row(run: Run) -> dict[str, Any]:
+    """A run's name, all metrics (percent), P@k without mirrored pairs, resources (bytes, seconds), the
+    final training loss, its slope, `converged`, epochs, the metrics' backend, and `machine ...`: what
+    resources.json says of versions and hardware. None where there is no such number."""
     resources, mirrored = run.resources, run.without_mirrored or {}
     return {
         "dataset": run.key.dataset,
@@ -209,6 +226,7 @@ def _row(run: Run) -> dict[str, Any]:
         "slope": run.slope,
         "converged": run.converged,
         "backend": run.backend,
+        **{f"machine {name}": value for name, value in (resources.get("machine") or {}).items()},
     }
 
 

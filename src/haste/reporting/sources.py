@@ -93,11 +93,21 @@ class Sources:
         published: Published,
         run_dirs: Iterable[Path] | None = None,
     ) -> Sources:
-        """Load the runs in `run_dirs`, or else those that `inputs` names; raises DataError."""
+        """Load the runs in `run_dirs`, or else those that `inputs` names.
+
+        Raises DataError for a run that is not finished, or was measured on another split.
+        """
         if run_dirs is None:
             keys = ((k.dataset, k.method, k.variant, k.seed) for k in inputs.runs)
             run_dirs = [grid.layout.run(*key).root for key in keys]
-        return cls(grid, inputs, tuple(load_runs(run_dirs)), published)
+        runs = tuple(load_runs(run_dirs))
+        for run in runs:
+            if run.split != inputs.split:
+                raise DataError(
+                    f"{run.root}: measured on the {run.split} split (training.evaluate), and this is "
+                    f"about {inputs.split}; leave that folder out."
+                )
+        return cls(grid, inputs, runs, published)
 
     @cached_property
     def documents(self) -> dict[str, Documents]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from haste.files import atomic
 
 MISSING = "–"
+GIB, MIB, MILLION = 2**30, 2**20, 1e6
+"""scales of columns"""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from haste.paths import SPLITS
 from haste.reporting.benchmarks import KernelTimes
 from haste.reporting.claims import claims_table
 from haste.reporting.kernels import targets_table, times_table
-from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS
+from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS, TUNING
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
-from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
+from haste.reporting.run_table import runs_table
+from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame, run_note
 from haste.reporting.scale import TITLE as SCALE_TITLE
 from haste.reporting.scale import ScaleResults, scale_table
 from haste.reporting.sources import Sources, cohesion_orders
-from haste.reporting.table import Cell, Column, Stat, Table
-
-GIB, MIB, MILLION = 2**30, 2**20, 1e6
+from haste.reporting.table import GIB, MIB, MILLION, Cell, Column, Stat, Table
+from haste.reporting.tuning import tuning_table
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
 WITHOUT_MIRRORED = tuple(f"P@{k} without mirrored" for k in (1, 3, 5))
@@ -39,6 +39,8 @@ def build_table(name: str, sources: Sources) -> Table:
         "claims": claims_table,
         "datasets": datasets_table,
         "grouping_cohesion": cohesion_table,
+        "runs": runs_table,
+        TUNING: tuning_table,
     }
     return builders[name](sources)
 
@@ -69,7 +71,7 @@ def main_table(sources: Sources) -> Table:
         columns = [c for c in columns if c.key not in WITHOUT_MIRRORED]
     notes = [
         MEAN_NOTE + " Bold: the best of the column.",
-        _run_note(sources.runs),
+        run_note(sources.runs),
         *_memory_notes(sources.runs),
         CONVERGED_NOTE,
     ]
@@ -114,7 +116,7 @@ def ablation_table(name: str, sources: Sources) -> Table:
         f"Variants of {chosen.method}; all else is its preset. {MEAN_NOTE}",
         "Δ P@1: to the preset, same seeds, in points, with the paired bootstrap interval (95%) over "
         "test documents" + _one_seed_note(sources.grid.ablation_seeds),
-        _run_note(sources.runs),
+        run_note(sources.runs),
         CONVERGED_NOTE,
     ]
     return Table(
@@ -286,16 +288,6 @@ def _stats(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Cell]:
     frame = run_frame(runs)
     words = {"dataset", "method", "variant", "seed", "device", "converged", "backend"}
     return {key: Stat.of(frame[key].tolist()) for key in keys if key in frame and key not in words}
-
-
-def _run_note(runs: Sequence[Run]) -> str:
-    """Devices, epochs and metric library of the runs."""
-    devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
-    backends = ", ".join(sorted({run.backend for run in runs}))
-    epochs = ", ".join(str(n) for n in sorted({run.epochs for run in runs if run.epochs}))
-    return (
-        f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
-    )
 
 
 def _memory_notes(runs: Sequence[Run]) -> list[str]:

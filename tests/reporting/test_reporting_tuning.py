@@ -1,0 +1,198 @@
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_grid import FakeGrid
+
+from haste.config import GridConfig, RunKey, methods
+from haste.errors import DataError
+from haste.files import read_json, write_json
+from haste.reporting.needs import table_inputs
+from haste.reporting.published import Published
+from haste.reporting.sources import Sources
+from haste.reporting.table import markdown, write_table
+from haste.reporting.tables import build_table
+
+ROOT = Path(__file__).parents[2]
+TUNING = {
+    "seed": 2,
+    "epochs": 4,
+    "trials": {
+        "a": {"training": {"learning_rate": 0.02}},
+        "b": {"training": {"learning_rate": 0.05}, "encoder": {"learning_rate": 0.0002}},
+    },
+    "base": {"dense": {"layer": {"dropout": 0.5}}},
+    "scale": {"elmo-bf16": {"training.learning_rate": 10}},
+}
+
+
+def made_up(root, **changes):
+    settings = {
+        "methods": ("dense", "elmo-bf16", "haste", "omikuji"),
+        "tuning": TUNING,
+        "hit_rate": {"dense/trial-a": 0.2, "haste/trial-a": 0.8, "haste/trial-b": 0.3},
+        "seeds": (0,),
+        "documents": 20,
+        "labels": 30,
+    }
+    return FakeGrid(root, **(settings | changes))
+
+
+def table(grid, name="tuning", run_dirs=None):
+    return build_table(name, Sources.load(grid, table_inputs(grid, name), Published({}), run_dirs))
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    fake = made_up(tmp_path_factory.mktemp("tuning"))
+    fake.write()
+    return fake
+
+
+@pytest.fixture(scope="module")
+def tuning(fake):
+    return table(fake.grid)
+
+
+def test_one_row_a_method_and_trial(tuning):
+    assert [(row["method"], row["trial"]) for row in tuning.rows] == [
+        (title, trial) for title in ("Dense", "ELMO (bf16)", "HASTE") for trial in ("a", "b")
+    ]
+
+
+def test_rows_say_what_the_trials_measured(fake, tuning):
+    for key, row in zip(fake.grid.trial_runs(), tuning.rows, strict=True):
+        metrics = read_json(fake.run_dir(key).metrics)
+        assert metrics["documents"] == 20
+        values = [metrics["metrics"][name] for name in ("P@1", "P@5", "PSP@5")]
+        assert [row[name] for name in ("P@1", "P@5", "PSP@5")] == values
+        assert row["mean"] == pytest.approx(sum(values) / 3)
+        assert row["epochs"] == 4
+        assert row["loss"] == pytest.approx(10 + 2 + 90 * 0.3**3)
+
+
+def test_settings_are_those_the_trial_trained_with(tuning):
+    settings = {(row["method"], row["trial"]): row["settings"] for row in tuning.rows}
+    assert settings["HASTE", "a"] == "training.learning_rate 0.02"
+    assert settings["HASTE", "b"] == "encoder.learning_rate 0.0002, training.learning_rate 0.05"
+    assert settings["ELMO (bf16)", "a"] == "training.learning_rate 0.2"
+    assert settings["Dense", "a"] == "layer.dropout 0.5, training.learning_rate 0.02"
+
+
+def test_one_trial_of_each_method_is_marked(tuning):
+    marked = {row["method"]: row["trial"] for row in tuning.rows if row["chosen"]}
+    # ELMO's two are the same run here: the first
+    assert marked == {"Dense": "b", "ELMO (bf16)": "a", "HASTE": "a"}
+    assert sum(bool(row["chosen"]) for row in tuning.rows) == 3
+    line = next(x for x in markdown(tuning).splitlines() if x.startswith("| HASTE | a |"))
+    assert line.endswith("| chosen |")
+
+
+def test_all_three_metrics_choose(tmp_path):
+    fake = made_up(tmp_path, methods=("haste",))
+    grid = fake.write()
+    for key, values in zip(
+        grid.trial_runs(), ((50.0, 20.0, 20.0), (49.0, 22.0, 20.5)), strict=True
+    ):
+        path = fake.run_dir(key).metrics
+        metrics = read_json(path)
+        metrics["metrics"] |= dict(zip(("P@1", "P@5", "PSP@5"), values, strict=True))
+        write_json(path, metrics)
+    assert [row["chosen"] for row in table(grid).rows] == ["", "chosen"]
+
+
+def test_each_data_set_has_its_own_choice(tmp_path):
+    fake = made_up(tmp_path, methods=("haste",), datasets=("one", "two"))
+    rows = table(fake.write()).rows
+    assert [row["dataset"] for row in rows if row["chosen"]] == ["one", "two"]
+
+
+def test_the_budget_is_said(tuning):
+    assert tuning.notes[0] == ("Budget, the same for every method: 2 trials of 4 epochs, seed 2.")
+
+
+def test_every_trial_is_needed(fake):
+    roots = [fake.run_dir(key).root for key in fake.grid.trial_runs()]
+    with pytest.raises(DataError, match=r"tuning: the run haste, trial-b, seed 2 on tiny is not"):
+        table(fake.grid, run_dirs=roots[:-1])
+
+
+def test_a_trial_has_no_place_in_the_tables_of_test(fake):
+    roots = [fake.run_dir(key).root for key in fake.grid.trial_runs()]
+    with pytest.raises(DataError, match=r"measured on the validation split .* is about test"):
+        table(fake.grid, "main", run_dirs=roots)
+    main = [fake.run_dir(key).root for key in fake.grid.main_runs()]
+    with pytest.raises(DataError, match=r"measured on the test split .* is about validation"):
+        table(fake.grid, run_dirs=main)
+
+
+def chosen(path: Path) -> dict[tuple[str, str], str]:
+    """(data set, method) -> trial, of a tuning.csv."""
+    names = {row.title: name for name, row in methods().items()}
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["chosen"]]
+    return {(row["dataset"], names[row["method"]]): row["trial"] for row in rows}
+
+
+def differences(grid: GridConfig, trials: Mapping[tuple[str, str], str]) -> list[str]:
+    """What the runs of a grid have otherwise than the trials chosen, of all that trials vary."""
+    found = []
+    for (dataset, name), trial in trials.items():
+        best = grid.resolve(RunKey(dataset, name, f"trial-{trial}", grid.tuning.seed))
+        run = grid.resolve(RunKey(dataset, name, "default", grid.tuning.seed))
+        varied = {k for v in grid.tuning.variants() for k in grid.tuning.changed(name, v)}
+        for section, key in sorted(varied):
+            ours, theirs = (getattr(getattr(each, section), key) for each in (run, best))
+            numbers = isinstance(ours, float) and isinstance(theirs, float)
+            if not (math.isclose(ours, theirs, rel_tol=1e-9) if numbers else ours == theirs):
+                found.append(f"{dataset}, {name}: {section}.{key} {ours}, chosen {theirs}")
+    return found
+
+
+def committed() -> list[tuple[Path, GridConfig]]:
+    paths = [ROOT / "config.yaml", *sorted((ROOT / "workflow/configs").glob("*.yaml"))]
+    grids = [(path, GridConfig.from_dict(yaml.safe_load(path.read_text()))) for path in paths]
+    return [(path, grid) for path, grid in grids if grid.tuning]
+
+
+def test_overrides_carry_what_was_chosen():
+    skipped = []
+    for path, grid in committed():
+        table_file = ROOT / f"{grid.layout.table('tuning')}.csv"
+        if not table_file.is_file():
+            skipped.append(f"{path.name}: no {table_file.relative_to(ROOT)}")
+            continue
+        trials = chosen(table_file)
+        trained = {(k.dataset, k.method) for k in grid.trial_runs()}
+        assert set(trials) == trained, f"{table_file} is of other methods than {path}"
+        assert differences(grid, trials) == [], (
+            f"overrides of {path} are not what {table_file} chose"
+        )
+    if skipped or not committed():
+        pytest.skip("; ".join(skipped) or "no committed grid has `tuning:`")
+
+
+def test_a_difference_from_what_was_chosen_is_found(tmp_path, tuning):
+    write_table(tmp_path / "tuning", tuning)
+    trials = chosen(tmp_path / "tuning.csv")
+    assert trials == {("tiny", "dense"): "b", ("tiny", "elmo-bf16"): "a", ("tiny", "haste"): "a"}
+    right = {
+        "dense": {
+            "layer": {"dropout": 0.5},
+            "training": {"learning_rate": 0.05},
+            "encoder": {"learning_rate": 0.0002},
+        },
+        "elmo-bf16": {"training": {"learning_rate": 0.2}},
+        "haste": {"training": {"learning_rate": 0.02}},
+    }
+    assert differences(made_up(tmp_path, overrides=right).grid, trials) == []
+    # trial b's encoder, which the chosen trial a leaves as the grid has it
+    wrong = right | {"haste": right["haste"] | {"encoder": {"learning_rate": 0.0002}}}
+    assert differences(made_up(tmp_path, overrides=wrong).grid, trials) == [
+        "tiny, haste: encoder.learning_rate 0.0002, chosen 0.001"
+    ]
+    # all but the step of dense, which is the default
+    assert len(differences(made_up(tmp_path).grid, trials)) == 4
