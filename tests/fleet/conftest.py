@@ -41,6 +41,28 @@ def grid(tmp_path, monkeypatch) -> GridConfig:
 
 
 @pytest.fixture
+def tiny_grid(tiny, tmp_path, monkeypatch) -> GridConfig:
+    """A grid of two runs that can be trained, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "name": "small",
+        "datasets": ["tiny"],
+        "methods": ["dense"],
+        "seeds": [0, 1],
+        "encoder": {"model": "model", "learning_rate": 1e-3, "max_len": 12},
+        "training": {"epochs": 1, "batch_size": 16, "device": "cpu"},
+    }
+    write_yaml("grid.yaml", settings)
+    grid = GridConfig.from_dict(settings)
+    here = grid.resolve(grid.runs()[0]).inputs
+    for name in ("corpus", "tokens", "model"):
+        path = Path(getattr(here, name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(getattr(tiny, name))
+    return grid
+
+
+@pytest.fixture
 def make_inputs() -> Callable[[GridConfig], None]:
     return write_inputs
 

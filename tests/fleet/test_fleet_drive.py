@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from haste.config import GridConfig, RunKey
 from haste.errors import ConfigError
@@ -212,24 +211,9 @@ def test_a_run_that_outlived_its_driver_is_not_started_twice(drive, tell, tmp_pa
     assert len(tell()) == 1
 
 
-def test_the_command_line_trains_a_grid(tiny, tmp_path, monkeypatch):
+def test_the_command_line_trains_a_grid(tiny_grid):
     """Two runs of real training, as a person starts it; the second call finds all done."""
-    monkeypatch.chdir(tmp_path)
-    config = tiny.config(layer={"pattern": "dense"})
-    settings = {
-        "name": "small",
-        "datasets": ["tiny"],
-        "methods": ["dense"],
-        "seeds": [0, 1],
-        "encoder": {"model": "model", "learning_rate": 1e-3, "max_len": 12},
-        "training": {"epochs": 1, "batch_size": 16, "device": "cpu"},
-    }
-    Path("grid.yaml").write_text(yaml.safe_dump(settings))
-    run = GridConfig.from_dict(settings).resolve(RunKey("tiny", "dense", "default", 0))
-    for field in ("corpus", "tokens", "model"):
-        path = Path(getattr(run.inputs, field))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(getattr(config.inputs, field))
+    run = tiny_grid.resolve(RunKey("tiny", "dense", "default", 0))
     command = [sys.executable, "-m", "haste", "drive", "--grid", "grid.yaml", "--jobs", "2"]
     said = [subprocess.run(command, capture_output=True, text=True, timeout=200) for _ in range(2)]
     assert [each.returncode for each in said] == [0, 0], said[0].stderr

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from haste.cli.plan import GridOption
 
+log = logging.getLogger(__name__)
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's subcommands to the command."""
     app.command("drive")(drive)
+    app.command("export-results")(export_results)
+    app.command("import-results")(import_results)
 
 
 def drive(
@@ -49,3 +55,39 @@ def drive(
     summary = work_off(chosen, tasks, places, jobs=jobs, seconds=seconds)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def export_results(
+    grid: GridOption,
+    out: Annotated[Path, typer.Option(help="The zip to write.")],
+    top: Annotated[
+        int,
+        typer.Option(
+            min=5, help="Predictions kept a document; tables and figures read the first 5."
+        ),
+    ] = 10,
+) -> None:
+    """Pack the finished trained runs of a grid, without weights, for `haste import-results`."""
+    from haste.config import GridConfig
+    from haste.files import read_yaml
+    from haste.fleet.exporting import export_results as export
+
+    number = export(GridConfig.from_dict(read_yaml(grid)), out, top)
+    log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
+
+
+def import_results(
+    archive: Annotated[Path, typer.Argument(help="A zip that haste export-results wrote.")],
+    grid: GridOption,
+) -> None:
+    """Take runs of another machine into results/<grid>/runs, where Snakemake finds them done.
+
+    Their data should be here first: it is compared with what they were trained from. Runs that are
+    finished here are left alone.
+    """
+    from haste.config import GridConfig
+    from haste.files import read_yaml
+    from haste.fleet.importing import import_results as take
+
+    found = take(archive, GridConfig.from_dict(read_yaml(grid)))
+    log.info("%d runs taken, %d were here already", len(found.taken), len(found.kept))

@@ -20,7 +20,7 @@ from haste.config import GridConfig
 from haste.errors import DataError
 from haste.files import read_json, write_yaml
 from haste.fleet.places import Place, fitting
-from haste.fleet.state import clear, is_done, run_dir
+from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
 from haste.paths import RunDir
 
@@ -142,7 +142,7 @@ def _start(
 ) -> _Running | None:
     """Start a run; None where another process trains it, or has finished it by now."""
     run, key = run_dir(grid, task.key), task.key
-    path = logs / grid.name / key.dataset / key.method / key.variant / f"seed{key.seed}.log"
+    path = log_path(grid, key, logs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as output:
         if not _lock(output):
@@ -154,7 +154,7 @@ def _start(
             summary.done.append(task.name)
             return None
         output.truncate(0)
-        clear(run)
+        clear(run, path)
         write_yaml(run.config, config.as_dict())
         process = subprocess.Popen(
             list(command(run.config)),

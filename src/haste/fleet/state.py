@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from haste.config import GridConfig, RunConfig, RunKey
 from haste.errors import DataError
 from haste.files import read_json, read_yaml
@@ -24,11 +26,18 @@ def is_done(run: RunDir, config: RunConfig) -> bool:
         return False
 
 
-def clear(run: RunDir) -> None:
+def log_path(grid: GridConfig, key: RunKey, logs: Path) -> Path:
+    """The log of a run, where the workflow has it too."""
+    return logs / grid.name / key.dataset / key.method / key.variant / f"seed{key.seed}.log"
+
+
+def clear(run: RunDir, log: Path) -> None:
     """Remove the results in a run's folder, not its checkpoint.
 
     Results of an earlier configuration would pass for those of the next as soon as its config.yaml is
-    written; metrics.json, by which a run counts as finished, goes first.
+    written; metrics.json, by which a run counts as finished, goes first. So does Snakemake's benchmark
+    beside the log: Snakemake takes a run to be as old as the oldest of its files, this one included.
     """
-    for path in (run.metrics, run.resources, run.predictions, run.history, run.model):
+    paths = (run.metrics, run.resources, run.predictions, run.history, run.model)
+    for path in (*paths, log.with_suffix(".tsv")):
         path.unlink(missing_ok=True)

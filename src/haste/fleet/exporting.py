@@ -1,0 +1,102 @@
+"""The finished runs of a grid in one zip, small enough to carry."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from haste.config import GridConfig, RunConfig, RunKey
+from haste.errors import DataError
+from haste.evaluation.runs import read_predictions
+from haste.files import atomic, read_json
+from haste.fleet.archive import MANIFEST, Manifest, RunEntry, member_name, run_files
+from haste.fleet.digests import MISSING, InputDigests
+from haste.fleet.state import is_done, run_dir
+from haste.fleet.worklist import worklist
+from haste.paths import CorpusDir, RunDir
+from haste.training.checkpoint import fingerprint
+from haste.training.measure import machine
+
+log = logging.getLogger(__name__)
+
+TOP = 10
+"""predictions kept a document: tables, figures and the paired bootstrap read P@k, PSP@k and nDCG@k up to
+k = 5 from them; R@10 and R@100 are in metrics.json"""
+
+
+def export_results(grid: GridConfig, out: Path, top: int = TOP) -> int:
+    """Write the finished trained runs of a grid and their manifest to `out`; returns how many.
+
+    Each run's predictions are cut to the first `top` of a document, but kept whole where the data set
+    takes reciprocal pairs out of them before they are measured: the next best move up then. Raises
+    DataError where no run is finished, or one lacks a file.
+    """
+    digests = InputDigests()
+    members: dict[str, str] = {}
+    runs: dict[RunKey, RunEntry] = {}
+    with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for task in worklist(grid):
+            run, config = run_dir(grid, task.key), grid.resolve(task.key)
+            if not is_done(run, config):
+                continue
+            _check_whole(run)
+            ids, scores = _cut(run, None if _filtered(config) else top)
+            for file, path in run_files(run).items():
+                whole = path != run.predictions
+                content = path.read_bytes() if whole else _npz(ids=ids, scores=scores)
+                name = member_name(task.key, file)
+                archive.writestr(_info(name), content)
+                members[name] = hashlib.sha256(content).hexdigest()
+            inputs = digests.of(config.inputs)
+            if inputs == MISSING:
+                log.warning("%s: its inputs are not here, so import cannot compare them", task.name)
+            runs[task.key] = RunEntry(fingerprint(config), inputs, ids.shape[1])
+        if not runs:
+            raise DataError(
+                f"{grid.layout.results}: no trained run of the grid is finished; nothing to export. "
+                "`haste drive` trains them."
+            )
+        manifest = Manifest(grid.name, machine(), members, runs)
+        archive.writestr(_info(MANIFEST), manifest.to_json())
+    return len(runs)
+
+
+def _check_whole(run: RunDir) -> None:
+    for path in run_files(run).values():
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file, though the run is finished. Remove {run.metrics} and train it "
+                "again: haste drive."
+            )
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    """A plain file of an archive."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
+def _filtered(config: RunConfig) -> bool:
+    """Whether pairs leave the predictions of a run before they are measured; so where nothing says it."""
+    info = CorpusDir(Path(config.inputs.corpus)).info
+    return not info.is_file() or bool(read_json(info).get("filtered", False))
+
+
+def _cut(run: RunDir, width: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and scores of a run's first `width` predictions a document, of all where it is None."""
+    ids, scores = read_predictions(run)
+    return ids[:, :width], scores[:, :width]
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

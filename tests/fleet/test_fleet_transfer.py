@@ -1,0 +1,317 @@
+"""Results leave one machine and are taken in on another, or refused."""
+
+import hashlib
+import json
+import logging
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.config import GridConfig, RunKey
+from haste.errors import DataError
+from haste.files import read_npz, read_yaml, write_json
+from haste.fleet.digests import InputDigests
+from haste.fleet.drive import drive
+from haste.fleet.exporting import export_results
+from haste.fleet.importing import import_results
+from haste.fleet.places import Place
+from haste.fleet.state import is_done, run_dir
+from haste.fleet.worklist import worklist
+from haste.reporting.runs import METRICS, load_run
+from haste.reporting.sources import Documents
+from haste.training.checkpoint import fingerprint
+
+DENSE = RunKey("words", "dense", "default", 0)
+OTHER = RunKey("words", "haste", "grouping-random", 0)
+PREFIX = "runs/words/dense/default/seed0/"
+ZIP = Path("out/runs.zip")
+FILES = ["config.yaml", "history.csv", "metrics.json", "predictions.npz", "resources.json"]
+
+
+@pytest.fixture
+def exported(grid, make_inputs, finish) -> GridConfig:
+    """Two finished runs of the grid in ZIP, and their inputs; the runs are gone."""
+    make_inputs(grid)
+    for key in (DENSE, OTHER):
+        finish(grid, key)
+    export_results(grid, ZIP)
+    Path("results").rename("results-of-the-gpu")
+    return grid
+
+
+def rewrite(change) -> None:
+    """Put the members of the zip, as `change` (name -> content, in place) leaves them, into a new one."""
+    with zipfile.ZipFile(ZIP) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(ZIP, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def signed(members: dict[str, bytes], name: str, content: bytes) -> None:
+    """Replace a member and what the manifest says of it."""
+    members[name] = content
+    manifest = json.loads(members["manifest.json"])
+    manifest["members"][name] = hashlib.sha256(content).hexdigest()
+    members["manifest.json"] = json.dumps(manifest).encode()
+
+
+def refused(grid: GridConfig, text: str) -> None:
+    """Importing says `text` and has written nothing."""
+    with pytest.raises(DataError, match=text) as error:
+        import_results(ZIP, grid)
+    assert str(ZIP) in str(error.value)
+    assert not Path("results").exists()
+
+
+def test_there_and_back(exported):
+    found = import_results(ZIP, exported)
+    assert found.taken == ("words/dense/default/seed0", "words/haste/grouping-random/seed0")
+    assert found.kept == ()
+    for key in (DENSE, OTHER):
+        run = run_dir(exported, key)
+        there = Path("results-of-the-gpu", *run.root.parts[1:])
+        assert is_done(run, exported.resolve(key))
+        assert sorted(path.name for path in run.root.iterdir()) == FILES
+        for name in set(FILES) - {"predictions.npz"}:
+            assert (run.root / name).read_bytes() == (there / name).read_bytes()
+        whole, cut = (read_npz(root / "predictions.npz") for root in (there, run.root))
+        for name in ("ids", "scores"):
+            np.testing.assert_array_equal(cut[name], whole[name][:, :10])
+            assert cut[name].dtype == whole[name].dtype
+        assert load_run(run.root).metrics["P@1"] == 50.0
+
+
+def test_manifest_says_what_is_there(exported):
+    with zipfile.ZipFile(ZIP) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+        assert set(archive.namelist()) == {*manifest["members"], "manifest.json"}
+        for name, digest in manifest["members"].items():
+            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+    assert (
+        sorted(name.removeprefix(PREFIX) for name in manifest["members"] if PREFIX in name) == FILES
+    )
+    assert manifest["machine"]["python"]
+    config = exported.resolve(DENSE)
+    assert manifest["runs"][0] == {
+        "dataset": "words",
+        "method": "dense",
+        "variant": "default",
+        "seed": 0,
+        "config": fingerprint(config),
+        "inputs": InputDigests().of(config.inputs),
+        "columns": 10,
+    }
+
+
+def test_only_finished_runs_leave(grid, make_inputs, finish):
+    make_inputs(grid)
+    with pytest.raises(
+        DataError, match=r"no trained run of the grid is finished; nothing to export"
+    ):
+        export_results(grid, ZIP)
+    assert list(Path("out").iterdir()) == [], "not half a zip either"
+    finish(grid, DENSE)
+    stopped, stale = finish(grid, OTHER), finish(grid, RunKey("words", "haste", "default", 0))
+    write_json(stopped.resources, {"completed": False})
+    stale.config.write_text(stale.config.read_text().replace("epochs: 2", "epochs: 3"))
+    assert export_results(grid, ZIP) == 1
+    run_dir(grid, DENSE).history.unlink()
+    with pytest.raises(DataError, match=r"history\.csv: no such file, though the run is finished"):
+        export_results(grid, ZIP)
+
+
+def test_predictions_stay_whole_where_pairs_leave_them(grid, make_inputs, finish):
+    make_inputs(grid)
+    finish(grid, DENSE)
+    info = grid.layout.corpus("words").info
+    for content, columns in (('{"filtered": true}', 100), ('{"filtered": false}', 7)):
+        info.write_text(content)
+        export_results(grid, ZIP, top=7)
+        with zipfile.ZipFile(ZIP) as archive, archive.open(f"{PREFIX}predictions.npz") as file:
+            assert np.load(file)["ids"].shape == (3, columns)
+
+
+def test_a_changed_member_is_refused(exported):
+    rewrite(lambda members: members.update({f"{PREFIX}metrics.json": b"{}"}))
+    refused(
+        exported, r"metrics\.json does not have the sha256 of manifest\.json; nothing was taken"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "/etc/outside", f"{PREFIX}../../metrics.json", f"{PREFIX}model.safetensors"],
+)
+def test_names_outside_the_layout_are_refused(exported, name):
+    rewrite(lambda members: signed(members, name, b"x"))
+    refused(exported, "is not a file of a run of the grid small; nothing was taken")
+
+
+@pytest.mark.usefixtures("exported")
+def test_runs_of_another_grid_are_refused():
+    fewer = GridConfig.from_dict({**read_yaml("grid.yaml"), "methods": ["haste"]})
+    refused(fewer, r"'runs/words/dense/.*' is not a file of a run of the grid small")
+
+
+def test_links_are_refused(exported):
+    with zipfile.ZipFile(ZIP) as archive:
+        members = {info: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(ZIP, "w") as archive:
+        for info, content in members.items():
+            if info.filename == f"{PREFIX}history.csv":
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(info, content)
+    refused(exported, r"history\.csv is a link or no plain file; nothing was taken")
+
+
+def test_a_name_that_is_there_twice_is_refused(exported):
+    with (
+        zipfile.ZipFile(ZIP, "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        archive.writestr(f"{PREFIX}metrics.json", b"{}")
+    refused(exported, "a name is there twice")
+
+
+def test_missing_members_are_refused(exported):
+    rewrite(lambda members: members.pop(f"{PREFIX}resources.json"))
+    refused(exported, r"resources\.json is not in the zip; nothing was taken")
+
+
+def test_members_that_the_manifest_lacks_are_refused(exported):
+    name = f"{PREFIX.replace('seed0', 'seed1')}metrics.json"
+    rewrite(lambda members: members.update({name: b"{}"}))
+    refused(exported, r"seed1/metrics\.json is not in manifest\.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, r"there is no manifest\.json in it"),
+        (b"{}", r"manifest\.json is damaged \(KeyError"),
+        (b'{"format": 9}', "has format 9, this haste reads 1"),
+    ],
+)
+def test_an_archive_without_a_sound_manifest_is_refused(exported, content, text):
+    def change(members):
+        members.pop("manifest.json")
+        if content is not None:
+            members["manifest.json"] = content
+
+    rewrite(change)
+    refused(exported, text)
+
+
+def test_what_is_no_zip_is_refused(exported):
+    ZIP.write_bytes(ZIP.read_bytes()[:-100])
+    refused(exported, "not a zip, or damaged")
+    ZIP.unlink()
+    refused(exported, "no such file; give the zip that haste export-results wrote")
+
+
+@pytest.mark.usefixtures("exported")
+def test_another_configuration_is_refused():
+    other = GridConfig.from_dict(
+        {**read_yaml("grid.yaml"), "overrides": {"dense": {"training": {"epochs": 7}}}}
+    )
+    refused(
+        other,
+        r"dense/default/seed0/config\.yaml is not what the grid small says now: "
+        r"training\.epochs is 2 there and 7 here",
+    )
+
+
+def test_a_configuration_that_is_none_is_refused(exported):
+    rewrite(lambda members: signed(members, f"{PREFIX}config.yaml", yaml.safe_dump([1]).encode()))
+    refused(exported, "is not what the grid small says now")
+
+
+def test_a_run_that_was_stopped_is_refused(exported):
+    rewrite(lambda m: signed(m, f"{PREFIX}resources.json", b'{"completed": false}'))
+    refused(exported, "is of a run that was stopped before its end; nothing was taken")
+
+
+def test_other_inputs_are_refused(exported):
+    Path(exported.resolve(OTHER).inputs.order).write_text("another order")
+    refused(
+        exported, "words/haste/grouping-random/seed0 was trained from other inputs than those in"
+    )
+
+
+def test_inputs_that_are_not_here_are_a_warning(exported, caplog):
+    Path(exported.resolve(OTHER).inputs.order).unlink()
+    assert len(import_results(ZIP, exported).taken) == 2
+    assert "1 runs (words/haste/grouping-random/seed0, ...): not all inputs are here" in caplog.text
+
+
+def test_finished_runs_are_left_alone(exported, finish, caplog):
+    caplog.set_level(logging.INFO)
+    own = finish(exported, DENSE, precision=77.0)
+    before = own.metrics.read_bytes(), own.metrics.stat().st_mtime_ns
+    found = import_results(ZIP, exported)
+    assert found.kept == ("words/dense/default/seed0",)
+    assert found.taken == ("words/haste/grouping-random/seed0",)
+    assert (own.metrics.read_bytes(), own.metrics.stat().st_mtime_ns) == before
+    assert own.model.exists()
+    assert "words/dense/default/seed0: finished here already; left alone" in caplog.text
+
+
+def test_an_unfinished_run_is_replaced_with_all_that_is_stale(exported, finish, caplog):
+    own = finish(exported, DENSE)
+    own.metrics.unlink()
+    own.checkpoint.mkdir()
+    (own.checkpoint / "state.safetensors").touch()
+    benchmark = Path("logs/small/words/dense/default/seed0.tsv")
+    benchmark.parent.mkdir(parents=True)
+    benchmark.touch()
+    import_results(ZIP, exported)
+    assert is_done(own, exported.resolve(DENSE))
+    assert not any(path.exists() for path in (own.model, own.checkpoint, benchmark))
+    assert f"snakemake --cleanup-metadata {own.config}" in caplog.text
+
+
+def test_times_are_those_of_outputs(exported):
+    import_results(ZIP, exported)
+    run = run_dir(exported, DENSE)
+    outputs = [run.root / name for name in FILES if name != "config.yaml"]
+    oldest = min(path.stat().st_mtime for path in outputs)
+    assert run.config.stat().st_mtime < oldest
+    assert exported.layout.corpus("words").info.stat().st_mtime < oldest
+
+
+@pytest.mark.usefixtures("exported")
+def test_the_commands(caplog):
+    caplog.set_level(logging.INFO)
+    said = CliRunner().invoke(app, ["import-results", str(ZIP), "--grid", "grid.yaml"])
+    assert said.exit_code == 0, said.output
+    assert "2 runs taken, 0 were here already" in caplog.text
+    again = ["export-results", "--grid", "grid.yaml", "--out", "again.zip", "--top"]
+    assert CliRunner().invoke(app, [*again, "5"]).exit_code == 0
+    assert "wrote again.zip: 2 runs" in caplog.text
+    refused = CliRunner().invoke(app, [*again, "4"])
+    assert refused.exit_code == 2, "tables read five"
+
+
+def test_ten_predictions_do_for_the_paired_bootstrap(tiny_grid):
+    """Trained for real: every metric that is compared document by document is that of metrics.json."""
+    tasks = worklist(tiny_grid)
+    assert drive(tiny_grid, tasks, [Place("CPU")], jobs=2).failed == []
+    export_results(tiny_grid, ZIP)
+    Path("results").rename("results-of-the-gpu")
+    import_results(ZIP, tiny_grid)
+    runs = [load_run(run_dir(tiny_grid, task.key).root) for task in tasks]
+    assert runs[0].predictions().shape[1] == 10
+    documents = Documents(tiny_grid.layout.corpus("tiny"))
+    compared = [name for name in METRICS if not name.startswith("R@")]
+    for name in compared:
+        assert documents.values(runs[0], name).mean() == pytest.approx(runs[0].metrics[name])
+        interval = documents.difference(runs[:1], runs[1:], name)
+        assert interval.low <= interval.value <= interval.high

@@ -1,0 +1,132 @@
+"""Imported runs are up to date to Snakemake, though their weights are not there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from workflow_project import GRID, Project, copy_workflow
+
+from haste.config import GridConfig, RunKey, method
+from haste.files import write_json, write_npz, write_yaml
+from haste.fleet.exporting import export_results
+from haste.fleet.importing import import_results
+from haste.fleet.state import run_dir
+
+NEW = {**GRID, "overrides": {"dense": {"training": {"epochs": 3}}}}
+
+
+def trained(grid: GridConfig) -> list[RunKey]:
+    return [key for key in grid.runs() if method(key.method).kind == "trained"]
+
+
+def results_of_another_machine(settings: dict, out: Path) -> None:
+    """All trained runs of a grid, in a zip; beside the data that lies in the working directory."""
+    grid = GridConfig.from_dict(settings)
+    for key in trained(grid):
+        config = grid.resolve(key)
+        model, info = Path(config.inputs.model), Path(config.inputs.corpus, "corpus.json")
+        before = info.stat()
+        info.write_text(json.dumps({"filtered": False}))
+        # of the same age as everything that Snakemake has seen there
+        os.utime(info, ns=(before.st_atime_ns, before.st_mtime_ns))
+        (model / "config.json").write_text(json.dumps({"hidden_size": 384}))
+        (model / "model.safetensors").write_text("weights")
+        run = run_dir(grid, key)
+        write_yaml(run.config, config.as_dict())
+        run.history.write_text("epoch\n")
+        ids = np.zeros((2, 20), np.int32)
+        write_npz(run.predictions, ids=ids, scores=ids.astype(np.float32))
+        write_json(run.resources, {"completed": True})
+        write_json(run.metrics, {"metrics": {"P@1": 50.0}})
+    export_results(grid, out)
+
+
+@pytest.fixture
+def elsewhere(finished: Project, tmp_path, monkeypatch) -> Project:
+    """A checkout that has the data and nothing else, and does not know who made it."""
+    project = copy_workflow(tmp_path / "elsewhere")
+    project.configure(GRID)
+    shutil.copytree(finished.root / "data", project.root / "data")
+    monkeypatch.chdir(project.root)
+    return project
+
+
+@pytest.fixture
+def archive(elsewhere, tmp_path) -> Path:
+    """All trained runs; the folder is as before."""
+    out = tmp_path / "runs.zip"
+    results_of_another_machine(GRID, out)
+    shutil.rmtree(elsewhere.root / "results")
+    return out
+
+
+def test_imported_runs_are_not_trained_again(elsewhere: Project, archive):
+    grid = GridConfig.from_dict(GRID)
+    before = elsewhere.jobs()
+    assert before["train"] == len(trained(grid))
+    found = import_results(archive, grid)
+    assert len(found.taken) == len(trained(grid))
+    after = elsewhere.jobs()
+    assert "train" not in after
+    # of the linear methods, which have no run in an archive
+    assert after["configure"] == after["baseline"] == 1
+    assert after["table_main"] == after["table_claims"] == 1
+    assert not list(Path("results").rglob("model.safetensors"))
+    # by its path too, and everything is made in the end
+    metrics = run_dir(grid, trained(grid)[0]).metrics
+    assert elsewhere.jobs(str(metrics)) == {}
+    made = elsewhere.snakemake("--cores", "2")
+    assert made.returncode == 0, made.stdout[-3000:]
+    assert elsewhere.jobs() == {}
+    assert not [call for call in elsewhere.calls() if call[0] == "train"]
+
+
+def test_weights_are_trained_when_asked_for(elsewhere: Project, archive):
+    grid = GridConfig.from_dict(GRID)
+    import_results(archive, grid)
+    assert elsewhere.jobs(str(run_dir(grid, trained(grid)[0]).model)) == {"train": 1}
+
+
+def test_newer_inputs_are_a_reason_to_train(elsewhere: Project, archive):
+    grid = GridConfig.from_dict(GRID)
+    import_results(archive, grid)
+    order = Path(grid.resolve(RunKey("wordnet-smoke", "haste", "grouping-random", 0)).inputs.order)
+    later = order.stat().st_mtime + 10_000
+    os.utime(order, (later, later))
+    assert elsewhere.jobs()["train"] == 1
+
+
+def test_inputs_from_the_future_are_no_reason(elsewhere: Project, archive):
+    """Clocks of two machines differ, and files keep the time of the one they came from."""
+    grid = GridConfig.from_dict(GRID)
+    order = Path(grid.resolve(RunKey("wordnet-smoke", "haste", "grouping-random", 0)).inputs.order)
+    later = order.stat().st_mtime + 10_000
+    os.utime(order, (later, later))
+    import_results(archive, grid)
+    assert "train" not in elsewhere.jobs()
+
+
+def test_runs_that_snakemake_made_otherwise_are_replaced(
+    finished: Project, tmp_path, monkeypatch, caplog
+):
+    """It remembers how; the command that the warning gives makes it forget."""
+    monkeypatch.chdir(finished.root)
+    shutil.copytree("results", tmp_path / "before")
+    results_of_another_machine(NEW, tmp_path / "new.zip")
+    shutil.rmtree("results")
+    shutil.copytree(tmp_path / "before", "results")
+    finished.configure(NEW)
+    grid = GridConfig.from_dict(NEW)
+    assert finished.jobs()["train"] == 2
+    import_results(tmp_path / "new.zip", grid)
+    assert finished.jobs()["configure"] == 2
+    command = caplog.messages[-1].partition("snakemake ")[2].split()
+    assert len(command) == 1 + len(trained(grid))
+    forgotten = finished.snakemake(*command)
+    assert forgotten.returncode == 0, forgotten.stdout[-3000:]
+    jobs = finished.jobs()
+    assert not {"configure", "train"} & set(jobs)
+    assert jobs["table_main"] == 1
