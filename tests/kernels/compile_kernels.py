@@ -11,6 +11,7 @@ from triton.compiler import ASTSource, compile
 
 from haste.kernels import (
     triton_dense,
+    triton_dropout,
     triton_fixed,
     triton_group,
     triton_linear,
@@ -18,12 +19,14 @@ from haste.kernels import (
 )
 
 HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
+IN_MEMORY = {"lr": WIDE, "step": INDEX}
+"""numbers as a CUDA graph is captured with them"""
 TYPES = {
     **dict.fromkeys(("h", "w", "bias", "velocity", "bias_velocity", "dz", "dz_slab"), HALF),
     **dict.fromkeys(("w_slab", "dense"), HALF),
     **dict.fromkeys(("grad", "loss", "gradient"), WIDE),
     **dict.fromkeys(("index", "bounds", "label", "row"), INDEX),
-    **dict.fromkeys(("lr", "momentum", "decay"), "fp32"),
+    **dict.fromkeys(("lr", "momentum", "decay", "scale"), "fp32"),
     **dict.fromkeys(("seed", "total"), "i64"),
     "targets": "*i8",
     "inverse": "*u8",
@@ -33,12 +36,27 @@ TYPES = {
 GROUP = {"G": 16, "F": 32, "RUN": 1, "BB": 32, "TILES": 2}
 PRODUCT = {"DOT": tl.bfloat16, "PRECISION": "ieee"}
 UPDATE = {"HAS_MOMENTUM": True, "STOCHASTIC": True, "ROUNDS": 7}
-WALK = {**GROUP, **PRODUCT, **UPDATE, "PADDED": True, "NCOPIES": 4, "STAGES": 2, "SPREAD": False}
+EXACT = {"BF16_LOSS": False}
+WALK = {
+    **GROUP,
+    **PRODUCT,
+    **UPDATE,
+    **EXACT,
+    "PADDED": True,
+    "NCOPIES": 4,
+    "STAGES": 2,
+    "SPREAD": False,
+}
 FREE = {"POSITIVES": False, "BY_PAIR": False, "targets": None}
 ATOMIC = {"dz_slab": None, "w_slab": None}
 CASES = [
     (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
     (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w": "*u8"}),
+    (
+        triton_group._walk,
+        {**WALK, **FREE, **ATOMIC, "UNROLL": True, "BF16_LOSS": True},
+        IN_MEMORY,
+    ),
     (
         triton_group._walk,
         {**WALK, **ATOMIC, "POSITIVES": True, "BY_PAIR": True, "UNROLL": False},
@@ -83,17 +101,32 @@ CASES = [
     (triton_fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
     (
         triton_dense._loss_and_gradient,
-        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT},
+        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, **EXACT},
         {},
     ),
-    (triton_dense._add_positives, {"HP": 512}, {}),
+    (
+        triton_dense._loss_and_gradient,
+        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, "BF16_LOSS": True},
+        {},
+    ),
+    (triton_dense._add_positives, {"HP": 512, **EXACT}, {}),
+    (triton_dense._add_positives, {"HP": 512, "BF16_LOSS": True}, {}),
     (
         triton_dense._update,
         {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
         {},
     ),
+    (
+        triton_dense._update,
+        {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
+        IN_MEMORY,
+    ),
     (triton_dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF}),
+    (triton_dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF, **IN_MEMORY}),
     (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, {}),
+    (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, IN_MEMORY),
+    (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF}),
+    (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF, **IN_MEMORY}),
 ]
 
 

@@ -6,7 +6,8 @@ import torch
 
 from haste.data.batches import Positives
 from haste.errors import KernelError
-from haste.kernels.rounding import generator
+from haste.kernels.dropout import dropout
+from haste.kernels.rounding import mix
 from haste.layers.auxiliary import WithAuxiliary
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
@@ -253,8 +254,8 @@ def test_dropout_scales_what_is_kept_and_leaves_prediction_alone():
     layer = FeatureDropout(inner, 0.25, 0)
     features, positives, _ = batch()
     assert torch.equal(layer.logits(features, slice(0, L)), inner.logits(features, slice(0, L)))
-    random = generator(CPU, 0, 0, 2, 0)
-    factor = (torch.rand(features.shape, generator=random) >= 0.25).float() / 0.75
+    ones = torch.ones_like(features)
+    factor = dropout(ones, 0.25, seed=mix(0, 2, 0), step=0, backend="torch")
     want = Dense(H, L, LayerOptions(), seeded()).step(
         features * factor, positives, 0.0, seed=0, step=0
     )
@@ -302,6 +303,37 @@ def test_auxiliary_loss_adds_its_gradient_until_it_fades():
     assert torch.allclose(got.grad_features, main.grad_features + 0.5 * own.grad_features)
     later = layer.step(features, positives, 0.0, seed=0, step=1)
     assert torch.equal(later.grad_features, main.grad_features)
+
+
+def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu():
+    # the triton backend neither sorts clusters nor drops repeats and labels that are not there
+    features, positives, _ = batch()
+    clusters = torch.arange(L, dtype=torch.int32).flip(0) // 10
+
+    def gradient(backend, positives, step):
+        options = LayerOptions(backend=backend)
+        main, extra = Dense(H, L, options, seeded()), Dense(H, 6, options, seeded(3))
+        layer = WithAuxiliary(main, extra, clusters, lambda step: 0.5 + 0 * step)
+        lr = 0.0 if backend == "torch" else torch.tensor(0.0)
+        result = layer.step(features, positives, lr, seed=0, step=step)
+        return result.grad_features
+
+    nobodys = torch.full((3,), L, dtype=torch.int32)
+    padded = Positives(
+        torch.cat([positives.label, nobodys]), torch.cat([positives.row, 0 * nobodys])
+    )
+    got = gradient("triton", padded, torch.tensor(0, dtype=torch.int32))
+    assert torch.allclose(got, gradient("torch", positives, 0), atol=1e-4)
+
+
+def test_what_can_be_captured():
+    numbers_in_memory = LayerOptions(backend="triton")
+    for options, want in ((OPTIONS, False), (numbers_in_memory, True)):
+        layer = FeatureDropout(head_tail(options), 0.5, 0)
+        assert layer.capturable is want
+    half = head_tail(numbers_in_memory)
+    half.head = Dense(H, 20, OPTIONS, seeded())
+    assert not half.capturable
 
 
 def test_stochastic_rounding_depends_on_seed_and_step_alone():

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from haste.config import AuxiliaryConfig, RewireConfig
 from haste.sparsity.schedule import auxiliary_scale, learning_rate_factor, rewires_at
@@ -35,3 +36,12 @@ def test_auxiliary_loss_fades_and_is_cut_off():
     assert scales[25] == pytest.approx(0.2)
     assert scales[49] > 0
     assert scales[50:] == [0.0] * 50
+
+
+def test_the_scale_of_a_step_in_memory_is_the_same():
+    config = AuxiliaryConfig(scale=0.4, cutoff=0.5)
+    for step in (0, 13, 49, 50, 99):
+        got = auxiliary_scale(torch.tensor(step, dtype=torch.int32), 100, config)
+        assert got.item() == pytest.approx(auxiliary_scale(step, 100, config), abs=1e-7)
+    never = AuxiliaryConfig(scale=0.4, cutoff=0.0)
+    assert auxiliary_scale(torch.tensor(0), 100, never).item() == 0

@@ -191,11 +191,11 @@ def group_fused_step(
     positives: Positives,
     *,
     group_size: int,
-    lr: float,
+    lr: float | Tensor,
     momentum_factor: float = 0.0,
     weight_decay: float = 0.0,
     seed: int,
-    step: int,
+    step: int | Tensor,
     rounding: str = "stochastic",
     run: int = 1,
     distinct: bool = False,
@@ -210,17 +210,18 @@ def group_fused_step(
     `block_sparse_linear`. momentum [L, F] and bias_momentum [L], or None each. `positives` as
     `haste.data.batches` makes them. v <- momentum_factor v + g + weight_decay w; w <- w - lr v; bf16
     and E4M3 are rounded stochastically from (seed, step), or with rounding="nearest" to nearest.
-    `loss_dtype` bf16 mimics the released code (torch backend only). Indices are not checked for range
-    here: that would wait for the GPU at each step.
+    `loss_dtype` bf16 mimics the released code. Indices are not checked for range here: that would wait
+    for the GPU at each step. With the Triton backend `lr` (fp32) and `step` (int32) may be tensors of
+    one number, so that a CUDA graph of the step can be replayed with other numbers.
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
-    if choose_backend(backend, features, loss_dtype) == "triton":
+    if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_group import group_step
 
         return group_step(
             *state, group_size=group_size, sgd=sgd, seed=mix(seed, len(weight)), step=step, run=run,
-            distinct=distinct, deterministic=deterministic,
+            distinct=distinct, deterministic=deterministic, loss_dtype=loss_dtype,
         )  # fmt: skip
     return torch_backend.group_step(
         features.float(), weight, index if run == 1 else run_index(index * run, run), *state[3:],
@@ -238,11 +239,11 @@ def fixed_fan_in_fused_step(
     bias_momentum: Tensor | None,
     positives: Positives,
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum_factor: float = 0.0,
     weight_decay: float = 0.0,
     seed: int,
-    step: int,
+    step: int | Tensor,
     rounding: str = "stochastic",
     distinct: bool = False,
     loss_dtype: torch.dtype = torch.float32,
@@ -251,11 +252,13 @@ def fixed_fan_in_fused_step(
     """As `group_fused_step`, with an index set for each label: index int32 [L, F]."""
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
-    if choose_backend(backend, features, loss_dtype) == "triton":
+    if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_dense import fixed_fan_in_step
 
-        own = mix(seed, len(weight))
-        return fixed_fan_in_step(*state, sgd=sgd, seed=own, step=step, distinct=distinct)
+        return fixed_fan_in_step(
+            *state, sgd=sgd, seed=mix(seed, len(weight)), step=step, distinct=distinct,
+            loss_dtype=loss_dtype,
+        )  # fmt: skip
     return torch_backend.fixed_fan_in_step(
         features.float(), *state[1:], sgd=sgd, random=_random(weight, rounding, seed, step),
         loss_dtype=loss_dtype,
@@ -270,11 +273,11 @@ def dense_fused_step(
     bias_momentum: Tensor | None,
     positives: Positives,
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum_factor: float = 0.0,
     weight_decay: float = 0.0,
     seed: int,
-    step: int,
+    step: int | Tensor,
     rounding: str = "stochastic",
     mask: Tensor | None = None,
     labels_a_tile: int | None = None,
@@ -288,29 +291,23 @@ def dense_fused_step(
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
     state = (weight, bias, momentum, bias_momentum, positives)
-    if choose_backend(backend, features, loss_dtype) == "triton":
+    if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_dense import dense_step
 
-        own = mix(seed, len(weight))
-        return dense_step(features, *state, sgd=sgd, seed=own, step=step, mask=mask)
+        return dense_step(
+            features, *state, sgd=sgd, seed=mix(seed, len(weight)), step=step, mask=mask,
+            loss_dtype=loss_dtype,
+        )  # fmt: skip
     return torch_backend.dense_step(
         features.float(), *state, sgd=sgd, random=_random(weight, rounding, seed, step),
         labels_a_tile=labels_a_tile or len(weight), loss_dtype=loss_dtype, mask=mask,
     )  # fmt: skip
 
 
-def choose_backend(
-    name: str | None, features: Tensor, loss_dtype: torch.dtype = torch.float32
-) -> str:
-    """The backend that `name` means for these features; raises KernelError for another name.
-
-    A loss that mimics the released code's bf16 has no kernel and runs in torch.
-    """
+def choose_backend(name: str | None, features: Tensor) -> str:
+    """The backend that `name` means for these features; raises KernelError for another name."""
     if name is not None:
         check_one_of("backend", name, BACKENDS)
-    if loss_dtype != torch.float32:
-        return "torch"
-    if name is not None:
         return name
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return "triton" if features.is_cuda or interpreted else "torch"

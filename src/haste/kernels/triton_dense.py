@@ -20,12 +20,15 @@ from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, c
 from haste.kernels.rounding import FP8, FP8_SCALE, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
+    as_bf16,
     batch_tiles,
     bce_rows,
+    bce_rows_bf16,
     dot_dtype,
     factor,
     narrow,
     noise_of,
+    number,
     product,
     random_row,
     sgd_update,
@@ -49,7 +52,7 @@ UPDATE_TILE = 64
 def _loss_and_gradient(
     h, w, bias, dz, loss, first, n_labels, n_features, batch, width,
     LT: tl.constexpr, BB: tl.constexpr, KT: tl.constexpr, PADDED: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BF16_LOSS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch, as if no
     label were a positive."""
@@ -66,13 +69,17 @@ def _loss_and_gradient(
         z = tl.dot(factor(weight, DOT), x.to(DOT), z, input_precision=PRECISION)
     offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
     z += tl.where(inside, offset, -1e30)[:, None]
+    if BF16_LOSS:
+        z = as_bf16(z)
     gradient, e = sigmoid(z)
+    if BF16_LOSS:
+        gradient = as_bf16(gradient)
     if PADDED:
         real = (b < batch)[None, :]
         gradient = tl.where(real, gradient, 0.0)
         e = tl.where(real, e, 0.0)
         z = tl.where(real, z, -1e30)
-    total = bce_rows(z, e)
+    total = bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
     spot = own[:, None] * width + b[None, :]
     tl.store(dz + spot, narrow(gradient, dz.dtype.element_ty), mask=inside[:, None])
     tl.store(loss + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
@@ -80,8 +87,9 @@ def _loss_and_gradient(
 
 @triton.jit(do_not_specialize=["first", "n_labels"])
 def _add_positives(
-    h, w, bias, label, row, dz, loss, first, n_labels, n_features, width, HP: tl.constexpr
-):
+    h, w, bias, label, row, dz, loss, first, n_labels, n_features, width,
+    HP: tl.constexpr, BF16_LOSS: tl.constexpr,
+):  # fmt: skip
     """The loss and dz of positive p = program_id, put right, if its label is of this slab."""
     p = tl.program_id(0)
     at = tl.load(label + p)
@@ -93,8 +101,14 @@ def _add_positives(
     weight = widen(tl.load(w + own * n_features + c, mask=there, other=0))
     x = tl.load(h + c * width + b, mask=there, other=0.0).to(tl.float32)
     z = tl.sum(weight * x) + tl.load(bias + at, mask=here, other=0.0).to(tl.float32)
+    if BF16_LOSS:
+        z = as_bf16(z)
     gradient, _ = sigmoid(z)
-    value = narrow(gradient - 1.0, dz.dtype.element_ty)
+    if BF16_LOSS:
+        gradient = as_bf16(as_bf16(gradient) - 1.0)
+    else:
+        gradient -= 1.0
+    value = narrow(gradient, dz.dtype.element_ty)
     tl.store(dz + own * width + b, value, mask=here)
     tl.store(loss + p, -z, mask=here)
 
@@ -108,6 +122,8 @@ def _update(
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """One tile [LT, HT] of the weights: dz times features, then SGD, in place."""
+    lr = number(lr)
+    step = number(step)
     own = tl.program_id(0).to(tl.int64) * LT + tl.arange(0, LT)
     rows = first + own
     inside = rows < n_labels
@@ -144,6 +160,8 @@ def _update_bias(
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """The biases of R labels: SGD on the sum of dz over the batch."""
+    lr = number(lr)
+    step = number(step)
     own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     rows = first + own
     inside = rows < n_labels
@@ -174,6 +192,8 @@ def _update_sampled(
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """SGD on R rows of weights [L, F] whose gradient is read from [T, H] at their indices."""
+    lr = number(lr)
+    step = number(step)
     own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     rows = first + own
     inside = (rows < n_labels)[:, None]
@@ -206,8 +226,9 @@ class _Slabs:
         positives: Positives,
         sgd: Sgd,
         seed: int,
-        step: int,
+        step: int | Tensor,
         slab: int,
+        loss_dtype: torch.dtype,
     ) -> None:
         self.batch, self.n_features = features.shape
         self.n_labels = len(weight)
@@ -233,6 +254,7 @@ class _Slabs:
             "ROUNDS": PHILOX_ROUNDS,
         }
         self.products = {"DOT": dot_dtype(weight.dtype), "PRECISION": "ieee"}
+        self.bf16_loss = loss_dtype == torch.bfloat16
 
     def spans(self) -> list[tuple[int, int]]:
         """First and last label of each slab."""
@@ -248,7 +270,7 @@ class _Slabs:
             self.losses[first // self.label_tile * self.tiles :], first, last,
             self.n_features, self.batch, self.width,
             LT=self.label_tile, BB=self.tile, KT=32 if self.wide else 64,
-            PADDED=self.width != self.batch, **self.products,
+            PADDED=self.width != self.batch, BF16_LOSS=self.bf16_loss, **self.products,
             num_warps=4 if self.wide else 8,
         )  # fmt: skip
         if self.pairs:
@@ -256,6 +278,7 @@ class _Slabs:
                 self.columns, raw(rows), self.bias, self.positives.label, self.positives.row,
                 self.dz, self.losses[len(self.losses) - self.pairs :], first, last,
                 self.n_features, self.width, HP=triton.next_power_of_2(self.n_features),
+                BF16_LOSS=self.bf16_loss,
             )  # fmt: skip
         dz = self.dz[:count, : self.batch]
         scale = FP8_SCALE if rows.dtype == FP8 else 1.0
@@ -281,8 +304,9 @@ def dense_step(
     *,
     sgd: Sgd,
     seed: int,
-    step: int,
+    step: int | Tensor,
     mask: Tensor | None = None,
+    loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
 
@@ -297,7 +321,9 @@ def dense_step(
     if weight.dtype == FP8:
         # the features' gradient takes a copy of a slab's weights in bf16
         size = min(size, SLAB_BYTES // weight.shape[1])
-    slabs = _Slabs(features, weight, bias, bias_momentum, positives, sgd, seed, step, size)
+    slabs = _Slabs(
+        features, weight, bias, bias_momentum, positives, sgd, seed, step, size, loss_dtype
+    )
     bits = None if mask is None else mask.view(torch.uint8)
     for first, last in slabs.spans():
         slabs.gradient(first, last, weight[first:last])
@@ -324,8 +350,9 @@ def fixed_fan_in_step(
     *,
     sgd: Sgd,
     seed: int,
-    step: int,
+    step: int | Tensor,
     distinct: bool = False,
+    loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """As `dense_step`, with an index set for each label: weight [L, F], index int32 [L, F].
 
@@ -337,7 +364,9 @@ def fixed_fan_in_step(
     n_features = features.shape[1]
     # spread weights and their gradient are [T, H], the latter fp32
     size = min(slab_labels(features.shape[0]), SPREAD_BYTES // (4 * n_features))
-    slabs = _Slabs(features, weight, bias, bias_momentum, positives, sgd, seed, step, size)
+    slabs = _Slabs(
+        features, weight, bias, bias_momentum, positives, sgd, seed, step, size, loss_dtype
+    )
     rows = 8
     for first, last in slabs.spans():
         spread = spread_rows(

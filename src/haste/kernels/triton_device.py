@@ -217,6 +217,34 @@ def noise_of(
 
 
 @triton.jit
+def number(value):
+    """A number that is given itself, or by the address where it lies.
+
+    What a captured CUDA graph replays is launched with the arguments of its capture, so numbers that
+    change from step to step lie in memory then.
+    """
+    # in the interpreter a number is none of Triton's; the second condition stands for itself, because
+    # both are decided when the kernel is compiled
+    if isinstance(value, tl.tensor):  # noqa: SIM102
+        if value.dtype.is_ptr():
+            value = tl.load(value)
+    return value
+
+
+@triton.jit
+def as_bf16(value):
+    """fp32 `value` rounded to the nearest number of bf16, as fp32."""
+    return to_bf16(value, half_to_even(value)).to(tl.float32)
+
+
+@triton.jit
+def bce_rows_bf16(z):
+    """Sum over axis 1 of the loss of negatives, each of its steps rounded to bf16."""
+    e = as_bf16(tl.exp(-tl.abs(z)))
+    return tl.sum(tl.maximum(z, 0.0) + as_bf16(tl.log(as_bf16(1.0 + e))), 1)
+
+
+@triton.jit
 def sgd_update(value, velocity, gradient, lr, momentum, decay, HAS_MOMENTUM: tl.constexpr):
     """v <- momentum v + g + decay w; w <- w - lr v; all fp32. Returns w and v."""
     gradient += decay * value

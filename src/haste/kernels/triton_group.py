@@ -27,11 +27,14 @@ from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, c
 from haste.kernels.rounding import FP8, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
+    as_bf16,
     bce_rows,
+    bce_rows_bf16,
     dot_dtype,
     factor,
     narrow,
     noise_of,
+    number,
     processors,
     random_row,
     sgd_update,
@@ -59,23 +62,29 @@ TARGET_BYTES = 48 << 20
 def _tile(
     b, at, weight, offset, inside, h, target, grad, dz_slab, slab_row,
     batch, width, loss, grad_weight, grad_bias,
-    POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr,
+    POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of the batch: the loss [G] and gradients so far, with the tile's part added."""
     gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
     z = tl.dot(weight, gathered, input_precision=PRECISION) + offset[:, None]
+    if BF16_LOSS:
+        z = as_bf16(z)
     dz, e = sigmoid(z)
+    if BF16_LOSS:
+        dz = as_bf16(dz)
     if PADDED:
         # a document that is not there has the loss and gradient of a logit of minus infinity
         there = (b < batch)[None, :]
         dz = tl.where(there, dz, 0.0)
         e = tl.where(there, e, 0.0)
         z = tl.where(there, z, -1e30)
-    loss += bce_rows(z, e)
+    loss += bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
     if POSITIVES:
         y = tl.load(target + b[None, :]).to(tl.float32)
         dz -= y
+        if BF16_LOSS:
+            dz = as_bf16(dz)
         loss -= tl.sum(tl.where(y > 0, z, 0.0), 1)
     grad_bias += tl.sum(dz, 1)
     d = dz.to(DOT)
@@ -95,7 +104,7 @@ def _group(
     n_labels, batch, width, lr, momentum, decay, seed, step,
     G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
+    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """One SGD step of sum-BCE on group k, its positives being the ones of `target`; its loss [G].
@@ -120,14 +129,14 @@ def _group(
             loss, grad_weight, grad_bias = _tile(
                 tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
                 grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
-                POSITIVES, SPREAD, PADDED, DOT, PRECISION,
+                POSITIVES, SPREAD, PADDED, BF16_LOSS, DOT, PRECISION,
             )  # fmt: skip
     else:
         for tile in tl.range(0, TILES, num_stages=2):
             loss, grad_weight, grad_bias = _tile(
                 tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
                 grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
-                POSITIVES, SPREAD, PADDED, DOT, PRECISION,
+                POSITIVES, SPREAD, PADDED, BF16_LOSS, DOT, PRECISION,
             )  # fmt: skip
     if SPREAD:
         old = w_slab + slab_row[:, None] * F + f[None, :]
@@ -173,13 +182,15 @@ def _walk(
     G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, BY_PAIR: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr,
+    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
     NCOPIES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The step of this program's share of the groups first_group..last_group: of all, with POSITIVES,
     or of those without a positive, or, BY_PAIR, of those with one, each found by its first."""
     program = tl.program_id(0)
+    lr = number(lr)
+    step = number(step)
     begin, end = first_group, last_group
     if BY_PAIR:
         # labels of another slab, or of another part of the output layer, lie outside
@@ -210,7 +221,7 @@ def _walk(
             mine, dz_slab, w_slab, slab_begin,
             n_labels, batch, width, lr, momentum, decay, seed, step,
             G, F, RUN, BB, TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
-            DOT, PRECISION, ROUNDS,
+            BF16_LOSS, DOT, PRECISION, ROUNDS,
         )  # fmt: skip
     tl.store(loss + program, tl.sum(total))
 
@@ -285,10 +296,11 @@ def group_step(
     group_size: int,
     sgd: Sgd,
     seed: int,
-    step: int,
+    step: int | Tensor,
     run: int = 1,
     distinct: bool = False,
     deterministic: bool = False,
+    loss_dtype: torch.dtype = torch.float32,
     launch: Launch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
@@ -330,6 +342,7 @@ def group_step(
         "SPREAD": spread,
         "PADDED": width != batch,
         "UNROLL": tiles <= 4,
+        "BF16_LOSS": loss_dtype == torch.bfloat16,
         "DOT": dot_dtype(weight.dtype),
         "PRECISION": "ieee",
         "ROUNDS": PHILOX_ROUNDS,

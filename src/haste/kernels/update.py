@@ -14,7 +14,8 @@ from haste.kernels.rounding import round_to, widen
 class Sgd:
     """Step sizes of one update: v <- momentum v + g + weight_decay w; w <- w - lr v."""
 
-    lr: float
+    lr: float | Tensor
+    """a tensor, fp32 of one number, for kernels only"""
     momentum: float = 0.0
     weight_decay: float = 0.0
     rounding: str = "stochastic"

@@ -55,7 +55,7 @@ class LayerOptions:
     deterministic: bool = False
     """sums in a fixed order"""
 
-    def of_step(self, lr: float, seed: int, step: int) -> dict[str, Any]:
+    def of_step(self, lr: float | Tensor, seed: int, step: int | Tensor) -> dict[str, Any]:
         """What every fused step of `haste.kernels` takes of these."""
         return {
             "lr": lr,
@@ -82,12 +82,20 @@ class OutputLayer(nn.Module, ABC):
 
     @abstractmethod
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """One SGD step of sum-BCE on features [B, H] (no graph), updating the layer in place.
 
-        `positives`: pairs (row of this layer, row of the batch), sorted. `seed` and `step` fix the
-        random numbers of rounding and dropout.
+        `positives`: pairs (row of this layer, row of the batch), sorted; pairs of rows that the layer
+        does not have count for nothing. `seed` and `step` fix the random numbers of rounding and
+        dropout. Where the layer's backend is triton, `lr` (fp32) and `step` (int32) may be tensors of one
+        number on its device, and nothing waits for that.
         """
 
     @abstractmethod
@@ -106,6 +114,11 @@ class OutputLayer(nn.Module, ABC):
     ) -> RewireStats:
         """Move the weakest connections; gradient growth looks at the batch given. Dense: nothing."""
         return RewireStats()
+
+    @property
+    @abstractmethod
+    def capturable(self) -> bool:
+        """Whether `step` takes its numbers from memory and waits for nothing, as a CUDA graph must."""
 
     @abstractmethod
     def trained_parameters(self) -> int:
@@ -137,6 +150,11 @@ class WrappedLayer(OutputLayer):
     ) -> RewireStats:
         """See OutputLayer."""
         return self.layer.rewire(random, features, positives)
+
+    @property
+    def capturable(self) -> bool:
+        """See OutputLayer."""
+        return self.layer.capturable
 
     def trained_parameters(self) -> int:
         """See OutputLayer."""
@@ -195,6 +213,11 @@ class LinearRows(OutputLayer):
     def state(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """weight, bias and their momenta."""
         return self.weight, self.bias, self.momentum, self.bias_momentum
+
+    @property
+    def capturable(self) -> bool:
+        """See OutputLayer."""
+        return self.options.backend == "triton"
 
     def trained_parameters(self) -> int:
         """Weights and biases."""

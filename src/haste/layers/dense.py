@@ -35,7 +35,13 @@ class Dense(LinearRows):
         self.fill_normal(INITIAL_STD, random)
 
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
         return StepResult(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from haste.data.batches import Positives
-from haste.kernels.rounding import generator
+from haste.kernels.dropout import dropout
+from haste.kernels.rounding import mix
 from haste.layers.base import OutputLayer, StepResult, WrappedLayer
 
 
@@ -16,17 +16,28 @@ class FeatureDropout(WrappedLayer):
     The mask is a function of (seed, step, part), so a run that goes on draws the same one.
     """
 
-    def __init__(self, layer: OutputLayer, p: float, part: int) -> None:
+    def __init__(self, layer: OutputLayer, p: float, part: int, backend: str = "torch") -> None:
+        """`backend`: torch or triton."""
         super().__init__(layer)
         self.p = p
         self.part = part
+        self.backend = backend
 
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
-        random = generator(features.device, seed, step, 2, self.part)
-        kept = torch.rand(features.shape, generator=random, device=features.device) >= self.p
-        factor = kept.to(features.dtype).mul_(1 / (1 - self.p))
-        result = self.layer.step(features * factor, positives, lr, seed=seed, step=step)
-        return StepResult(result.loss, result.grad_features * factor)
+
+        def dropped(values: Tensor) -> Tensor:
+            return dropout(
+                values, self.p, seed=mix(seed, 2, self.part), step=step, backend=self.backend
+            )
+
+        result = self.layer.step(dropped(features), positives, lr, seed=seed, step=step)
+        return StepResult(result.loss, dropped(result.grad_features))

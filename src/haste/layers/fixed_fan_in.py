@@ -26,7 +26,13 @@ class FixedFanIn(IndexedRows):
         super().__init__(n_features, n_labels, fan_in, options, random, unit_size=1)
 
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
         weight, bias, momentum, bias_momentum = self.state()

@@ -33,7 +33,13 @@ class GroupFanIn(IndexedRows):
         )
 
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
         weight, bias, momentum, bias_momentum = self.state()

@@ -39,7 +39,13 @@ class HeadTail(OutputLayer):
         self.tail_features = tail_features
 
     def step(
-        self, features: Tensor, positives: Positives, lr: float, *, seed: int, step: int
+        self,
+        features: Tensor,
+        positives: Positives,
+        lr: float | Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
         loss = 0
@@ -75,6 +81,11 @@ class HeadTail(OutputLayer):
         for layer, at, own in self._parts(positives):
             stats += layer.rewire(random, features[:, at].contiguous(), own)
         return stats
+
+    @property
+    def capturable(self) -> bool:
+        """See OutputLayer."""
+        return self.head.capturable and self.tail.capturable
 
     def trained_parameters(self) -> int:
         """See OutputLayer."""

@@ -58,7 +58,7 @@ def build_layer(
     frequencies: np.ndarray | None = None,
     n_documents: int | None = None,
     clusters: np.ndarray | None = None,
-    auxiliary_scale: Callable[[int], float] | None = None,
+    auxiliary_scale: Callable[[int | Tensor], float | Tensor] | None = None,
 ) -> OutputLayer:
     """The output layer of a run, on `device`, weights drawn from the run's seed.
 
@@ -175,7 +175,9 @@ def _part(
             )
         case _:
             raise ConfigError(f"layer.pattern: {pattern!r} has no layer.")
-    return FeatureDropout(layer, choice.dropout, part) if choice.dropout else layer
+    if choice.dropout:
+        return FeatureDropout(layer, choice.dropout, part, options.backend)
+    return layer
 
 
 def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int) -> None:

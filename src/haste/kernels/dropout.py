@@ -1,0 +1,24 @@
+"""Dropout whose mask is a function of (seed, step): nothing is kept for the gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from haste.kernels.rounding import generator
+
+
+def dropout(values: Tensor, p: float, *, seed: int, step: int | Tensor, backend: str) -> Tensor:
+    """`values` with a share `p` of them, in [0, 1), zeroed and the rest scaled by 1 / (1 - p).
+
+    The same call on the gradient of the result gives that of `values`. `backend` as in
+    `haste.kernels.functional`, each with numbers of its own; with triton `step` may be a tensor int32 of
+    one number, as for a fused step.
+    """
+    if backend == "triton":
+        from haste.kernels.triton_dropout import scaled_or_zero
+
+        return scaled_or_zero(values, p, seed, step)
+    random = generator(values.device, seed, step)
+    kept = torch.rand(values.shape, generator=random, device=values.device) >= p
+    return values * kept.to(values.dtype).mul_(1 / (1 - p))

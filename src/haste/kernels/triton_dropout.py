@@ -1,0 +1,44 @@
+"""Dropout in Triton, its random numbers counted from (seed, step, element)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.kernels.triton_device import PHILOX_ROUNDS, narrow, number, random_row
+
+BLOCK = 1024
+
+
+@triton.jit(do_not_specialize=["seed", "step"])
+def _scale_or_zero(
+    x, out, total, threshold, scale, seed, step, N: tl.constexpr, ROUNDS: tl.constexpr
+):
+    at = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    inside = at < total
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    drawn = random_row(seed, number(step), at, ROUNDS)
+    value = tl.where(drawn >= threshold, value * scale, 0.0)
+    tl.store(out + at, narrow(value, out.dtype.element_ty), mask=inside)
+
+
+def scaled_or_zero(values: Tensor, p: float, seed: int, step: int | Tensor) -> Tensor:
+    """See `haste.kernels.dropout.dropout`."""
+    values = values.contiguous()
+    out = torch.empty_like(values)
+    # a number of 32 bits with a sign lies below it with probability p
+    threshold = round(p * 2**32) - 2**31
+    _scale_or_zero[(triton.cdiv(values.numel(), BLOCK),)](
+        values,
+        out,
+        values.numel(),
+        threshold,
+        1 / (1 - p),
+        seed,
+        step,
+        N=BLOCK,
+        ROUNDS=PHILOX_ROUNDS,
+    )
+    return out
