@@ -222,6 +222,9 @@ class TrainingConfig:
     """auto, cpu or cuda"""
     backend: str = "auto"
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
+    graphs: bool = True
+    """on a GPU, steps of a transformer are replayed as CUDA graphs, for which lengths are rounded up; off,
+    the host launches each kernel. Not with recompute, fused_optimizer or the torch backend"""
     deterministic: bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: int = 1

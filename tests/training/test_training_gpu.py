@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import BertConfig
 
 from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens
@@ -13,6 +14,8 @@ from haste.benchmarks.scale import Case, Problem, build, measure, problem_of
 from haste.config import GridConfig
 from haste.data.batches import collate
 from haste.files import read_yaml
+from haste.training.loop import Trainer
+from haste.training.run import train_and_evaluate
 from haste.training.step import TrainStep
 
 pytestmark = [
@@ -30,10 +33,12 @@ SHAPE = BertConfig(
 )
 
 
-def problem(preset: str) -> Problem:
+def problem(preset: str, **training) -> Problem:
     grid = GridConfig.from_dict(read_yaml(PAPER))
     found = problem_of(Case("Amazon-670K", "haste", preset), grid)
-    return replace(found, about=Statistics(1000, 20_000, 5.0, 60), architecture=SHAPE)
+    found = replace(found, about=Statistics(1000, 20_000, 5.0, 60), architecture=SHAPE)
+    config = replace(found.config, training=replace(found.config.training, **training))
+    return replace(found, config=config)
 
 
 @pytest.fixture
@@ -41,15 +46,26 @@ def device():
     return torch.device("cuda", 0)
 
 
+def batches_for(its: Problem, step: TrainStep, count: int) -> list:
+    """Batches of 64 documents in pinned memory, the odd ones of half the length."""
+    random = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        max_len = 64 if number % 2 else 128
+        tokens = draw_tokens(its.about, 64, max_len, 2000, random)
+        labels = draw_labels(its.about, 64, 2000, random)
+        padding = step.padding(labels)
+        batch = collate(tokens, labels, np.arange(64))
+        found.append(padding.pinned(batch) if padding else batch.pinned())
+    return found
+
+
 @pytest.mark.parametrize("preset", ["speed", "memory"])
 def test_a_step_does_not_wait_for_the_gpu(device, preset):
     its = problem(preset)
     model = build(its, device)
     step = TrainStep(its.config, model, 10_000)
-    random = np.random.default_rng(0)
-    tokens = draw_tokens(its.about, 64, 128, 2000, random)
-    labels = draw_labels(its.about, 64, 2000, random)
-    batch = collate(tokens, labels, np.arange(64)).pinned()
+    batch = batches_for(its, step, 1)[0]
     for done in range(3):
         step(batch, done)
     torch.cuda.synchronize()
@@ -65,3 +81,88 @@ def test_the_memory_preset_takes_less_memory(device):
     found = {name: measure(problem(name), device)[0] for name in ("speed", "memory")}
     assert found["memory"]["steps_allocated_gib"] < 0.8 * found["speed"]["steps_allocated_gib"]
     assert found["speed"]["waits_a_step"] == 0
+
+
+def trained(its: Problem, device, steps: int = 10):
+    """Losses and weights after some steps from the start."""
+    torch.manual_seed(0)
+    model = build(its, device)
+    step = TrainStep(its.config, model, 10_000)
+    model.train(True)
+    batches = batches_for(its, step, steps)
+    losses = [step(batch, done).loss for done, batch in enumerate(batches)]
+    return step, [float(loss) for loss in losses], dict(model.tensors(momenta=True))
+
+
+@pytest.mark.parametrize("rewired", [False, True])
+def test_replayed_steps_are_those_that_are_launched(device, rewired):
+    its = problem("speed", deterministic=True)
+    interval = 4 if rewired else 1000
+    its = replace(
+        its, config=replace(its.config, rewire=replace(its.config.rewire, interval=interval))
+    )
+    launched = replace(
+        its, config=replace(its.config, training=replace(its.config.training, graphs=False))
+    )
+    step, got, weights = trained(its, device)
+    plain, want, others = trained(launched, device)
+    assert plain.graphs is None
+    assert len(step.graphs._captured) == 2  # a shape for each length
+    # lengths are rounded up, which changes sums in their last digits, and weights are bf16
+    assert got == pytest.approx(want, rel=2e-3)
+    assert want[-1] < want[0]
+    for name in ("layer.tail.layer.bias", "layer.head.layer.bias"):
+        assert torch.allclose(weights[name].float(), others[name].float(), atol=2e-2), name
+
+
+def test_replayed_steps_draw_new_dropout_and_take_new_step_sizes(device):
+    its = problem("speed")
+    torch.manual_seed(0)
+    step = TrainStep(its.config, build(its, device), 10_000)
+    step.model.train(True)
+    batch = batches_for(its, step, 1)[0]
+    for done in range(3):
+        step(batch, done)
+    before = {k: v.clone() for k, v in step.model.tensors(momenta=True).items()}
+    found = []
+    for done in (7, 7, 8):
+        for name, value in step.model.tensors(momenta=True).items():
+            value.copy_(before[name])
+        found.append(float(step(batch, done).loss))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0] != pytest.approx(found[2], rel=1e-4)
+    step.config = replace(its.config, training=replace(its.config.training, learning_rate=0.0))
+    head = step.model.tensors(momenta=False)["layer.head.layer.weight"]
+    step.model.layer.head.layer.momentum.zero_()
+    kept = head.clone()
+    step(batch, 9)
+    assert torch.equal(head, kept)
+
+
+@pytest.mark.parametrize("stop_after", [5, 12])
+def test_a_killed_run_ends_in_the_same_weights(tiny, bert, monkeypatch, stop_after):
+    settings = {"kind": "transformer", "learning_rate": 1e-3, "max_len": 12, "dtype": "bfloat16"}
+    config = tiny.config(
+        head=8,
+        encoder=settings,
+        layer={"fan_in": 16, "head_ratio": 0.2, "dtype": "bfloat16", "dropout": 0.2},
+        rewire={"interval": 6},
+        training={"device": "cuda", "deterministic": True, "checkpoint_minutes": 0.0, "epochs": 3},
+    )
+    config = replace(config, inputs=replace(config.inputs, model=str(bert)))
+    whole, cut = tiny.run_dir("whole", config), tiny.run_dir("cut", config)
+    train_and_evaluate(config, whole)
+    saved = Trainer.save
+
+    def save_and_stop(self):
+        saved(self)
+        if self.progress.step == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(config, cut)
+    train_and_evaluate(config, cut)
+    want, got = load_file(whole.model), load_file(cut.model)
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []

@@ -244,8 +244,11 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
     feed = _Feed(problem, device)
     clock, count = Clock(device), problem.steps
     # the first pass compiles kernels, which takes memory of its own; the second fills the allocator's
-    # cache again, so that the third has all it needs
+    # cache again and captures graphs, so that the third has all it needs
     _run(train_step, feed, range(count))
+    if train_step.graphs is not None:
+        # replays take memory that was counted when they were captured
+        train_step.graphs.forget()
     _forget_peak(device)
     _run(train_step, feed, range(count, 2 * count))
     _synchronize(device)
@@ -376,7 +379,8 @@ def _run(
 ) -> None:
     """Take steps of the given numbers, on the same batches each time."""
     rows = itertools.islice(feed.rows(), len(numbers))
-    with loader.batches(feed.tokens, feed.labels, rows, None, feed.device) as batches:
+    padding = step.padding(feed.labels)
+    with loader.batches(feed.tokens, feed.labels, rows, None, feed.device, padding) as batches:
         for number, batch in zip(numbers, batches, strict=True):
             step(batch, number, begins)
 

@@ -12,6 +12,8 @@ class Encoder(nn.Module, ABC):
     """Features h = f(x) in R^H of documents whose tokens lie one after the other."""
 
     feature_size: int
+    fixed_shapes = False
+    """whether the shapes of all it computes follow from those of its arguments and `longest`"""
 
     @abstractmethod
     def forward(

@@ -38,11 +38,16 @@ class TransformerEncoder(Encoder):
     Documents are padded to the longest of the batch; attention sees no padding.
     """
 
+    fixed_shapes = True
+
     def __init__(self, model: nn.Module, pooling: str, *, recompute: bool = False) -> None:
         """`model`: of transformers. `recompute`: for the backward pass, activations inside its blocks
         are computed again instead of kept."""
         super().__init__()
         self.model = model
+        if getattr(model, "pooler", None) is not None:
+            # nothing reads it, so it has no gradient
+            model.pooler = None
         if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.pooling = pooling
@@ -69,8 +74,8 @@ class TransformerEncoder(Encoder):
         # by gathering: to scatter ids to where the mask is true would wait for the number of those
         source = (offsets[:-1, None] + place).clamp_(max=len(ids) - 1)
         padded = ids[source].long().masked_fill_(~mask, self.pad_id)
-        # without padding there is no mask, which is faster; one of four dimensions is taken as it is,
-        # where others are first searched for padding
+        # without padding (as many ids as places) there is no mask, which is faster; one of four
+        # dimensions is taken as it is, where others are first searched for padding
         seen = None if mask.numel() == len(ids) else mask[:, None, None, :]
         hidden = self.model(input_ids=padded, attention_mask=seen).last_hidden_state
         if self.pooling == "cls":

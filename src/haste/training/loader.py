@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from haste.data.batches import Batch, collate
+from haste.data.padding import PaddedBatch, Padding
 from haste.data.ragged import Ragged
 
 AHEAD = 4
@@ -28,17 +29,19 @@ def batches(
     rows: Iterable[np.ndarray],
     rank: np.ndarray | None,
     device: torch.device,
-) -> Iterator[Iterator[Batch]]:
+    padding: Padding | None = None,
+) -> Iterator[Iterator[Batch | PaddedBatch]]:
     """Batches of tensors of the documents `rows`, one after the other, on the CPU.
 
-    For a GPU another thread makes them ahead and pins their memory. Leaving the context ends it.
-    See `haste.data.batches.collate` for the arguments.
+    For a GPU another thread makes them ahead, with `padding` padded, and pins their memory. Leaving the
+    context ends it. See `haste.data.batches.collate` for the other arguments.
     """
     collated = (collate(tokens, labels, each, rank) for each in rows)
     if device.type != "cuda":
         yield (batch.to_torch() for batch in collated)
         return
-    with closing(ahead(batch.pinned() for batch in collated)) as made:
+    pinned = padding.pinned if padding else Batch.pinned
+    with closing(ahead(map(pinned, collated))) as made:
         yield made
 
 

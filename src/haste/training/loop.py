@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
+from haste.data.padding import PaddedBatch
 from haste.data.ragged import Ragged
 from haste.files import atomic
 from haste.labels.order import LabelOrder
@@ -62,6 +63,7 @@ class Trainer:
         self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
         self.total_steps = len(self.batches) * config.training.epochs
         self.train_step = TrainStep(config, model, self.total_steps)
+        self.padding = self.train_step.padding(labels)
         self.optimizers = self.train_step.optimizers
         self.progress = checkpoint.Progress()
         self._last_save = time.perf_counter()
@@ -100,7 +102,7 @@ class Trainer:
                 self._pause_if_due(total.zero_(), stopped)
         return self.progress
 
-    def step(self, batch: Batch) -> torch.Tensor:
+    def step(self, batch: Batch | PaddedBatch) -> torch.Tensor:
         """One step on a batch; returns the loss, summed over batch and labels."""
         try:
             outcome = self.train_step(batch, self.progress.step)
@@ -138,9 +140,13 @@ class Trainer:
             log.warning("stopped at step %d; run again to go on", self.progress.step)
             raise SystemExit(143)
 
-    def _batches(self, epoch: int, first: int) -> AbstractContextManager[Iterator[Batch]]:
+    def _batches(
+        self, epoch: int, first: int
+    ) -> AbstractContextManager[Iterator[Batch | PaddedBatch]]:
         rows = self.batches.rows(epoch, first)
-        return loader.batches(self.tokens, self.labels, rows, self.rank, self.model.device)
+        return loader.batches(
+            self.tokens, self.labels, rows, self.rank, self.model.device, self.padding
+        )
 
     def _check(self) -> None:
         """Look at the losses since the last look; on a GPU this waits for it."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
+from haste.training.flat import flatten
 
 _GROUP = "group"
 
@@ -21,24 +22,26 @@ def build_optimizers(
     """Adam with Kahan summation for bf16 parameters; weight decay not on biases and norms; lazy
     Adam for parameters with sparse gradients (rows without a gradient rest).
 
-    With `config.fused_optimizer` the dense parameters step in the backward pass.
+    The dense parameters become parts of one (`haste.training.flat`) for each weight decay; with
+    `config.fused_optimizer` they stay alone, and each steps in the backward pass.
     """
     sparse = {id(parameter): parameter for parameter in encoder.sparse_parameters()}
     decayed, plain = [], []
     for parameter in [*encoder.parameters(), *projection.parameters()]:
         if id(parameter) not in sparse and parameter.requires_grad:
             (plain if parameter.ndim < 2 else decayed).append(parameter)
+    kinds = [(decayed, config.weight_decay), (plain, 0.0)]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": own if config.fused_optimizer else [flatten(own)], "weight_decay": decay}
+        for own, decay in kinds
+        if own
     ]
-    groups = [group for group in groups if group["params"]]
     adam = optimi.Adam(
         groups,
         lr=config.learning_rate,
         kahan_sum=config.dtype == "bfloat16",
-        # steps of single parameters do not find out by themselves that they are on a GPU
-        triton=True if config.fused_optimizer and groups[0]["params"][0].is_cuda else None,
+        # it does not always find out by itself that parameters are on a GPU
+        triton=True if groups[0]["params"][0].is_cuda else None,
         gradient_release=config.fused_optimizer,
     )
     if config.fused_optimizer:
@@ -63,7 +66,8 @@ def step(optimizers: list[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
         if not _is_fused(optimizer):
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            # gradients that are parts of one tensor stay where they are
+            optimizer.zero_grad(set_to_none=not isinstance(optimizer, optimi.Adam))
 
 
 def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ That is the test split, and for a run by which settings are chosen the validatio
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 
@@ -37,6 +38,8 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
     device = choose_device(config.training.device)
     torch.set_num_threads(config.training.threads)
     if config.training.deterministic:
+        # what cuBLAS asks for, before it starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     meter = Meter(device.type)
     with meter.phase("setup"):

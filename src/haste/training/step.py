@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from haste.config import RunConfig
 from haste.data.batches import Batch
+from haste.data.padding import PaddedBatch, Padding
 from haste.kernels.rounding import generator, mix
+from haste.layers.base import StepResult
 from haste.model import Model
 from haste.sparsity.schedule import learning_rate_factor, rewires_at
 from haste.training import optim
+from haste.training.graphs import StepGraphs, can_capture
 
 ENCODER, LAYER, REST = "encoder", "layer", "rest"
 """the parts of a step"""
@@ -33,7 +38,8 @@ class TrainStep:
     """Features, a step of the output layer, the encoder's backward pass and its optimisers.
 
     Nothing waits for the GPU, but for the count of what a rewiring moved. All random numbers are a
-    function of (seed, step), those of the encoder's dropout too.
+    function of (seed, step), those of the encoder's dropout too. Padded batches are replayed as CUDA
+    graphs; with others, and where connections move, the host launches each kernel.
     """
 
     def __init__(self, config: RunConfig, model: Model, total_steps: int) -> None:
@@ -42,42 +48,91 @@ class TrainStep:
         self.model = model
         self.total_steps = total_steps
         self.optimizers = optim.build_optimizers(model.encoder, model.projection, config.encoder)
+        device = model.device
+        on_gpu = device.type == "cuda" and model.layer.capturable
+        # in memory, where graphs find them; kernels are compiled for one kind of number alone
+        self._lr = torch.zeros((), dtype=torch.float32, device=device) if on_gpu else None
+        self._step = torch.zeros((), dtype=torch.int32, device=device) if on_gpu else None
+        self._numbers: tuple[float | Tensor, int | Tensor] = (0.0, 0)
+        self.graphs: StepGraphs | None = None
+        if can_capture(config, model):
+            self.graphs = StepGraphs(device, model.features, self._layer, _backward)
+
+    def padding(self, labels: sp.csr_matrix) -> Padding | None:
+        """How batches of documents with the positives `labels` [N, >= L] are to be padded, if at all."""
+        if self.graphs is None:
+            return None
+        config = self.config
+        return Padding.of(
+            labels, config.training.batch_size, config.encoder.max_len, self.model.layer.n_labels
+        )
 
     def __call__(
-        self, batch: Batch, done: int, begins: Callable[[str], None] | None = None
+        self, batch: Batch | PaddedBatch, done: int, begins: Callable[[str], None] | None = None
     ) -> StepOutcome:
         """Train on a batch of tensors (with positives), in memory or on the device, after `done` steps.
 
         `begins` is told the part (ENCODER, LAYER or REST) that each piece of the step belongs to.
         """
         begins = begins or _nobody
-        config, seed = self.config, self.config.seed
-        factor = self.factor(done)
-        begins(REST)
-        torch.manual_seed(mix(seed, done, 4))
-        optim.set_learning_rate(self.optimizers, factor * config.encoder.learning_rate)
-        batch = batch.to(self.model.device)
-        begins(ENCODER)
-        features = self.model.features(batch)
-        begins(LAYER)
-        given = features.detach()
-        result = self.model.layer.step(
-            given, batch.positives, factor * config.training.learning_rate, seed=seed, step=done
-        )
-        begins(ENCODER)
-        # with a fused optimiser this moves the weights, too, and leaves no gradients
-        features.backward(result.grad_features.to(features.dtype))
-        optim.step(self.optimizers)
-        begins(REST)
-        if not rewires_at(done + 1, self.total_steps, config.rewire):
-            return StepOutcome(result.loss)
-        random = generator(self.model.device, seed, done, 3)
-        stats = self.model.layer.rewire(random, given, batch.positives)
-        return StepOutcome(result.loss, stats.moved)
+        with self._stream():
+            begins(REST)
+            factor = self.factor(done)
+            torch.manual_seed(mix(self.config.seed, done, 4))
+            optim.set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
+            self._set_numbers(factor * self.config.training.learning_rate, done)
+            rewires = rewires_at(done + 1, self.total_steps, self.config.rewire)
+            padded = isinstance(batch, PaddedBatch)
+            if padded and not rewires and self.graphs.ready(batch.shape):
+                loss = self.graphs.replay(batch, begins, ENCODER, LAYER).loss
+                optim.step(self.optimizers)
+                begins(REST)
+                return StepOutcome(loss)
+            if padded:
+                batch = batch.shape.view(batch.flat.to(self.model.device, non_blocking=True))
+            return self._launched(batch.to(self.model.device), done, begins, rewires=rewires)
 
     def factor(self, done: int) -> float:
         """Of the step sizes, after `done` steps."""
         return learning_rate_factor(done, self.total_steps, self.config.training.warmup)
+
+    def _launched(
+        self, batch: Batch, done: int, begins: Callable[[str], None], *, rewires: bool
+    ) -> StepOutcome:
+        begins(ENCODER)
+        features = self.model.features(batch)
+        given = features.detach()
+        begins(LAYER)
+        result = self._layer(given, batch)
+        begins(ENCODER)
+        # with a fused optimiser this moves the weights, too, and leaves no gradients
+        _backward(features, result.grad_features)
+        optim.step(self.optimizers)
+        begins(REST)
+        if not rewires:
+            return StepOutcome(result.loss)
+        random = generator(self.model.device, self.config.seed, done, 3)
+        stats = self.model.layer.rewire(random, given, batch.positives)
+        return StepOutcome(result.loss, stats.moved)
+
+    def _layer(self, features: Tensor, batch: Batch) -> StepResult:
+        lr, step = self._numbers
+        return self.model.layer.step(
+            features, batch.positives, lr, seed=self.config.seed, step=step
+        )
+
+    def _set_numbers(self, lr: float, done: int) -> None:
+        if self._lr is None or self._step is None:
+            self._numbers = lr, done
+            return
+        self._numbers = self._lr.fill_(lr), self._step.fill_(done)
+
+    def _stream(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.graphs is None else self.graphs.on_stream()
+
+
+def _backward(features: Tensor, gradient: Tensor) -> None:
+    features.backward(gradient.to(features.dtype))
 
 
 def _nobody(part: str) -> None:

@@ -1,0 +1,133 @@
+"""Batches of few fixed shapes in one array: one copy to the GPU, and what reads them can be captured once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.batches import Batch, Positives
+
+if TYPE_CHECKING:
+    import torch
+
+ALIGNED = 32
+"""numbers to whose multiples parts of the array are rounded up: 128 bytes"""
+ROOM = 1.25
+SPREAD = 6
+"""room for positives: `ROOM` times those of an average batch, and `SPREAD` standard deviations"""
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Sizes of a padded batch. Its parts are int32, one after the other: offsets, ids, label, row."""
+
+    documents: int
+    """B"""
+    length: int
+    """tokens to which documents are padded"""
+    pairs: int
+    """room for positives"""
+    full: bool
+    """every document has `length` tokens"""
+
+    @property
+    def tokens(self) -> int:
+        """Room for token ids. Batches that are not full have more than fits in [B, length] at most, by
+        which an encoder knows that there is padding."""
+        return self.documents * self.length + (not self.full)
+
+    def parts(self) -> list[slice]:
+        """Where offsets, ids, label and row lie."""
+        found, begin = [], 0
+        for size in (self.documents + 1, self.tokens, self.pairs, self.pairs):
+            found.append(slice(begin, begin + size))
+            begin += -(-size // ALIGNED) * ALIGNED
+        return found
+
+    @property
+    def size(self) -> int:
+        """Numbers of the whole array."""
+        return -(-self.parts()[-1].stop // ALIGNED) * ALIGNED
+
+    def pack(self, batch: Batch, nobody: int) -> np.ndarray:
+        """int32 [size] with the parts of a batch in numpy; places without a positive name the label
+        `nobody`, which is larger than any."""
+        flat = np.zeros(self.size, np.int32)
+        offsets, ids, label, row = self.parts()
+        flat[label] = nobody
+        positives = batch.positives
+        for at, values in (
+            (offsets, batch.offsets),
+            (ids, batch.ids),
+            (label, positives.label),
+            (row, positives.row),
+        ):
+            flat[at.start : at.start + len(values)] = values
+        return flat
+
+    def view(self, flat: torch.Tensor) -> Batch:
+        """The batch whose parts lie in `flat`, int32 [size], on any device; nothing is copied."""
+        offsets, ids, label, row = (flat[at] for at in self.parts())
+        return Batch(ids, offsets, Positives(label, row), None, self.length)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """A batch of one of the fixed shapes."""
+
+    shape: BatchShape
+    flat: torch.Tensor
+    """int32 [shape.size]"""
+
+    @property
+    def size(self) -> int:
+        """B, the number of documents."""
+        return self.shape.documents
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Which shape a batch gets, if any."""
+
+    documents: int
+    """of a whole batch; smaller ones stay as they are"""
+    pairs: int
+    """room for positives; a batch of more stays as it is"""
+    multiple: int
+    """to which the length of the longest document is rounded up"""
+    max_len: int
+    nobody: int
+    """the label named where there is no positive: L, larger than any"""
+
+    @classmethod
+    def of(cls, labels: sp.csr_matrix, batch_size: int, max_len: int, n_labels: int) -> Padding:
+        """For batches of documents of at most `max_len` tokens with the positives `labels` [N, >= L]."""
+        counts = np.diff(labels.indptr)
+        likely = batch_size * counts.mean() + SPREAD * counts.std() * batch_size**0.5
+        pairs = max(ROOM * batch_size * counts.mean(), likely)
+        pairs = -(-int(pairs) // ALIGNED) * ALIGNED + ALIGNED
+        return cls(batch_size, pairs, 8 if max_len <= 64 else 16, max_len, n_labels)
+
+    def shape_of(self, batch: Batch) -> BatchShape | None:
+        """The shape of a batch in numpy; None where it has none of them."""
+        positives = batch.positives
+        if batch.size != self.documents or batch.weights is not None or positives is None:
+            return None
+        if len(positives) > self.pairs:
+            return None
+        length = min(-(-batch.longest // self.multiple) * self.multiple, self.max_len)
+        full = len(batch.ids) == self.documents * length
+        return BatchShape(self.documents, length, self.pairs, full)
+
+    def pinned(self, batch: Batch) -> Batch | PaddedBatch:
+        """A batch in numpy as tensors in pinned memory, padded where it has a shape."""
+        import torch
+
+        shape = self.shape_of(batch)
+        if shape is None:
+            return batch.pinned()
+        flat = torch.from_numpy(shape.pack(batch, self.nobody)).pin_memory()
+        return PaddedBatch(shape, flat)

@@ -1,0 +1,121 @@
+"""A training step as CUDA graphs: some thousand launches that the host gives with three calls.
+
+One set of graphs for each shape of batch, of three: the encoder's forward pass, the output layer's step,
+the encoder's backward pass. All numbers that change from step to step lie in memory on the GPU. The first
+step of a shape is an ordinary one, which compiles and sets up what must not be set up while capturing; the
+second is captured. Graphs share one pool of memory, because they never run at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from haste.config import RunConfig
+from haste.data.batches import Batch
+from haste.data.padding import BatchShape, PaddedBatch
+from haste.layers.base import StepResult
+from haste.model import Model
+
+Forward = Callable[[Batch], Tensor]
+LayerStep = Callable[[Tensor, Batch], StepResult]
+Backward = Callable[[Tensor, Tensor], None]
+
+
+def can_capture(config: RunConfig, model: Model) -> bool:
+    """Whether steps of a run can be captured: on a GPU, with kernels that take their numbers from memory
+    and an encoder of fixed shapes, whose backward pass draws no random numbers and moves no weights."""
+    return (
+        config.training.graphs
+        and model.device.type == "cuda"
+        and model.encoder.fixed_shapes
+        and model.layer.capturable
+        and not config.encoder.recompute
+        and not config.encoder.fused_optimizer
+    )
+
+
+@dataclass(frozen=True)
+class _Captured:
+    inputs: Tensor
+    forward: torch.cuda.CUDAGraph
+    layer: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
+    result: StepResult
+    """of the last replay"""
+
+
+class StepGraphs:
+    """The graphs of a model's steps, by shape of batch."""
+
+    def __init__(
+        self, device: torch.device, forward: Forward, layer: LayerStep, backward: Backward
+    ) -> None:
+        """The parts of a step, which read nothing but their arguments, weights and numbers in memory."""
+        self.forward, self.layer, self.backward = forward, layer, backward
+        # what was set up on one stream (gradients, workspaces of products) cannot be captured on another
+        self.stream = torch.cuda.Stream(device)
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._seen: set[BatchShape] = set()
+        self._captured: dict[BatchShape, _Captured] = {}
+
+    @contextmanager
+    def on_stream(self) -> Iterator[None]:
+        """Work in here comes after all before it, and before all after it."""
+        outer = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(outer)
+        with torch.cuda.stream(self.stream):
+            yield
+        outer.wait_stream(self.stream)
+
+    def ready(self, shape: BatchShape) -> bool:
+        """Whether steps of a shape are replayed from now on; if not, take an ordinary one."""
+        if shape not in self._seen:
+            self._seen.add(shape)
+            return False
+        if shape not in self._captured:
+            self._captured[shape] = self._capture(shape)
+        return True
+
+    def replay(
+        self, batch: PaddedBatch, between: Callable[[str], None], encoder: str, layer: str
+    ) -> StepResult:
+        """Take a step; `between` is told which part begins, `encoder` or `layer`."""
+        captured = self._captured[batch.shape]
+        captured.inputs.copy_(batch.flat, non_blocking=True)
+        between(encoder)
+        captured.forward.replay()
+        between(layer)
+        captured.layer.replay()
+        between(encoder)
+        captured.backward.replay()
+        # the next step writes to the same place
+        return StepResult(captured.result.loss.clone(), captured.result.grad_features)
+
+    def forget(self) -> None:
+        """Give back the memory of all graphs: steps are captured anew, each shape at its next batch."""
+        self._captured.clear()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def _capture(self, shape: BatchShape) -> _Captured:
+        inputs = torch.zeros(shape.size, dtype=torch.int32, device=self.device)
+        batch = shape.view(inputs)
+        graphs = [torch.cuda.CUDAGraph() for _ in range(3)]
+        with self._into(graphs[0]):
+            features = self.forward(batch)
+        with self._into(graphs[1]):
+            result = self.layer(features.detach(), batch)
+        with self._into(graphs[2]):
+            self.backward(features, result.grad_features)
+        return _Captured(inputs, *graphs, result)
+
+    def _into(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
+        # another thread pins the memory of batches meanwhile, which only this mode leaves it to do
+        return torch.cuda.graph(
+            graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
+        )

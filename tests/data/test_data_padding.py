@@ -1,0 +1,87 @@
+"""Batches of few fixed shapes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haste.data.batches import Batch, collate
+from haste.data.padding import ALIGNED, BatchShape, PaddedBatch, Padding
+from haste.data.ragged import Ragged
+
+L = 9
+
+
+def batch_of(lengths, positives):
+    offsets = np.cumsum([0, *lengths]).astype(np.int64)
+    tokens = Ragged(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets)
+    dense = np.zeros((len(lengths), L), np.float32)
+    for row, label in positives:
+        dense[row % len(lengths), label] = 1
+    return collate(tokens, sp.csr_matrix(dense), np.arange(len(lengths)))
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=4, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, L - 1)), max_size=8),
+)
+def test_what_is_packed_comes_back_and_the_rest_names_nobody(lengths, positives):
+    batch = batch_of(lengths, positives)
+    shape = Padding(4, 40, 8, 12, L).shape_of(batch)
+    got = shape.view(torch.from_numpy(shape.pack(batch, L)))
+    assert got.longest == shape.length >= max(lengths)
+    assert got.longest in (8, 12)
+    assert got.offsets.tolist() == batch.offsets.tolist()
+    assert got.ids[: len(batch.ids)].tolist() == batch.ids.tolist()
+    pairs = len(batch.positives)
+    assert got.positives.label[:pairs].tolist() == batch.positives.label.tolist()
+    assert got.positives.row[:pairs].tolist() == batch.positives.row.tolist()
+    assert set(got.positives.label[pairs:].tolist()) <= {L}
+    # who sees as many ids as places knows that there is no padding
+    assert (len(got.ids) == 4 * got.longest) is (set(lengths) == {got.longest})
+
+
+def test_parts_begin_at_even_addresses_and_do_not_overlap():
+    shape = BatchShape(documents=33, length=7, pairs=50, full=False)
+    parts = shape.parts()
+    assert [part.start % ALIGNED for part in parts] == [0, 0, 0, 0]
+    assert all(a.stop <= b.start for a, b in itertools.pairwise(parts))
+    assert shape.size >= parts[-1].stop
+
+
+def test_which_batches_have_no_shape():
+    padding = Padding(4, 2, 8, 12, L)
+    assert padding.shape_of(batch_of([3, 3, 3, 3], [(0, 1), (1, 1)])) is not None
+    assert padding.shape_of(batch_of([3, 3, 3], [(0, 1)])) is None  # the last of an epoch
+    assert padding.shape_of(batch_of([3, 3, 3, 3], [(0, 1), (1, 1), (2, 1)])) is None
+    weighted = batch_of([3, 3, 3, 3], [])
+    weighted = Batch(**{**vars(weighted), "weights": np.ones(12, np.float32)})
+    assert padding.shape_of(weighted) is None
+
+
+def test_room_for_positives_follows_from_the_training_documents():
+    counts = np.array([1, 3, 1, 3] * 100)
+    labels = sp.csr_matrix(np.arange(L)[None, :] < counts[:, None], dtype=np.float32)
+    padding = Padding.of(labels, batch_size=64, max_len=32, n_labels=L)
+    mean, spread = 64 * 2, 6 * 1 * 8
+    assert mean + spread <= padding.pairs <= mean + spread + 2 * ALIGNED
+    assert padding.pairs % ALIGNED == 0
+    assert (padding.multiple, padding.max_len, padding.nobody) == (8, 32, L)
+    assert Padding.of(labels, 64, 128, L).multiple == 16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_batches_in_pinned_memory():
+    padding = Padding(4, 40, 8, 12, L)
+    padded = padding.pinned(batch_of([3, 4, 5, 6], [(0, 1)]))
+    assert isinstance(padded, PaddedBatch)
+    assert padded.flat.is_pinned()
+    assert padded.size == 4
+    left = padding.pinned(batch_of([3, 4], [(0, 1)]))
+    assert isinstance(left, Batch)
+    assert left.ids.is_pinned()
