@@ -188,6 +188,33 @@ def test_patterns_of_the_presets():
     assert patterns["haste"] == patterns["haste-released"] == "group_fan_in"
 
 
+def test_corrections_take_back_all_that_the_released_code_does_otherwise_one_by_one():
+    config = grid(methods=["haste", "haste-released"], ablations=["corrections"])
+    released, ours = (
+        config.resolve(RunKey("wordnet-mini", name, "default", 0)).as_dict()
+        for name in ("haste-released", "haste")
+    )
+
+    def otherwise(run, other):
+        return {
+            (section, key)
+            for section in SECTIONS
+            for key, value in run[section].items()
+            if other[section][key] != value
+        }
+
+    taken_back = []
+    for key in config.ablation_runs("corrections"):
+        run = config.resolve(key).as_dict()
+        assert key.method == "haste-released"
+        if key.variant != "default":
+            (changed,) = otherwise(run, released)
+            assert run[changed[0]][changed[1]] == ours[changed[0]][changed[1]]
+            taken_back.append(changed)
+    assert len(taken_back) == len(set(taken_back)) == 5
+    assert set(taken_back) == otherwise(released, ours)
+
+
 def test_settings_of_a_data_set():
     changed = grid(
         datasets=["small", "large"],

@@ -223,6 +223,27 @@ def test_several_data_sets_stand_beside_each_other(tmp_path):
         assert width > 0.8 * height, name
 
 
+def test_bars_of_ablations_are_to_the_preset_of_each_ones_method(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("haste",),
+        ablations=("sampling", "corrections"),
+        hit_rate={"haste": 0.9, "haste-released": 0.3, "haste-released/corrections-semantic": 0.8},
+        seeds=(0,),
+        documents=40,
+        labels=60,
+    )
+    fake.write()
+    frame = read(draw(fake, "ablations", tmp_path / "f")).set_index(["ablation", "variant"])
+    presets = frame[frame["preset"]]["P@1 mean"]
+    assert presets["sampling", "without replacement"] > presets["corrections", "as released"]
+    bar = frame.loc[("corrections", "semantic")]
+    assert float(bar["difference"]) == pytest.approx(
+        bar["P@1 mean"] - presets["corrections", "as released"]
+    )
+    assert bar["low"] > 0
+
+
 def test_methods_differ_in_more_than_colour():
     trained = [name for name, row in methods().items() if row.kind != "published"]
     assert set(trained) == set(LOOKS)

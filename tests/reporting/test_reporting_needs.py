@@ -87,6 +87,22 @@ def test_an_ablation_reads_its_variants_the_preset_and_the_truth():
     assert inputs.corpora == ("one", "two")
 
 
+def test_an_ablation_may_be_of_another_method():
+    config = grid(ablations=["grouping", "corrections"], methods=["dense"])
+    expected = {
+        ("haste-released", variant, 3)
+        for variant in (
+            "default",
+            *(f"corrections-{v}" for v in ablations()["corrections"].variants),
+        )
+    }
+    inputs = table_inputs(config, "ablation_corrections")
+    assert {(r.method, r.variant, r.seed) for r in inputs.runs} == expected
+    drawn = {(r.method, r.variant, r.seed) for r in figure_inputs(config, "ablations").runs}
+    assert drawn > expected
+    assert {name for name, *_ in drawn} == {"haste", "haste-released"}
+
+
 def test_claims_read_only_ablations_of_the_grid():
     variants = {key.variant for key in table_inputs(grid(), "claims").runs}
     assert "grouping-random" in variants

@@ -188,6 +188,35 @@ def test_ablation_compares_with_the_preset_on_the_same_seeds_and_documents(fake)
     assert rows[1]["difference"] == Interval(0.0, 0.0, 0.0)
 
 
+def test_an_ablation_compares_with_the_preset_of_its_own_method(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("haste", "haste-released"),
+        seeds=(0,),
+        ablations=("corrections",),
+        hit_rate={"haste": 0.9, "haste-released": 0.3, "haste-released/corrections-semantic": 0.8},
+        documents=40,
+        labels=60,
+    )
+    found = table(fake.write(), "ablation_corrections")
+    rows = rows_by(found, "variant")
+    assert list(rows) == [
+        "as released (preset)",
+        "distinct",
+        "momentum-reset",
+        "fp32-loss",
+        "train-frequencies",
+        "semantic",
+    ]
+    preset = measured(fake, "haste-released")[0]["metrics"]["P@1"]
+    assert rows["as released (preset)"]["P@1"].mean == pytest.approx(preset)
+    assert "difference" not in rows["as released (preset)"]
+    better = rows["semantic"]
+    assert better["difference"].value == pytest.approx(better["P@1"].mean - preset)
+    assert better["difference"].low > 0
+    assert found.notes[0].startswith("Variants of haste-released;")
+
+
 def test_stale_predictions_are_found(tmp_path):
     fake = FakeGrid(
         tmp_path, methods=("haste",), seeds=(0,), ablations=("sampling",), documents=20, labels=30

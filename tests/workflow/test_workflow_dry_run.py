@@ -164,6 +164,16 @@ def test_each_benchmark_has_two_targets(finished: Project, name, tables):
     assert f"bench_{name}" not in finished.jobs("--forceall")
 
 
+def test_an_ablation_may_be_of_a_method_that_the_grid_has_not(project: Project):
+    project.configure({**GRID, "ablations": ["corrections"]})
+    assert "haste-released" not in GRID["methods"]
+    jobs = project.jobs("ablation_corrections")
+    assert jobs["train"] == jobs["configure"] == 6
+    assert jobs["ablation_corrections"] == 1
+    # frequency over train and test, over train alone, and semantic
+    assert jobs["group"] == 3
+
+
 def test_trials_are_made_when_they_are_asked_for(finished: Project):
     tuning = {"epochs": 2, "seed": 7, "trials": {"a": {}, "b": {"training": {"momentum": 0.5}}}}
     finished.configure({**GRID, "tuning": tuning})

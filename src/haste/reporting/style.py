@@ -54,6 +54,7 @@ LOOKS = {
     "block-sparse": Look(ORANGE, "P", size=7),
     "haste": Look(VERMILION, "*", size=11),
     "haste-released": Look(VERMILION, "X", "--", hollow=True, size=7),
+    "haste-plus": Look(VERMILION, "p", "-.", hollow=True, size=8),
     "omikuji": Look(BROWN, "h", ":"),
     "popularity": Look(LIGHT_GREY, "d", ":"),
 }
