@@ -4,6 +4,7 @@ The second argument is a folder: `journal` there gets a line when a run starts a
 like a run, with / as +, says what becomes of it:
 fail    a few lines of output, exit code 3
 empty   exit code 0, but no results
+late    results, but exit code 1
 wait    waits for SIGTERM, leaves a checkpoint and exit code 143; the next time it finishes
 deaf    waits and does not hear SIGTERM
 """
@@ -47,6 +48,8 @@ def main(config: Path, folder: Path) -> None:
     if what != "empty":
         (run / "resources.json").write_text(json.dumps({"completed": True}))
         (run / "metrics.json").write_text(json.dumps({"metrics": {"P@1": 12.345}}))
+    if what == "late":
+        sys.exit(1)
 
 
 if __name__ == "__main__":

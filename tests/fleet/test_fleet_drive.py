@@ -71,13 +71,15 @@ def test_all_open_runs_are_trained_in_order(drive, grid, tell, caplog):
         assert read_yaml(run.config) == grid.resolve(task.key).as_dict()
 
 
-def test_done_runs_are_skipped_and_stale_ones_are_not(drive, grid, finish, tell):
+def test_done_runs_are_skipped_and_stale_ones_are_not(drive, grid, finish, tell, caplog):
+    caplog.set_level(logging.INFO)
     finish(grid, RunKey("words", "dense", "default", 0))
     stale = finish(grid, RunKey("words", "dense", "default", 1))
     stale.config.write_text(stale.config.read_text().replace("epochs: 2", "epochs: 3"))
     summary = drive(only=["dense"])
     assert [name for event, name, _ in tell() if event == "start"] == ["words/dense/default/seed1"]
     assert len(summary.done) == 2
+    assert "1 runs are done, 1 open" in caplog.text
     assert not stale.model.exists(), "of the earlier configuration"
 
 
@@ -105,15 +107,16 @@ def test_a_failed_run_is_shown_and_the_others_go_on(drive, tell, caplog):
     assert f"failed: {DENSE}" in caplog.text
 
 
-def test_a_run_without_results_has_failed(drive, tell):
-    tell(DENSE, "empty")
+@pytest.mark.parametrize("what", ["empty", "late"])
+def test_a_run_needs_both_results_and_exit_code_0(drive, tell, what):
+    tell(DENSE, what)
     assert drive(only=[DENSE]).failed == [DENSE]
 
 
 def test_stops_after_seconds_and_goes_on(drive, tell):
     tell(DENSE, "wait")
     begin = time.monotonic()
-    summary = drive(seconds=1.5, jobs=1)
+    summary = drive(seconds=3.0, jobs=1)
     assert time.monotonic() - begin < 20
     assert summary.open[0] == DENSE
     assert len(summary.open) == 4, "the others were not started"
@@ -126,7 +129,7 @@ def test_stops_after_seconds_and_goes_on(drive, tell):
 def test_a_run_that_does_not_stop_is_killed(drive, tell, caplog):
     tell(DENSE, "deaf")
     begin = time.monotonic()
-    summary = drive(only=[DENSE], seconds=1.5, grace=0.5)
+    summary = drive(only=[DENSE], seconds=3.0, grace=0.5)
     assert time.monotonic() - begin < 20
     assert summary.open == [DENSE]
     assert f"{DENSE}: killed" in caplog.text
