@@ -89,6 +89,21 @@ def test_there_and_back(exported):
         assert load_run(run.root).metrics["P@1"] == 50.0
 
 
+def test_trials_come_along(grid, make_inputs, finish):
+    tuned = GridConfig.from_dict(
+        {**read_yaml("grid.yaml"), "tuning": {"epochs": 1, "trials": {"slow": {}}}}
+    )
+    make_inputs(grid)
+    run = finish(tuned, RunKey("words", "dense", "trial-slow", 0))
+    assert export_results(tuned, ZIP) == 1
+    Path("results").rename("results-of-the-gpu")
+    assert import_results(ZIP, tuned).taken == ("words/dense/trial-slow/seed0",)
+    assert run.metrics.is_file()
+    refused_by_the_plain_grid = r"trial-slow/.* is not a file of a run of the grid small"
+    with pytest.raises(DataError, match=refused_by_the_plain_grid):
+        import_results(ZIP, grid)
+
+
 def test_manifest_says_what_is_there(exported):
     with zipfile.ZipFile(ZIP) as archive:
         manifest = json.loads(archive.read("manifest.json"))

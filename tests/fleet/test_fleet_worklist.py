@@ -2,7 +2,9 @@
 
 import pytest
 
+from haste.config import GridConfig
 from haste.errors import ConfigError
+from haste.files import read_yaml
 from haste.fleet.worklist import select, worklist
 
 MAIN, OTHERS = "main: dense, HASTE, fixed fan-in", "main: other methods"
@@ -49,3 +51,26 @@ def test_only_takes_patterns_and_names(grid):
 def test_a_pattern_that_no_run_matches_is_refused(grid):
     with pytest.raises(ConfigError, match=r"--only spartx: no such run\. Use dataset/.*spartex"):
         select(worklist(grid), ["dense", "spartx"])
+
+
+def test_trials_come_last_and_only_when_asked_for(grid):
+    tuned = GridConfig.from_dict(
+        {
+            **read_yaml("grid.yaml"),
+            "tuning": {"epochs": 1, "seed": 7, "trials": {"slow": {}, "fast": {}}},
+        }
+    )
+    tasks = worklist(tuned)
+    assert {task.key for task in tasks} == {
+        key for key in tuned.all_runs() if key.method != "popularity"
+    }
+    usual = worklist(grid)
+    assert tasks[: len(usual)] == usual
+    trials = tasks[len(usual) :]
+    assert trials[0].name == "words/bottleneck/trial-slow/seed7"
+    assert select(tasks, []) == select(tasks, ["*"]) == usual
+    assert select(tasks, ["trial-*"]) == trials
+    assert [t.name for t in select(tasks, ["words/dense/trial-fast/*"])] == [
+        "words/dense/trial-fast/seed7"
+    ]
+    assert {t.key.variant for t in select(tasks, ["dense"])} == {"default"}

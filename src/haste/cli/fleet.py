@@ -30,7 +30,8 @@ def drive(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Runs as dataset/method/variant/seedK, * for any, or one of the four names. Repeatable."
+            help="Runs as dataset/method/variant/seedK, * for any, or one of the four names. Repeatable. "
+            "Trials are trained only for a pattern that says trial-, such as trial-*."
         ),
     ] = None,
 ) -> None:

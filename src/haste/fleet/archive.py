@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from haste.config import GridConfig, RunKey, method
+from haste.config import GridConfig, RunKey
 from haste.errors import DataError
+from haste.fleet.worklist import worklist
 from haste.paths import RunDir
 
 MANIFEST = "manifest.json"
@@ -110,8 +111,8 @@ def read_manifest(archive: zipfile.ZipFile, path: Path, grid: GridConfig) -> Man
     """
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    trained = [key for key in grid.runs() if method(key.method).kind == "trained"]
-    allowed = {member_name(key, f) for key in trained for f in run_files(RunDir(Path()))}
+    files = tuple(run_files(RunDir(Path())))
+    allowed = {member_name(task.key, file) for task in worklist(grid) for file in files}
     for info in infos:
         if info.filename not in (*allowed, MANIFEST):
             raise DataError(
@@ -127,7 +128,7 @@ def read_manifest(archive: zipfile.ZipFile, path: Path, grid: GridConfig) -> Man
     if MANIFEST not in names:
         raise DataError(f"{path}: there is no {MANIFEST} in it. {AGAIN}")
     manifest = Manifest.from_json(archive.read(MANIFEST), path)
-    listed = {member_name(key, f) for key in manifest.runs for f in run_files(RunDir(Path()))}
+    listed = {member_name(key, file) for key in manifest.runs for file in files}
     for name in sorted({*names, *listed, *manifest.members} - {MANIFEST}):
         if name not in names or name not in listed or name not in manifest.members:
             where = "in the zip" if name not in names else f"in {MANIFEST}"

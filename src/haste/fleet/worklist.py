@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from haste.config import GridConfig, RunKey, method
+from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
 from haste.errors import ConfigError
 from haste.reporting.needs import CLAIM_ABLATIONS
 
@@ -35,8 +35,8 @@ def worklist(grid: GridConfig) -> list[Task]:
     """All trained runs of a grid, each once, where it is needed first.
 
     The steps: dense, HASTE and fixed fan-in; the ablations that claims C7 to C9 are about, one after
-    the other; the prior sparse methods; the other methods; the remaining ablations. Within a step all
-    runs of one seed come before those of the next.
+    the other; the prior sparse methods; the other methods; the remaining ablations; the trials, which are
+    made when they are asked for. Within a step all runs of one seed come before those of the next.
     """
     others = [name for name in grid.methods if name not in (*FIRST, *RIVALS)]
     claimed = [name for name in CLAIM_ABLATIONS if name in grid.ablations]
@@ -47,6 +47,7 @@ def worklist(grid: GridConfig) -> list[Task]:
         ("C4, C5: Spartex, block sparse", _main(grid, RIVALS)),
         ("main: other methods", _main(grid, others)),
         *((f"ablation: {name}", grid.ablation_runs(name)) for name in remaining),
+        ("trials: settings, on the validation split", grid.trial_runs()),
     ]
     found: dict[RunKey, Task] = {}
     for why, keys in steps:
@@ -58,10 +59,11 @@ def worklist(grid: GridConfig) -> list[Task]:
 
 
 def select(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
-    """The tasks that one of the patterns `only` names, all where there is no pattern.
+    """The tasks that one of the patterns `only` names, without a pattern all but the trials.
 
-    A pattern is of dataset/method/variant/seedK, or of one of the four. Raises ConfigError for one that
-    no task matches.
+    A pattern is of dataset/method/variant/seedK, or of one of the four. As in the workflow, trials are
+    made only when asked for: by a pattern that says `trial-`. Raises ConfigError for a pattern that no
+    task matches.
     """
     for pattern in only:
         if not any(_matches(task, pattern) for task in tasks):
@@ -70,7 +72,8 @@ def select(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
                 f"--only {pattern}: no such run. Use dataset/method/variant/seedK, * for any, or one of "
                 f"{', '.join(sorted(names))}."
             )
-    return [task for task in tasks if not only or any(_matches(task, each) for each in only)]
+    patterns = only or ("*",)
+    return [task for task in tasks if any(_matches(task, each) for each in patterns)]
 
 
 def _main(grid: GridConfig, names: Iterable[str]) -> list[RunKey]:
@@ -86,10 +89,14 @@ def _main(grid: GridConfig, names: Iterable[str]) -> list[RunKey]:
 
 
 def _rank(grid: GridConfig, seed: int) -> int:
-    return list(dict.fromkeys((*grid.seeds, *grid.ablation_seeds))).index(seed)
+    """Where a seed stands; that of the trials may be none of them."""
+    seeds = list(dict.fromkeys((*grid.seeds, *grid.ablation_seeds)))
+    return seeds.index(seed) if seed in seeds else len(seeds)
 
 
 def _matches(task: Task, pattern: str) -> bool:
+    if task.key.variant.startswith(TRIAL_PREFIX) and TRIAL_PREFIX not in pattern:
+        return False
     if "/" in pattern:
         return fnmatch.fnmatchcase(task.name, pattern)
     return any(fnmatch.fnmatchcase(part, pattern) for part in task.name.split("/"))
