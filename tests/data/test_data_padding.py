@@ -41,12 +41,10 @@ def test_what_is_packed_comes_back_and_the_rest_names_nobody(lengths, positives)
     assert got.positives.label[:pairs].tolist() == batch.positives.label.tolist()
     assert got.positives.row[:pairs].tolist() == batch.positives.row.tolist()
     assert set(got.positives.label[pairs:].tolist()) <= {L}
-    # who sees as many ids as places knows that there is no padding
-    assert (len(got.ids) == 4 * got.longest) is (set(lengths) == {got.longest})
 
 
 def test_parts_begin_at_even_addresses_and_do_not_overlap():
-    shape = BatchShape(documents=33, length=7, pairs=50, full=False)
+    shape = BatchShape(documents=33, length=7, pairs=50)
     parts = shape.parts()
     assert [part.start % ALIGNED for part in parts] == [0, 0, 0, 0]
     assert all(a.stop <= b.start for a, b in itertools.pairwise(parts))
@@ -70,7 +68,7 @@ def test_room_for_positives_follows_from_the_training_documents():
     mean, spread = 64 * 2, 6 * 1 * 8
     assert mean + spread <= padding.pairs <= mean + spread + 2 * ALIGNED
     assert padding.pairs % ALIGNED == 0
-    assert (padding.multiple, padding.max_len, padding.nobody) == (8, 32, L)
+    assert (padding.multiple, padding.max_len, padding.nobody) == (4, 32, L)
     assert Padding.of(labels, 64, 128, L).multiple == 16
 
 

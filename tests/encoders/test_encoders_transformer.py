@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from haste.encoders import transformer
 from haste.encoders.transformer import TransformerEncoder, load_transformer
 from haste.errors import ConfigError
 
@@ -65,7 +66,7 @@ def test_the_longest_document_may_be_told(folder):
     assert torch.equal(encoder(IDS, OFFSETS, longest=4), encoder(IDS, OFFSETS))
 
 
-def test_without_padding_there_is_no_mask(folder, monkeypatch):
+def test_the_mask_is_whole_and_never_left_to_transformers(folder, monkeypatch):
     encoder = TransformerEncoder(load_transformer(folder, torch.float32), "mean").eval()
     seen = []
     monkeypatch.setattr(
@@ -77,8 +78,16 @@ def test_without_padding_there_is_no_mask(folder, monkeypatch):
     )
     encoder(IDS[:4], torch.tensor([0, 2, 4]))
     encoder(IDS, OFFSETS)
-    assert seen[0] is None
+    assert [mask.shape for mask in seen] == [(2, 1, 1, 2), (2, 1, 1, 4)]
+    assert seen[0].all()
     assert seen[1][:, 0, 0].tolist() == [[True] * 4, [True] * 3 + [False]]
+
+
+def test_short_and_long_documents_agree_whatever_kernel_attends(folder, monkeypatch):
+    encoder = TransformerEncoder(load_transformer(folder, torch.float32), "mean").eval()
+    short = encoder(IDS, OFFSETS)
+    monkeypatch.setattr(transformer, "SHORT", 1)
+    assert torch.allclose(encoder(IDS, OFFSETS), short, atol=1e-6)
 
 
 def test_activations_computed_again_give_the_same_gradient(folder):

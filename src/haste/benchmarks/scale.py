@@ -57,6 +57,8 @@ COLUMNS = (
     "layer_seconds",
     "rest_seconds",
     "rewire_seconds",
+    "topk_seconds",
+    "topk_gib",
     "epoch_minutes",
     "peak_allocated_gib",
     "peak_reserved_gib",
@@ -72,7 +74,8 @@ COLUMNS = (
 )
 """of scale.csv. `peak_*`: of steps and of steps that rewire, the larger; `layer_share`: of a step's time;
 `busy_share`: time of kernels over time of the step; `waits_a_step`: how often the host
-waits for the GPU in it; `note`: why a row has no times"""
+waits for the GPU in it; `topk_*`: finding the TOP best
+labels of TOPK_BATCH documents from their features, and memory beyond what was there; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
@@ -92,6 +95,7 @@ SWEEP_MOST = 8_623_847
 """labels up to which the other methods go"""
 STEPS, SWEEP_STEPS = 12, 2
 """that a row times"""
+TOP, TOPK_BATCH = 100, 256
 KERNELS_SHOWN = 15
 GIB = 2**30
 
@@ -260,6 +264,7 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
     steps_peak = _peak(device)
     rewire_seconds = _rewire(train_step, feed, device)
     rewire_peak = _peak(device)
+    topk_seconds, topk_bytes = _topk(model, device)
     found = {
         "labels": problem.about.labels,
         "batch": batch,
@@ -271,6 +276,8 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
         "layer_seconds": parts[LAYER],
         "rest_seconds": a_step - parts[ENCODER] - parts[LAYER],
         "rewire_seconds": rewire_seconds,
+        "topk_seconds": topk_seconds,
+        "topk_gib": topk_bytes / GIB,
         "epoch_minutes": steps * a_step / 60,
         "peak_allocated_gib": max(steps_peak[0], rewire_peak[0]) / GIB,
         "peak_reserved_gib": max(steps_peak[1], rewire_peak[1]) / GIB,
@@ -394,6 +401,20 @@ def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:
         _run(step, feed, [last], clock.begins)
         seconds = clock.seconds()[REST]
     return seconds
+
+
+def _topk(model: Model, device: torch.device) -> tuple[float, int]:
+    """Seconds of a batch, the second of two, and bytes beyond those there before."""
+    features = torch.randn(TOPK_BATCH, model.layer.n_features, device=device)
+    features = features.to(next(model.encoder.parameters()).dtype)
+    _forget_peak(device)
+    before = _peak(device)[0]
+    for _ in range(2):
+        _synchronize(device)
+        start = time.perf_counter()
+        model.layer.topk(features, TOP)
+        _synchronize(device)
+    return time.perf_counter() - start, _peak(device)[0] - before
 
 
 def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict[str, Any]]]:

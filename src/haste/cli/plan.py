@@ -147,7 +147,7 @@ def configure(
 
     chosen = GridConfig.from_dict(read_yaml(grid))
     key = RunKey(dataset, method, variant, seed)
-    if key not in chosen.runs():
+    if key not in chosen.all_runs():
         raise ConfigError(
             f"{grid}: no run of {method}, variant {variant}, seed {seed} on {dataset} in this grid; "
             f"`haste plan --grid {grid}` lists those there are."

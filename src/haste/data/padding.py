@@ -13,6 +13,8 @@ from haste.data.batches import Batch, Positives
 if TYPE_CHECKING:
     import torch
 
+LENGTHS = 8
+"""different lengths of padded batches"""
 ALIGNED = 32
 """numbers to whose multiples parts of the array are rounded up: 128 bytes"""
 ROOM = 1.25
@@ -30,19 +32,12 @@ class BatchShape:
     """tokens to which documents are padded"""
     pairs: int
     """room for positives"""
-    full: bool
-    """every document has `length` tokens"""
-
-    @property
-    def tokens(self) -> int:
-        """Room for token ids. Batches that are not full have more than fits in [B, length] at most, by
-        which an encoder knows that there is padding."""
-        return self.documents * self.length + (not self.full)
 
     def parts(self) -> list[slice]:
         """Where offsets, ids, label and row lie."""
         found, begin = [], 0
-        for size in (self.documents + 1, self.tokens, self.pairs, self.pairs):
+        tokens = self.documents * self.length
+        for size in (self.documents + 1, tokens, self.pairs, self.pairs):
             found.append(slice(begin, begin + size))
             begin += -(-size // ALIGNED) * ALIGNED
         return found
@@ -109,7 +104,7 @@ class Padding:
         likely = batch_size * counts.mean() + SPREAD * counts.std() * batch_size**0.5
         pairs = max(ROOM * batch_size * counts.mean(), likely)
         pairs = -(-int(pairs) // ALIGNED) * ALIGNED + ALIGNED
-        return cls(batch_size, pairs, 8 if max_len <= 64 else 16, max_len, n_labels)
+        return cls(batch_size, pairs, max(1, max_len // LENGTHS), max_len, n_labels)
 
     def shape_of(self, batch: Batch) -> BatchShape | None:
         """The shape of a batch in numpy; None where it has none of them."""
@@ -119,8 +114,7 @@ class Padding:
         if len(positives) > self.pairs:
             return None
         length = min(-(-batch.longest // self.multiple) * self.multiple, self.max_len)
-        full = len(batch.ids) == self.documents * length
-        return BatchShape(self.documents, length, self.pairs, full)
+        return BatchShape(self.documents, length, self.pairs)
 
     def pinned(self, batch: Batch) -> Batch | PaddedBatch:
         """A batch in numpy as tensors in pinned memory, padded where it has a shape."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from haste.encoders.base import Encoder
 from haste.errors import ConfigError
 
 ATTENTION = "sdpa"
 """torch's scaled dot product attention, which never holds a T x T matrix"""
+SHORT = 64
+"""tokens up to which its memory-efficient kernel is quicker than the one it prefers"""
 
 
 def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
@@ -30,6 +34,21 @@ def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
             f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
             "tokenizer.json and model.safetensors, or a hub name."
         ) from error
+
+
+def _attention_kernels(longest: int) -> AbstractContextManager[None]:
+    """The order in which torch's attention kernels are asked whether they can."""
+    if longest > SHORT:
+        return nullcontext()
+    return sdpa_kernel(
+        [
+            SDPBackend.EFFICIENT_ATTENTION,
+            SDPBackend.CUDNN_ATTENTION,
+            SDPBackend.FLASH_ATTENTION,
+            SDPBackend.MATH,
+        ],
+        set_priority=True,
+    )
 
 
 class TransformerEncoder(Encoder):
@@ -74,10 +93,13 @@ class TransformerEncoder(Encoder):
         # by gathering: to scatter ids to where the mask is true would wait for the number of those
         source = (offsets[:-1, None] + place).clamp_(max=len(ids) - 1)
         padded = ids[source].long().masked_fill_(~mask, self.pad_id)
-        # without padding (as many ids as places) there is no mask, which is faster; one of four
-        # dimensions is taken as it is, where others are first searched for padding
-        seen = None if mask.numel() == len(ids) else mask[:, None, None, :]
-        hidden = self.model(input_ids=padded, attention_mask=seen).last_hidden_state
+        # also where there is no padding: without a mask, transformers makes one of its own in CUDA graphs,
+        # with which attention falls back to its slowest kernel. One of four dimensions is taken as it is,
+        # where others are first searched for padding.
+        with _attention_kernels(longest):
+            hidden = self.model(
+                input_ids=padded, attention_mask=mask[:, None, None, :]
+            ).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         weights = mask.to(hidden.dtype).unsqueeze(2)
