@@ -190,6 +190,27 @@ def test_files_of_a_device(grid, tmp_path, monkeypatch):
     assert [(r["preset"], r["kernel"]) for r in profile] == [("speed", "gemm"), ("memory", "gemm")]
 
 
+def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
+    FakeGpu(monkeypatch, lambda _: None)
+
+    def measured(only, commit):
+        rows = read(bench(tmp_path, grid, plan(grid, only), commit=commit))
+        return [(r["dataset"], r["preset"], r["labels"]) for r in rows if r["method"] == "haste"]
+
+    first = measured(["sweep/haste/memory"], "abc")
+    again = measured(["Amazon-3M/haste/*"], "abc")
+    assert again[: len(first)] == first
+    assert [row[:2] for row in again[len(first) :]] == [
+        ("Amazon-3M", "speed"),
+        ("Amazon-3M", "memory"),
+    ]
+    # a row that is measured once more stands there once
+    assert sorted(measured(["Amazon-3M/haste/speed"], "abc")) == sorted(again)
+    profile = read(tmp_path / "nvidia-h200/scale_profile.csv")
+    assert sum(r["dataset"] == "Amazon-3M" for r in profile) == 2
+    assert len(measured(["Amazon-3M/haste/*"], "def")) == 2
+
+
 def test_a_row_that_does_not_fit_says_so_and_ends_its_sweep(grid, tmp_path, monkeypatch):
     def result(problem):
         large = problem.about.labels > 50_000_000 or problem.config.method == "elmo-bf16"

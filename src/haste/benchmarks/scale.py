@@ -16,7 +16,7 @@ import itertools
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from haste.data.batches import EpochBatches
 from haste.encoders.registry import DTYPES
 from haste.encoders.transformer import ATTENTION, TransformerEncoder
 from haste.errors import ConfigError, KernelError
-from haste.files import atomic, write_json
+from haste.files import atomic, read_json, write_json
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
 from haste.model import Model, assemble
@@ -201,9 +201,10 @@ def bench(
 ) -> Path:
     """Measure `cases` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
 
-    The files are written anew after each row. With `seconds`, no row begins later than that. A row that
-    does not fit in memory says so, and of the sweep's larger ones there is none. Raises KernelError where
-    there is no CUDA GPU.
+    The files are written anew after each row; rows that the same code measured on the same machine
+    before, and that are not among `cases`, stay in them. With `seconds`, no row begins later than that. A
+    row that does not fit in memory says so, and of the sweep's larger ones there is none. Raises
+    KernelError where there is no CUDA GPU.
     """
     if not torch.cuda.is_available():
         raise KernelError(
@@ -214,9 +215,11 @@ def bench(
     folder = out / slug(torch.cuda.get_device_name(device))
     folder.mkdir(parents=True, exist_ok=True)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    described = {**machine(), "memory_gib": round(_total(device) / GIB, 1), "date": date}
-    write_json(folder / "scale.json", {**described, "commit": commit or code_commit()})
-    begin, records, profiles = time.perf_counter(), [], []
+    described = {**machine(), "memory_gib": round(_total(device) / GIB, 1)}
+    described["commit"] = commit or code_commit()
+    records, profiles = _kept(folder, described, cases)
+    write_json(folder / "scale.json", {**described, "date": date})
+    begin = time.perf_counter()
     full: dict[str, int] = {}
     for number, case in enumerate(cases):
         if case.labels and case.labels >= full.get(case.method, case.labels + 1):
@@ -484,6 +487,34 @@ def _check_gpu(case: Case) -> None:
             f"{case.name}: the GPU failed ({what}). The rows before it are written; measure those after it "
             "with --only."
         ) from error
+
+
+def _kept(
+    folder: Path, described: dict[str, Any], cases: Sequence[Case]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records and profiles that the machine and code `described` measured before, without `cases`."""
+    path = folder / "scale.json"
+    before = read_json(path) if path.is_file() else {}
+    if described["commit"] is None or before | {"date": None} != described | {"date": None}:
+        return [], []
+    named = {_name(vars(case)) for case in cases}
+    return tuple(
+        [row for row in _read(folder / file) if _name(row) not in named]
+        for file in ("scale.csv", "scale_profile.csv")
+    )
+
+
+def _name(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells a row from others; labels only of the sweep, where one name has many."""
+    labels = row.get("labels") if row["dataset"] == SWEEP else None
+    return (row["dataset"], row["method"], row["preset"], str(labels or ""))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _write(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -63,7 +63,7 @@ def scale(
         list[str] | None,
         typer.Option(
             help="Rows as dataset/method/preset, * for any, or one of the three names; the data set of "
-            "growing label counts is sweep. Repeatable; the file then has these rows alone."
+            "growing label counts is sweep. Repeatable; other rows of the same machine and commit stay."
         ),
     ] = None,
     seconds: Annotated[
