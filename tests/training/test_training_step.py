@@ -1,5 +1,7 @@
 """Options of a step that change what it costs, not what it computes; and runs with a transformer."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from haste.files import read_json
+from haste.model import build_model
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
+from haste.training.step import TrainStep
 
 
 def trained(tiny, bert, name, *, stop_after=None, monkeypatch=None, **encoder):
@@ -78,3 +82,16 @@ def test_batches_by_length_train(tiny):
     run = tiny.run_dir("run", config)
     train_and_evaluate(config, run)
     assert read_json(run.resources)["steps"] == 20
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_model_that_is_given_up_is_freed(tiny, fused):
+    config = tiny.config(encoder={"max_len": 12, "fused_optimizer": fused})
+    model = build_model(config, torch.device("cpu"))
+    step = TrainStep(config, model, 10)
+    features = model.encoder.inner(torch.ones(1, model.encoder.feature_size))
+    features.sum().backward()
+    weight = weakref.ref(model.encoder.inner.weight)
+    del model, step, features
+    gc.collect()
+    assert weight() is None

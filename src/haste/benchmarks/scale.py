@@ -471,7 +471,7 @@ def _measured(
         record["note"] = str(error).split("\n")[0]
         log.exception("%s: does not run", case.name)
         _check_gpu(case)
-    # the model is gone, but for cycles of its optimiser's hooks
+    # the model is gone, but for cycles
     gc.collect()
     torch.cuda.empty_cache()
     return record, [{**names, **each} for each in kernels]

@@ -36,21 +36,6 @@ def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
         ) from error
 
 
-def _attention_kernels(longest: int) -> AbstractContextManager[None]:
-    """The order in which torch's attention kernels are asked whether they can."""
-    if longest > SHORT:
-        return nullcontext()
-    return sdpa_kernel(
-        [
-            SDPBackend.EFFICIENT_ATTENTION,
-            SDPBackend.CUDNN_ATTENTION,
-            SDPBackend.FLASH_ATTENTION,
-            SDPBackend.MATH,
-        ],
-        set_priority=True,
-    )
-
-
 class TransformerEncoder(Encoder):
     """`pooling` mean (over a document's tokens) or cls (its first token).
 
@@ -64,6 +49,7 @@ class TransformerEncoder(Encoder):
         are computed again instead of kept."""
         super().__init__()
         self.model = model
+        self.recompute = recompute
         if getattr(model, "pooler", None) is not None:
             # nothing reads it, so it has no gradient
             model.pooler = None
@@ -96,11 +82,26 @@ class TransformerEncoder(Encoder):
         # also where there is no padding: without a mask, transformers makes one of its own in CUDA graphs,
         # with which attention falls back to its slowest kernel. One of four dimensions is taken as it is,
         # where others are first searched for padding.
-        with _attention_kernels(longest):
+        with self._attention_kernels(longest):
             hidden = self.model(
                 input_ids=padded, attention_mask=mask[:, None, None, :]
             ).last_hidden_state
         if self.pooling == "cls":
-            return hidden[:, 0]
+            return hidden[:, 0].contiguous()
         weights = mask.to(hidden.dtype).unsqueeze(2)
         return (hidden * weights).sum(1) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
+
+    def _attention_kernels(self, longest: int) -> AbstractContextManager[None]:
+        """The order in which torch's attention kernels are asked whether they can."""
+        if longest > SHORT or self.recompute:
+            # what is computed again in the backward pass is so outside of this context
+            return nullcontext()
+        return sdpa_kernel(
+            [
+                SDPBackend.EFFICIENT_ATTENTION,
+                SDPBackend.CUDNN_ATTENTION,
+                SDPBackend.FLASH_ATTENTION,
+                SDPBackend.MATH,
+            ],
+            set_priority=True,
+        )

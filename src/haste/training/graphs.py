@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ def can_capture(config: RunConfig, model: Model) -> bool:
     )
 
 
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all models: products keep a workspace for each stream that they ever ran on."""
+    return torch.cuda.Stream(device)
+
+
 @dataclass(frozen=True)
 class _Captured:
     inputs: Tensor
@@ -58,7 +65,7 @@ class StepGraphs:
         """The parts of a step, which read nothing but their arguments, weights and numbers in memory."""
         self.forward, self.layer, self.backward = forward, layer, backward
         # what was set up on one stream (gradients, workspaces of products) cannot be captured on another
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _stream(device)
         self.device = device
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: set[BatchShape] = set()

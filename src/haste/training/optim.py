@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import Any
 
@@ -45,9 +46,12 @@ def build_optimizers(
         gradient_release=config.fused_optimizer,
     )
     if config.fused_optimizer:
+        # a hook that held the optimiser would keep it, and so the model, for good: nothing collects
+        # cycles through hooks
+        step_alone = partial(_step_alone, weakref.ref(adam))
         for group in groups:
             for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(partial(_step_alone, adam))
+                parameter.register_post_accumulate_grad_hook(step_alone)
     optimizers: list[torch.optim.Optimizer] = [adam]
     if sparse:
         optimizers.append(torch.optim.SparseAdam(list(sparse.values()), lr=config.learning_rate))
@@ -103,6 +107,8 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
     return bool(optimizer.defaults.get("gradient_release"))
 
 
-def _step_alone(optimizer: optimi.Adam, parameter: nn.Parameter) -> None:
-    optimizer.step(param=parameter)
-    optimizer.zero_grad(param=parameter)
+def _step_alone(reference: weakref.ref[optimi.Adam], parameter: nn.Parameter) -> None:
+    optimizer = reference()
+    if optimizer is not None:
+        optimizer.step(param=parameter)
+        optimizer.zero_grad(param=parameter)
