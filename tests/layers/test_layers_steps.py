@@ -8,6 +8,7 @@ from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
+from haste.layers import indexed
 from haste.layers.auxiliary import WithAuxiliary
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
@@ -347,3 +348,16 @@ def test_stochastic_rounding_depends_on_seed_and_step_alone():
     assert np.array_equal(weights(0, 1), weights(0, 1))
     assert not np.array_equal(weights(0, 1), weights(0, 2))
     assert not np.array_equal(weights(0, 1), weights(1, 1))
+
+
+@pytest.mark.parametrize("name", ["fixed", "group", "block"])
+def test_rewiring_in_blocks_prunes_what_rewiring_at_once_prunes(name, monkeypatch):
+    def rewired():
+        layer = LAYERS[name]()
+        layer.rewire(seeded(9))
+        return layer.weight == 0
+
+    whole = rewired()
+    monkeypatch.setattr(indexed, "BLOCK", 1)
+    assert torch.equal(rewired(), whole)
+    assert 0 < whole.float().mean() < 1

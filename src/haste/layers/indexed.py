@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,10 @@ from haste.kernels.reference import run_index
 from haste.kernels.rounding import raw, widen
 from haste.layers.base import LayerOptions, LinearRows, RewireStats
 from haste.sparsity.connectivity import draw, regrow_, weakest
+from haste.sparsity.cut import Cut
+
+BLOCK = 1 << 22
+"""weights that are rewired together"""
 
 
 class IndexedRows(LinearRows):
@@ -74,47 +80,58 @@ class IndexedRows(LinearRows):
     ) -> RewireStats:
         """Prune the slots with the lowest mean |weight| over their unit's labels and regrow as many.
 
-        New weights are 0, and so is their momentum unless `reset_momentum` is off.
+        New weights are 0, and so is their momentum unless `reset_momentum` is off. Works in blocks of
+        units: nothing of the size of the weights is made.
         """
-        pruned = weakest(self.slot_scores(), self.options.fraction, self.options.scope)
-        preference = None
-        if self.options.growth == "gradient":
-            preference = self._gradient_by_slot(features, positives)
-        regrow_(
-            self.slots,
-            pruned,
-            self.n_features // self.run,
-            random,
-            with_replacement=self.options.with_replacement,
-            preference=preference,
-        )
-        self._clear(self.weight, pruned)
-        if self.momentum is not None and self.options.reset_momentum:
-            self._clear(self.momentum, pruned)
-        return RewireStats(slots=pruned.numel(), moved=int(pruned.sum()))
+        options = self.options
+        cut = None
+        if options.scope == "global":
+            cut = Cut(self._scores, int(options.fraction * self.slots.numel()))
+        cleared = [self.weight]
+        if self.momentum is not None and options.reset_momentum:
+            cleared.append(self.momentum)
+        moved = 0
+        for (units, labels), score in zip(self._unit_blocks(), self._scores(), strict=True):
+            pruned = cut.take(score) if cut else weakest(score, options.fraction, "group")
+            preference = None
+            if options.growth == "gradient":
+                preference = self._gradient_by_slot(features, positives, labels)
+            regrow_(
+                self.slots[units],
+                pruned,
+                self.n_features // self.run,
+                random,
+                with_replacement=options.with_replacement,
+                preference=preference,
+            )
+            for values in cleared:
+                self._clear(values, labels, pruned)
+            moved += int(pruned.sum())
+        return RewireStats(slots=self.slots.numel(), moved=moved)
 
     def slot_scores(self) -> Tensor:
         """fp32 [U, S]: mean |weight| of each slot over its unit's labels (and its run)."""
-        scores = torch.empty(self.slots.shape, dtype=torch.float32, device=self.slots.device)
-        for units, labels in self._unit_blocks():
+        return torch.cat(list(self._scores()))
+
+    def _scores(self) -> Iterator[Tensor]:
+        """`slot_scores` of each block of units."""
+        for _, labels in self._unit_blocks():
             rows = widen(self.weight[labels]).abs()
             if self.run > 1:
                 rows = rows.view(len(rows), -1, self.run).mean(dim=2)
             size = min(self.unit_size, len(rows))
-            scores[units] = rows.view(-1, size, rows.shape[1]).mean(dim=1)
-        return scores
+            yield rows.view(-1, size, rows.shape[1]).mean(dim=1)
 
-    def _clear(self, values: Tensor, pruned: Tensor) -> None:
-        for units, labels in self._unit_blocks():
-            rows = raw(values)[labels]
-            size = min(self.unit_size, len(rows))
-            mask = pruned[units].repeat_interleave(self.run, dim=1).repeat_interleave(size, dim=0)
-            rows.masked_fill_(mask, 0)
+    def _clear(self, values: Tensor, labels: slice, pruned: Tensor) -> None:
+        rows = raw(values)[labels]
+        size = min(self.unit_size, len(rows))
+        mask = pruned.repeat_interleave(self.run, dim=1).repeat_interleave(size, dim=0)
+        rows.masked_fill_(mask, 0)
 
     def _unit_blocks(self) -> list[tuple[slice, slice]]:
         """(units, labels) slices of whole units, a short last unit on its own; small temporaries."""
         whole = self.n_labels // self.unit_size
-        size = max(1, (1 << 22) // (self.unit_size * self.weight.shape[1]))
+        size = max(1, BLOCK // (self.unit_size * self.weight.shape[1]))
         spans = [(begin, min(begin + size, whole)) for begin in range(0, whole, size)]
         if self.n_labels % self.unit_size:
             spans.append((whole, whole + 1))
@@ -123,17 +140,14 @@ class IndexedRows(LinearRows):
             for a, b in spans
         ]
 
-    def _gradient_by_slot(self, features: Tensor, positives: Positives) -> Tensor:
-        """fp32 [U, n]: mean |dz^T h| of each candidate slot over the unit's labels."""
+    def _gradient_by_slot(self, features: Tensor, positives: Positives, labels: slice) -> Tensor:
+        """fp32 [U, n]: mean |dz^T h| of each candidate slot over the unit's labels, for those of a block."""
         features = features.float()
         slots = self.n_features // self.run
-        preference = torch.empty(self.slots.shape[0], slots, device=features.device)
-        for units, labels in self._unit_blocks():
-            logits = self.logits(features, labels).t().contiguous()
-            at = torch_backend.positives_of(positives, labels)
-            gradient = (bce_sum(logits, *at)[1] @ features).abs()
-            if self.run > 1:
-                gradient = gradient.view(len(gradient), slots, self.run).mean(dim=2)
-            size = min(self.unit_size, len(gradient))
-            preference[units] = gradient.view(-1, size, slots).mean(dim=1)
-        return preference
+        logits = self.logits(features, labels).t().contiguous()
+        at = torch_backend.positives_of(positives, labels)
+        gradient = (bce_sum(logits, *at)[1] @ features).abs()
+        if self.run > 1:
+            gradient = gradient.view(len(gradient), slots, self.run).mean(dim=2)
+        size = min(self.unit_size, len(gradient))
+        return gradient.view(-1, size, slots).mean(dim=1)
