@@ -110,7 +110,7 @@ def scale_table(devices: Sequence[ScaleResults], published: Published) -> Table:
         "Encoders have the shape of the paper's and random weights; lengths are drawn from a lognormal "
         "distribution about the data set's average, cut to the paper's length, and labels by Zipf's law "
         "with the published number a document. Hyper-parameters are those of workflow/configs/paper.yaml.",
-        "Preset speed: batches of documents of like length, rounded up to a multiple of 16 tokens, all "
+        "Preset speed: batches of documents of like length, rounded up to one of eight lengths, all "
         "activations kept, steps replayed as CUDA graphs. Preset memory: "
         "activations of the encoder are computed again in the backward pass, and its weights updated in it.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
