@@ -85,12 +85,15 @@ def test_presets_of_short_documents_and_their_memory(device):
             its, config=replace(its.config, encoder=replace(its.config.encoder, max_len=32))
         )
 
-    before = torch.cuda.memory_allocated()
-    for name in ("speed", "memory", "speed", "memory"):
+    # workspaces of products stay, but once for each stream and thread
+    for name in ("speed", "memory"):
         measure(short(name), device)
     gc.collect()
-    # nothing of a model is left, but for workspaces of products
-    assert torch.cuda.memory_allocated() - before < 80 << 20
+    before = torch.cuda.memory_allocated()
+    for name in ("memory", "speed"):
+        measure(short(name), device)
+    gc.collect()
+    assert torch.cuda.memory_allocated() - before < 1 << 20
 
 
 def test_the_memory_preset_takes_less_memory(device):
