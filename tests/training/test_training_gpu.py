@@ -15,7 +15,6 @@ from haste.benchmarks.scale import Case, Problem, build, measure, problem_of
 from haste.config import GridConfig
 from haste.data.batches import collate
 from haste.files import read_yaml
-from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 from haste.training.step import TrainStep
 
@@ -159,7 +158,7 @@ def test_replayed_steps_draw_new_dropout_and_take_new_step_sizes(device):
 
 
 @pytest.mark.parametrize("stop_after", [5, 12])
-def test_a_killed_run_ends_in_the_same_weights(tiny, bert, monkeypatch, stop_after):
+def test_a_stopped_run_ends_in_the_same_weights(tiny, bert, stop, stop_after):
     settings = {"kind": "transformer", "learning_rate": 1e-3, "max_len": 12, "dtype": "bfloat16"}
     config = tiny.config(
         head=8,
@@ -171,17 +170,7 @@ def test_a_killed_run_ends_in_the_same_weights(tiny, bert, monkeypatch, stop_aft
     config = replace(config, inputs=replace(config.inputs, model=str(bert)))
     whole, cut = tiny.run_dir("whole", config), tiny.run_dir("cut", config)
     train_and_evaluate(config, whole)
-    saved = Trainer.save
-
-    def save_and_stop(self):
-        saved(self)
-        if self.progress.step == stop_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_and_evaluate(config, cut)
+    stop(config, cut, stop_after)
     train_and_evaluate(config, cut)
     want, got = load_file(whole.model), load_file(cut.model)
     assert [name for name in want if not torch.equal(want[name], got[name])] == []

@@ -170,28 +170,13 @@ SECTIONS = {
 
 
 @pytest.mark.parametrize("stop_after", [1, 7, 10, 19, 30])
-def test_a_stopped_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after):
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, stop_after):
     config = tiny.config(head=8, **SECTIONS)
     whole = tiny.run_dir("whole", config)
     train_and_evaluate(config, whole)
 
-    class Stop(Exception):
-        pass
-
     cut = tiny.run_dir("cut", config)
-    saved = Trainer.save
-    calls = []
-
-    def save_and_stop(self):
-        saved(self)
-        calls.append(self.progress.step)
-        if self.progress.step == stop_after:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "save", save_and_stop)
-        with pytest.raises(Stop):
-            train_and_evaluate(config, cut)
+    stop(config, cut, stop_after)
     assert not cut.metrics.exists()
     train_and_evaluate(config, cut)
     want, got = load_file(whole.model), load_file(cut.model)

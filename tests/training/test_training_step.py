@@ -15,23 +15,13 @@ from haste.training.run import train_and_evaluate
 from haste.training.step import TrainStep
 
 
-def trained(tiny, bert, name, *, stop_after=None, monkeypatch=None, **encoder):
+def trained(tiny, bert, name, *, stop=None, stop_after=None, **encoder):
     settings = {"kind": "transformer", "learning_rate": 1e-3, "max_len": 12, **encoder}
     config = tiny.config(encoder=settings, training={"checkpoint_minutes": 0.0})
     config = replace(config, inputs=replace(config.inputs, model=str(bert)))
     run = tiny.run_dir(name, config)
     if stop_after is not None:
-        saved = Trainer.save
-
-        def save_and_stop(self):
-            saved(self)
-            if self.progress.step == stop_after:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "save", save_and_stop)
-            with pytest.raises(KeyboardInterrupt):
-                train_and_evaluate(config, run)
+        stop(config, run, stop_after)
     train_and_evaluate(config, run)
     return run
 
@@ -46,9 +36,9 @@ def same(a, b):
     [{}, {"fused_optimizer": True, "dtype": "bfloat16"}, {"recompute": True}],
     ids=["plain", "fused", "recompute"],
 )
-def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, monkeypatch, encoder):
+def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, encoder):
     whole = trained(tiny, bert, "whole", **encoder)
-    cut = trained(tiny, bert, "cut", stop_after=13, monkeypatch=monkeypatch, **encoder)
+    cut = trained(tiny, bert, "cut", stop=stop, stop_after=13, **encoder)
     assert same(whole, cut)
     assert read_json(whole.resources)["recompute"] is bool(encoder.get("recompute"))
 
