@@ -1,0 +1,42 @@
+"""Which runs replay their steps; that they do is shown on a GPU (test_training_gpu.py)."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from haste.training.graphs import can_capture
+
+
+def model(device="cuda", fixed_shapes=True, capturable=True):
+    return SimpleNamespace(
+        device=torch.device(device),
+        encoder=SimpleNamespace(fixed_shapes=fixed_shapes),
+        layer=SimpleNamespace(capturable=capturable),
+    )
+
+
+def test_all_that_it_takes(tiny):
+    assert can_capture(tiny.config(), model())
+
+
+@pytest.mark.parametrize(
+    "lacking", [{"device": "cpu"}, {"fixed_shapes": False}, {"capturable": False}]
+)
+def test_models_that_cannot_be_captured(tiny, lacking):
+    assert not can_capture(tiny.config(), model(**lacking))
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ("training", {"graphs": False}),
+        ("encoder", {"recompute": True}),
+        ("encoder", {"fused_optimizer": True}),
+    ],
+)
+def test_settings_that_leave_steps_to_the_host(tiny, section, settings):
+    config = tiny.config()
+    own = replace(getattr(config, section), **settings)
+    assert not can_capture(replace(config, **{section: own}), model())
