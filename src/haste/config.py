@@ -308,6 +308,11 @@ class RunKey:
     variant: str
     seed: int
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is one of the trials of `tuning:`."""
+        return self.variant.startswith(TRIAL_PREFIX)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -584,7 +589,7 @@ class GridConfig:
 
     def _tuning_of(self, key: RunKey) -> Tuning | None:
         """`tuning` where the run is a trial; ConfigError where the grid has no trials."""
-        if not key.variant.startswith(TRIAL_PREFIX):
+        if not key.is_trial:
             return None
         if self.tuning is None:
             raise ConfigError(f"{key.variant}: a trial, but the grid has no `tuning:`.")

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import yaml
 
-from haste.config import TRIAL_PREFIX, GridConfig, OrderSpec, RunKey, method
+from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.evaluation.deciles import decile_rows
 from haste.evaluation.metrics import METRICS, per_document
@@ -155,18 +155,15 @@ class FakeGrid:
         files = self.run_dir(key)
         files.root.mkdir(parents=True, exist_ok=True)
         trained = method(key.method).kind == "trained"
-        is_trial = key.variant.startswith(TRIAL_PREFIX)
-        epochs = self.tuning["epochs"] if is_trial else self.epochs
+        epochs = self.tuning["epochs"] if key.is_trial else self.epochs
         config = {"dataset": key.dataset, "method": key.method, "variant": key.variant}
         config |= {"seed": key.seed, "inputs": {"corpus": "x"}}
         if trained:
             config["training"] = {"epochs": epochs}
-            if is_trial:
-                config["training"]["evaluate"] = "validation"
-        write_yaml(files.config, config)
+        write_yaml(files.config, self.grid.resolve(key).as_dict() if key.is_trial else config)
 
         corpus = self.grid.layout.corpus(key.dataset)
-        ids, metrics = self.predict(key, corpus, "validation" if is_trial else "test")
+        ids, metrics = self.predict(key, corpus, "validation" if key.is_trial else "test")
         write_npz(
             files.predictions,
             ids=ids,

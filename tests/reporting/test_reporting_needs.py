@@ -6,7 +6,15 @@ import pytest
 
 from haste.config import GridConfig, RunKey, ablations, methods
 from haste.errors import ConfigError
-from haste.reporting.needs import figure_inputs, figure_names, order_path, table_inputs, table_names
+from haste.paths import RunDir
+from haste.reporting.needs import (
+    figure_inputs,
+    figure_names,
+    order_path,
+    run_files,
+    table_inputs,
+    table_names,
+)
 
 TUNING = {"epochs": 2, "trials": {"a": {}, "b": {"training": {"momentum": 0.0}}}}
 CAPTIONS = Path(__file__).parents[2] / "workflow/report"
@@ -48,6 +56,7 @@ def test_trials_have_a_table_where_the_grid_has_trials():
     inputs = table_inputs(config, "tuning")
     assert inputs.runs == tuple(config.trial_runs())
     assert inputs.split == "validation"
+    assert inputs.partial, "of what is there"
     with pytest.raises(ConfigError, match="there is no table 'tuning' in this grid"):
         table_inputs(grid(), "tuning")
 
@@ -60,8 +69,24 @@ def test_only_the_table_of_trials_reads_trials():
         if name != "tuning":
             assert not trials & set(inputs.runs)
             assert inputs.split == "test"
+            assert not inputs.partial
     for name in figure_names(config):
         assert not trials & set(figure_inputs(config, name).runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "more"),
+    [
+        ("haste", "default", {"history.csv", "predictions.npz"}),
+        ("haste", "trial-a", {"history.csv"}),
+        ("omikuji", "default", {"predictions.npz"}),
+    ],
+)
+def test_files_of_a_run(name, variant, more):
+    files = run_files(RunDir(Path("run")), RunKey("one", name, variant, 3))
+    assert {str(path) for path in files} == {
+        f"run/{file}" for file in {"config.yaml", "metrics.json", "resources.json"} | more
+    }
 
 
 def test_the_table_of_runs_reads_every_run_of_the_grid():

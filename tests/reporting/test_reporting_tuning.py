@@ -1,6 +1,8 @@
 import csv
 import math
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from fake_grid import FakeGrid
 from haste.config import GridConfig, RunKey, methods
 from haste.errors import DataError
 from haste.files import read_json, write_json
+from haste.fleet.importing import import_results
+from haste.fleet.state import run_dir
+from haste.paths import RunDir
 from haste.reporting.needs import table_inputs
 from haste.reporting.published import Published
 from haste.reporting.sources import Sources
@@ -114,10 +119,84 @@ def test_the_budget_is_said(tuning):
     assert tuning.notes[0] == ("Budget, the same for every method: 2 trials of 4 epochs, seed 2.")
 
 
-def test_every_trial_is_needed(fake):
+def test_nothing_is_said_of_open_trials_where_there_are_none(tuning):
+    assert not any("pen" in note for note in tuning.notes)
+
+
+def not_trained(files: RunDir) -> None:
+    shutil.rmtree(files.root)
+
+
+def lost_its_metrics(files: RunDir) -> None:
+    """What a run whose loss was no longer finite leaves."""
+    files.metrics.unlink()
+    files.resources.unlink()
+
+
+def stopped(files: RunDir) -> None:
+    write_json(files.resources, {**read_json(files.resources), "completed": False})
+
+
+def had_other_settings(files: RunDir) -> None:
+    files.config.write_text(files.config.read_text().replace("momentum: 0.9", "momentum: 0.8"))
+
+
+@pytest.mark.parametrize(
+    "spoil", [not_trained, lost_its_metrics, stopped, had_other_settings], ids=lambda f: f.__name__
+)
+def test_a_trial_that_is_not_finished_is_open(fake, tuning, tmp_path, spoil):
+    shutil.copytree(fake.root / "results", tmp_path / "results")
+    grid = replace(fake.grid, results_dir=str(tmp_path / "results"))
+    key = next(key for key in grid.trial_runs() if key.method == "haste")
+    spoil(run_dir(grid, key))
+    now = table(grid)
+    rows = {(row["method"], row["trial"]): row for row in now.rows}
+    settings = {"dataset": "tiny", "method": "HASTE", "trial": "a"}
+    settings["settings"] = "training.learning_rate 0.02"
+    # no number at all
+    assert rows["HASTE", "a"] == {**settings, "chosen": "open"}
+    # the other trial has its numbers, and is not chosen among one
+    whole = {(row["method"], row["trial"]): row for row in tuning.rows}
+    assert rows["HASTE", "b"] == whole["HASTE", "b"] | {"chosen": ""}
+    others = [name for name in whole if name[0] != "HASTE"]
+    assert [rows[name] for name in others] == [whole[name] for name in others]
+    line = next(x for x in markdown(now).splitlines() if x.startswith("| HASTE | a |"))
+    assert line.endswith("| – | – | – | – | – | – | open |")
+    (note,) = (note for note in now.notes if note.startswith("Open: "))
+    assert "no longer finite" in note
+    assert "Nothing is chosen for a method until all its trials are finished." in note
+
+
+def test_trials_that_are_not_given_are_open(fake):
     roots = [fake.run_dir(key).root for key in fake.grid.trial_runs()]
-    with pytest.raises(DataError, match=r"tuning: the run haste, trial-b, seed 2 on tiny is not"):
-        table(fake.grid, run_dirs=roots[:-1])
+    marks = [row["chosen"] for row in table(fake.grid, run_dirs=roots[:-1]).rows]
+    assert marks == ["", "chosen", "chosen", "", "", "open"]
+
+
+def test_where_no_trial_is_finished_the_table_says_what_trains_them(fake, tmp_path):
+    grid = replace(fake.grid, results_dir=str(tmp_path))
+    nothing = table(grid)
+    assert [row["chosen"] for row in nothing.rows] == ["open"] * 6
+    assert nothing.notes[-1].startswith("No trial is finished.")
+    assert "haste drive --grid GRID --only 'trial-*'" in nothing.notes[-1]
+    write_table(tmp_path / "tuning", nothing)
+    assert chosen(tmp_path / "tuning.csv") == {}
+
+
+def test_predictions_of_trials_are_not_read(fake, tuning, tmp_path):
+    shutil.copytree(fake.root / "results", tmp_path / "results")
+    grid = replace(fake.grid, results_dir=str(tmp_path / "results"))
+    for key in grid.trial_runs():
+        run_dir(grid, key).predictions.unlink()
+    assert table(grid) == tuning
+
+
+def test_a_damaged_trial_is_refused(tmp_path):
+    fake = made_up(tmp_path, methods=("haste",))
+    grid = fake.write()
+    fake.run_dir(next(grid.trial_runs())).history.unlink()
+    with pytest.raises(DataError, match=r"trial-a/seed2/history\.csv: no such file"):
+        table(grid)
 
 
 def test_a_trial_has_no_place_in_the_tables_of_test(fake):
@@ -129,12 +208,17 @@ def test_a_trial_has_no_place_in_the_tables_of_test(fake):
         table(fake.grid, run_dirs=main)
 
 
-def chosen(path: Path) -> dict[tuple[str, str], str]:
-    """(data set, method) -> trial, of a tuning.csv."""
+def marked(path: Path, mark: str) -> list[tuple[tuple[str, str], str]]:
+    """((data set, method), trial) of the rows of a tuning.csv with a mark."""
     names = {row.title: name for name, row in methods().items()}
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["chosen"]]
-    return {(row["dataset"], names[row["method"]]): row["trial"] for row in rows}
+        rows = [row for row in csv.DictReader(stream) if row["chosen"] == mark]
+    return [((row["dataset"], names[row["method"]]), row["trial"]) for row in rows]
+
+
+def chosen(path: Path) -> dict[tuple[str, str], str]:
+    """(data set, method) -> trial, of a tuning.csv."""
+    return dict(marked(path, "chosen"))
 
 
 def differences(grid: GridConfig, trials: Mapping[tuple[str, str], str]) -> list[str]:
@@ -166,13 +250,29 @@ def test_overrides_carry_what_was_chosen():
             skipped.append(f"{path.name}: no {table_file.relative_to(ROOT)}")
             continue
         trials = chosen(table_file)
+        undecided = {name for name, _ in marked(table_file, "open")}
+        assert not undecided & set(trials)
         trained = {(k.dataset, k.method) for k in grid.trial_runs()}
-        assert set(trials) == trained, f"{table_file} is of other methods than {path}"
+        assert set(trials) | undecided == trained, f"{table_file} is of other methods than {path}"
         assert differences(grid, trials) == [], (
             f"overrides of {path} are not what {table_file} chose"
         )
     if skipped or not committed():
         pytest.skip("; ".join(skipped) or "no committed grid has `tuning:`")
+
+
+def test_committed_trials_make_the_committed_table(tmp_path, monkeypatch):
+    """Without its data, so that what they were trained from is not compared."""
+    monkeypatch.chdir(tmp_path)
+    for _, grid in committed():
+        archive = ROOT / grid.layout.results / "trials.zip"
+        if not archive.is_file():
+            pytest.skip(f"no {archive.relative_to(ROOT)}")
+        import_results(archive, grid)
+        paths = write_table(tmp_path / "tuning", table(grid))
+        for path in paths[:3]:
+            there = ROOT / f"{grid.layout.table('tuning')}{path.suffix}"
+            assert path.read_text() == there.read_text(), f"{there} is not of {archive}"
 
 
 def test_a_difference_from_what_was_chosen_is_found(tmp_path, tuning):

@@ -128,8 +128,7 @@ def run_files(key):
     alone is no reason to Snakemake to make a table again that is still there from before.
     """
     run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
-    files = [run.config, run.metrics, run.resources, run.predictions]
-    return [*files, run.history] if key in TRAINED else files
+    return needs.run_files(run, key)
 
 
 def raw_folder(dataset):

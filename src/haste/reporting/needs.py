@@ -18,6 +18,7 @@ from haste.config import (
     method,
 )
 from haste.errors import ConfigError, suggest
+from haste.paths import RunDir
 
 ABLATION_PREFIX = "ablation_"
 TUNING = "tuning"
@@ -41,7 +42,7 @@ class Inputs:
     """What one table or figure reads."""
 
     runs: tuple[RunKey, ...] = ()
-    """runs that must be complete: config, metrics, resources, predictions; history where trained"""
+    """runs that must be complete, see `run_files`"""
     corpora: tuple[str, ...] = ()
     """data sets whose corpus folder is read"""
     orders: tuple[Path, ...] = ()
@@ -52,6 +53,9 @@ class Inputs:
     """what else lies in their folders and is read with them"""
     split: str = "test"
     """that the metrics of the runs are of"""
+    partial: bool = False
+    """whether it is made of those of the runs that are finished, when a command makes it; the workflow
+    makes all of them first"""
 
 
 def table_names(grid: GridConfig) -> list[str]:
@@ -93,7 +97,7 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "runs":
         return Inputs(runs=tuple(grid.runs()))
     if name == TUNING:
-        return Inputs(runs=tuple(grid.trial_runs()), split="validation")
+        return Inputs(runs=tuple(grid.trial_runs()), split="validation", partial=True)
     if name == "datasets":
         return Inputs(corpora=grid.datasets)
     if name == "grouping_cohesion":
@@ -131,6 +135,17 @@ def figure_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "cohesion":
         return Inputs(orders=_order_paths(grid, GROUPINGS))
     return Inputs(runs=tuple(grid.main_runs()))
+
+
+def run_files(run: RunDir, key: RunKey) -> list[Path]:
+    """What a finished run has for tables and figures; raises ConfigError for an unknown method.
+
+    Linear methods have no history. Nothing reads the predictions of trials.
+    """
+    files = [run.config, run.metrics, run.resources]
+    history = [run.history] if _trained(key) else []
+    predictions = [] if key.is_trial else [run.predictions]
+    return [*files, *history, *predictions]
 
 
 def preset(grid: GridConfig, dataset: str) -> RunKey:

@@ -14,6 +14,7 @@ from haste.config import RunKey, method
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_npz, read_yaml, reading
 from haste.paths import RunDir
+from haste.reporting.needs import run_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,12 +140,16 @@ def load_run(run_dir: Path | str) -> Run:
     """Read one finished run; raises DataError as `load_runs` does."""
     root = Path(run_dir)
     files = RunDir(root)
-    for path in (files.config, files.metrics, files.resources, files.predictions):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; this run has not been made.{_again(root)}")
+    _check_made(files, files.config)
     config = _mapping(
         read_yaml(files.config), files.config, ("dataset", "method", "variant", "seed")
     )
+    key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
+    try:
+        trained = method(key.method).kind == "trained"
+    except ConfigError as error:
+        raise DataError(f"{files.config}: {error}") from error
+    _check_made(files, *run_files(files, key))
     metrics = _mapping(
         read_json(files.metrics),
         files.metrics,
@@ -158,13 +163,8 @@ def load_run(run_dir: Path | str) -> Run:
     values = _mapping(metrics["metrics"], files.metrics, METRICS)
     if resources["completed"] is not True:
         raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
-    key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
     history = epochs = None
     split = "test"
-    try:
-        trained = method(key.method).kind == "trained"
-    except ConfigError as error:
-        raise DataError(f"{files.config}: {error}") from error
     if trained:
         training = _mapping(config.get("training"), files.config, ("epochs",))
         epochs, split = int(training["epochs"]), training.get("evaluate", "test")
@@ -233,8 +233,6 @@ def run_row(run: Run) -> dict[str, Any]:
 def _history(files: RunDir, epochs: int) -> dict[str, np.ndarray]:
     import pandas as pd
 
-    if not files.history.is_file():
-        raise DataError(f"{files.history}: no such file.{_again(files.root)}")
     with reading(files.history, "a training history (csv)"):
         frame = pd.read_csv(files.history)
         missing = [name for name in HISTORY if name not in frame]
@@ -248,6 +246,14 @@ def _history(files: RunDir, epochs: int) -> dict[str, np.ndarray]:
     if not np.isfinite(columns["loss"]).all():
         raise DataError(f"{files.history}: a loss that is not a finite number.{_again(files.root)}")
     return columns
+
+
+def _check_made(files: RunDir, *paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; this run has not been made.{_again(files.root)}"
+            )
 
 
 def _mapping(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from haste.evaluation.bootstrap import paired_bootstrap
 from haste.evaluation.filters import remove_predictions
 from haste.evaluation.metrics import per_document
 from haste.evaluation.propensity import inverse_propensity
+from haste.fleet.state import is_done, run_dir
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir
@@ -93,13 +94,18 @@ class Sources:
         published: Published,
         run_dirs: Iterable[Path] | None = None,
     ) -> Sources:
-        """Load the runs in `run_dirs`, or else those that `inputs` names.
+        """Load the runs in `run_dirs`, or else those that `inputs` names; where these are `partial`,
+        the ones that have finished with the grid's configuration.
 
-        Raises DataError for a run that is not finished, or was measured on another split.
+        Raises DataError for another run that is not finished, or was measured on another split.
         """
         if run_dirs is None:
-            keys = ((k.dataset, k.method, k.variant, k.seed) for k in inputs.runs)
-            run_dirs = [grid.layout.run(*key).root for key in keys]
+            found = [(run_dir(grid, key), key) for key in inputs.runs]
+            run_dirs = [
+                run.root
+                for run, key in found
+                if not inputs.partial or is_done(run, grid.resolve(key))
+            ]
         runs = tuple(load_runs(run_dirs))
         for run in runs:
             if run.split != inputs.split:

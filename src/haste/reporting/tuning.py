@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 
 from haste.config import TRIAL_PREFIX, RunKey, method
-from haste.errors import DataError
 from haste.reporting.runs import Run, run_note
 from haste.reporting.sources import Sources
 from haste.reporting.table import Cell, Column, Table
@@ -14,6 +13,7 @@ from haste.reporting.table import Cell, Column, Table
 CRITERION = ("P@1", "P@5", "PSP@5")
 """metrics whose mean chooses"""
 CHOSEN = "chosen"
+OPEN = "open"
 COLUMNS = (
     Column("dataset", "Data set"),
     Column("method", "Method"),
@@ -25,28 +25,35 @@ COLUMNS = (
     Column("loss", "Training loss", digits=2),
     Column(CHOSEN, "Chosen"),
 )
+OPEN_NOTE = (
+    "Open: there is no finished run of the trial with these settings. A run that ended because its loss was "
+    "no longer finite leaves none either, so such a trial is open too. Nothing is chosen for a method "
+    "until all its trials are finished."
+)
+NOTHING_NOTE = (
+    "No trial is finished. To train them: snakemake --configfile GRID tuning, or haste drive --grid GRID "
+    "--only 'trial-*'."
+)
 
 
 def tuning_table(sources: Sources) -> Table:
-    """Every trial of every method, with a mark at the one that was chosen.
+    """Every trial of every method, with a mark at the one that was chosen, and at those that are open.
 
-    Raises DataError when a trial of the grid was not given: a method would be chosen for among fewer.
+    Nothing is chosen for a method with an open trial: it would be chosen among fewer.
     """
     tuning = sources.grid.tuning
-    found: dict[tuple[str, str], list[Run]] = {}
     given = {run.key: run for run in sources.runs}
+    found: dict[tuple[str, str], dict[RunKey, Run | None]] = {}
     for key in sources.grid.trial_runs():
-        if key not in given:
-            raise DataError(
-                f"tuning: the run {key.method}, {key.variant}, seed {key.seed} on {key.dataset} is not "
-                "among the folders given; add it, or give none for all of the grid."
-            )
-        found.setdefault((key.dataset, key.method), []).append(given[key])
+        found.setdefault((key.dataset, key.method), {})[key] = given.get(key)
     rows = []
-    for runs in found.values():
-        best = choose(runs)
-        rows += [_row(sources, run) | {CHOSEN: CHOSEN if run is best else ""} for run in runs]
-    notes = (
+    for trials in found.values():
+        runs = [run for run in trials.values() if run is not None]
+        best = choose(runs) if len(runs) == len(trials) else None
+        for key, run in trials.items():
+            mark = OPEN if run is None else CHOSEN if run is best else ""
+            rows.append(_row(sources, key, run) | {CHOSEN: mark})
+    notes = [
         f"Budget, the same for every method: {len(tuning.trials)} trials of {tuning.epochs} epochs, "
         f"seed {tuning.seed}.",
         "Metrics in percent on the validation split, after the last epoch; no trial reads the test "
@@ -54,9 +61,13 @@ def tuning_table(sources: Sources) -> Table:
         "grid and the method's preset.",
         f"Chosen: for each method the largest mean of {', '.join(CRITERION[:-1])} and {CRITERION[-1]}, "
         "of equal ones the first.",
-        run_note(sources.runs),
+    ]
+    if any(row[CHOSEN] == OPEN for row in rows):
+        notes.append(OPEN_NOTE)
+    notes.append(run_note(sources.runs) if sources.runs else NOTHING_NOTE)
+    return Table(
+        "Trials on the validation split", COLUMNS, tuple(rows), tuple(notes), section="dataset"
     )
-    return Table("Trials on the validation split", COLUMNS, tuple(rows), notes, section="dataset")
 
 
 def choose(runs: Sequence[Run]) -> Run:
@@ -69,12 +80,17 @@ def criterion(run: Run) -> float:
     return statistics.fmean(run.metrics[name] for name in CRITERION)
 
 
-def _row(sources: Sources, run: Run) -> dict[str, Cell]:
-    return {
-        "dataset": run.key.dataset,
-        "method": method(run.key.method).title,
-        "trial": run.key.variant.removeprefix(TRIAL_PREFIX),
-        "settings": _settings(sources, run.key),
+def _row(sources: Sources, key: RunKey, run: Run | None) -> dict[str, Cell]:
+    """A trial's settings and, where it is finished, its numbers."""
+    row = {
+        "dataset": key.dataset,
+        "method": method(key.method).title,
+        "trial": key.variant.removeprefix(TRIAL_PREFIX),
+        "settings": _settings(sources, key),
+    }
+    if run is None:
+        return row
+    return row | {
         "epochs": run.epochs,
         **{name: run.metrics[name] for name in CRITERION},
         "mean": criterion(run),
