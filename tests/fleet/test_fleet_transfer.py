@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.config import GridConfig, RunKey
-from haste.errors import DataError
-from haste.files import read_npz, read_yaml, write_json
+from haste.errors import ConfigError, DataError
+from haste.files import read_npz, read_yaml, write_json, write_yaml
 from haste.fleet.digests import InputDigests
 from haste.fleet.drive import drive
 from haste.fleet.exporting import export_results
@@ -29,6 +29,7 @@ from haste.training.checkpoint import fingerprint
 
 DENSE = RunKey("words", "dense", "default", 0)
 OTHER = RunKey("words", "haste", "grouping-random", 0)
+TRIAL = RunKey("words", "dense", "trial-slow", 0)
 PREFIX = "runs/words/dense/default/seed0/"
 ZIP = Path("out/runs.zip")
 FILES = ["config.yaml", "history.csv", "metrics.json", "predictions.npz", "resources.json"]
@@ -89,19 +90,74 @@ def test_there_and_back(exported):
         assert load_run(run.root).metrics["P@1"] == 50.0
 
 
-def test_trials_come_along(grid, make_inputs, finish):
-    tuned = GridConfig.from_dict(
-        {**read_yaml("grid.yaml"), "tuning": {"epochs": 1, "trials": {"slow": {}}}}
-    )
+@pytest.fixture
+def tuned(grid, make_inputs) -> GridConfig:
+    """The grid with trials, and its inputs."""
+    settings = {
+        **read_yaml("grid.yaml"),
+        "tuning": {"epochs": 2, "trials": {"slow": {}, "fast": {}}},
+    }
+    write_yaml("grid.yaml", settings)
     make_inputs(grid)
-    run = finish(tuned, RunKey("words", "dense", "trial-slow", 0))
-    assert export_results(tuned, ZIP) == 1
+    return GridConfig.from_dict(settings)
+
+
+def test_trials_come_along_without_predictions(grid, tuned, finish):
+    finish(tuned, DENSE)
+    run = finish(tuned, TRIAL)
+    # as where it was taken in
+    run.predictions.unlink()
+    assert export_results(tuned, ZIP) == 2
+    with zipfile.ZipFile(ZIP) as archive:
+        rows = json.loads(archive.read("manifest.json"))["runs"]
+    assert {row["variant"]: row["columns"] for row in rows} == {"default": 10, "trial-slow": 0}
     Path("results").rename("results-of-the-gpu")
-    assert import_results(ZIP, tuned).taken == ("words/dense/trial-slow/seed0",)
-    assert run.metrics.is_file()
+    found = import_results(ZIP, tuned)
+    assert found.taken == ("words/dense/default/seed0", "words/dense/trial-slow/seed0")
+    assert sorted(path.name for path in run.root.iterdir()) == [
+        name for name in FILES if name != "predictions.npz"
+    ]
+    assert is_done(run, tuned.resolve(TRIAL))
+    assert load_run(run.root).split == "validation"
     refused_by_the_plain_grid = r"trial-slow/.* is not a file of a run of the grid small"
     with pytest.raises(DataError, match=refused_by_the_plain_grid):
         import_results(ZIP, grid)
+
+
+def test_predictions_of_trials_stay_where_they_are(tuned, finish):
+    finish(tuned, TRIAL)
+    export_results(tuned, ZIP)
+    with zipfile.ZipFile(ZIP) as archive:
+        assert not [name for name in archive.namelist() if "predictions" in name]
+    name = f"{PREFIX.replace('default', 'trial-slow')}predictions.npz"
+    rewrite(lambda members: signed(members, name, b"x"))
+    Path("results").rename("results-of-the-gpu")
+    refused(tuned, r"trial-slow/seed0/predictions\.npz' is not a file of a run of the grid small")
+
+
+def test_runs_leave_with_their_predictions(tuned, finish):
+    finish(tuned, DENSE).predictions.unlink()
+    with pytest.raises(DataError, match=r"predictions\.npz: no such file, though the run is fin"):
+        export_results(tuned, ZIP)
+
+
+def test_only_what_is_asked_for_leaves(tuned, finish):
+    with pytest.raises(DataError, match=r"grid that --only trial-\* names is finished; nothing to"):
+        export_results(tuned, ZIP, only=("trial-*",))
+    for key in (DENSE, OTHER, TRIAL):
+        finish(tuned, key)
+    for only, expected in (
+        (("trial-*",), {"trial-slow"}),
+        (("dense",), {"default"}),
+        (("dense", "trial-*"), {"default", "trial-slow"}),
+        ((), {"default", "grouping-random", "trial-slow"}),
+    ):
+        assert export_results(tuned, ZIP, only=only) == len(expected)
+        with zipfile.ZipFile(ZIP) as archive:
+            members = set(archive.namelist()) - {"manifest.json"}
+        assert {name.split("/")[3] for name in members} == expected
+    with pytest.raises(ConfigError, match="--only trail-: no such run"):
+        export_results(tuned, ZIP, only=("trail-",))
 
 
 def test_manifest_says_what_is_there(exported):
@@ -174,6 +230,20 @@ def test_names_outside_the_layout_are_refused(exported, name):
 def test_runs_of_another_grid_are_refused():
     fewer = GridConfig.from_dict({**read_yaml("grid.yaml"), "methods": ["haste"]})
     refused(fewer, r"'runs/words/dense/.*' is not a file of a run of the grid small")
+
+
+@pytest.mark.usefixtures("exported")
+def test_a_manifest_of_another_grid_is_refused():
+    def change(members):
+        manifest = json.loads(members["manifest.json"])
+        manifest["runs"][0]["seed"] = 77
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    rewrite(change)
+    refused(
+        GridConfig.from_dict(read_yaml("grid.yaml")),
+        r"manifest\.json names words/dense/default/seed77, which is no run of the grid small",
+    )
 
 
 def test_links_are_refused(exported):
@@ -313,6 +383,9 @@ def test_the_commands(caplog):
     assert "wrote again.zip: 2 runs" in caplog.text
     refused = CliRunner().invoke(app, [*again, "4"])
     assert refused.exit_code == 2, "tables read five"
+    some = [*again, "5", "--only", "haste"]
+    assert CliRunner().invoke(app, some).exit_code == 0
+    assert "wrote again.zip: 1 runs" in caplog.text
 
 
 def test_ten_predictions_do_for_the_paired_bootstrap(tiny_grid):

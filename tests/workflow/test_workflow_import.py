@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,13 @@ def trained(grid: GridConfig) -> list[RunKey]:
     return [key for key in grid.runs() if method(key.method).kind == "trained"]
 
 
-def results_of_another_machine(settings: dict, out: Path) -> None:
-    """All trained runs of a grid, in a zip; beside the data that lies in the working directory."""
+def results_of_another_machine(
+    settings: dict, out: Path, keys: Iterable[RunKey] | None = None
+) -> None:
+    """Runs of a grid (None: all trained ones but trials), in a zip; beside the data that lies in the
+    working directory."""
     grid = GridConfig.from_dict(settings)
-    for key in trained(grid):
+    for key in trained(grid) if keys is None else keys:
         config = grid.resolve(key)
         model, info = Path(config.inputs.model), Path(config.inputs.corpus, "corpus.json")
         before = info.stat()
@@ -82,6 +86,27 @@ def test_imported_runs_are_not_trained_again(elsewhere: Project, archive):
     assert made.returncode == 0, made.stdout[-3000:]
     assert elsewhere.jobs() == {}
     assert not [call for call in elsewhere.calls() if call[0] == "train"]
+
+
+def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
+    """Neither weights nor predictions came with them."""
+    settings = {**GRID, "tuning": {"epochs": 2, "seed": 0, "trials": {"a": {}, "b": {}}}}
+    elsewhere.configure(settings)
+    grid = GridConfig.from_dict(settings)
+    trials = list(grid.trial_runs())
+    out = tmp_path / "trials.zip"
+    results_of_another_machine(settings, out, trials[1:])
+    shutil.rmtree("results")
+    import_results(out, grid)
+    assert not list(Path("results").rglob("predictions.npz"))
+    # the one that was not finished there
+    open_ones = {"configure": 1, "train": 1, "table_tuning": 1}
+    assert elsewhere.jobs("table_tuning") == open_ones
+    made = elsewhere.snakemake("--cores", "2", "table_tuning")
+    assert made.returncode == 0, made.stdout[-3000:]
+    assert elsewhere.jobs("table_tuning") == {}
+    config = run_dir(grid, trials[0]).config
+    assert [call for call in elsewhere.calls() if call[0] == "train"] == [["train", str(config)]]
 
 
 def test_weights_are_trained_when_asked_for(elsewhere: Project, archive):

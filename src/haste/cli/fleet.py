@@ -67,13 +67,22 @@ def export_results(
             min=5, help="Predictions kept a document; tables and figures read the first 5."
         ),
     ] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Runs as for haste drive, such as trial-*; without one all, trials included. Repeatable."
+        ),
+    ] = None,
 ) -> None:
-    """Pack the finished trained runs of a grid, without weights, for `haste import-results`."""
+    """Pack the finished trained runs of a grid for `haste import-results`.
+
+    Weights are left out, and of trials the predictions too, because nothing reads them.
+    """
     from haste.config import GridConfig
     from haste.files import read_yaml
     from haste.fleet.exporting import export_results as export
 
-    number = export(GridConfig.from_dict(read_yaml(grid)), out, top)
+    number = export(GridConfig.from_dict(read_yaml(grid)), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from haste.config import GridConfig, RunKey
 from haste.errors import DataError
-from haste.fleet.worklist import worklist
+from haste.fleet.worklist import Task, worklist
 from haste.paths import RunDir
+from haste.reporting.needs import run_files
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -25,15 +26,15 @@ AGAIN = "Make it again by haste export-results, and copy it whole."
 """what to do about a damaged archive"""
 
 
-def run_files(run: RunDir) -> dict[str, Path]:
-    """What an archive has of a run, by name: all that tables and figures read, and no weights."""
-    paths = (run.config, run.history, run.metrics, run.resources, run.predictions)
-    return {path.name: path for path in paths}
-
-
 def member_name(key: RunKey, file: str) -> str:
     """The name of a run's file in an archive."""
     return f"runs/{key.dataset}/{key.method}/{key.variant}/seed{key.seed}/{file}"
+
+
+def run_members(run: RunDir, key: RunKey) -> dict[str, Path]:
+    """What an archive has of a run, member -> file: all that tables and figures read, so no weights,
+    and of a trial no predictions."""
+    return {member_name(key, path.name): path for path in run_files(run, key)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class RunEntry:
     inputs: str
     """digest of what it was trained from, see haste.fleet.digests"""
     columns: int
-    """predictions kept a document"""
+    """predictions kept a document; 0 for a trial, of which none are"""
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,14 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 def read_manifest(archive: zipfile.ZipFile, path: Path, grid: GridConfig) -> Manifest:
     """The manifest of an archive, all members of which are found to be what it says.
 
-    Raises DataError for names outside the layout (results of the grid's trained runs, as plain files),
+    Raises DataError for names outside the layout (results of the grid's trained runs, as plain files;
+    of trials no predictions), runs that the grid has not,
     members that are missing, not in the manifest, or of another sha256.
     """
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    files = tuple(run_files(RunDir(Path())))
-    allowed = {member_name(task.key, file) for task in worklist(grid) for file in files}
+    expected = {task.key: set(run_members(RunDir(Path()), task.key)) for task in worklist(grid)}
+    allowed = set().union(*expected.values())
     for info in infos:
         if info.filename not in (*allowed, MANIFEST):
             raise DataError(
@@ -128,7 +130,13 @@ def read_manifest(archive: zipfile.ZipFile, path: Path, grid: GridConfig) -> Man
     if MANIFEST not in names:
         raise DataError(f"{path}: there is no {MANIFEST} in it. {AGAIN}")
     manifest = Manifest.from_json(archive.read(MANIFEST), path)
-    listed = {member_name(key, file) for key in manifest.runs for file in files}
+    for key in manifest.runs:
+        if key not in expected:
+            raise DataError(
+                f"{path}: {MANIFEST} names {Task(key, '').name}, which is no run of the grid {grid.name}; "
+                "nothing was taken. Give the grid that the archive was made from."
+            )
+    listed = set().union(*(expected[key] for key in manifest.runs))
     for name in sorted({*names, *listed, *manifest.members} - {MANIFEST}):
         if name not in names or name not in listed or name not in manifest.members:
             where = "in the zip" if name not in names else f"in {MANIFEST}"

@@ -7,6 +7,7 @@ import io
 import logging
 import stat
 import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from haste.config import GridConfig, RunConfig, RunKey
 from haste.errors import DataError
 from haste.evaluation.runs import read_predictions
 from haste.files import atomic, read_json
-from haste.fleet.archive import MANIFEST, Manifest, RunEntry, member_name, run_files
+from haste.fleet.archive import MANIFEST, Manifest, RunEntry, run_members
 from haste.fleet.digests import MISSING, InputDigests
 from haste.fleet.state import is_done, run_dir
-from haste.fleet.worklist import worklist
+from haste.fleet.worklist import select, worklist
 from haste.paths import CorpusDir, RunDir
 from haste.training.checkpoint import fingerprint
 from haste.training.measure import machine
@@ -30,36 +31,43 @@ TOP = 10
 k = 5 from them; R@10 and R@100 are in metrics.json"""
 
 
-def export_results(grid: GridConfig, out: Path, top: int = TOP) -> int:
+def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[str] = ()) -> int:
     """Write the finished trained runs of a grid and their manifest to `out`; returns how many.
 
-    Each run's predictions are cut to the first `top` of a document, but kept whole where the data set
-    takes reciprocal pairs out of them before they are measured: the next best move up then. Raises
-    DataError where no run is finished, or one lacks a file.
+    `only`: patterns as for `haste drive`, see `select`; without one all runs, trials included. Each run's
+    predictions are cut to the first `top` of a document, but kept whole where the data set takes
+    reciprocal pairs out of them before they are measured: the next best move up then. Those of trials
+    are left out, because nothing reads them. Raises DataError where no such run is finished, or one lacks
+    a file, and ConfigError for a pattern that no run matches.
     """
+    tasks = select(worklist(grid), only) if only else worklist(grid)
     digests = InputDigests()
     members: dict[str, str] = {}
     runs: dict[RunKey, RunEntry] = {}
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for task in worklist(grid):
+        for task in tasks:
             run, config = run_dir(grid, task.key), grid.resolve(task.key)
             if not is_done(run, config):
                 continue
-            _check_whole(run)
-            ids, scores = _cut(run, None if _filtered(config) else top)
-            for file, path in run_files(run).items():
-                whole = path != run.predictions
-                content = path.read_bytes() if whole else _npz(ids=ids, scores=scores)
-                name = member_name(task.key, file)
+            files = run_members(run, task.key)
+            _check_whole(run, files.values())
+            columns = 0
+            for name, path in files.items():
+                if path == run.predictions:
+                    ids, scores = _cut(run, None if _filtered(config) else top)
+                    content, columns = _npz(ids=ids, scores=scores), ids.shape[1]
+                else:
+                    content = path.read_bytes()
                 archive.writestr(_info(name), content)
                 members[name] = hashlib.sha256(content).hexdigest()
             inputs = digests.of(config.inputs)
             if inputs == MISSING:
                 log.warning("%s: its inputs are not here, so import cannot compare them", task.name)
-            runs[task.key] = RunEntry(fingerprint(config), inputs, ids.shape[1])
+            runs[task.key] = RunEntry(fingerprint(config), inputs, columns)
         if not runs:
+            named = f" that --only {' '.join(only)} names" if only else ""
             raise DataError(
-                f"{grid.layout.results}: no trained run of the grid is finished; nothing to export. "
+                f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export. "
                 "`haste drive` trains them."
             )
         manifest = Manifest(grid.name, machine(), members, runs)
@@ -67,8 +75,8 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP) -> int:
     return len(runs)
 
 
-def _check_whole(run: RunDir) -> None:
-    for path in run_files(run).values():
+def _check_whole(run: RunDir, files: Iterable[Path]) -> None:
+    for path in files:
         if not path.is_file():
             raise DataError(
                 f"{path}: no such file, though the run is finished. Remove {run.metrics} and train it "

@@ -25,7 +25,7 @@ from haste.fleet.archive import (
     opened,
     parse,
     read_manifest,
-    run_files,
+    run_members,
 )
 from haste.fleet.digests import MISSING, InputDigests, input_files
 from haste.fleet.state import clear, is_done, log_path, run_dir
@@ -47,11 +47,12 @@ class Imported:
 def import_results(archive_path: Path, grid: GridConfig, logs: Path = Path("logs")) -> Imported:
     """Take the runs of a zip by `export_results` into the grid's folder of runs.
 
-    Snakemake counts them as up to date afterwards, without their weights; where it made other runs in
-    their place, what it has to forget is a warning. `logs`: where the logs of such runs lie. Runs that are
-    finished here are left alone. Raises DataError, before anything is written, for an archive that is damaged or has
-    names outside the layout, runs whose configuration is not the grid's, and runs that were trained from
-    other inputs than lie here; where these are not here, that they were not compared is a warning.
+    Snakemake counts them as up to date afterwards, though no weights are there, and of trials no
+    predictions; where it made other runs in their place, what it has to forget is a warning. `logs`: where
+    the logs of such runs lie. Runs that are finished here are left alone. Raises DataError, before anything
+    is written, for an archive that is damaged or has names outside the layout, runs whose configuration is
+    not the grid's, and runs that were trained from other inputs than lie here; where these are not here,
+    that they were not compared is a warning.
     """
     with opened(archive_path) as archive:
         manifest = read_manifest(archive, archive_path, grid)
@@ -131,11 +132,11 @@ def _take(archive: zipfile.ZipFile, grid: GridConfig, key: RunKey, logs: Path) -
     # weights and a checkpoint that lie there are of another run
     clear(run, log_path(grid, key, logs))
     checkpoint.discard(run.checkpoint)
-    files = run_files(run)
-    for file in sorted(files, key=lambda file: files[file] == run.metrics):
+    files = run_members(run, key)
+    for name in sorted(files, key=lambda name: files[name] == run.metrics):
         with (
-            archive.open(member_name(key, file)) as source,
-            atomic(files[file]) as temporary,
+            archive.open(name) as source,
+            atomic(files[name]) as temporary,
             temporary.open("wb") as target,
         ):
             shutil.copyfileobj(source, target)

@@ -95,7 +95,7 @@ def _rank(grid: GridConfig, seed: int) -> int:
 
 
 def _matches(task: Task, pattern: str) -> bool:
-    if task.key.variant.startswith(TRIAL_PREFIX) and TRIAL_PREFIX not in pattern:
+    if task.key.is_trial and TRIAL_PREFIX not in pattern:
         return False
     if "/" in pattern:
         return fnmatch.fnmatchcase(task.name, pattern)
