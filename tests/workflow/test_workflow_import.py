@@ -109,6 +109,31 @@ def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
     assert [call for call in elsewhere.calls() if call[0] == "train"] == [["train", str(config)]]
 
 
+def test_a_table_of_fewer_trials_hides_none(elsewhere: Project, tmp_path):
+    """One that `haste table tuning` has made, or that came with the project."""
+    settings = {**GRID, "tuning": {"epochs": 2, "seed": 0, "trials": {"a": {}, "b": {}}}}
+    elsewhere.configure(settings)
+    grid = GridConfig.from_dict(settings)
+    trials = list(grid.trial_runs())
+    out = tmp_path / "trials.zip"
+    results_of_another_machine(settings, out, trials[1:])
+    shutil.rmtree("results")
+    table = grid.layout.table("tuning")
+    table.parent.mkdir(parents=True)
+
+    def make_by_hand() -> None:
+        for suffix in ("csv", "md", "tex", "html"):
+            Path(f"{table}.{suffix}").write_text("of some of the trials")
+
+    make_by_hand()
+    assert elsewhere.jobs("tuning")["train"] == len(trials)
+    import_results(out, grid)
+    make_by_hand()
+    asked = {"configure": 1, "train": 1, "table_tuning": 1}
+    assert elsewhere.jobs("tuning") == {**asked, "tuning": 1}
+    assert elsewhere.jobs("--force", "table_tuning") == asked
+
+
 def test_weights_are_trained_when_asked_for(elsewhere: Project, archive):
     grid = GridConfig.from_dict(GRID)
     import_results(archive, grid)
