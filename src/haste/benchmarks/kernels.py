@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import fnmatch
 import logging
 import re
 import subprocess
@@ -15,12 +14,13 @@ from pathlib import Path
 
 from triton.errors import TritonError
 
+from haste import patterns
 from haste.benchmarks.cases import PRODUCTS, WHAT, Case, build
 from haste.benchmarks.gate import Judgement, judge
 from haste.benchmarks.gpu import Stopwatch, Times
 from haste.benchmarks.problems import Problem
 from haste.benchmarks.shapes import SHAPES, SWEEP, Shape, sweep_shapes
-from haste.errors import ConfigError, KernelError
+from haste.errors import KernelError
 from haste.files import atomic, write_json
 
 log = logging.getLogger(__name__)
@@ -102,16 +102,7 @@ def plan(
     rows = [row for shape in shapes for row in _shape_rows(shape, released)]
     if sweeps:
         rows += [row for shape in sweep_shapes() for row in _sweep_rows(shape)]
-    if not only:
-        return rows
-    for pattern in only:
-        if not any(_matches(row, pattern) for row in rows):
-            names = {part for row in rows for part in row.name.split("/")}
-            raise ConfigError(
-                f"--only {pattern}: no such row. Use shape/layer/direction, * for any, or one of "
-                f"{', '.join(sorted(names))}."
-            )
-    return [row for row in rows if any(_matches(row, pattern) for pattern in only)]
+    return patterns.select(rows, only, "shape/layer/direction")
 
 
 def bench(
@@ -220,12 +211,6 @@ def _sweep_rows(shape: Shape) -> list[Row]:
     return [
         Row(shape, layer, direction) for direction in ("forward", "backward") for layer in layers
     ]
-
-
-def _matches(row: Row, pattern: str) -> bool:
-    if "/" in pattern:
-        return fnmatch.fnmatchcase(row.name, pattern)
-    return any(fnmatch.fnmatchcase(part, pattern) for part in row.name.split("/"))
 
 
 def _key(row: Row) -> Row:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import fnmatch
 import gc
 import itertools
 import logging
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 from triton.errors import TritonError
 
+from haste import patterns
 from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens, statistics
 from haste.benchmarks.kernels import code_commit, slug
 from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
@@ -152,14 +152,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
         *sweep(others, [size for size in SWEEP_LABELS if size <= SWEEP_MOST]),
         *sweep(ours, SWEEP_BEYOND),
     ]
-    for pattern in only:
-        if not any(_matches(case, pattern) for case in cases):
-            names = {part for case in cases for part in case.name.split("/")}
-            raise ConfigError(
-                f"--only {pattern}: no such row. Use dataset/method/preset, * for any, or one of "
-                f"{', '.join(sorted(names))}."
-            )
-    return [case for case in cases if not only or any(_matches(case, each) for each in only)]
+    return patterns.select(cases, only, "dataset/method/preset")
 
 
 def problem_of(case: Case, grid: GridConfig) -> Problem:
@@ -534,12 +527,6 @@ def _told(record: dict[str, Any], took: float) -> str:
         f"{1e3 * record['encoder_seconds']:.2f}, layer {1e3 * record['layer_seconds']:.2f}), "
         f"{record['peak_allocated_gib']:.2f} GiB, measured in {took:.0f} s"
     )
-
-
-def _matches(case: Case, pattern: str) -> bool:
-    if "/" in pattern:
-        return fnmatch.fnmatchcase(case.name, pattern)
-    return any(fnmatch.fnmatchcase(part, pattern) for part in case.name.split("/"))
 
 
 def _head(problem: Problem) -> int:

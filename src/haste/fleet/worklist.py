@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from haste import patterns
 from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
-from haste.errors import ConfigError
 from haste.reporting.needs import CLAIM_ABLATIONS
 
 FIRST = ("dense", "haste", "fixed-fan-in")
@@ -65,15 +64,9 @@ def select(tasks: Sequence[Task], only: Sequence[str]) -> list[Task]:
     made only when asked for: by a pattern that says `trial-`. Raises ConfigError for a pattern that no
     task matches.
     """
-    for pattern in only:
-        if not any(_matches(task, pattern) for task in tasks):
-            names = {part for task in tasks for part in task.name.split("/")}
-            raise ConfigError(
-                f"--only {pattern}: no such run. Use dataset/method/variant/seedK, * for any, or one of "
-                f"{', '.join(sorted(names))}."
-            )
-    patterns = only or ("*",)
-    return [task for task in tasks if any(_matches(task, each) for each in patterns)]
+    return patterns.select(
+        tasks, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for
+    )
 
 
 def _main(grid: GridConfig, names: Iterable[str]) -> list[RunKey]:
@@ -94,9 +87,5 @@ def _rank(grid: GridConfig, seed: int) -> int:
     return seeds.index(seed) if seed in seeds else len(seeds)
 
 
-def _matches(task: Task, pattern: str) -> bool:
-    if task.key.is_trial and TRIAL_PREFIX not in pattern:
-        return False
-    if "/" in pattern:
-        return fnmatch.fnmatchcase(task.name, pattern)
-    return any(fnmatch.fnmatchcase(part, pattern) for part in task.name.split("/"))
+def _is_asked_for(task: Task, pattern: str) -> bool:
+    return not task.key.is_trial or TRIAL_PREFIX in pattern
