@@ -335,6 +335,9 @@ def test_what_can_be_captured():
     half = head_tail(numbers_in_memory)
     half.head = Dense(H, 20, OPTIONS, seeded())
     assert not half.capturable
+    extra = Dense(H, 6, OPTIONS, seeded())
+    clusters = torch.zeros(L, dtype=torch.int32)
+    assert not WithAuxiliary(head_tail(numbers_in_memory), extra, clusters, float).capturable
 
 
 def test_stochastic_rounding_depends_on_seed_and_step_alone():

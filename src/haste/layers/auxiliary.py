@@ -53,6 +53,11 @@ class WithAuxiliary(WrappedLayer):
         extra = self.auxiliary.step(features, own, lr, seed=seed, step=step)
         return StepResult(result.loss, result.grad_features + scale * extra.grad_features)
 
+    @property
+    def capturable(self) -> bool:
+        """See OutputLayer."""
+        return super().capturable and self.auxiliary.capturable
+
     def trained_parameters(self) -> int:
         """See OutputLayer."""
         return super().trained_parameters() + self.auxiliary.trained_parameters()
