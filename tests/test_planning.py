@@ -10,6 +10,7 @@ from haste.config import GridConfig, RunKey, build_section
 from haste.data.registry import Source, load_registry
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml, write_json, write_yaml
+from haste.fleet.state import run_dir
 from haste.paths import RunDir
 from haste.planning import (
     CUDA_HOST_MEMORY,
@@ -82,10 +83,8 @@ def finish(run: RunDir, config: dict, *, epoch: float, peak: int) -> None:
         "peak_bytes": {"train": peak, "evaluate": peak // 2},
     }
     write_json(run.resources, resources)
-
-
-def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
-    return grid.layout.run(key.dataset, key.method, key.variant, key.seed)
+    # by which a run counts as finished
+    write_json(run.metrics, {})
 
 
 def test_the_cost_model_by_hand(settings, registry):

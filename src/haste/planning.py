@@ -23,7 +23,8 @@ from typing import Any
 from haste.config import EncoderConfig, GridConfig, RunConfig, RunKey, method
 from haste.data.registry import Registry
 from haste.errors import DataError
-from haste.files import read_json, read_yaml, reading
+from haste.files import read_json, reading
+from haste.fleet.state import is_done, run_dir
 from haste.paths import RunDir
 
 MIB = 2**20
@@ -105,7 +106,7 @@ Benchmarks = Mapping[tuple[str, str], tuple[str, float]]
 def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
     """The runs of a grid, in their order; raises ConfigError for a data set nobody knows."""
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
-    finished = {key: _finished(_run_dir(grid, key)) for key in grid.runs()}
+    finished = {key: _finished(run_dir(grid, key)) for key in grid.runs()}
     benchmarks = _benchmarks(grid)
     return [
         _plan(grid, registry, key, sizes[key.dataset], finished, benchmarks) for key in grid.runs()
@@ -192,7 +193,6 @@ def _plan(
     finished: Mapping[RunKey, Mapping[str, Any] | None],
     benchmarks: Benchmarks,
 ) -> RunPlan:
-    run_dir = _run_dir(grid, key)
     trained = method(key.method).kind == "trained"
     config = grid.resolve(key) if trained else None
     on_gpu = config is not None and config.training.device == "cuda"
@@ -202,7 +202,7 @@ def _plan(
     if similar:
         seconds = statistics.median(_seconds(each, config) for each in similar)
         memory = max(max(each["peak_bytes"].values()) for each in similar)
-        done = finished[key] is not None and (config is None or _same(run_dir, config))
+        done = finished[key] is not None and (config is None or is_done(run_dir(grid, key), config))
         return RunPlan(key, done, "measured", seconds, on_gpu, memory, disk)
     if config is None:
         seconds = START_SECONDS + LINEAR_SECONDS_PER_LABEL * size.labels
@@ -309,14 +309,3 @@ def _finished(run: RunDir) -> Mapping[str, Any] | None:
     except DataError:
         return None
     return resources if resources.get("completed") else None
-
-
-def _same(run: RunDir, config: RunConfig) -> bool:
-    try:
-        return read_yaml(run.config) == config.as_dict()
-    except DataError:
-        return False
-
-
-def _run_dir(grid: GridConfig, key: RunKey) -> RunDir:
-    return grid.layout.run(key.dataset, key.method, key.variant, key.seed)

@@ -88,15 +88,21 @@ def test_imported_runs_are_not_trained_again(elsewhere: Project, archive):
     assert not [call for call in elsewhere.calls() if call[0] == "train"]
 
 
-def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
-    """Neither weights nor predictions came with them."""
+def all_trials_but_the_first(elsewhere: Project, folder: Path):
+    """A grid with two trials a method, the keys of all, and a zip of those that another machine made."""
     settings = {**GRID, "tuning": {"epochs": 2, "seed": 0, "trials": {"a": {}, "b": {}}}}
     elsewhere.configure(settings)
     grid = GridConfig.from_dict(settings)
     trials = list(grid.trial_runs())
-    out = tmp_path / "trials.zip"
+    out = folder / "trials.zip"
     results_of_another_machine(settings, out, trials[1:])
     shutil.rmtree("results")
+    return grid, trials, out
+
+
+def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
+    """Neither weights nor predictions came with them."""
+    grid, trials, out = all_trials_but_the_first(elsewhere, tmp_path)
     import_results(out, grid)
     assert not list(Path("results").rglob("predictions.npz"))
     # the one that was not finished there
@@ -111,13 +117,7 @@ def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
 
 def test_a_table_of_fewer_trials_hides_none(elsewhere: Project, tmp_path):
     """One that `haste table tuning` has made, or that came with the project."""
-    settings = {**GRID, "tuning": {"epochs": 2, "seed": 0, "trials": {"a": {}, "b": {}}}}
-    elsewhere.configure(settings)
-    grid = GridConfig.from_dict(settings)
-    trials = list(grid.trial_runs())
-    out = tmp_path / "trials.zip"
-    results_of_another_machine(settings, out, trials[1:])
-    shutil.rmtree("results")
+    grid, trials, out = all_trials_but_the_first(elsewhere, tmp_path)
     table = grid.layout.table("tuning")
     table.parent.mkdir(parents=True)
 

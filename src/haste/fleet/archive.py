@@ -107,9 +107,9 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 def read_manifest(archive: zipfile.ZipFile, path: Path, grid: GridConfig) -> Manifest:
     """The manifest of an archive, all members of which are found to be what it says.
 
-    Raises DataError for names outside the layout (results of the grid's trained runs, as plain files;
-    of trials no predictions), runs that the grid has not,
-    members that are missing, not in the manifest, or of another sha256.
+    Raises DataError for names outside the layout (results of the grid's trained runs, as plain files; of
+    trials no predictions), runs that the grid has not, and members that are missing, not in the manifest,
+    or of another sha256.
     """
     infos = archive.infolist()
     names = [info.filename for info in infos]
