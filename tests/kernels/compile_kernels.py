@@ -10,6 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from haste.kernels import (
+    triton_attention,
     triton_dense,
     triton_dropout,
     triton_fixed,
@@ -47,6 +48,9 @@ WALK = {
     "STAGES": 2,
     "SPREAD": False,
 }
+ATTENTION = {"T": 32, "D": 32, "DROPOUT": True, "ROUNDS": 7, **PRODUCT}
+BACKWARD = dict.fromkeys(("gradient", "grad_q", "grad_k", "grad_v"), HALF)
+HEADS = {**dict.fromkeys(("q", "k", "v"), HALF), "keys": "*u8", "seed": "*i64", "boost": "fp32"}
 FREE = {"POSITIVES": False, "BY_PAIR": False, "targets": None}
 ATOMIC = {"dz_slab": None, "w_slab": None}
 CASES = [
@@ -127,6 +131,8 @@ CASES = [
     (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, IN_MEMORY),
     (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF}),
     (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF, **IN_MEMORY}),
+    (triton_attention._attend, ATTENTION, HEADS),
+    (triton_attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
 ]
 
 

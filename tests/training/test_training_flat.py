@@ -6,7 +6,7 @@ import optimi
 import torch
 from torch import nn
 
-from haste.training.flat import ALIGNED, flatten
+from haste.training.flat import ALIGNED, backward, flatten
 
 
 def model():
@@ -27,20 +27,32 @@ def test_values_stay_and_are_parts_of_one_tensor():
         assert new.data_ptr() % 16 == whole.data_ptr() % 16
 
 
-def test_gradients_are_summed_in_place():
-    own = model()
-    whole = flatten(list(own.parameters()))
+def test_gradients_are_written_to_where_they_lie():
+    own, unused = model(), nn.Parameter(torch.ones(3))
+    parameters = [*own.parameters(), unused]
+    whole = flatten(parameters)
     inputs = torch.randn(4, 5)
     for _ in range(2):
-        own(inputs).square().sum().backward()
+        out = own(inputs).square().sum()
+        backward(out, torch.ones_like(out), parameters)
     plain = model()
     plain(inputs).square().sum().backward()
-    found = [each.grad for each in own.parameters()]
-    assert whole.grad.norm() > 0
-    for want, got in zip(plain.parameters(), found, strict=True):
-        assert torch.allclose(got, 2 * want.grad)
-    whole.grad.zero_()
-    assert all(not each.any() for each in found)
+    for want, got in zip(plain.parameters(), own.parameters(), strict=True):
+        assert torch.allclose(got.grad, want.grad)
+    assert not unused.grad.any()
+    assert torch.allclose(
+        whole.grad.norm(), torch.stack([p.grad.norm() for p in parameters]).norm()
+    )
+
+
+def test_gradients_that_are_nowhere_yet_come_as_they_are():
+    rows = nn.Embedding(6, 3, sparse=True)
+    linear = nn.Linear(3, 2)
+    flatten(list(linear.parameters()))
+    out = linear(rows(torch.tensor([1, 4])))
+    backward(out, torch.ones_like(out), [*rows.parameters(), *linear.parameters()])
+    assert rows.weight.grad.is_sparse
+    assert linear.bias.grad.tolist() == [2.0, 2.0]
 
 
 def test_adam_does_to_the_whole_what_it_does_to_each():
@@ -53,8 +65,10 @@ def test_adam_does_to_the_whole_what_it_does_to_each():
     for step in range(5):
         inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
         for net, optimizer in ((parts, together), (alone, each)):
-            net(inputs).square().sum().backward()
+            out = net(inputs).square().sum()
+            backward(out, torch.ones_like(out), list(net.parameters()))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=optimizer is each)
+            if optimizer is each:
+                optimizer.zero_grad()
     for want, got in zip(alone.parameters(), parts.parameters(), strict=True):
         assert torch.equal(want, got)

@@ -31,7 +31,7 @@ from haste.benchmarks.kernels import code_commit, slug
 from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
 from haste.data.batches import EpochBatches
 from haste.encoders.registry import DTYPES
-from haste.encoders.transformer import ATTENTION, TransformerEncoder
+from haste.encoders.transformer import TransformerEncoder
 from haste.errors import ConfigError, KernelError
 from haste.files import atomic, read_json, write_json
 from haste.labels.order import LabelOrder
@@ -317,8 +317,11 @@ def random_transformer(shape: Any, dtype: torch.dtype, device: torch.device) -> 
     """An untrained model of transformers."""
     from transformers import AutoModel
 
+    from haste.encoders.attention import implementation
+
     with device:
-        return AutoModel.from_config(shape, dtype=dtype, attn_implementation=ATTENTION).to(device)
+        model = AutoModel.from_config(shape, dtype=dtype, attn_implementation=implementation())
+        return model.to(device)
 
 
 class Clock:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from haste.encoders.base import Encoder
 from haste.errors import ConfigError
-
-ATTENTION = "sdpa"
-"""torch's scaled dot product attention, which never holds a T x T matrix"""
-SHORT = 64
-"""tokens up to which its memory-efficient kernel is quicker than the one it prefers"""
 
 
 def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
     """A pretrained model from a folder or by its hub name; raises ConfigError when there is none."""
     from transformers import AutoModel
 
+    from haste.encoders.attention import implementation
+
     try:
         return AutoModel.from_pretrained(
             str(model),
             dtype=dtype,
-            attn_implementation=ATTENTION,
+            attn_implementation=implementation(),
             local_files_only=Path(model).exists(),
         )
     except (OSError, ValueError) as error:
@@ -82,26 +77,10 @@ class TransformerEncoder(Encoder):
         # also where there is no padding: without a mask, transformers makes one of its own in CUDA graphs,
         # with which attention falls back to its slowest kernel. One of four dimensions is taken as it is,
         # where others are first searched for padding.
-        with self._attention_kernels(longest):
-            hidden = self.model(
-                input_ids=padded, attention_mask=mask[:, None, None, :]
-            ).last_hidden_state
+        hidden = self.model(
+            input_ids=padded, attention_mask=mask[:, None, None, :]
+        ).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0].contiguous()
         weights = mask.to(hidden.dtype).unsqueeze(2)
         return (hidden * weights).sum(1) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
-
-    def _attention_kernels(self, longest: int) -> AbstractContextManager[None]:
-        """The order in which torch's attention kernels are asked whether they can."""
-        if longest > SHORT or self.recompute:
-            # what is computed again in the backward pass is so outside of this context
-            return nullcontext()
-        return sdpa_kernel(
-            [
-                SDPBackend.EFFICIENT_ATTENTION,
-                SDPBackend.CUDNN_ATTENTION,
-                SDPBackend.FLASH_ATTENTION,
-                SDPBackend.MATH,
-            ],
-            set_priority=True,
-        )

@@ -1,11 +1,12 @@
-"""Parameters and their gradients as parts of two tensors, so that an optimiser steps in one launch."""
+"""Parameters and their gradients as parts of two tensors, so that an optimiser steps in one launch, and
+gradients get there in few."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ALIGNED = 64
 """numbers to whose multiples parts are rounded up: products want addresses that 16 bytes divide"""
@@ -15,7 +16,7 @@ def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
     """One parameter, [n] of numbers, of which all of `parameters` become parts, and its gradient.
 
     They must share device and dtype. They keep their values and shapes, and from now on their
-    gradients are there all the time, begin at 0 and are summed in place. An optimiser that works
+    gradients are there all the time and begin at 0; `backward` writes them. An optimiser that works
     number by number does for the whole what it does for each; numbers between parts are 0 and have
     gradients of 0.
     """
@@ -30,3 +31,23 @@ def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
         each.data = own
         each.grad = gradient[: each.numel()].view(each.shape)
     return whole
+
+
+def backward(output: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Gradients of `parameters`, of which some are parts of one: those are overwritten where they lie.
+
+    torch's own `output.backward` would sum each in a launch of its own, onto what must be zeroed before.
+    A parameter that `output` does not depend on keeps the gradient it has.
+    """
+    found = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
+    there, new = [], []
+    for parameter, own in zip(parameters, found, strict=True):
+        if own is None:
+            continue
+        if parameter.grad is None:
+            parameter.grad = own
+        else:
+            there.append(parameter.grad)
+            new.append(own)
+    if there:
+        torch._foreach_copy_(there, new)

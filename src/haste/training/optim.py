@@ -8,11 +8,11 @@ from typing import Any
 
 import optimi
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
-from haste.training.flat import flatten
+from haste.training import flat
 
 _GROUP = "group"
 
@@ -33,7 +33,7 @@ def build_optimizers(
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     kinds = [(decayed, config.weight_decay), (plain, 0.0)]
     groups = [
-        {"params": own if config.fused_optimizer else [flatten(own)], "weight_decay": decay}
+        {"params": own if config.fused_optimizer else [flat.flatten(own)], "weight_decay": decay}
         for own, decay in kinds
         if own
     ]
@@ -58,6 +58,26 @@ def build_optimizers(
     return optimizers
 
 
+def backward(
+    encoder: Encoder,
+    projection: nn.Module,
+    config: EncoderConfig,
+    features: Tensor,
+    gradient: Tensor,
+) -> None:
+    """Gradients of what `build_optimizers` was given, from that of `features`; both [B, H].
+
+    With `config.fused_optimizer` this moves the weights, too, and leaves no gradients.
+    """
+    gradient = gradient.to(features.dtype)
+    if config.fused_optimizer:
+        # its steps are hooks of torch's own backward pass
+        features.backward(gradient)
+        return
+    parameters = [*encoder.parameters(), *projection.parameters()]
+    flat.backward(features, gradient, [each for each in parameters if each.requires_grad])
+
+
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
     """Give every parameter group the step size `lr`."""
     for optimizer in optimizers:
@@ -70,8 +90,9 @@ def step(optimizers: list[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
         if not _is_fused(optimizer):
             optimizer.step()
-            # gradients that are parts of one tensor stay where they are
-            optimizer.zero_grad(set_to_none=not isinstance(optimizer, optimi.Adam))
+            if not isinstance(optimizer, optimi.Adam):
+                # those of Adam are parts of one tensor, and overwritten where they lie
+                optimizer.zero_grad()
 
 
 def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

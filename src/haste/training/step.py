@@ -56,7 +56,7 @@ class TrainStep:
         self._numbers: tuple[float | Tensor, int | Tensor] = (0.0, 0)
         self.graphs: StepGraphs | None = None
         if can_capture(config, model):
-            self.graphs = StepGraphs(device, model.features, self._layer, _backward)
+            self.graphs = StepGraphs(device, model.features, self._layer, self._backward)
 
     def padding(self, labels: sp.csr_matrix) -> Padding | None:
         """How batches of documents with the positives `labels` [N, >= L] are to be padded, if at all."""
@@ -105,8 +105,7 @@ class TrainStep:
         begins(LAYER)
         result = self._layer(given, batch)
         begins(ENCODER)
-        # with a fused optimiser this moves the weights, too, and leaves no gradients
-        _backward(features, result.grad_features)
+        self._backward(features, result.grad_features)
         optim.step(self.optimizers)
         begins(REST)
         if not rewires:
@@ -121,6 +120,10 @@ class TrainStep:
             features, batch.positives, lr, seed=self.config.seed, step=step
         )
 
+    def _backward(self, features: Tensor, gradient: Tensor) -> None:
+        model = self.model
+        optim.backward(model.encoder, model.projection, self.config.encoder, features, gradient)
+
     def _set_numbers(self, lr: float, done: int) -> None:
         if self._lr is None or self._step is None:
             self._numbers = lr, done
@@ -129,10 +132,6 @@ class TrainStep:
 
     def _stream(self) -> AbstractContextManager[None]:
         return nullcontext() if self.graphs is None else self.graphs.on_stream()
-
-
-def _backward(features: Tensor, gradient: Tensor) -> None:
-    features.backward(gradient.to(features.dtype))
 
 
 def _nobody(part: str) -> None:

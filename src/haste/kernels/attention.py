@@ -1,0 +1,83 @@
+"""Attention of short documents, as encoders of titles, glosses and search queries need it.
+
+With some 30 tokens a document all scores of a head fit in the registers of a few threads, so a pass reads
+its inputs once and writes its result, and the backward pass computes the scores again. Kernels for long
+documents spend most of their time on tiles that are empty here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from haste.errors import KernelError
+
+LONGEST = 64
+"""tokens of a document"""
+SIZES = (16, 32, 64, 128)
+"""of a head"""
+
+
+def can_attend(query: Tensor) -> bool:
+    """Whether `short_attention` takes queries [B, heads, T, D]: on a GPU, few tokens, a usual size."""
+    return query.is_cuda and query.shape[2] <= LONGEST and query.shape[3] in SIZES
+
+
+def short_attention(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, p: float = 0.0, scale: float = 1.0
+) -> Tensor:
+    """Every token attends to all tokens of its document: softmax(scale query keyᵀ) value.
+
+    With autograd for query, key and value; no atomics, so always the same result. Can be captured in a CUDA
+    graph: the seed of dropout is drawn on the device, from its own generator.
+
+    Args:
+        query, key, value: [B, heads, T, D] in bf16, fp16 or fp32, of any strides but 1 for D; T at most
+            LONGEST, D one of SIZES.
+        keys: bool [B, T], which tokens are attended to; a document without any gets zeros.
+        p: share of the weights, in [0, 1), that dropout zeroes after the softmax, in steps of 2⁻¹⁶.
+        scale: of the scores, usually D^-1/2.
+
+    Returns: [B, heads, T, D], in memory [B, T, heads, D].
+
+    Raises KernelError for other shapes.
+    """
+    documents, _, tokens, size = query.shape
+    if tokens > LONGEST or size not in SIZES:
+        raise KernelError(
+            f"short_attention: documents of {tokens} tokens and heads of {size}; the kernel takes at most "
+            f"{LONGEST} tokens and heads of {', '.join(map(str, SIZES))}. Use torch's attention."
+        )
+    if not (query.shape == key.shape == value.shape and keys.shape == (documents, tokens)):
+        shapes = ", ".join(str(list(each.shape)) for each in (query, key, value, keys))
+        raise KernelError(
+            f"short_attention: query, key, value and keys are {shapes}; give three of [B, heads, T, D] "
+            "and one of [B, T]."
+        )
+    return _Attention.apply(query, key, value, keys, p, scale)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, keys, p, scale) -> Tensor:
+        from haste.kernels.triton_attention import attend
+
+        query, key, value = (_rows(each) for each in (query, key, value))
+        keys = keys.contiguous().view(torch.uint8)
+        seed = torch.randint(2**62, (1,), device=query.device) if p else None
+        ctx.save_for_backward(query, key, value, keys, seed)
+        ctx.settings = p, scale
+        return attend(query, key, value, keys, p, seed, scale)
+
+    @staticmethod
+    def backward(ctx, gradient) -> tuple[Tensor | None, ...]:
+        from haste.kernels.triton_attention import attend_backward
+
+        query, key, value, keys, seed = ctx.saved_tensors
+        p, scale = ctx.settings
+        found = attend_backward(query, key, value, keys, gradient, p, seed, scale)
+        return *found, None, None, None
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values if values.stride(-1) == 1 else values.contiguous()

@@ -1,0 +1,181 @@
+"""Attention over short documents in Triton: one program holds all scores of a head of a document."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.kernels.triton_device import (
+    PHILOX_ROUNDS,
+    dot_dtype,
+    narrow,
+    number,
+    random_halves,
+)
+
+SMALLEST = 16
+"""of a side of a product"""
+
+
+@triton.jit
+def _places(x, document, head, stride_b, stride_h, stride_t, T: tl.constexpr, D: tl.constexpr):
+    """Addresses [T, D] of a head of a document."""
+    tokens = tl.arange(0, T)[:, None]
+    return x + document * stride_b + head * stride_h + tokens * stride_t + tl.arange(0, D)
+
+
+@triton.jit
+def _tile(
+    x, document, head, stride_b, stride_h, stride_t, inside,
+    T: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """[T, D] of a head of a document, to be multiplied; zero behind the last token."""
+    at = _places(x, document, head, stride_b, stride_h, stride_t, T, D)
+    return tl.load(at, mask=inside, other=0.0).to(DOT)
+
+
+@triton.jit
+def _weights(
+    q, k, keys, document, head, heads, length, scale, seed, threshold, boost,
+    T: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """Softmax of the scores fp32 [T, T], 0 where there is no key, and the factors of dropout."""
+    place = tl.arange(0, T)
+    seen = tl.load(keys + document * length + place, mask=place < length, other=0) != 0
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    scores = tl.where(seen[None, :], scores, -1e30)
+    raised = tl.where(seen[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
+    # a document without any token attends to nothing
+    weights = raised / tl.maximum(tl.sum(raised, 1), 1e-30)[:, None]
+    kept = weights * 0 + 1
+    if DROPOUT:
+        rows = (document * heads + head) * T + place
+        drawn = random_halves(number(seed), 0, rows, 0, T, T, ROUNDS) & 0xFFFF
+        kept = tl.where(drawn >= threshold, boost, 0.0)
+    return weights, kept
+
+
+@triton.jit(do_not_specialize=["threshold"])
+def _attend(
+    q, k, v, keys, out, seed, heads, length, scale, threshold, boost,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    document, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
+    inside = tl.arange(0, T)[:, None] < length
+    query = _tile(q, document, head, q_b, q_h, q_t, inside, T, D, DOT)
+    key = _tile(k, document, head, k_b, k_h, k_t, inside, T, D, DOT)
+    value = _tile(v, document, head, v_b, v_h, v_t, inside, T, D, DOT)
+    weights, kept = _weights(
+        query, key, keys, document, head, heads, length, scale, seed, threshold,
+        boost, T, DROPOUT, PRECISION, ROUNDS,
+    )  # fmt: skip
+    result = tl.dot((weights * kept).to(DOT), value, input_precision=PRECISION)
+    at = _places(out, document, head, out_b, out_h, out_t, T, D)
+    tl.store(at, narrow(result, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["threshold"])
+def _attend_backward(
+    q, k, v, keys, gradient, grad_q, grad_k, grad_v, seed, heads, length, scale, threshold, boost,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, out_b, out_h, out_t,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    document, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
+    inside = tl.arange(0, T)[:, None] < length
+    query = _tile(q, document, head, q_b, q_h, q_t, inside, T, D, DOT)
+    key = _tile(k, document, head, k_b, k_h, k_t, inside, T, D, DOT)
+    value = _tile(v, document, head, v_b, v_h, v_t, inside, T, D, DOT)
+    given = _tile(gradient, document, head, g_b, g_h, g_t, inside, T, D, DOT)
+    weights, kept = _weights(
+        query, key, keys, document, head, heads, length, scale, seed, threshold, boost,
+        T, DROPOUT, PRECISION, ROUNDS,
+    )  # fmt: skip
+    of_value = tl.dot(tl.trans((weights * kept).to(DOT)), given, input_precision=PRECISION)
+    at = _places(grad_v, document, head, out_b, out_h, out_t, T, D)
+    tl.store(at, narrow(of_value, grad_v.dtype.element_ty), mask=inside)
+    of_weights = tl.dot(given, tl.trans(value), input_precision=PRECISION) * kept
+    of_scores = weights * (of_weights - tl.sum(weights * of_weights, 1)[:, None]) * scale
+    of_scores = of_scores.to(DOT)
+    of_query = tl.dot(of_scores, key, input_precision=PRECISION)
+    at = _places(grad_q, document, head, out_b, out_h, out_t, T, D)
+    tl.store(at, narrow(of_query, grad_q.dtype.element_ty), mask=inside)
+    of_key = tl.dot(tl.trans(of_scores), query, input_precision=PRECISION)
+    at = _places(grad_k, document, head, out_b, out_h, out_t, T, D)
+    tl.store(at, narrow(of_key, grad_k.dtype.element_ty), mask=inside)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    p: float,
+    seed: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """See `haste.kernels.attention.short_attention`; the result is [B, T, heads, D] in memory."""
+    out = _like(query)
+    documents, heads, length, _ = query.shape
+    _attend[(documents * heads,)](
+        query, key, value, keys, out, seed, heads, length, scale, *_dropped(p),
+        *_strides(query), *_strides(key), *_strides(value), *_strides(out),
+        **_constants(query, p),
+    )  # fmt: skip
+    return out
+
+
+def attend_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    gradient: Tensor,
+    p: float,
+    seed: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, [B, T, heads, D] in memory."""
+    gradient = gradient if gradient.stride(-1) == 1 else gradient.contiguous()
+    found = _like(query), _like(query), _like(query)
+    documents, heads, length, _ = query.shape
+    _attend_backward[(documents * heads,)](
+        query, key, value, keys, gradient, *found, seed, heads, length, scale, *_dropped(p),
+        *_strides(query), *_strides(key), *_strides(value), *_strides(gradient), *_strides(found[0]),
+        **_constants(query, p),
+    )  # fmt: skip
+    return found
+
+
+def _like(query: Tensor) -> Tensor:
+    # heads of a token lie together, so what follows reads [B, T, heads x D] without a copy
+    documents, heads, length, size = query.shape
+    return query.new_empty(documents, length, heads, size).transpose(1, 2)
+
+
+def _strides(values: Tensor) -> tuple[int, ...]:
+    return values.stride()[:3]
+
+
+def _dropped(p: float) -> tuple[int, float]:
+    """The bound below which a number of 16 bits drops a weight, and what the others are scaled by."""
+    return round(p * 2**16), 1 / (1 - p)
+
+
+def _constants(query: Tensor, p: float) -> dict[str, object]:
+    tokens = max(SMALLEST, triton.next_power_of_2(query.shape[2]))
+    wide = query.dtype == torch.float32
+    return {
+        "T": tokens,
+        "D": query.shape[3],
+        "DROPOUT": p > 0,
+        "DOT": dot_dtype(query.dtype),
+        "PRECISION": "ieee" if wide else "tf32",
+        "ROUNDS": PHILOX_ROUNDS,
+        # so that [T, T] numbers of fp32 fit in registers
+        "num_warps": max(1, tokens // 16),
+    }
