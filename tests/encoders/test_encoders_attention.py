@@ -4,7 +4,8 @@ from torch import nn
 
 from haste.encoders import attention
 
-MASK = torch.tensor([[True] * 5, [True, True, False, False, False]])[:, None, None]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MASK = torch.tensor([[True] * 5, [True, True, False, False, False]], device=DEVICE)[:, None, None]
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def on_gpu(monkeypatch):
 
 def draw(tokens=5):
     torch.manual_seed(0)
-    return [torch.randn(2, 3, tokens, 16) for _ in range(3)]
+    return [torch.randn(2, 3, tokens, 16, device=DEVICE) for _ in range(3)]
 
 
 def test_both_kernels_agree_by_the_scale_that_is_left_out(on_gpu):
@@ -38,7 +39,7 @@ def test_both_kernels_agree_by_the_scale_that_is_left_out(on_gpu):
     [
         (None, {}),
         (MASK.expand(2, 1, 5, 5), {}),
-        (MASK, {"position_bias": torch.zeros(1, 3, 5, 5)}),
+        (MASK, {"position_bias": torch.zeros(1, 3, 5, 5, device=DEVICE)}),
     ],
 )
 def test_what_our_kernel_does_not_do_is_torch_s(on_gpu, monkeypatch, mask, others):
