@@ -446,6 +446,9 @@ class GridConfig:
     """data sets that the grid describes itself, see haste.data.registry.Dataset; `datasets:` is then a
     mapping from names to settings"""
     tuning: Tuning | None = None
+    shorter: str | None = None
+    """csv of the table `runs` of a grid that differs from this in its epochs: a claim about runs whose
+    training loss still falls is judged only if its differences have the same signs there"""
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:

@@ -134,6 +134,22 @@ def test_claims_read_only_ablations_of_the_grid():
     assert not any(variant.startswith(("fan_in", "head_tail")) for variant in variants)
 
 
+def test_claims_read_only_the_variants_that_they_are_about():
+    config = grid(ablations=["grouping", "head_tail", "group_size"])
+    variants = {key.variant for key in table_inputs(config, "claims").runs}
+    expected = {"grouping-frequency", "grouping-random", "head_tail-off"}
+    assert variants == {"default", *expected, "group_size-32", "group_size-64"}
+
+
+def test_claims_read_shorter_runs_where_they_lie(tmp_path):
+    path = tmp_path / "runs.csv"
+    config = grid(shorter=str(path))
+    assert table_inputs(config, "claims").shorter is None
+    path.touch()
+    assert table_inputs(config, "claims").shorter == path
+    assert table_inputs(config, "main").shorter is None
+
+
 def test_cohesion_reads_four_orders_a_data_set_with_the_first_ablation_seed():
     orders = table_inputs(grid(), "grouping_cohesion").orders
     assert len(orders) == 8

@@ -218,7 +218,8 @@ def result_files(inputs):
     """The files behind what `haste.reporting.needs` says that a table or figure reads."""
     runs = [path for key in inputs.runs for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
-    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks, *inputs.beside]
+    shorter = [inputs.shorter] if inputs.shorter else []
+    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks, *inputs.beside, *shorter]
 
 
 def table_settings(table):

@@ -44,13 +44,12 @@ def drive(
 
     import torch
 
-    from haste.config import GridConfig
-    from haste.files import read_yaml
     from haste.fleet.drive import drive as work_off
     from haste.fleet.places import find_places
     from haste.fleet.worklist import select, worklist
+    from haste.grids import read_grid
 
-    chosen = GridConfig.from_dict(read_yaml(grid))
+    chosen = read_grid(grid)
     tasks = select(worklist(chosen), only or ())
     places = find_places(torch.cuda.device_count(), os.environ)
     summary = work_off(chosen, tasks, places, jobs=jobs, seconds=seconds)
@@ -78,11 +77,10 @@ def export_results(
 
     Weights are left out, and of trials the predictions too, because nothing reads them.
     """
-    from haste.config import GridConfig
-    from haste.files import read_yaml
     from haste.fleet.exporting import export_results as export
+    from haste.grids import read_grid
 
-    number = export(GridConfig.from_dict(read_yaml(grid)), out, top, only or ())
+    number = export(read_grid(grid), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
 
 
@@ -95,9 +93,8 @@ def import_results(
     Their data should be here first: it is compared with what they were trained from. Runs that are
     finished here are left alone.
     """
-    from haste.config import GridConfig
-    from haste.files import read_yaml
     from haste.fleet.importing import import_results as take
+    from haste.grids import read_grid
 
-    found = take(archive, GridConfig.from_dict(read_yaml(grid)))
+    found = take(archive, read_grid(grid))
     log.info("%d runs taken, %d were here already", len(found.taken), len(found.kept))

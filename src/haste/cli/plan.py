@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from haste.planning import DataPlan, RunPlan
 
 GridOption = Annotated[
-    Path,
+    list[Path],
     typer.Option(
-        "--grid", "--configfile", help="A grid's configuration: config.yaml and the like."
+        "--grid",
+        "--configfile",
+        help="A grid's configuration: config.yaml and the like. Repeatable: later ones are laid over it.",
     ),
 ]
 
@@ -43,19 +45,19 @@ def plan(
     """List the data and runs of a grid with expected hours, memory and disk; trains nothing."""
     from rich.console import Console
 
-    from haste.config import GridConfig
     from haste.data.registry import load_registry
-    from haste.files import read_yaml
+    from haste.grids import read_grid
     from haste.planning import plan_data, plan_runs
 
-    chosen = GridConfig.from_dict(read_yaml(grid))
+    chosen = read_grid(grid)
     known = load_registry(registry).with_datasets(chosen.dataset_settings)
     data, runs = plan_data(chosen, known), plan_runs(chosen, known)
+    named = ", ".join(map(str, grid))
     console = Console()
     # a log has no width of its own, and 80 columns would fold every name
     console = Console(width=None if console.is_terminal else 132)
-    console.print(_data_table(data, f"Data of {grid}"))
-    console.print(_run_table(runs, f"Runs of {grid}"))
+    console.print(_data_table(data, f"Data of {named}"))
+    console.print(_run_table(runs, f"Runs of {named}"))
     if write is not None:
         from haste.fleet.plan import write_plan
 
@@ -141,11 +143,12 @@ def configure(
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
 ) -> None:
     """Write the configuration of one run of a grid, with every value resolved."""
-    from haste.config import GridConfig, RunKey
+    from haste.config import RunKey
     from haste.errors import ConfigError
-    from haste.files import read_yaml, write_yaml
+    from haste.files import write_yaml
+    from haste.grids import read_grid
 
-    chosen = GridConfig.from_dict(read_yaml(grid))
+    chosen = read_grid(grid)
     key = RunKey(dataset, method, variant, seed)
     if key not in chosen.all_runs():
         raise ConfigError(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from haste.cli.plan import GridOption
+
 if TYPE_CHECKING:
     from haste.config import GridConfig
     from haste.reporting.needs import Inputs
@@ -21,7 +23,6 @@ RunDirs = Annotated[
     list[Path] | None,
     typer.Argument(help="Folders of finished runs; without any, those that the grid names."),
 ]
-Grid = Annotated[Path, typer.Option("--grid", help="The grid's configuration (YAML).")]
 PUBLISHED = Path("workflow/resources/published.csv")
 Out = Annotated[Path, typer.Option("--out", help="Where to write, without a suffix.")]
 PublishedFile = Annotated[
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def table(
     name: Name,
-    grid: Grid,
+    grid: GridOption,
     out: Out,
     run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
@@ -53,7 +54,7 @@ def table(
 
 def figure(
     name: Name,
-    grid: Grid,
+    grid: GridOption,
     out: Out,
     run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
@@ -67,18 +68,17 @@ def figure(
 
 
 def _sources(
-    path: Path,
+    paths: list[Path],
     inputs_of: Callable[[GridConfig, str], Inputs],
     name: str,
     published: Path,
     run_dirs: list[Path] | None,
 ) -> Sources:
-    from haste.config import GridConfig
-    from haste.files import read_yaml
+    from haste.grids import read_grid
     from haste.reporting.published import load_published
     from haste.reporting.sources import Sources
 
-    grid = GridConfig.from_dict(read_yaml(path))
+    grid = read_grid(paths)
     return Sources.load(grid, inputs_of(grid, name), load_published(published), run_dirs or None)
 
 

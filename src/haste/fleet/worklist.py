@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from haste import patterns
 from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
-from haste.reporting.needs import CLAIM_ABLATIONS
+from haste.reporting.needs import CLAIM_VARIANTS, claimed_runs
 
 FIRST = ("dense", "haste", "fixed-fan-in")
 """the main table's methods without which nothing can be said"""
 RIVALS = ("spartex", "block-sparse")
 """the prior sparse methods that C4 and C5 compare HASTE with"""
-ABLATION_CLAIMS = dict(zip(CLAIM_ABLATIONS, ("C7", "C8", "C9"), strict=True))
+CLAIMS = dict(zip(CLAIM_VARIANTS, ("C7", "C8", "C9"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,17 @@ class Task:
 def worklist(grid: GridConfig) -> list[Task]:
     """All trained runs of a grid, each once, where it is needed first.
 
-    The steps: dense, HASTE and fixed fan-in; the ablations that claims C7 to C9 are about, one after
-    the other; the prior sparse methods; the other methods; the remaining ablations; the trials, which are
-    made when they are asked for. Within a step all runs of one seed come before those of the next.
+    The steps: dense, HASTE and fixed fan-in; what claims C7 to C9 are about, one after the other; the
+    prior sparse methods; the other methods; what remains of the ablations; the trials, which are made
+    when they are asked for. Within a step all runs of one seed come before those of the next.
     """
     others = [name for name in grid.methods if name not in (*FIRST, *RIVALS)]
-    claimed = [name for name in CLAIM_ABLATIONS if name in grid.ablations]
-    remaining = [name for name in grid.ablations if name not in CLAIM_ABLATIONS]
     steps = [
         ("main: dense, HASTE, fixed fan-in", _main(grid, FIRST)),
-        *((f"{ABLATION_CLAIMS[name]}: {name}", grid.ablation_runs(name)) for name in claimed),
+        *((f"{claim}: {name}", claimed_runs(grid, name)) for name, claim in CLAIMS.items()),
         ("C4, C5: Spartex, block sparse", _main(grid, RIVALS)),
         ("main: other methods", _main(grid, others)),
-        *((f"ablation: {name}", grid.ablation_runs(name)) for name in remaining),
+        *((f"ablation: {name}", grid.ablation_runs(name)) for name in grid.ablations),
         ("trials: settings, on the validation split", grid.trial_runs()),
     ]
     found: dict[RunKey, Task] = {}

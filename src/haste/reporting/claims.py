@@ -2,8 +2,9 @@
 
 No outcome is written down anywhere: a verdict follows from the runs by the rules of this module.
 A claim about accuracy holds when the paired bootstrap interval (95%, over test documents) of each of
-its differences lies above 0, does not hold when one lies below 0, and is left open otherwise, when a
-run has not converged, and when there is only one seed. A claim about speed or memory needs a GPU,
+its differences lies above 0, does not hold when one lies below 0, and is left open otherwise, when
+there is only one seed, and when a run has not converged, unless each difference has the same sign
+with fewer epochs (the grid's `shorter:`). A claim about speed or memory needs a GPU,
 and holds when our ratio reaches the paper's.
 """
 
@@ -13,7 +14,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from haste.config import DEFAULT_VARIANT, ablation, method
+from haste.config import DEFAULT_VARIANT, RunKey, ablation, method
 from haste.reporting.benchmarks import read_kernels, time_ratios
 from haste.reporting.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
@@ -114,7 +115,8 @@ def claims_table(sources: Sources) -> Table:
         "Accuracy: difference in points, mean over seeds, with the paired bootstrap interval (95%) over "
         "test documents. A claim holds when the interval of each tested difference lies above 0, and "
         "does not when one lies below 0.",
-        "No verdict where a compared run has not converged or there is one seed only.",
+        "No verdict where there is one seed only, or where a compared run has not converged and fewer "
+        "epochs were not tried or give a difference another sign.",
         f"Speed and memory: ratios on a GPU; a claim holds when ours reaches the paper's. C3's few per "
         f"cent are read as at most {FEW_PER_CENT - 1:.0%}.",
         CONVERGED_NOTE,
@@ -134,14 +136,29 @@ def findings(sources: Sources) -> list[Finding]:
     return sorted(found, key=lambda finding: int(finding.claim[1:]))
 
 
-def judge(intervals: Mapping[str, Interval], runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Before:
+    """Differences with fewer epochs."""
+
+    epochs: str
+    differences: Mapping[str, float | None]
+    """by what they are; None where there are no such runs"""
+
+
+def judge(
+    intervals: Mapping[str, Interval],
+    runs: Mapping[str, Sequence[Run]],
+    before: Before | None = None,
+) -> tuple[str, str]:
     """(verdict, reason) of a claim that every difference is positive.
 
     Args:
         intervals: the tested differences, by what they are.
         runs: the runs of every side, by its title.
+        before: the same differences with fewer epochs, if there are any; asked where a run has not
+            converged.
     """
-    open_because = []
+    open_because, confirmed = [], ""
     unsettled = {
         title: [str(run.key.seed) for run in side if not run.converged]
         for title, side in runs.items()
@@ -152,20 +169,35 @@ def judge(intervals: Mapping[str, Interval], runs: Mapping[str, Sequence[Run]]) 
             for title, seeds in unsettled.items()
             if seeds
         )
-        open_because.append(f"not converged: {named}")
+        same, found = _same_before(intervals, before)
+        if same:
+            confirmed = f"; training losses still fall, but {found}"
+        else:
+            open_because.append(f"not converged: {named}{found}")
     if min(len(side) for side in runs.values()) < 2:
         open_because.append("one seed only")
     if open_because:
         return OPEN, "; ".join(open_because)
     below = [what for what, interval in intervals.items() if interval.high < 0]
     if below:
-        return FAILS, f"the interval lies below 0: {'; '.join(below)}"
+        return FAILS, f"the interval lies below 0: {'; '.join(below)}{confirmed}"
     unclear = [what for what, interval in intervals.items() if interval.low <= 0]
     if unclear:
         return OPEN, f"the interval contains 0: {'; '.join(unclear)}"
-    return HOLDS, "every interval lies above 0" if len(
-        intervals
-    ) > 1 else "the interval lies above 0"
+    which = "every interval lies" if len(intervals) > 1 else "the interval lies"
+    return HOLDS, f"{which} above 0{confirmed}"
+
+
+def _same_before(intervals: Mapping[str, Interval], before: Before | None) -> tuple[bool, str]:
+    """Whether all differences have the sign they had with fewer epochs, and how to say it."""
+    if before is None or any(before.differences.get(what) is None for what in intervals):
+        return False, ""
+    turned = [
+        what for what, now in intervals.items() if (before.differences[what] > 0) != (now.value > 0)
+    ]
+    if turned:
+        return False, f", and with {before.epochs} epochs of another sign: {'; '.join(turned)}"
+    return True, f"with {before.epochs} epochs each difference has the same sign"
 
 
 def judge_ratio(ratio: float, target: float, at_most: bool = False) -> tuple[str, str]:
@@ -320,13 +352,14 @@ def _compared(
 ) -> Finding:
     """A claim about differences in accuracy, between methods or between variants of an ablation."""
     sides = {side.title: side for d in differences for side in (d.better, d.worse)}
+    runs = {title: sources.of(dataset, side.method, side.variant) for title, side in sides.items()}
     if ablation_name:
+        # the preset may have more seeds
+        seeds = sources.grid.ablation_seeds
+        runs = {k: [run for run in found if run.key.seed in seeds] for k, found in runs.items()}
         known = ablation_name in sources.grid.ablations
-        runs = sources.ablation(ablation_name, dataset) if known else {}
-        runs = {title: runs.get(side.variant, []) for title, side in sides.items()}
         missing = "" if known else f"ablation {ablation_name} is not in the grid"
     else:
-        runs = {title: sources.of(dataset, side.method) for title, side in sides.items()}
         absent = [s.method for s in sides.values() if s.method not in sources.grid.methods]
         missing = f"not in the grid: {', '.join(absent)}" if absent else ""
     if not missing and not all(runs.values()):
@@ -339,12 +372,35 @@ def _compared(
     }
     verdict, reason = OPEN, missing
     if not missing:
-        verdict, reason = judge({d.what: ours[d] for d in differences if d.tested}, runs)
+        tested = {d.what: ours[d] for d in differences if d.tested}
+        verdict, reason = judge(tested, runs, _before(sources, dataset, differences, runs))
     comparisons = tuple(
         Comparison(d.what, ours.get(d), _paper_differences(sources.published, d))
         for d in differences
     )
     return Finding(*claim, dataset, comparisons, verdict, reason)
+
+
+def _before(
+    sources: Sources,
+    dataset: str,
+    differences: Sequence[Difference],
+    runs: Mapping[str, Sequence[Run]],
+) -> Before | None:
+    """The same differences with fewer epochs than these runs have."""
+    shorter = sources.shorter
+    counts = [run.epochs for side in runs.values() for run in side if run.epochs is not None]
+    if shorter is None or not counts:
+        return None
+
+    def of(side: Side, metric: str) -> float | None:
+        return shorter.metric(RunKey(dataset, side.method, side.variant, 0), metric, min(counts))
+
+    found = {}
+    for each in differences:
+        better, worse = of(each.better, each.metric), of(each.worse, each.metric)
+        found[each.what] = None if better is None or worse is None else better - worse
+    return Before(shorter.epochs(), found)
 
 
 @dataclass(frozen=True)

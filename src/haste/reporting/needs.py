@@ -15,6 +15,7 @@ from haste.config import (
     GridConfig,
     OrderSpec,
     RunKey,
+    ablation,
     method,
 )
 from haste.errors import ConfigError, suggest
@@ -33,8 +34,12 @@ KERNEL_FIGURES = ("kernel_speedup", "kernel_floor")
 """figures drawn from the kernel benchmark"""
 SCALE_FIGURES = ("scale_memory",)
 """figures drawn from the scale benchmark"""
-CLAIM_ABLATIONS = ("grouping", "head_tail", "group_size")
-"""ablations that claims C7, C8 and C9 are about"""
+CLAIM_VARIANTS = {
+    "grouping": ("frequency", "random"),
+    "head_tail": ("off",),
+    "group_size": ("32", "64"),
+}
+"""what claims C7, C8 and C9 are about: variants, by ablation, that they compare with the preset"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Inputs:
     """benchmark files that lie there now; none is needed"""
     beside: tuple[Path, ...] = ()
     """what else lies in their folders and is read with them"""
+    shorter: Path | None = None
+    """table `runs` of a grid with fewer epochs, where it lies there now"""
     split: str = "test"
     """that the metrics of the runs are of"""
     partial: bool = False
@@ -105,13 +112,14 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name in BENCHMARKS:
         return _benchmark_inputs(grid, BENCHMARKS[name])
     if name == "claims":
-        ablations = [each for each in CLAIM_ABLATIONS if each in grid.ablations]
-        runs = _unique([*grid.main_runs(), *_ablation_runs(grid, ablations)])
+        shorter = Path(grid.shorter) if grid.shorter else None
+        ablations = [key for name in CLAIM_VARIANTS for key in claimed_runs(grid, name)]
         return Inputs(
-            runs=runs,
+            runs=_unique([*grid.main_runs(), *ablations]),
             corpora=grid.datasets,
             benchmarks=_benchmarks(grid, "kernels"),
             beside=_benchmarks(grid, "scale"),
+            shorter=shorter if shorter and shorter.exists() else None,
         )
     chosen = name.removeprefix(ABLATION_PREFIX)
     return Inputs(runs=_ablation_runs(grid, [chosen]), corpora=grid.ablation_datasets)
@@ -167,6 +175,16 @@ def _order_paths(grid: GridConfig, groupings: Iterable[str | None]) -> tuple[Pat
 
 def _ablation_runs(grid: GridConfig, names: Iterable[str]) -> tuple[RunKey, ...]:
     return _unique(key for name in names for key in grid.ablation_runs(name))
+
+
+def claimed_runs(grid: GridConfig, name: str) -> list[RunKey]:
+    """The runs of ablation `name`, one of CLAIM_VARIANTS, that its claim is about; none where it is not in
+    the grid."""
+    if name not in grid.ablations:
+        return []
+    chosen = ablation(name)
+    wanted = {DEFAULT_VARIANT, *map(chosen.variant_name, CLAIM_VARIANTS[name])}
+    return [key for key in grid.ablation_runs(name) if key.variant in wanted]
 
 
 def _benchmarks(grid: GridConfig, name: str) -> tuple[Path, ...]:

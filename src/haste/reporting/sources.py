@@ -24,6 +24,7 @@ from haste.paths import CorpusDir
 from haste.reporting.needs import Inputs
 from haste.reporting.published import Published
 from haste.reporting.runs import Run, load_runs
+from haste.reporting.shorter import ShorterRuns
 from haste.reporting.table import Interval
 
 
@@ -119,6 +120,11 @@ class Sources:
     def documents(self) -> dict[str, Documents]:
         """Per-document values by data set."""
         return {each: Documents(self.grid.layout.corpus(each)) for each in self.inputs.corpora}
+
+    @cached_property
+    def shorter(self) -> ShorterRuns | None:
+        """What came out with fewer epochs, where the grid names such runs."""
+        return ShorterRuns.load(self.inputs.shorter) if self.inputs.shorter else None
 
     def methods(self) -> list[Method]:
         """The grid's methods in the order of the preset table."""

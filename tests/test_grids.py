@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from haste.errors import ConfigError
+from haste.files import read_yaml
+from haste.grids import read_grid
+
+WORKFLOW = Path(__file__).parents[1] / "workflow"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_later_files_lie_over_earlier_ones(tmp_path):
+    base = write(
+        tmp_path / "base.yaml",
+        "{name: base, datasets: [d], methods: [dense, haste], training: {epochs: 9, batch_size: 64}}",
+    )
+    over = write(
+        tmp_path / "over.yaml",
+        "{name: over, methods: [haste], training: {epochs: 3}, tuning: null}",
+    )
+    grid = read_grid([base, over])
+    assert (grid.name, grid.methods, grid.datasets) == ("over", ("haste",), ("d",))
+    assert grid.sections["training"] == {"epochs": 3, "batch_size": 64}
+    assert read_grid([base]).sections["training"]["epochs"] == 9
+
+
+def test_a_file_without_settings_is_named(tmp_path):
+    empty = write(tmp_path / "empty.yaml", "")
+    with pytest.raises(ConfigError, match=r"empty\.yaml: no configuration in it"):
+        read_grid([empty])
+
+
+@pytest.mark.parametrize("overlay", sorted((WORKFLOW / "overlays").glob("*.yaml")))
+def test_overlays_fit_as_snakemake_lays_them(overlay, tmp_path):
+    base = WORKFLOW / "configs/wordnet.yaml"
+    merged = read_yaml(base)
+    update_config(merged, read_yaml(overlay))
+    together = write(tmp_path / "together.yaml", yaml.safe_dump(merged))
+    assert read_grid([base, overlay]) == read_grid([together])
+
+
+def test_the_shorter_grid_differs_in_epochs_alone():
+    base = WORKFLOW / "configs/wordnet.yaml"
+    long, short = read_grid([base]), read_grid([base, WORKFLOW / "overlays/short.yaml"])
+    for key in short.runs():
+        want, got = long.resolve(key).as_dict(), short.resolve(key).as_dict()
+        assert want["training"].pop("epochs") > 2 * got["training"].pop("epochs")
+        assert got == want
