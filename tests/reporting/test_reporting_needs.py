@@ -40,6 +40,7 @@ def test_names():
         "ablation_grouping",
         "ablation_fan_in",
         "grouping_cohesion",
+        "confusions",
         "runs",
         "kernels",
         "kernel_times",
@@ -139,6 +140,16 @@ def test_claims_read_only_the_variants_that_they_are_about():
     variants = {key.variant for key in table_inputs(config, "claims").runs}
     expected = {"grouping-frequency", "grouping-random", "head_tail-off"}
     assert variants == {"default", *expected, "group_size-32", "group_size-64"}
+
+
+def test_confusions_are_measured_in_the_semantic_groups_of_each_data_set():
+    config = grid()
+    inputs = table_inputs(config, "confusions")
+    variants = {key.variant for key in inputs.runs}
+    assert variants == {"default", "grouping-frequency", "grouping-random"}
+    assert [path.parents[2].name for path in inputs.orders] == list(config.ablation_datasets)
+    assert all(path.parent.name.startswith("semantic-") for path in inputs.orders)
+    assert inputs.corpora == config.ablation_datasets
 
 
 def test_claims_read_shorter_runs_where_they_lie(tmp_path):

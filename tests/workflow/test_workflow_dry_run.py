@@ -26,7 +26,9 @@ def grid_of(config: str) -> GridConfig:
 
 def short_names(grid: GridConfig) -> list[str]:
     own = [f"ablation_{name}" for name in grid.ablations]
-    names = ("main", "claims", "datasets", "grouping_cohesion", "runs", *needs.BENCHMARKS)
+    names = ["main", "claims", "datasets", "grouping_cohesion", "runs", *needs.BENCHMARKS]
+    if "grouping" in grid.ablations:
+        names.append("confusions")
     tables = [f"table_{n}" for n in names]
     return [*own, *tables, *(f"figure_{n}" for n in needs.figure_names(grid))]
 

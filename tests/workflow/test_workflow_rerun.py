@@ -43,6 +43,7 @@ def test_fan_in_of_one_method(finished: Project):
         "table_claims": 1,
         "ablation_grouping": 1,
         "ablation_fan_in": 1,
+        "table_confusions": 1,
         "figure_ablations": 1,
         "table_runs": 1,
         **dict.fromkeys(RUNS_FIGURES, 1),

@@ -24,6 +24,8 @@ from haste.paths import RunDir
 ABLATION_PREFIX = "ablation_"
 TUNING = "tuning"
 """the table of a grid's trials, which are made only when they are asked for"""
+CONFUSIONS = "confusions"
+"""the table of wrong labels of the group of a right one"""
 BENCHMARKS = {"kernels": "kernels", "kernel_times": "kernels", "scale": "scale"}
 """tables filled from committed benchmark files, results/benchmarks/<device>/<name>.csv: their files"""
 MACHINE = "machine.json"
@@ -34,8 +36,9 @@ KERNEL_FIGURES = ("kernel_speedup", "kernel_floor")
 """figures drawn from the kernel benchmark"""
 SCALE_FIGURES = ("scale_memory",)
 """figures drawn from the scale benchmark"""
+GROUPING = "grouping"
 CLAIM_VARIANTS = {
-    "grouping": ("frequency", "random"),
+    GROUPING: ("frequency", "random"),
     "head_tail": ("off",),
     "group_size": ("32", "64"),
 }
@@ -68,6 +71,7 @@ class Inputs:
 def table_names(grid: GridConfig) -> list[str]:
     """The tables of a grid, in the order of the report."""
     ablations = [f"{ABLATION_PREFIX}{name}" for name in grid.ablations]
+    confusions = [CONFUSIONS] if GROUPING in grid.ablations else []
     tuning = [TUNING] if grid.tuning else []
     return [
         "main",
@@ -76,6 +80,7 @@ def table_names(grid: GridConfig) -> list[str]:
         *tuning,
         *ablations,
         "grouping_cohesion",
+        *confusions,
         "runs",
         *BENCHMARKS,
     ]
@@ -109,6 +114,12 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
         return Inputs(corpora=grid.datasets)
     if name == "grouping_cohesion":
         return Inputs(orders=_order_paths(grid, GROUPINGS))
+    if name == CONFUSIONS:
+        return Inputs(
+            runs=tuple(claimed_runs(grid, GROUPING)),
+            corpora=grid.ablation_datasets,
+            orders=tuple(order_path(grid, each, "semantic") for each in grid.ablation_datasets),
+        )
     if name in BENCHMARKS:
         return _benchmark_inputs(grid, BENCHMARKS[name])
     if name == "claims":

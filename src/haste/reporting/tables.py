@@ -11,8 +11,9 @@ from haste.data.corpus import RARE, load_corpus
 from haste.paths import SPLITS
 from haste.reporting.benchmarks import KernelTimes
 from haste.reporting.claims import claims_table
+from haste.reporting.confusions import confusions_table
 from haste.reporting.kernels import targets_table, times_table
-from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS, TUNING
+from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS, CONFUSIONS, TUNING
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.reporting.run_table import runs_table
 from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame, run_note
@@ -39,6 +40,7 @@ def build_table(name: str, sources: Sources) -> Table:
         "claims": claims_table,
         "datasets": datasets_table,
         "grouping_cohesion": cohesion_table,
+        CONFUSIONS: confusions_table,
         "runs": runs_table,
         TUNING: tuning_table,
     }
