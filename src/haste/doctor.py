@@ -24,6 +24,8 @@ class Finding:
     found: str
     ok: bool
     consequence: str = ""
+    wrong: bool = False
+    """a kernel gives wrong numbers or does not run: nothing should be trained with it"""
 
 
 PACKAGES = {
@@ -38,9 +40,27 @@ PACKAGES = {
     "seaborn": "no figures",
 }
 
+REMEDY = "update Triton and check again; if it stays, report it"
+BACKEND = f"with training.backend: torch; {REMEDY}"
+KERNELS = {
+    "attention": "do not train or use a transformer encoder on this GPU, which has no other attention "
+    f"for short documents; take encoder.kind: bag or training.device: cpu; {REMEDY}",
+    "group": f"train and use layers of patterns group_fan_in and block_sparse only {BACKEND}",
+    "fixed_fan_in": f"train and use layers of pattern fixed_fan_in only {BACKEND}",
+    "dense": "train and use layers of patterns dense and bottleneck, and all with a head or an "
+    f"auxiliary loss, only {BACKEND}",
+    "dropout": f"train layers with layer.dropout only {BACKEND}",
+    "topk": "do not trust predictions or metrics made on this GPU; update torch and check again; "
+    "if it stays, report it",
+}
+"""what follows from a wrong kernel of each family of `haste.kernels.selfcheck`"""
 
-def examine(folder: Path) -> Iterator[Finding]:
-    """Look at interpreter, packages, GPU, metric library and the disk that `folder` is on."""
+
+def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
+    """Look at interpreter, packages, GPU, metric library and the disk that `folder` is on.
+
+    With `kernels` also run them on the GPU and compare; see `haste.kernels.selfcheck`.
+    """
     version = platform.python_version_tuple()
     ok = ("3", "11") <= (version[0], version[1].zfill(2)) < ("3", "14")
     yield Finding("python", platform.python_version(), ok, "use Python 3.11 to 3.13")
@@ -63,6 +83,10 @@ def examine(folder: Path) -> Iterator[Finding]:
         free > DISK_NEEDED,
         f"the default grid writes up to {DISK_NEEDED // GIB} GiB",
     )
+    if kernels:
+        yield from _kernels()
+    elif _why_no_gpu() is None:
+        yield Finding("kernels", "not checked; haste doctor --kernels checks them", True)
 
 
 def _version(package: str) -> str | None:
@@ -72,17 +96,53 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _gpu() -> Finding:
-    consequence = (
-        "grids run on the CPU with the torch backend; the benchmarks of kernels and scale need CUDA"
-    )
+def _why_no_gpu() -> str | None:
+    """None where there is one."""
     if _version("torch") is None:
-        return Finding("GPU", "unknown without torch", False, consequence)
+        return "unknown without torch"
     import torch
 
-    if not torch.cuda.is_available():
-        reason = "torch is a CPU build" if torch.version.cuda is None else "no CUDA device"
-        return Finding("GPU", f"none ({reason})", False, consequence)
+    if torch.cuda.is_available():
+        return None
+    reason = "torch is a CPU build" if torch.version.cuda is None else "no CUDA device"
+    return f"none ({reason})"
+
+
+def _gpu() -> Finding:
+    missing = _why_no_gpu()
+    if missing:
+        consequence = (
+            "grids run on the CPU with the torch backend; "
+            "the benchmarks of kernels and scale need CUDA"
+        )
+        return Finding("GPU", missing, False, consequence)
+    import torch
+
     device = torch.cuda.get_device_properties(0)
     name = f"{torch.cuda.device_count()} x {device.name}, {device.total_memory / GIB:.0f} GiB"
     return Finding("GPU", name, True)
+
+
+def _kernels() -> Iterator[Finding]:
+    """What each kernel gives on the GPU."""
+    missing = _why_no_gpu()
+    if missing:
+        found = f"not checked; GPU: {missing}"
+        yield Finding("kernels", found, False, "check them where they are to run")
+        return
+    if _version("triton") is None:
+        yield Finding("kernels", "not checked without triton", False, PACKAGES["triton"])
+        return
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        # which would be right where the compiler is not
+        found = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
+        yield Finding("kernels", found, False, "unset TRITON_INTERPRET and check again")
+        return
+    from haste.kernels.selfcheck import checks
+
+    for check in checks("cuda"):
+        found = f"{check.result}: error {check.error:.1e}, at most {check.bound:.1e}"
+        if check.failure:
+            found = f"does not run: {check.failure}"
+        ok = check.passed
+        yield Finding(f"kernel: {check.what}", found, ok, KERNELS[check.family], wrong=not ok)

@@ -82,8 +82,17 @@ def predict(
                 typer.echo(f"  {s.score:.3f}  {s.name}")
 
 
-def doctor() -> None:
-    """Say what this machine has, and what will not run on it and why."""
+def doctor(
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Run the kernels on the GPU and compare with fp64.")
+    ] = False,
+) -> None:
+    """Say what this machine has, and what will not run on it and why.
+
+    With --kernels also whether the kernels are right as this version of Triton
+    compiles them for this GPU, which takes it up to a minute; exit code 1 if one
+    is wrong or does not run.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -92,10 +101,14 @@ def doctor() -> None:
     table = Table(title="haste doctor", title_justify="left")
     for column in ("", "what", "found", "what follows"):
         table.add_column(column, overflow="fold")
-    for line in examine(Path()):
+    wrong = False
+    for line in examine(Path(), kernels=kernels):
         mark = "ok" if line.ok else "--"
         table.add_row(mark, line.what, line.found, "" if line.ok else line.consequence)
+        wrong |= line.wrong
     Console().print(table)
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _read_lines(path: Path) -> list[str]:
