@@ -451,3 +451,22 @@ def test_an_unknown_trial_is_named():
 def test_runs_of_a_grid_are_measured_on_test(changes):
     with pytest.raises(ConfigError, match=r"training\.evaluate: 'validation' for .* Leave it out"):
         grid(**changes)
+
+
+def test_a_configuration_that_is_too_old_for_a_key_is_still_of_its_run():
+    config = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0))
+    written = config.as_dict()
+    assert config.is_of(written)
+    del written["training"]["calibrate"]
+    assert config.is_of(written)
+    shifted = dataclasses.replace(
+        config,
+        layer=dataclasses.replace(config.layer, head_ratio=0.1),
+        training=dataclasses.replace(config.training, calibrate=True),
+    )
+    written = shifted.as_dict()
+    del written["training"]["calibrate"]
+    assert not shifted.is_of(written)
+    assert not config.is_of({**config.as_dict(), "seed": 9})
+    assert not config.is_of({"later": 1})
+    assert not config.is_of(None)

@@ -215,6 +215,9 @@ class TrainingConfig:
     """label texts are training documents too, each with its own label as its positive"""
     validate_every: int = 1
     """epochs between looks at the validation split"""
+    calibrate: bool = False
+    """after training, one number is added to all scores of the tail, the one with which the validation
+    split scores best; with layer.head_ratio above 0 alone"""
     evaluate: str = "test"
     """the split that is read at the end, `validation` or `test`: predictions and metrics are of it"""
     checkpoint_minutes: float = 5.0
@@ -280,6 +283,21 @@ class RunConfig:
     rewire: RewireConfig = field(default_factory=RewireConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.training.calibrate and self.layer.head_ratio == 0:
+            raise ConfigError(
+                f"training.calibrate: {self.method} {self.variant} has no head to shift its tail against; "
+                "set layer.head_ratio above 0, or leave it out."
+            )
+
+    def is_of(self, written: Any) -> bool:
+        """Whether a parsed config.yaml says the same; keys that it is too old to have are at their
+        defaults, which stand for what there was before them."""
+        try:
+            return RunConfig.from_dict(written) == self
+        except ConfigError:
+            return False
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, as written to config.yaml."""

@@ -64,17 +64,22 @@ class Model:
 
         Where there are fewer than k labels the rest is -1. B x L is never in memory.
         """
-        self.train(False)
         ids = np.full((len(tokens), k), -1, np.int32)
         scores = np.full((len(tokens), k), -np.inf, np.float32)
-        for rows in _by_length(tokens, batch_size):
-            batch = collate(tokens, None, rows).to_torch(self.device)
-            features = self.features(batch)
+        for rows, features in self.features_of(tokens, batch_size):
             best, at = self.layer.topk(features, k)
             at = at.cpu().numpy()
             ids[rows] = np.where(at < 0, -1, self.labels[at])
             scores[rows] = best.cpu().numpy()
         return ids, scores
+
+    def features_of(
+        self, tokens: Ragged, batch_size: int = 256
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Rows of `tokens` in batches of like length, and their features [B, H] without dropout."""
+        self.train(False)
+        for rows in _by_length(tokens, batch_size):
+            yield rows, self.features(collate(tokens, None, rows).to_torch(self.device))
 
     def tensors(self, *, momenta: bool) -> dict[str, Tensor]:
         """All tensors by name: to be saved, or loaded into. `momenta` are only needed to go on."""

@@ -85,8 +85,9 @@ def _check_run(archive: zipfile.ZipFile, path: Path, grid: GridConfig, key: RunK
     """Refuse a run that is not finished, or not with the configuration that the grid has for it."""
     name = member_name(key, "config.yaml")
     config = parse(archive, path, name, yaml.safe_load)
-    expected = grid.resolve(key).as_dict()
-    if config != expected:
+    wanted = grid.resolve(key)
+    if not wanted.is_of(config):
+        expected = wanted.as_dict()
         there, here = dict(_leaves(config)), dict(_leaves(expected))
         differ = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
         told = "; ".join(f"{k} is {there.get(k)} there and {here.get(k)} here" for k in differ[:3])

@@ -21,7 +21,7 @@ def is_done(run: RunDir, config: RunConfig) -> bool:
         return False
     try:
         completed = read_json(run.resources)["completed"] is True
-        return completed and read_yaml(run.config) == config.as_dict()
+        return completed and config.is_of(read_yaml(run.config))
     except (DataError, KeyError, TypeError):
         return False
 

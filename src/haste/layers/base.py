@@ -115,6 +115,10 @@ class OutputLayer(nn.Module, ABC):
         """Move the weakest connections; gradient growth looks at the batch given. Dense: nothing."""
         return RewireStats()
 
+    @abstractmethod
+    def shift(self, logits: float) -> None:
+        """Add a number to the logits of all labels, rounded as biases are."""
+
     @property
     @abstractmethod
     def capturable(self) -> bool:
@@ -150,6 +154,10 @@ class WrappedLayer(OutputLayer):
     ) -> RewireStats:
         """See OutputLayer."""
         return self.layer.rewire(random, features, positives)
+
+    def shift(self, logits: float) -> None:
+        """See OutputLayer."""
+        self.layer.shift(logits)
 
     @property
     def capturable(self) -> bool:
@@ -205,6 +213,10 @@ class LinearRows(OutputLayer):
         for rows in self._blocks():
             values = torch.randn(rows.shape, generator=random, device=rows.device)
             _fill(rows, values.mul_(std))
+
+    def shift(self, logits: float) -> None:
+        """See OutputLayer."""
+        self.bias.copy_(self.bias.float() + logits)
 
     def _blocks(self) -> tuple[Tensor, ...]:
         """The weights in blocks of rows, so that float32 copies of them stay small."""

@@ -82,6 +82,11 @@ class HeadTail(OutputLayer):
             stats += layer.rewire(random, features[:, at].contiguous(), own)
         return stats
 
+    def shift(self, logits: float) -> None:
+        """See OutputLayer."""
+        self.head.shift(logits)
+        self.tail.shift(logits)
+
     @property
     def capturable(self) -> bool:
         """See OutputLayer."""

@@ -52,11 +52,13 @@ class Meter:
         epoch_seconds: Sequence[float],
         threads: int,
         recompute: bool = False,
+        tail_shift: float | None = None,
     ) -> dict[str, Any]:
         """The content of resources.json; bytes are bytes, times are seconds.
 
         `parameters` is None where a library does not tell how many it trained; `recompute`: whether
-        the encoder's activations were computed twice to save memory.
+        the encoder's activations were computed twice to save memory; `tail_shift`: of the tail's logits,
+        where they were calibrated.
         """
         seconds = dict(self.seconds)
         if epoch_seconds:
@@ -66,6 +68,7 @@ class Meter:
             "machine": machine(),
             "threads": threads,
             "recompute": recompute,
+            **({} if tail_shift is None else {"tail_shift": tail_shift}),
             "parameters": None if parameters is None else int(parameters),
             "layer_bytes": int(layer_bytes),
             "state_bytes": int(state_bytes),

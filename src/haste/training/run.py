@@ -22,6 +22,7 @@ from haste.files import read_yaml, write_json, write_yaml
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.training import checkpoint
+from haste.training.calibration import calibrate
 from haste.training.loop import Trainer
 from haste.training.measure import Meter
 from haste.training.optim import optimizer_bytes
@@ -73,7 +74,11 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         progress = trainer.run()
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
+    tail_shift = None
     with meter.phase("evaluate"):
+        if config.training.calibrate:
+            # after the checkpoint, so a run that goes on from there is not shifted twice
+            tail_shift = calibrate(model, tokens.splits["validation"], truth)
         split = config.training.evaluate
         ids, scores = model.predict(tokens.splits[split], MAX_RANK)
         metrics = load_truth(corpus.directory, split).evaluate(ids, scores)
@@ -92,6 +97,7 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
             epoch_seconds=progress.epoch_seconds,
             threads=config.training.threads,
             recompute=config.encoder.recompute,
+            tail_shift=tail_shift,
         ),
     )
     # last: where it is, the run is whole

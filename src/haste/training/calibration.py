@@ -1,0 +1,88 @@
+"""Bringing the scores of head and tail to one scale, by the validation split.
+
+Head and tail train under one loss, each label by itself, so nothing makes their scores agree on documents
+that neither has seen: the tail, which reads few features and has few positives, can be too sure of itself.
+One number added to all scores of the tail puts that right without training anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from haste.data.ragged import Ragged
+from haste.errors import ConfigError
+from haste.evaluation.metrics import quick_metrics
+from haste.evaluation.truth import Truth
+from haste.layers.base import OutputLayer, WrappedLayer
+from haste.layers.head_tail import HeadTail
+from haste.model import Model
+
+log = logging.getLogger(__name__)
+
+SHIFTS: Sequence[float] = tuple(np.arange(-5.0, 5.01, 0.25).tolist())
+"""logits that are tried"""
+DEPTH = 5
+"""predictions that the metrics look at"""
+
+
+def calibrate(model: Model, tokens: Ragged, truth: Truth) -> float:
+    """Add to all scores of the tail the one of SHIFTS with which documents `tokens` [N] score best.
+
+    The best: largest mean of P@1, P@5 and PSP@5, of equal ones the smallest shift. Returns it. Raises
+    ConfigError for a layer that has no head and tail.
+    """
+    parts = _head_and_tail(model.layer)
+    ids, scores, tail = _best_of_each(model, parts, tokens)
+    found = {}
+    for shift in sorted(SHIFTS, key=abs):
+        order = np.argsort(-(scores + shift * tail), axis=1, kind="stable")[:, :DEPTH]
+        best = np.take_along_axis(ids, order, axis=1)
+        metrics = quick_metrics(best, truth.positives, truth.inverse_propensity)
+        found[shift] = sum(metrics.values()) / len(metrics)
+    chosen = max(found, key=lambda shift: found[shift])
+    parts.tail.shift(chosen)
+    log.info(
+        "tail shifted by %+.2f: mean of P@1, P@5 and PSP@5 on validation %.2f, without %.2f",
+        chosen,
+        found[chosen],
+        found[0.0],
+    )
+    return chosen
+
+
+def _head_and_tail(layer: OutputLayer) -> HeadTail:
+    while isinstance(layer, WrappedLayer):
+        layer = layer.layer
+    if not isinstance(layer, HeadTail):
+        raise ConfigError(
+            "training.calibrate: shifts the tail against the head, and this layer has none; set "
+            "layer.head_ratio above 0."
+        )
+    return layer
+
+
+@torch.no_grad()
+def _best_of_each(
+    model: Model, parts: HeadTail, tokens: Ragged
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids int64 and scores fp32 [N, up to 2 DEPTH]: the best of the head, then those of the tail; and
+    which are of the tail, bool."""
+    border = parts.head.n_labels
+    sizes = min(DEPTH, border), min(DEPTH, parts.tail.n_labels)
+    ids = np.empty((len(tokens), sum(sizes)), np.int64)
+    scores = np.empty(ids.shape, np.float32)
+    for rows, features in model.features_of(tokens):
+        for part, at, first, columns in (
+            (parts.head, parts.head_features, 0, slice(0, sizes[0])),
+            (parts.tail, parts.tail_features, border, slice(sizes[0], None)),
+        ):
+            best, found = part.topk(features[:, at].contiguous(), columns.stop or sizes[1])
+            ids[rows, columns] = model.labels[found.cpu().numpy() + first]
+            scores[rows, columns] = best.cpu().numpy()
+    tail = np.zeros(ids.shape, bool)
+    tail[:, sizes[0] :] = True
+    return ids, scores, tail
