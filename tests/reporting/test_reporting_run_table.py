@@ -59,6 +59,10 @@ def test_rows_say_what_the_files_of_the_run_say(fake, runs):
         assert row["train_seconds"] == resources["seconds"]["train"]
         assert row["epoch_seconds"] == resources["seconds"]["epoch"]
         assert row["peak_train_bytes"] == resources["peak_bytes"]["train"]
+        if key.method != "omikuji":
+            history = list(csv.DictReader(files.history.read_text().splitlines()))
+            assert row["validation P@1"] == float(history[-1]["P@1"])
+            assert row["validation PSP@5"] == float(history[-1]["PSP@5"])
         assert row["epochs"] == (None if key.method == "omikuji" else 20)
         expected = {"spartex": "no", "haste": "yes", "omikuji": None}
         assert row["converged"] == expected[key.method]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from haste.reporting.runs import CONVERGED_NOTE, METRICS, run_row
+from haste.reporting.runs import CONVERGED_NOTE, METRICS, VALIDATED, run_row
 from haste.reporting.sources import Sources
 from haste.reporting.table import GIB, MIB, MILLION, Cell, Column, Table
 
@@ -16,6 +16,8 @@ COLUMNS = (
     Column("seed", "Seed", digits=0),
     *(Column(name, name) for name in METRICS),
     *(Column(f"P@{k} without mirrored", f"P@{k} w/o mirrored") for k in (1, 3, 5)),
+    *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
+    Column("tail_shift", "Tail shifted by", digits=2, signed=True),
     Column("epochs", "Epochs", digits=0),
     Column("loss", "Training loss", digits=2),
     Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
@@ -47,6 +49,8 @@ def runs_table(sources: Sources) -> Table:
     notes = (
         "One row a run. Metrics in percent on the test split; the csv has every number unrounded, "
         "memory in bytes and times in seconds.",
+        "Validation: after the last epoch, before a tail is shifted; for choosing between methods, for "
+        "which the test split must not be read.",
         CONVERGED_NOTE,
     )
     return Table("All runs", columns, tuple(rows), notes, section="dataset" if rows else None)

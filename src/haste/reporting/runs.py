@@ -25,6 +25,8 @@ METRICS = (
     "R@100",
 )
 HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", "P@1", "P@5", "PSP@5", "rewired")
+VALIDATED = ("P@1", "P@5", "PSP@5")
+"""of the columns of a history, what is measured on the validation split"""
 
 SLOPE_WINDOW = 0.1
 """share of the epochs, from the end, over which the slope of the training loss is taken"""
@@ -85,6 +87,12 @@ class Run:
     def converged(self) -> bool | None:
         """Whether the training loss has settled, see `has_converged`; None for linear methods."""
         return None if self.history is None else has_converged(self.history["loss"])
+
+    def validation(self) -> dict[str, float | None]:
+        """Percent on the validation split after the last epoch, by name, before the tail is calibrated;
+        None for linear methods."""
+        last = {} if self.history is None else self.history
+        return {name: float(last[name][-1]) if name in last else None for name in VALIDATED}
 
     def predictions(self) -> np.ndarray:
         """int32 [N, k]: predicted label ids, best first, -1 where there are fewer than k."""
@@ -201,9 +209,10 @@ def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """A run's name, all metrics (percent), P@k without mirrored pairs, resources (bytes, seconds), the
-    final training loss, its slope, `converged`, epochs, the metrics' backend, and `machine ...`: what
-    resources.json says of versions and hardware. None where there is no such number."""
+    """A run's name, all metrics (percent), P@k without mirrored pairs, the last look at the validation
+    split, resources (bytes, seconds), the final training loss, its slope, `converged`, epochs, the
+    metrics' backend, and `machine ...`: what resources.json says of versions and hardware. None where
+    there is no such number."""
     resources, mirrored = run.resources, run.without_mirrored or {}
     return {
         "dataset": run.key.dataset,
@@ -212,6 +221,8 @@ def run_row(run: Run) -> dict[str, Any]:
         "seed": run.key.seed,
         **{name: run.metrics[name] for name in METRICS},
         **{f"P@{k} without mirrored": mirrored.get(f"P@{k}") for k in (1, 3, 5)},
+        **{f"validation {name}": value for name, value in run.validation().items()},
+        "tail_shift": resources.get("tail_shift"),
         "device": resources["device"],
         "parameters": resources.get("parameters"),
         "layer_bytes": resources.get("layer_bytes"),
