@@ -67,6 +67,8 @@ class EncoderConfig:
     weight_decay: float = 0.01
     """not on biases and norms"""
     dtype: str = "float32"
+    attention: str = "auto"
+    """transformer: auto, with a kernel of our own for short documents on a GPU, or torch"""
     recompute: bool = False
     """transformer: activations inside its blocks are computed again for the backward pass, not kept;
     less memory, a third more work"""
@@ -78,6 +80,7 @@ class EncoderConfig:
         _choice("encoder.pooling", self.pooling, ("mean", "cls"))
         _choice("encoder.label_embeddings", self.label_embeddings, ("documents", "label_text"))
         _choice("encoder.dtype", self.dtype, ("float32", "bfloat16"))
+        _choice("encoder.attention", self.attention, ("auto", "torch"))
         _between("encoder.max_len", self.max_len, 4, 4096)
         _between("encoder.learning_rate", self.learning_rate, 0.0, 1.0)
 

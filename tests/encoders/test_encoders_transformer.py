@@ -103,6 +103,11 @@ def test_short_documents_may_be_attended_to_by_our_own_kernel(tmp_path, monkeypa
     monkeypatch.setattr(attention, "can_attend", lambda query: asked.append(query.shape) or True)
     assert torch.allclose(encoder(ids, offsets), torchs, atol=1e-6)
     assert asked == [(2, 2, 4, 16)] * 2
+    plain = load_transformer(tmp_path, torch.float32, "torch")
+    assert torch.allclose(
+        TransformerEncoder(plain, "mean").eval().to(device)(ids, offsets), torchs, atol=1e-6
+    )
+    assert len(asked) == 2
 
 
 def test_activations_computed_again_give_the_same_gradient(folder):

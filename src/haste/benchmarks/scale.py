@@ -299,7 +299,9 @@ def build(problem: Problem, device: torch.device) -> Model:
     """The model of a row, all weights random."""
     config = problem.config
     encoder = TransformerEncoder(
-        random_transformer(problem.architecture, DTYPES[config.encoder.dtype], device),
+        random_transformer(
+            problem.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
+        ),
         config.encoder.pooling,
         recompute=config.encoder.recompute,
     )
@@ -313,14 +315,18 @@ def build(problem: Problem, device: torch.device) -> Model:
     return assemble(config, encoder, order, **auxiliary)
 
 
-def random_transformer(shape: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """An untrained model of transformers."""
+def random_transformer(
+    shape: Any, dtype: torch.dtype, device: torch.device, attention: str
+) -> nn.Module:
+    """An untrained model of transformers; `attention` as encoder.attention."""
     from transformers import AutoModel
 
     from haste.encoders.attention import implementation
 
     with device:
-        model = AutoModel.from_config(shape, dtype=dtype, attn_implementation=implementation())
+        model = AutoModel.from_config(
+            shape, dtype=dtype, attn_implementation=implementation(attention)
+        )
         return model.to(device)
 
 

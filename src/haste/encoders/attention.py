@@ -13,8 +13,11 @@ from haste.kernels.attention import can_attend, short_attention
 NAME = "haste"
 
 
-def implementation() -> str:
-    """What a model is given as its `attn_implementation`; transformers knows it from then on."""
+def implementation(choice: str) -> str:
+    """What a model is given as its `attn_implementation` for encoder.attention: auto or torch; transformers
+    knows it from then on."""
+    if choice == "torch":
+        return "sdpa"
     AttentionInterface.register(NAME, attention)
     return NAME
 

@@ -29,7 +29,7 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     """
     if config.kind == "transformer":
         return TransformerEncoder(
-            load_transformer(model, DTYPES[config.dtype]),
+            load_transformer(model, DTYPES[config.dtype], config.attention),
             config.pooling,
             recompute=config.recompute,
         )

@@ -11,8 +11,11 @@ from haste.encoders.base import Encoder
 from haste.errors import ConfigError
 
 
-def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
-    """A pretrained model from a folder or by its hub name; raises ConfigError when there is none."""
+def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
+    """A pretrained model from a folder or by its hub name; raises ConfigError when there is none.
+
+    `attention`: as encoder.attention, auto or torch.
+    """
     from transformers import AutoModel
 
     from haste.encoders.attention import implementation
@@ -21,7 +24,7 @@ def load_transformer(model: Path | str, dtype: torch.dtype) -> nn.Module:
         return AutoModel.from_pretrained(
             str(model),
             dtype=dtype,
-            attn_implementation=implementation(),
+            attn_implementation=implementation(attention),
             local_files_only=Path(model).exists(),
         )
     except (OSError, ValueError) as error:
