@@ -146,7 +146,7 @@ def test_wrong_kernels_and_what_follows(monkeypatch):
     result = doctor_says(monkeypatch, RIGHT, WRONG, BROKEN)
     assert result.exit_code == 1
     assert "gradient of key: error 5.0e-01, at most 5.0e-03" in result.stdout
-    assert "do not train or use a transformer encoder on this GPU" in result.stdout
+    assert "only with encoder.attention: torch" in result.stdout
     assert "does not run: OutOfResources: shared memory" in result.stdout
     assert "patterns dense and bottleneck" in result.stdout
     assert "update Triton" in result.stdout
