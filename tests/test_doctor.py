@@ -5,9 +5,9 @@ import torch
 from typer.testing import CliRunner
 
 from haste import doctor
+from haste.benchmarks import selfcheck
+from haste.benchmarks.selfcheck import Check
 from haste.cli import app
-from haste.kernels import selfcheck
-from haste.kernels.selfcheck import Check
 
 
 def by_name(folder, **options):

@@ -52,13 +52,13 @@ KERNELS = {
     "topk": "do not trust predictions or metrics made on this GPU; update torch and check again; "
     "if it stays, report it",
 }
-"""what follows from a wrong kernel of each family of `haste.kernels.selfcheck`"""
+"""what follows from a wrong kernel of each family of `haste.benchmarks.selfcheck`"""
 
 
 def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
     """Look at interpreter, packages, GPU, metric library and the disk that `folder` is on.
 
-    With `kernels` also run them on the GPU and compare; see `haste.kernels.selfcheck`.
+    With `kernels` also run them on the GPU and compare; see `haste.benchmarks.selfcheck`.
     """
     version = platform.python_version_tuple()
     ok = ("3", "11") <= (version[0], version[1].zfill(2)) < ("3", "14")
@@ -137,7 +137,7 @@ def _kernels() -> Iterator[Finding]:
         found = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
         yield Finding("kernels", found, False, "unset TRITON_INTERPRET and check again")
         return
-    from haste.kernels.selfcheck import checks
+    from haste.benchmarks.selfcheck import checks
 
     for check in checks("cuda"):
         found = f"{check.result}: error {check.error:.1e}, at most {check.bound:.1e}"
