@@ -219,7 +219,14 @@ def result_files(inputs):
     runs = [path for key in inputs.runs for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
     shorter = [inputs.shorter] if inputs.shorter else []
-    return [*runs, *corpora, *inputs.orders, *inputs.benchmarks, *inputs.beside, *shorter]
+    return [
+        *runs,
+        *corpora,
+        *inputs.orders,
+        *inputs.benchmarks,
+        *inputs.beside,
+        *shorter,
+    ]
 
 
 def table_settings(table):

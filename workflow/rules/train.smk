@@ -16,10 +16,10 @@ rule configure:
         f"{RUN_LOG}.configure.log",
     conda:
         ENVIRONMENT
+    # what the run depends on, value by value: a change of one makes it again, and -n names it
     params:
         **{name: partial(run_setting, name=name) for name in RUN_SETTINGS},
         grid=GRID_FILE,
-        # what the run depends on, value by value: a change of one makes it again, and -n names it
     shell:
         "haste configure --grid {params.grid} --dataset {wildcards.dataset}"
         " --method {wildcards.method} --variant {wildcards.variant} --seed {wildcards.seed}"
