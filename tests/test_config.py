@@ -268,7 +268,7 @@ def test_data_sets_can_be_described_in_place():
 
 
 TUNING = {
-    "seed": 4,
+    "seeds": [4],
     "epochs": 3,
     "trials": {
         "a": {"training": {"learning_rate": 0.02}},
@@ -296,6 +296,23 @@ def test_every_trained_method_has_every_trial():
     assert config.all_runs() == [*keys, *config.runs()]
     assert config.runs() == grid().runs()
     assert grid().all_runs() == grid().runs()
+
+
+def test_a_trial_is_trained_with_each_seed():
+    keys = list(tuned(seeds=[4, 5]).trial_runs())
+    assert [(k.variant, k.seed) for k in keys if k.method == "dense"] == [
+        ("trial-a", 4),
+        ("trial-a", 5),
+        ("trial-b", 4),
+        ("trial-b", 5),
+    ]
+
+
+@pytest.mark.parametrize("key", ["methods", "ablations", "seeds", "ablation_seeds"])
+def test_a_single_value_where_a_list_is_due_is_named(key):
+    value = 3 if "seeds" in key else "haste"
+    with pytest.raises(ConfigError, match=rf"config: {key}: expected a list, got .*\[{value}\]"):
+        grid(**{key: value})
 
 
 def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
@@ -380,7 +397,10 @@ def test_trials_count_no_labels_of_the_test_split():
         ({"trials": {1: {}}}, r"tuning\.trials: 1 is not a plain name"),
         ({"epochs": 0}, r"tuning\.epochs: 0 is out of range"),
         ({"epochs": "many"}, r"tuning\.epochs: expected int, got 'many'"),
-        ({"seed": -1}, r"tuning\.seed: -1 is out of range"),
+        ({"seeds": 3}, r"tuning\.seeds: expected a list, got 3; write \[3\]\."),
+        ({"seeds": ["one"]}, r"tuning\.seeds: expected int, got 'one'"),
+        ({"seeds": []}, r"tuning\.seeds: is empty"),
+        ({"seeds": [-1]}, r"tuning\.seeds: -1 is out of range"),
         (
             {"trials": {"a": {"trainig": {}}}},
             r"tuning\.trials\.a: unknown key 'trainig'\. Did you mean 'training'\?",
@@ -428,7 +448,7 @@ def test_faults_of_tuning_are_named(changes, message):
 
 def test_tuning_says_its_budget():
     with pytest.raises(ConfigError, match=r"tuning: epochs, trials missing"):
-        grid(tuning={"seed": 0})
+        grid(tuning={"seeds": [0]})
     with pytest.raises(ConfigError, match=r"tuning: expected settings"):
         grid(tuning=["a"])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -376,7 +376,8 @@ class Tuning:
     """of a trial"""
     trials: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """name -> section -> key -> value"""
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
+    """each trial is trained with each of them, and chosen by its mean"""
     base: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """method -> section -> key -> value: what makes a method comparable, in each of its trials"""
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -384,7 +385,11 @@ class Tuning:
 
     def __post_init__(self) -> None:
         _between("tuning.epochs", self.epochs, 1, 100_000)
-        _between("tuning.seed", self.seed, 0, 2**31 - 1)
+        object.__setattr__(self, "seeds", _several("tuning.seeds", self.seeds))
+        if not self.seeds:
+            raise ConfigError("tuning.seeds: is empty; name at least one seed.")
+        for seed in self.seeds:
+            _between("tuning.seeds", _coerce("tuning.seeds", seed, int), 0, 2**31 - 1)
         for key in ("trials", "base", "scale"):
             if not isinstance(getattr(self, key), Mapping):
                 raise ConfigError(f"tuning.{key}: expected names with settings.")
@@ -444,6 +449,10 @@ class Tuning:
         return sorted(tuple(key.split(".")) for key in keys)
 
 
+LISTS = ("datasets", "methods", "ablations", "ablation_datasets", "seeds", "ablation_seeds")
+"""keys of a grid that hold several values"""
+
+
 @dataclass(frozen=True)
 class GridConfig:
     """config.yaml and its siblings: which runs there are."""
@@ -479,12 +488,16 @@ class GridConfig:
         for key in ("name", "datasets", "methods"):
             if not value.get(key):
                 raise ConfigError(f"config: '{key}' is missing or empty.")
+        plain = {k: v for k, v in value.items() if k in fields}
+        for key in LISTS:
+            if key in plain:
+                plain[key] = _several(f"config: {key}", plain[key] or ())
         sections = {name: value.get(name) or {} for name in SECTIONS}
         for name, settings in sections.items():
             build_section(name, settings)
-        for name in value["methods"]:
+        for name in plain["methods"]:
             method(name)
-        for name in value.get("ablations") or ():
+        for name in plain.get("ablations", ()):
             ablation(name)
         _check_overrides("overrides", value.get("overrides"))
         per_dataset = value.get("per_dataset") or {}
@@ -492,25 +505,14 @@ class GridConfig:
         for name, settings in per_dataset.items():
             check_keys(f"per_dataset.{name}", settings, (*SECTIONS, "overrides"))
             _check_overrides(f"per_dataset.{name}.overrides", settings.get("overrides"))
-        for name in value.get("ablation_datasets") or ():
+        for name in plain.get("ablation_datasets", ()):
             if name not in value["datasets"]:
                 known = suggest(str(name), value["datasets"])
                 raise ConfigError(f"ablation_datasets: {name!r} is not among datasets.{known}")
-        plain = {k: v for k, v in value.items() if k in fields}
         if isinstance(value["datasets"], Mapping):
             described = {name: entry for name, entry in value["datasets"].items() if entry}
             plain["dataset_settings"] = described
-        plain["ablation_datasets"] = value.get("ablation_datasets") or value["datasets"]
-        for key in (
-            "datasets",
-            "methods",
-            "ablations",
-            "ablation_datasets",
-            "seeds",
-            "ablation_seeds",
-        ):
-            if key in plain:
-                plain[key] = tuple(plain[key] or ())
+        plain["ablation_datasets"] = plain.get("ablation_datasets") or plain["datasets"]
         for key in ("name", "datasets"):
             for text in (plain[key],) if key == "name" else plain[key]:
                 _check_name(f"config: {key}", text)
@@ -568,7 +570,8 @@ class GridConfig:
             for name in self.methods:
                 if method(name).kind == "trained":
                     for variant in self.tuning.variants():
-                        yield RunKey(dataset, name, variant, self.tuning.seed)
+                        for seed in self.tuning.seeds:
+                            yield RunKey(dataset, name, variant, seed)
 
     def all_runs(self) -> list[RunKey]:
         """The trials, then the runs that are measured on the test split."""
@@ -850,6 +853,12 @@ def build_dataclass(cls: type, where: str, settings: Mapping[str, Any]) -> Any:
 
 def _required(field: dataclasses.Field) -> bool:
     return field.default is field.default_factory is dataclasses.MISSING
+
+
+def _several(where: str, value: Any) -> tuple:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{where}: expected a list, got {value!r}; write [{value}].")
+    return tuple(value)
 
 
 def _coerce(where: str, value: Any, hint: Any) -> Any:

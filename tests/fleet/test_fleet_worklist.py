@@ -56,7 +56,7 @@ def test_trials_come_last_and_only_when_asked_for(grid):
     tuned = GridConfig.from_dict(
         {
             **read_yaml("grid.yaml"),
-            "tuning": {"epochs": 1, "seed": 7, "trials": {"slow": {}, "fast": {}}},
+            "tuning": {"epochs": 1, "seeds": [7], "trials": {"slow": {}, "fast": {}}},
         }
     )
     tasks = worklist(tuned)

@@ -18,12 +18,12 @@ from haste.paths import RunDir
 from haste.reporting.needs import table_inputs
 from haste.reporting.published import Published
 from haste.reporting.sources import Sources
-from haste.reporting.table import markdown, write_table
+from haste.reporting.table import Stat, markdown, write_table
 from haste.reporting.tables import build_table
 
 ROOT = Path(__file__).parents[2]
 TUNING = {
-    "seed": 2,
+    "seeds": [2],
     "epochs": 4,
     "trials": {
         "a": {"training": {"learning_rate": 0.02}},
@@ -107,6 +107,40 @@ def test_all_three_metrics_choose(tmp_path):
         metrics["metrics"] |= dict(zip(("P@1", "P@5", "PSP@5"), values, strict=True))
         write_json(path, metrics)
     assert [row["chosen"] for row in table(grid).rows] == ["", "chosen"]
+
+
+def several(root):
+    """Two trials of two seeds: b is the better one of the first seed, a of the two together."""
+    fake = made_up(root, methods=("haste",), tuning={**TUNING, "seeds": [2, 3]})
+    grid = fake.write()
+    for key, value in zip(grid.trial_runs(), (40.0, 46.0, 41.0, 41.0), strict=True):
+        path = fake.run_dir(key).metrics
+        metrics = read_json(path)
+        metrics["metrics"] |= dict.fromkeys(("P@1", "P@5", "PSP@5"), value)
+        write_json(path, metrics)
+    return fake, grid
+
+
+def test_the_mean_over_seeds_chooses(tmp_path):
+    rows = table(several(tmp_path)[1]).rows
+    assert [(row["trial"], row["chosen"]) for row in rows] == [("a", "chosen"), ("b", "")]
+    assert rows[0]["P@1"] == rows[0]["mean"] == Stat(43.0, pytest.approx(18**0.5), 2)
+    assert rows[1]["mean"] == Stat(41.0, 0.0, 2)
+
+
+def test_a_trial_that_misses_a_seed_is_open(tmp_path):
+    fake, grid = several(tmp_path)
+    shutil.rmtree(fake.run_dir(list(grid.trial_runs())[1]).root)
+    now = table(grid)
+    assert [(row["trial"], row["chosen"]) for row in now.rows] == [("a", "open"), ("b", "")]
+    assert "P@1" not in now.rows[0]
+
+
+def test_the_budget_names_all_seeds(tmp_path):
+    note = table(several(tmp_path)[1]).notes[0]
+    assert note.endswith(
+        "2 trials of 4 epochs, seeds 2, 3; mean ± sample standard deviation over them."
+    )
 
 
 def test_each_data_set_has_its_own_choice(tmp_path):
@@ -225,8 +259,8 @@ def differences(grid: GridConfig, trials: Mapping[tuple[str, str], str]) -> list
     """What the runs of a grid have otherwise than the trials chosen, of all that trials vary."""
     found = []
     for (dataset, name), trial in trials.items():
-        best = grid.resolve(RunKey(dataset, name, f"trial-{trial}", grid.tuning.seed))
-        run = grid.resolve(RunKey(dataset, name, "default", grid.tuning.seed))
+        best = grid.resolve(RunKey(dataset, name, f"trial-{trial}", grid.tuning.seeds[0]))
+        run = grid.resolve(RunKey(dataset, name, "default", grid.tuning.seeds[0]))
         varied = {k for v in grid.tuning.variants() for k in grid.tuning.changed(name, v)}
         for section, key in sorted(varied):
             ours, theirs = (getattr(getattr(each, section), key) for each in (run, best))

@@ -177,7 +177,7 @@ def test_an_ablation_may_be_of_a_method_that_the_grid_has_not(project: Project):
 
 
 def test_trials_are_made_when_they_are_asked_for(finished: Project):
-    tuning = {"epochs": 2, "seed": 7, "trials": {"a": {}, "b": {"training": {"momentum": 0.5}}}}
+    tuning = {"epochs": 2, "seeds": [7], "trials": {"a": {}, "b": {"training": {"momentum": 0.5}}}}
     finished.configure({**GRID, "tuning": tuning})
     assert finished.jobs() == {}
     trained = [name for name in GRID["methods"] if method(name).kind == "trained"]

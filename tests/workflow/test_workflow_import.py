@@ -90,7 +90,7 @@ def test_imported_runs_are_not_trained_again(elsewhere: Project, archive):
 
 def all_trials_but_the_first(elsewhere: Project, folder: Path):
     """A grid with two trials a method, the keys of all, and a zip of those that another machine made."""
-    settings = {**GRID, "tuning": {"epochs": 2, "seed": 0, "trials": {"a": {}, "b": {}}}}
+    settings = {**GRID, "tuning": {"epochs": 2, "seeds": [0], "trials": {"a": {}, "b": {}}}}
     elsewhere.configure(settings)
     grid = GridConfig.from_dict(settings)
     trials = list(grid.trial_runs())

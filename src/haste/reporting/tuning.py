@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from haste.config import TRIAL_PREFIX, RunKey, method
+from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
 from haste.reporting.runs import Run, run_note
 from haste.reporting.sources import Sources
-from haste.reporting.table import Cell, Column, Table
+from haste.reporting.table import Cell, Column, Stat, Table
 
 CRITERION = ("P@1", "P@5", "PSP@5")
 """metrics whose mean chooses"""
@@ -43,19 +43,22 @@ def tuning_table(sources: Sources) -> Table:
     """
     tuning = sources.grid.tuning
     given = {run.key: run for run in sources.runs}
-    found: dict[tuple[str, str], dict[RunKey, Run | None]] = {}
-    for key in sources.grid.trial_runs():
-        found.setdefault((key.dataset, key.method), {})[key] = given.get(key)
     rows = []
-    for trials in found.values():
-        runs = [run for run in trials.values() if run is not None]
-        best = choose(runs) if len(runs) == len(trials) else None
-        for key, run in trials.items():
-            mark = OPEN if run is None else CHOSEN if run is best else ""
-            rows.append(_row(sources, key, run) | {CHOSEN: mark})
+    for trials in _trials(sources.grid).values():
+        finished = {
+            name: [given[key] for key in keys]
+            for name, keys in trials.items()
+            if all(key in given for key in keys)
+        }
+        best = choose(finished) if len(finished) == len(trials) else None
+        for name, keys in trials.items():
+            mark = OPEN if name not in finished else CHOSEN if name == best else ""
+            rows.append(_row(sources, keys[0], finished.get(name)) | {CHOSEN: mark})
+    one = len(tuning.seeds) == 1
+    seeds = f"{'seed' if one else 'seeds'} {', '.join(map(str, tuning.seeds))}"
     notes = [
         f"Budget, the same for every method: {len(tuning.trials)} trials of {tuning.epochs} epochs, "
-        f"seed {tuning.seed}.",
+        f"{seeds}{'' if one else '; mean ± sample standard deviation over them'}.",
         "Metrics in percent on the validation split, after the last epoch; no trial reads the test "
         "split or counts labels over it. Settings: what the trial sets for the method, other than the "
         "grid and the method's preset.",
@@ -70,9 +73,10 @@ def tuning_table(sources: Sources) -> Table:
     )
 
 
-def choose(runs: Sequence[Run]) -> Run:
-    """The trial of one method with the largest mean of CRITERION; of equal ones the first."""
-    return max(runs, key=criterion)
+def choose(trials: Mapping[str, Sequence[Run]]) -> str:
+    """Of one method's trials (the runs of each, one a seed) the one with the largest mean of CRITERION;
+    of equal ones the first."""
+    return max(trials, key=lambda name: statistics.fmean(map(criterion, trials[name])))
 
 
 def criterion(run: Run) -> float:
@@ -80,22 +84,34 @@ def criterion(run: Run) -> float:
     return statistics.fmean(run.metrics[name] for name in CRITERION)
 
 
-def _row(sources: Sources, key: RunKey, run: Run | None) -> dict[str, Cell]:
-    """A trial's settings and, where it is finished, its numbers."""
+def _trials(grid: GridConfig) -> dict[tuple[str, str], dict[str, list[RunKey]]]:
+    """(data set, method) -> trial -> its runs, one a seed, in the grid's order."""
+    found: dict[tuple[str, str], dict[str, list[RunKey]]] = {}
+    for key in grid.trial_runs():
+        found.setdefault((key.dataset, key.method), {}).setdefault(key.variant, []).append(key)
+    return found
+
+
+def _row(sources: Sources, key: RunKey, runs: Sequence[Run] | None) -> dict[str, Cell]:
+    """A trial's settings and, where its runs are finished, their numbers."""
     row = {
         "dataset": key.dataset,
         "method": method(key.method).title,
         "trial": key.variant.removeprefix(TRIAL_PREFIX),
         "settings": _settings(sources, key),
     }
-    if run is None:
+    if runs is None:
         return row
-    return row | {
-        "epochs": run.epochs,
-        **{name: run.metrics[name] for name in CRITERION},
-        "mean": criterion(run),
-        "loss": run.loss,
+    numbers = {
+        **{name: [run.metrics[name] for run in runs] for name in CRITERION},
+        "mean": [criterion(run) for run in runs],
+        "loss": [run.loss for run in runs],
     }
+    of_seeds = {name: Stat.of(values) for name, values in numbers.items()}
+    if len(runs) == 1:
+        # a plain number, so that no column for a spread stands empty
+        of_seeds = {name: values[0] for name, values in numbers.items()}
+    return row | {"epochs": runs[0].epochs} | of_seeds
 
 
 def _settings(sources: Sources, key: RunKey) -> str:
