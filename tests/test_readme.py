@@ -35,6 +35,16 @@ def test_commands_and_options_exist(command):
         assert option in shown.output
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((results/[^)]+)\)", TEXT))
-def test_what_it_points_to_is_there(path):
-    assert (ROOT / path).is_file()
+def links(page: Path) -> list[Path]:
+    """Files of the project that a page points to."""
+    found = re.findall(r"\]\(((?!https?:)[^)#]+)\)", page.read_text(encoding="utf-8"))
+    return [page.parent / path for path in found]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for page in ("README.md", "results/FINDINGS.md") for path in links(ROOT / page)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_what_pages_point_to_is_there(path):
+    assert path.is_file()
