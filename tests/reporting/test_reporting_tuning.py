@@ -277,12 +277,8 @@ def committed() -> list[tuple[Path, GridConfig]]:
 
 
 def test_overrides_carry_what_was_chosen():
-    skipped = []
     for path, grid in committed():
         table_file = ROOT / f"{grid.layout.table('tuning')}.csv"
-        if not table_file.is_file():
-            skipped.append(f"{path.name}: no {table_file.relative_to(ROOT)}")
-            continue
         trials = chosen(table_file)
         undecided = {name for name, _ in marked(table_file, "open")}
         assert not undecided & set(trials)
@@ -291,17 +287,14 @@ def test_overrides_carry_what_was_chosen():
         assert differences(grid, trials) == [], (
             f"overrides of {path} are not what {table_file} chose"
         )
-    if skipped or not committed():
-        pytest.skip("; ".join(skipped) or "no committed grid has `tuning:`")
 
 
 def test_committed_trials_make_the_committed_table(tmp_path, monkeypatch):
     """Without its data, so that what they were trained from is not compared."""
     monkeypatch.chdir(tmp_path)
-    for _, grid in committed():
-        archive = ROOT / grid.layout.results / "trials.zip"
-        if not archive.is_file():
-            pytest.skip(f"no {archive.relative_to(ROOT)}")
+    found = [(grid, ROOT / grid.layout.results / "trials.zip") for _, grid in committed()]
+    assert all(archive.is_file() for _, archive in found)
+    for grid, archive in found:
         import_results(archive, grid)
         paths = write_table(tmp_path / "tuning", table(grid))
         for path in paths[:3]:
@@ -330,3 +323,14 @@ def test_a_difference_from_what_was_chosen_is_found(tmp_path, tuning):
     ]
     # all but the step of dense, which is the default
     assert len(differences(made_up(tmp_path).grid, trials)) == 4
+
+
+def test_haste_plus_is_the_combination_that_was_chosen():
+    read = yaml.safe_load((ROOT / "workflow/configs/plus.yaml").read_text())
+    grid = GridConfig.from_dict({**read, "methods": ["haste", "haste-plus"]})
+    (trial,) = chosen(ROOT / "results/plus/tables/tuning.csv").values()
+    best = grid.resolve(RunKey("wordnet-mini", "haste", f"trial-{trial}", 0))
+    preset = grid.resolve(RunKey("wordnet-mini", "haste-plus", "default", 0))
+    assert preset.layer == best.layer
+    assert preset.rewire == best.rewire
+    assert preset.training.calibrate == best.training.calibrate
