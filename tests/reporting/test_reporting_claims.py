@@ -158,6 +158,31 @@ def test_claims_follow_from_the_runs(settled):
     }
 
 
+def with_plus(root, **rates):
+    """A grid with HASTE+ that hits as often as given."""
+    methods = (*METHODS, "haste-plus")
+    return by_claim(fake_grid(root, ablations=(), methods=methods, hit_rate={**BETTER, **rates}))
+
+
+def test_the_projects_own_claim_stands_last_where_the_grid_has_its_preset(tmp_path):
+    found = with_plus(tmp_path, **{"haste-plus": 0.95})
+    assert list(found) == [*(f"C{i}" for i in range(1, 12)), "H1"]
+    assert [each.what for each in found["H1"].comparisons] == [
+        f"{metric}, HASTE+ − {rival} (points)"
+        for rival in ("HASTE", "Dense")
+        for metric in ("P@1", "P@5", "PSP@5")
+    ]
+    assert found["H1"].verdict == HOLDS
+    assert {each.paper for each in found["H1"].comparisons} == {None}
+
+
+def test_the_projects_own_claim_needs_the_dense_layer_beaten_too(tmp_path):
+    own = with_plus(tmp_path, **{"haste-plus": 0.65, "haste": 0.3, "dense": 0.9})["H1"]
+    assert own.verdict == FAILS
+    assert "P@1, HASTE+ − Dense" in own.reason
+    assert "HASTE+ − HASTE" not in own.reason
+
+
 def test_without_a_gpu_claims_on_speed_and_memory_stay_open(settled):
     for claim in ("C1", "C2", "C3", "C6", "C10"):
         assert settled[claim].reason.startswith("needs CUDA")
