@@ -15,7 +15,10 @@ from haste.reporting import needs
 
 CONFIGS = [
     "config.yaml",
-    *(f"workflow/configs/{name}.yaml" for name in ("smoke", "wordnet", "paper", "paper-scaled")),
+    *(
+        f"workflow/configs/{name}.yaml"
+        for name in ("smoke", "plus", "wordnet", "paper", "paper-scaled")
+    ),
 ]
 PROFILES = ["default", "gpu", "slurm"]
 
@@ -232,7 +235,9 @@ def test_cuda_runs_ask_for_a_gpu(project: Project):
     run = "results/wordnet/runs/wordnet/haste/default/seed0/metrics.json"
     for profile in PROFILES:
         arguments = ("--workflow-profile", profile)
-        result = project.snakemake("-n", run, "--configfile", CONFIGS[2], *arguments)
+        result = project.snakemake(
+            "-n", run, "--configfile", "workflow/configs/wordnet.yaml", *arguments
+        )
         train = result.stdout.split("rule train:")[1].split("\n\n")[0]
         assert "gpu=1" in train
         if profile == "slurm":
