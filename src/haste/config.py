@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -385,11 +385,10 @@ class Tuning:
 
     def __post_init__(self) -> None:
         _between("tuning.epochs", self.epochs, 1, 100_000)
-        object.__setattr__(self, "seeds", _several("tuning.seeds", self.seeds))
         if not self.seeds:
             raise ConfigError("tuning.seeds: is empty; name at least one seed.")
         for seed in self.seeds:
-            _between("tuning.seeds", _coerce("tuning.seeds", seed, int), 0, 2**31 - 1)
+            _between("tuning.seeds", seed, 0, 2**31 - 1)
         for key in ("trials", "base", "scale"):
             if not isinstance(getattr(self, key), Mapping):
                 raise ConfigError(f"tuning.{key}: expected names with settings.")
@@ -449,10 +448,6 @@ class Tuning:
         return sorted(tuple(key.split(".")) for key in keys)
 
 
-LISTS = ("datasets", "methods", "ablations", "ablation_datasets", "seeds", "ablation_seeds")
-"""keys of a grid that hold several values"""
-
-
 @dataclass(frozen=True)
 class GridConfig:
     """config.yaml and its siblings: which runs there are."""
@@ -489,8 +484,8 @@ class GridConfig:
             if not value.get(key):
                 raise ConfigError(f"config: '{key}' is missing or empty.")
         plain = {k: v for k, v in value.items() if k in fields}
-        for key in LISTS:
-            if key in plain:
+        for key, hint in get_type_hints(cls).items():
+            if key in plain and get_origin(hint) is tuple:
                 plain[key] = _several(f"config: {key}", plain[key] or ())
         sections = {name: value.get(name) or {} for name in SECTIONS}
         for name, settings in sections.items():
@@ -862,6 +857,9 @@ def _several(where: str, value: Any) -> tuple:
 
 
 def _coerce(where: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        of_each = get_args(hint)[0]
+        return tuple(_coerce(where, each, of_each) for each in _several(where, value))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):

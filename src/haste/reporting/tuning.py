@@ -107,11 +107,9 @@ def _row(sources: Sources, key: RunKey, runs: Sequence[Run] | None) -> dict[str,
         "mean": [criterion(run) for run in runs],
         "loss": [run.loss for run in runs],
     }
-    of_seeds = {name: Stat.of(values) for name, values in numbers.items()}
-    if len(runs) == 1:
-        # a plain number, so that no column for a spread stands empty
-        of_seeds = {name: values[0] for name, values in numbers.items()}
-    return row | {"epochs": runs[0].epochs} | of_seeds
+    # of one run plain numbers, so that no column for a spread stands empty
+    shown = {name: each[0] if len(runs) == 1 else Stat.of(each) for name, each in numbers.items()}
+    return row | {"epochs": runs[0].epochs} | shown
 
 
 def _settings(sources: Sources, key: RunKey) -> str:
