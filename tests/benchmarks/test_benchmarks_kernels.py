@@ -2,13 +2,14 @@
 where there is no GPU."""
 
 import csv
+import datetime
 import logging
 from dataclasses import replace
 
 import pytest
 import torch
 
-from haste.benchmarks import authors, gpu, kernels
+from haste.benchmarks import authors, gpu
 from haste.benchmarks.cases import build
 from haste.benchmarks.gate import TINY, judge
 from haste.benchmarks.gpu import Times
@@ -36,7 +37,7 @@ class FakeStopwatch:
         return 3 << 20
 
     def describe(self):
-        return {"device": "Fake GPU 1", "copy_terabytes_per_second": 0.5}
+        return {"device": "Fake GPU 1", "commit": "abc", "copy_terabytes_per_second": 0.5}
 
 
 def measure(*pairs, shape=SHAPE):
@@ -267,8 +268,7 @@ def test_a_verdict_is_kept_for_rows_that_differ_in_labels_alone():
 # results
 
 
-def test_a_whole_run_and_what_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "code_commit", lambda: "abc")
+def test_a_whole_run_and_what_it_writes(tmp_path):
     rows = plan(sweeps=False, shapes=[SHAPE], only=["forward", "haste"])
     path = bench(tmp_path, rows, FakeStopwatch())
     assert path == tmp_path / "fake-gpu-1/kernels.csv"
@@ -292,6 +292,7 @@ def test_a_whole_run_and_what_it_writes(tmp_path, monkeypatch):
     machine = read_json(path.with_name("machine.json"))
     assert machine["device"] == "Fake GPU 1"
     assert machine["commit"] == "abc"
+    assert datetime.date.fromisoformat(machine["date"])
     times = KernelTimes.load(path)
     assert times.shapes() == ["tiny"]
     assert times.milliseconds("tiny", "group_fan_in", "forward") == 1.0

@@ -153,7 +153,8 @@ class FakeGpu:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H200")
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-        monkeypatch.setattr(scale, "machine", lambda: {"torch": "2"})
+        self.commit = "abc"
+        monkeypatch.setattr(scale, "machine", lambda: {"torch": "2", "commit": self.commit})
         monkeypatch.setattr(scale, "_total", lambda _: 140 * scale.GIB)
         monkeypatch.setattr(scale, "measure", self.measure)
 
@@ -175,7 +176,7 @@ def read(path):
 def test_files_of_a_device(grid, tmp_path, monkeypatch):
     FakeGpu(monkeypatch, lambda _: None)
     cases = plan(grid, ["Amazon-3M/haste/*"])
-    path = bench(tmp_path, grid, cases, commit="abc")
+    path = bench(tmp_path, grid, cases)
     assert path == tmp_path / "nvidia-h200/scale.csv"
     rows = read(path)
     assert tuple(rows[0]) == scale.COLUMNS
@@ -191,10 +192,11 @@ def test_files_of_a_device(grid, tmp_path, monkeypatch):
 
 
 def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
-    FakeGpu(monkeypatch, lambda _: None)
+    gpu = FakeGpu(monkeypatch, lambda _: None)
 
     def measured(only, commit):
-        rows = read(bench(tmp_path, grid, plan(grid, only), commit=commit))
+        gpu.commit = commit
+        rows = read(bench(tmp_path, grid, plan(grid, only)))
         return [(r["dataset"], r["preset"], r["labels"]) for r in rows if r["method"] == "haste"]
 
     first = measured(["sweep/haste/memory"], "abc")
@@ -209,6 +211,9 @@ def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
     profile = read(tmp_path / "nvidia-h200/scale_profile.csv")
     assert sum(r["dataset"] == "Amazon-3M" for r in profile) == 2
     assert len(measured(["Amazon-3M/haste/*"], "def")) == 2
+    # what was edited since a commit may have been edited again
+    measured(["Amazon-3M/haste/speed"], "def+changes")
+    assert len(measured(["Amazon-3M/haste/memory"], "def+changes")) == 1
 
 
 def test_a_row_that_does_not_fit_says_so_and_ends_its_sweep(grid, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from haste.training import measure
 from haste.training.measure import Meter, machine, peak_bytes
 
 
@@ -25,6 +26,13 @@ def test_seconds_of_a_phase_add_up(monkeypatch):
         with meter.phase("train"):
             pass
     assert meter.seconds == {"train": 5.0}
+
+
+def test_machine_names_the_commit_where_there_is_one(monkeypatch):
+    monkeypatch.setenv("HASTE_COMMIT", "abc")
+    assert machine()["commit"] == "abc"
+    monkeypatch.setattr(measure, "code_commit", lambda: None)
+    assert "commit" not in machine()
 
 
 def test_resources_hold_the_median_epoch_and_the_machine():

@@ -6,7 +6,6 @@ import csv
 import datetime
 import logging
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,19 +104,14 @@ def plan(
     return patterns.select(rows, only, "shape/layer/direction")
 
 
-def bench(
-    out: Path, rows: Sequence[Row], stopwatch: Stopwatch, *, commit: str | None = None
-) -> Path:
+def bench(out: Path, rows: Sequence[Row], stopwatch: Stopwatch) -> Path:
     """Measure `rows` and write OUT/<device>/kernels.csv and machine.json; returns the csv's path.
 
     The files are written anew after each shape, so what was measured is kept if a later row ends the
     process. A row that is wrong or cannot run has no time.
     """
     machine = stopwatch.describe()
-    machine |= {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit or code_commit(),
-    }
+    machine["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     folder = out / slug(machine["device"])
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "machine.json", machine)
@@ -270,13 +264,3 @@ def _record(
 def _base(layer: str) -> str:
     """The layer without its precision."""
     return layer.removesuffix("_fp8")
-
-
-def code_commit() -> str | None:
-    """The commit of this code, where it lies in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -36,9 +36,6 @@ def kernels(
     rep: Annotated[
         float, typer.Option(min=1.0, help="Milliseconds of timing for each row.")
     ] = 30.0,
-    commit: Annotated[
-        str | None, typer.Option(help="The code's commit, where git cannot tell it.")
-    ] = None,
 ) -> None:
     """Time products and steps of the output layers; a time counts only if the result was right.
 
@@ -51,7 +48,7 @@ def kernels(
 
     stopwatch = Gpu(rep)
     rows = plan(sweeps=sweeps, only=only or (), released=authors.installed())
-    log.info("wrote %s", measure(out, rows, stopwatch, commit=commit))
+    log.info("wrote %s", measure(out, rows, stopwatch))
 
 
 @bench.command("scale")
@@ -72,9 +69,6 @@ def scale(
     grid: Annotated[
         Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
     ] = Path("workflow/configs/paper.yaml"),
-    commit: Annotated[
-        str | None, typer.Option(help="The code's commit, where git cannot tell it.")
-    ] = None,
 ) -> None:
     """Time training steps and measure memory at the paper's sizes, on drawn documents.
 
@@ -87,7 +81,7 @@ def scale(
 
     settings = GridConfig.from_dict(read_yaml(grid))
     cases = plan(settings, only or ())
-    log.info("wrote %s", measure(out, settings, cases, seconds=seconds, commit=commit))
+    log.info("wrote %s", measure(out, settings, cases, seconds=seconds))
 
 
 @bench.command("grouping")

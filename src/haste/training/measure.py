@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from haste.commit import code_commit
+
 PROC = Path("/proc/self")
 
 
@@ -104,7 +106,7 @@ def device_name(device: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Versions and hardware that a number depends on."""
+    """Versions and hardware that a number depends on; `commit` where the code tells it."""
     found = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -113,6 +115,9 @@ def machine() -> dict[str, str]:
     for package in ("haste", "torch", "triton", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
+    commit = code_commit()
+    if commit is not None:
+        found["commit"] = commit
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
