@@ -7,7 +7,7 @@ import io
 import logging
 import stat
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,8 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     `only`: patterns as for `haste drive`, see `select`; without one all runs, trials included. Each run's
     predictions are cut to the first `top` of a document, but kept whole where the data set takes
     reciprocal pairs out of them before they are measured: the next best move up then. Those of trials
-    are left out, because nothing reads them. Raises DataError where no such run is finished, or one lacks
-    a file, and ConfigError for a pattern that no run matches.
+    are left out, because nothing reads them; so are runs that lack a file, with a word in the log. Raises
+    DataError where no such run is finished, and ConfigError for a pattern that no run matches.
     """
     tasks = select(worklist(grid), only) if only else worklist(grid)
     digests = InputDigests()
@@ -50,7 +50,15 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
             if not is_done(run, config):
                 continue
             files = run_members(run, task.key)
-            _check_whole(run, files.values())
+            lacking = next((path for path in files.values() if not path.is_file()), None)
+            if lacking is not None:
+                log.error(
+                    "%s: no such file, though the run is finished; the run is left out. Remove %s and train "
+                    "it again: haste drive.",
+                    lacking,
+                    run.metrics,
+                )
+                continue
             columns = 0
             for name, path in files.items():
                 if path == run.predictions:
@@ -73,15 +81,6 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
         manifest = Manifest(grid.name, machine(), members, runs)
         archive.writestr(_info(MANIFEST), manifest.to_json())
     return len(runs)
-
-
-def _check_whole(run: RunDir, files: Iterable[Path]) -> None:
-    for path in files:
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such file, though the run is finished. Remove {run.metrics} and train it "
-                "again: haste drive."
-            )
 
 
 def _info(name: str) -> zipfile.ZipInfo:

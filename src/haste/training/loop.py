@@ -121,6 +121,8 @@ class Trainer:
         found = checkpoint.load(self.folder, self.config, self.model, self.optimizers)
         if found is not None:
             self.progress = found
+            # the folder may have been cleared since, and no epoch may be left that would write it
+            write_history(self.history, found.history)
             log.info("going on from step %d of %d", found.step, self.total_steps)
 
     def save(self) -> None:
