@@ -156,11 +156,7 @@ class FakeGrid:
         files.root.mkdir(parents=True, exist_ok=True)
         trained = method(key.method).kind == "trained"
         epochs = self.tuning["epochs"] if key.is_trial else self.epochs
-        config = {"dataset": key.dataset, "method": key.method, "variant": key.variant}
-        config |= {"seed": key.seed, "inputs": {"corpus": "x"}}
-        if trained:
-            config["training"] = {"epochs": epochs}
-        write_yaml(files.config, self.grid.resolve(key).as_dict() if key.is_trial else config)
+        write_yaml(files.config, self.grid.resolve(key).as_dict())
 
         corpus = self.grid.layout.corpus(key.dataset)
         ids, metrics = self.predict(key, corpus, "validation" if key.is_trial else "test")

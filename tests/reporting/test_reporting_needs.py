@@ -213,3 +213,10 @@ def test_needs_are_known_without_heavy_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_grid_may_have_all_of_the_finished_runs_alone():
+    config = grid(only_finished=True)
+    assert all(table_inputs(config, name).partial for name in table_names(config))
+    assert all(figure_inputs(config, name).partial for name in figure_names(config))
+    assert not any(figure_inputs(grid(), name).partial for name in figure_names(grid()))

@@ -180,3 +180,23 @@ def test_runs_that_snakemake_made_otherwise_are_replaced(
     jobs = finished.jobs()
     assert not {"configure", "train"} & set(jobs)
     assert jobs["table_main"] == 1
+
+
+def test_tables_of_a_grid_that_is_under_way(elsewhere: Project, tmp_path):
+    """Of the runs that have finished, until others come; none is trained."""
+    elsewhere.configure({**GRID, "only_finished": True})
+    grid = GridConfig.from_dict(GRID)
+    first, second = trained(grid)[:2], trained(grid)[2:]
+    for name, keys in (("first", first), ("second", second)):
+        results_of_another_machine(GRID, tmp_path / f"{name}.zip", keys)
+        shutil.rmtree("results")
+    import_results(tmp_path / "first.zip", grid)
+    made = elsewhere.snakemake("--cores", "2")
+    assert made.returncode == 0, made.stdout[-3000:]
+    assert not [call for call in elsewhere.calls() if call[0] in ("train", "baseline")]
+    assert Path("results/small/tables/ablation_fan_in.csv").is_file()
+    assert elsewhere.jobs() == {}
+    import_results(tmp_path / "second.zip", grid)
+    jobs = elsewhere.jobs()
+    assert not {"configure", "train", "baseline"} & set(jobs)
+    assert jobs["table_main"] == jobs["ablation_fan_in"] == 1

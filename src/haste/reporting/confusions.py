@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from haste.config import ablation
+from haste.config import DEFAULT_VARIANT, ablation
 from haste.data.corpus import load_corpus
 from haste.evaluation.bootstrap import paired_bootstrap
 from haste.evaluation.confusions import group_confusions, groups_of
 from haste.labels.order import LabelOrder
 from haste.reporting.needs import GROUPING, claimed_runs
-from haste.reporting.runs import Run, run_note
+from haste.reporting.runs import run_note
 from haste.reporting.sources import Sources
-from haste.reporting.table import Cell, Column, Interval, Stat, Table
+from haste.reporting.table import OPEN, Cell, Column, Interval, Stat, Table
 
 FIRST = (1, 5)
 """predictions that are looked at"""
@@ -37,7 +35,12 @@ def confusions_table(sources: Sources) -> Table:
         truth = load_corpus(sources.grid.layout.corpus(dataset)).positives("test")
         groups = groups_of(LabelOrder.load(order), truth.shape[1])
         preset: np.ndarray | None = None
-        for variant, runs in _variants(sources, dataset).items():
+        claimed = claimed_runs(sources.grid, GROUPING)
+        for variant, runs in sources.ablation(GROUPING, dataset, claimed).items():
+            title = titles.get(variant, f"{chosen.default} (preset)")
+            if not runs:
+                rows.append({"dataset": dataset, "grouping": title, "difference": OPEN})
+                continue
             # [seeds, N] for each k
             found = {
                 k: np.stack([group_confusions(run.predictions(), truth, groups, k) for run in runs])
@@ -45,14 +48,14 @@ def confusions_table(sources: Sources) -> Table:
             }
             mean = found[FIRST[-1]].mean(0)
             difference: Interval | None = None
-            if preset is None:
+            if variant == DEFAULT_VARIANT:
                 preset = mean
-            else:
+            elif preset is not None:
                 difference = Interval(*paired_bootstrap(mean, preset, seed=0))
             rows.append(
                 {
                     "dataset": dataset,
-                    "grouping": titles.get(variant, f"{chosen.default} (preset)"),
+                    "grouping": title,
                     "P@1": Stat.of([run.metrics["P@1"] for run in runs]),
                     **{f"confused@{k}": Stat.of(found[k].mean(1).tolist()) for k in FIRST},
                     "difference": difference,
@@ -71,13 +74,3 @@ def confusions_table(sources: Sources) -> Table:
     return Table(
         "Confusions within semantic groups", columns, tuple(rows), notes, section="dataset"
     )
-
-
-def _variants(sources: Sources, dataset: str) -> dict[str, Sequence[Run]]:
-    keys = claimed_runs(sources.grid, GROUPING)
-    given = {run.key: run for run in sources.runs}
-    found: dict[str, list[Run]] = {}
-    for key in keys:
-        if key.dataset == dataset and key in given:
-            found.setdefault(key.variant, []).append(given[key])
-    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haste.config import ablation, method
+from haste.errors import DataError
 from haste.files import atomic
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
@@ -28,6 +29,7 @@ from haste.reporting.style import (
     label_level,
     label_points,
     look,
+    nothing,
     style,
 )
 from haste.reporting.table import Stat
@@ -45,7 +47,10 @@ BINS = np.linspace(0.0, 1.0, 51)
 
 
 def write_figure(prefix: Path | str, name: str, sources: Sources) -> list[Path]:
-    """Draw figure `name` (one of `needs.figure_names`) to PREFIX.csv, .pdf and .png; returns the paths."""
+    """Draw figure `name` (one of `needs.figure_names`) to PREFIX.csv, .pdf and .png; returns the paths.
+
+    Raises DataError where it shows runs and none has finished.
+    """
     import matplotlib.pyplot as plt
 
     draw = {
@@ -59,6 +64,11 @@ def write_figure(prefix: Path | str, name: str, sources: Sources) -> list[Path]:
         "kernel_floor": kernel_floor,
         "scale_memory": scale_memory,
     }[name]
+    if sources.inputs.runs and not sources.runs:
+        raise DataError(
+            f"figure {name}: no run of the grid that it shows has finished. `haste drive` trains them, and so "
+            "does Snakemake without only_finished."
+        )
     paths = [Path(f"{prefix}{suffix}") for suffix in (".csv", ".pdf", ".png")]
     with style():
         figure, drawn = draw(sources)
@@ -182,7 +192,8 @@ def ablations(sources: Sources) -> Drawing:
         for dataset in sources.grid.ablation_datasets:
             variants = sources.ablation(name, dataset)
             preset = next(iter(variants.values()))
-            for variant, runs in variants.items():
+            done = {variant: runs for variant, runs in variants.items() if runs}
+            for variant, runs in done.items() if preset and len(done) > 1 else ():
                 row = {
                     "dataset": dataset,
                     "ablation": name,
@@ -198,6 +209,8 @@ def ablations(sources: Sources) -> Drawing:
                     found = sources.documents[dataset].difference(runs, preset, "P@1")
                     row |= {"difference": found.value, "low": found.low, "high": found.high}
                 rows.append(row)
+    if not rows:
+        return nothing("none of the ablations is finished\n(haste plan)", {"ablation": "none"})
     drawn = pd.DataFrame(rows)
     figure, panels = _ablation_panels(drawn)
     low, high = min(0.0, drawn["low"].min()), max(0.0, drawn["high"].max())

@@ -11,7 +11,15 @@ from haste.reporting.benchmarks import KernelTimes, time_ratios
 from haste.reporting.claims import kernel_target
 from haste.reporting.kernels import PRODUCTS
 from haste.reporting.sources import Sources
-from haste.reporting.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, SKY, VERMILION, label_level
+from haste.reporting.style import (
+    BLUE,
+    COLUMN_WIDTH,
+    GREY,
+    SKY,
+    VERMILION,
+    label_level,
+    nothing,
+)
 from haste.reporting.table import Cell
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ DIRECTIONS = {"forward": (BLUE, "o", "C1"), "backward": (VERMILION, "s", "C2")}
 DASHES = ("-", "--", "-.", ":")
 """of devices, where there are several"""
 BARS = {"group_fan_in": ("group-shared fan-in", VERMILION), "bottleneck": ("bottleneck", SKY)}
+UNMEASURED = "needs CUDA: no kernel benchmark is committed\n(haste bench kernels)"
 BAR_DIRECTIONS = {**PRODUCTS, "step": "step of the tail"}
 
 
@@ -34,7 +43,7 @@ def kernel_speedup(sources: Sources) -> tuple[Figure, pd.DataFrame]:
 
     devices = [KernelTimes.load(path) for path in sources.inputs.benchmarks]
     if not devices:
-        return _nothing()
+        return nothing(UNMEASURED, {"device": "none", "result": "needs CUDA"})
     drawn = pd.DataFrame(
         [
             {"device": each.device, "swept": swept, **point}
@@ -78,7 +87,7 @@ def kernel_floor(sources: Sources) -> tuple[Figure, pd.DataFrame]:
 
     devices = [KernelTimes.load(path) for path in sources.inputs.benchmarks]
     if not devices:
-        return _nothing()
+        return nothing(UNMEASURED, {"device": "none", "result": "needs CUDA"})
     drawn = pd.DataFrame(
         [
             {
@@ -159,15 +168,3 @@ def _ratio_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_locator(FixedLocator(list(steps)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-
-
-def _nothing() -> tuple[Figure, pd.DataFrame]:
-    """What is drawn where no device was measured."""
-    import matplotlib.pyplot as plt
-    import pandas as pd
-
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2))
-    axes.set_axis_off()
-    words = "needs CUDA: no kernel benchmark is committed\n(haste bench kernels)"
-    axes.text(0.5, 0.5, words, ha="center", va="center", color=ORANGE)
-    return figure, pd.DataFrame([{"device": "none", "result": "needs CUDA"}])

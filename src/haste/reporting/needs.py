@@ -64,8 +64,8 @@ class Inputs:
     split: str = "test"
     """that the metrics of the runs are of"""
     partial: bool = False
-    """whether it is made of those of the runs that are finished, when a command makes it; the workflow
-    makes all of them first"""
+    """whether it is made of those of the runs that are finished. The workflow makes all of them first, but
+    for a grid that says `only_finished`"""
 
 
 def table_names(grid: GridConfig) -> list[str]:
@@ -104,6 +104,11 @@ def figure_names(grid: GridConfig) -> list[str]:
 def table_inputs(grid: GridConfig, name: str) -> Inputs:
     """What table `name` reads; raises ConfigError for a name that the grid does not have."""
     _check("table", name, table_names(grid))
+    inputs = _table_inputs(grid, name)
+    return dataclasses.replace(inputs, partial=inputs.partial or grid.only_finished)
+
+
+def _table_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "main":
         return Inputs(runs=tuple(grid.main_runs()))
     if name == "runs":
@@ -139,6 +144,10 @@ def table_inputs(grid: GridConfig, name: str) -> Inputs:
 def figure_inputs(grid: GridConfig, name: str) -> Inputs:
     """What figure `name` reads; raises ConfigError for a name that the grid does not have."""
     _check("figure", name, figure_names(grid))
+    return dataclasses.replace(_figure_inputs(grid, name), partial=grid.only_finished)
+
+
+def _figure_inputs(grid: GridConfig, name: str) -> Inputs:
     if name == "ablations":
         # per-document values need the truth
         return Inputs(runs=_ablation_runs(grid, grid.ablations), corpora=grid.ablation_datasets)

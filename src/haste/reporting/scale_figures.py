@@ -8,7 +8,7 @@ from haste.config import methods
 from haste.reporting.published import PEAK_MEMORY
 from haste.reporting.scale import GIB, MEMORY, SWEEP, ScaleResults
 from haste.reporting.sources import Sources
-from haste.reporting.style import COLUMN_WIDTH, ORANGE, VERMILION, label_level, label_points, look
+from haste.reporting.style import COLUMN_WIDTH, VERMILION, label_level, label_points, look, nothing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +26,8 @@ def scale_memory(sources: Sources) -> tuple[Figure, pd.DataFrame]:
 
     devices = [ScaleResults.load(path) for path in sources.inputs.benchmarks]
     if not devices:
-        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2))
-        axes.set_axis_off()
         words = "needs CUDA: no scale benchmark is committed\n(haste bench scale)"
-        axes.text(0.5, 0.5, words, ha="center", va="center", color=ORANGE)
-        return figure, pd.DataFrame([{"device": "none", "result": "needs CUDA"}])
+        return nothing(words, {"device": "none", "result": "needs CUDA"})
     rows = [row for each in devices for row in (*_measured(each), *_published(each, sources))]
     drawn = pd.DataFrame(rows, columns=COLUMNS)
     figure, panels = plt.subplots(

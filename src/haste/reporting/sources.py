@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, methods
+from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, RunKey, methods
 from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.evaluation.bootstrap import paired_bootstrap
@@ -139,22 +139,28 @@ class Sources:
         ]
         return sorted(found, key=lambda run: run.key.seed)
 
-    def ablation(self, name: str, dataset: str) -> dict[str, list[Run]]:
+    def ablation(
+        self, name: str, dataset: str, keys: Iterable[RunKey] | None = None
+    ) -> dict[str, list[Run]]:
         """Variant in run paths -> its runs: the preset first, all with the ablation's seeds.
 
-        Raises DataError when one of them was not given.
+        `keys`: those of its runs that are meant, all unless given. Raises DataError when one of them was
+        not given; where the runs are `partial`, a variant that lacks a seed is empty.
         """
         given = {run.key: run for run in self.runs}
+        wanted: dict[str, list[RunKey]] = {}
+        for key in self.grid.ablation_runs(name) if keys is None else keys:
+            if key.dataset == dataset:
+                wanted.setdefault(key.variant, []).append(key)
         found: dict[str, list[Run]] = {}
-        for key in self.grid.ablation_runs(name):
-            if key.dataset != dataset:
-                continue
-            if key not in given:
+        for variant, seeds in wanted.items():
+            lacking = next((key for key in seeds if key not in given), None)
+            if lacking is not None and not self.inputs.partial:
                 raise DataError(
-                    f"ablation {name}: the run {key.method}, {key.variant}, seed {key.seed} on "
+                    f"ablation {name}: the run {lacking.method}, {variant}, seed {lacking.seed} on "
                     f"{dataset} is not among the folders given; add it, or give none for all of the grid."
                 )
-            found.setdefault(key.variant, []).append(given[key])
+            found[variant] = [] if lacking else [given[key] for key in seeds]
         return found
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
 BLACK, GREY, LIGHT_GREY, BROWN = "#000000", "#767676", "#a0a0a0", "#7f5200"
@@ -250,3 +252,14 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
     extent = label.get_window_extent()
     label.remove()
     return extent.width, extent.height
+
+
+def nothing(words: str, row: Mapping[str, str]) -> tuple[Figure, pd.DataFrame]:
+    """What is drawn where there is nothing to draw: why, and that as a table of one row."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2))
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center", color=ORANGE)
+    return figure, pd.DataFrame([dict(row)])

@@ -13,6 +13,8 @@ from pathlib import Path
 from haste.files import atomic
 
 MISSING = "–"
+OPEN = "open"
+"""in the place of numbers of runs that have not finished"""
 GIB, MIB, MILLION = 2**30, 2**20, 1e6
 """scales of columns"""
 

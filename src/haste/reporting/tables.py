@@ -20,7 +20,7 @@ from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame, run_note
 from haste.reporting.scale import TITLE as SCALE_TITLE
 from haste.reporting.scale import ScaleResults, scale_table
 from haste.reporting.sources import Sources, cohesion_orders
-from haste.reporting.table import GIB, MIB, MILLION, Cell, Column, Stat, Table
+from haste.reporting.table import GIB, MIB, MILLION, OPEN, Cell, Column, Stat, Table
 from haste.reporting.tuning import tuning_table
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
@@ -111,7 +111,9 @@ def ablation_table(name: str, sources: Sources) -> Table:
             row = _stats(runs, [column.key for column in columns])
             row |= {"dataset": dataset, "seeds": len(runs), "converged": converged(runs)}
             row["variant"] = titles.get(variant, f"{chosen.default} (preset)")
-            if runs is not preset:
+            if not runs:
+                row |= {"seeds": None, "difference": OPEN}
+            elif runs is not preset and preset:
                 row["difference"] = sources.documents[dataset].difference(runs, preset, "P@1")
             rows.append(row)
     notes = [
@@ -248,7 +250,7 @@ def _main_row(
     runs = sources.of(dataset, method.name)
     row = _stats(runs, [column.key for column in columns])
     row |= {"dataset": dataset, "method": method.title, "converged": converged(runs)}
-    row["runs"] = _runs_cell(method, runs)
+    row["runs"] = _runs_cell(method, runs, sources.inputs.partial)
     if method.published_as:
         paper, name = method.published_as
         for column in columns:
@@ -260,11 +262,11 @@ def _main_row(
     return row
 
 
-def _runs_cell(method: Method, runs: Sequence[Run]) -> str:
+def _runs_cell(method: Method, runs: Sequence[Run], partial: bool) -> str:
     if method.kind == "published":
         return "not trained here"
     if not runs:
-        return "no run given"
+        return OPEN if partial else "no run given"
     if method.kind == "linear":
         return "1 run"
     return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
 from haste.reporting.runs import Run, run_note
 from haste.reporting.sources import Sources
-from haste.reporting.table import Cell, Column, Stat, Table
+from haste.reporting.table import OPEN, Cell, Column, Stat, Table
 
 CRITERION = ("P@1", "P@5", "PSP@5")
 """metrics whose mean chooses"""
 CHOSEN = "chosen"
-OPEN = "open"
 COLUMNS = (
     Column("dataset", "Data set"),
     Column("method", "Method"),
