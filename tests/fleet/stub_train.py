@@ -46,7 +46,9 @@ def main(config: Path, folder: Path) -> None:
     time.sleep(0.3)
     note("end")
     if what != "empty":
-        (run / "resources.json").write_text(json.dumps({"completed": True}))
+        (run / "resources.json").write_text(
+            json.dumps({"completed": True, "runs_at_once": os.environ.get("HASTE_RUNS_AT_ONCE")})
+        )
         (run / "metrics.json").write_text(json.dumps({"metrics": {"P@1": 12.345}}))
     if what == "late":
         sys.exit(1)

@@ -13,7 +13,7 @@ import pytest
 
 from haste.config import GridConfig, RunKey
 from haste.errors import ConfigError
-from haste.files import read_yaml
+from haste.files import read_json, read_yaml
 from haste.fleet import drive as driver
 from haste.fleet.places import VISIBLE, Place, find_places
 from haste.fleet.state import is_done, run_dir
@@ -165,6 +165,9 @@ def test_runs_spread_over_gpus(drive, tell):
         assert max(map(running.count, "01")) <= 2
     started = [gpu for event, _, gpu in tell() if event == "start"]
     assert sorted(started[:4]) == ["0", "0", "1", "1"]
+    # seconds of runs that shared a GPU are told from others
+    runs = [run_dir(cuda, task.key) for task in worklist(cuda)]
+    assert {read_json(run.resources)["runs_at_once"] for run in runs} == {"2"}
 
 
 def test_gpus_are_those_that_are_visible():

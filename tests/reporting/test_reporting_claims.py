@@ -312,7 +312,8 @@ def test_memory_and_time_on_a_gpu(tmp_path):
         "haste": {"peak_bytes": {"train": 2 * GIB}, "seconds": {"epoch": 10.0}},
         "spartex": {"peak_bytes": {"train": 3 * GIB}, "seconds": {"epoch": 30.0}},
     }
-    fake = fake_grid(tmp_path, ablations=(), device="NVIDIA H200", resources=resources)
+    alone = {name: {**each, "runs_at_once": 1} for name, each in resources.items()}
+    fake = fake_grid(tmp_path, ablations=(), device="NVIDIA H200", resources=alone)
     found = by_claim(fake)
     # on no data set of the paper: its smallest ratio, 18.4 / 12.5
     assert found["C6"].comparisons[0].ours == pytest.approx(1.5)
@@ -325,6 +326,11 @@ def test_memory_and_time_on_a_gpu(tmp_path):
         FAILS,
         "3.00×; the claim needs at least 4.00×",
     )
+    # of Spartex nothing is known, and memory is a run's own
+    told = {**resources, "haste": {**resources["haste"], "runs_at_once": 1}}
+    shared = by_claim(replace(fake, root=tmp_path / "shared", resources=told))
+    assert (shared["C6"].verdict, shared["C10"].verdict) == (HOLDS, OPEN)
+    assert shared["C10"].reason.startswith("runs that are not known to have had their GPU to")
     on_amazon = by_claim(replace(fake, root=tmp_path / "amazon", datasets=("amazon-3m",)))
     assert on_amazon["C6"].reason == "1.50×; the claim needs at least 2.38×"
 

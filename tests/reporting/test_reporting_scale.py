@@ -1,5 +1,6 @@
 """Table, figure and claims from made-up results of the scale benchmark."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,16 @@ def test_memory_is_drawn_with_the_papers_numbers(fake, tmp_path):
     assert ours["labels"].max() == 100_000_000
     # what did not fit is not drawn
     assert drawn[drawn["method"] == "spartex"]["labels"].max() == 8_623_847
+
+
+def test_a_device_on_which_times_alone_were_measured_has_no_panel(fake, tmp_path):
+    here = write_scale(fake.root / "results")
+    there = here.parents[1] / "h300" / here.name
+    shutil.copytree(here.parent, there.parent)
+    lines = there.read_text().splitlines(keepends=True)
+    there.write_text("".join([lines[0], *(line for line in lines if ",speed," in line)]))
+    drawn = draw(fake, tmp_path / "scale_memory")
+    assert drawn["device"].unique().tolist() == ["h200"]
 
 
 def test_without_results_the_figure_says_what_it_needs(fake, tmp_path):

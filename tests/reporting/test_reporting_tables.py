@@ -1,6 +1,7 @@
 import csv
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_main_says_what_was_not_run_and_why(main):
     assert runs["HASTE"] == "3 seeds"
     assert runs["Popularity"] == "1 run"
     assert "P@1" not in rows_by(main, "method")["LightXML"]
+
+
+def test_seconds_of_runs_that_shared_a_gpu_are_marked(tmp_path):
+    def notes(name, **resources):
+        root = tmp_path / name
+        fake = FakeGrid(root, methods=("haste",), documents=20, labels=30, device="NVIDIA H200")
+        return " ".join(table(replace(fake, resources=resources).write(), "main").notes)
+
+    assert "Seconds are of runs that are not known to" in notes("shared", haste={"runs_at_once": 2})
+    assert "Seconds are of" not in notes("alone", haste={"runs_at_once": 1})
 
 
 def test_linear_rows_have_no_loss_and_no_slope(main):

@@ -44,5 +44,6 @@ def test_resources_hold_the_median_epoch_and_the_machine():
     )
     assert found["seconds"]["epoch"] == 2
     assert found["completed"] is True
+    assert found["runs_at_once"] == 1
     assert found["machine"] == machine()
     assert {"python", "system", "cpu", "torch"} <= set(found["machine"])

@@ -23,6 +23,7 @@ from haste.fleet.places import Place, fitting
 from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
 from haste.paths import RunDir
+from haste.training.measure import AT_ONCE
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def drive(
                     if place is None:
                         continue
                     waiting.remove(item)
-                    started = _start(grid, item[0], place, logs, command, summary)
+                    started = _start(grid, item[0], place, jobs, logs, command, summary)
                     running += [started] if started else []
                 time.sleep(POLL_SECONDS)
                 _collect(running, summary)
@@ -138,7 +139,13 @@ def _freest(places: Sequence[Place], running: Sequence[_Running], jobs: int) -> 
 
 
 def _start(
-    grid: GridConfig, task: Task, place: Place, logs: Path, command: Command, summary: Summary
+    grid: GridConfig,
+    task: Task,
+    place: Place,
+    jobs: int,
+    logs: Path,
+    command: Command,
+    summary: Summary,
 ) -> _Running | None:
     """Start a run; None where another process trains it, or has finished it by now."""
     run, key = run_dir(grid, task.key), task.key
@@ -161,7 +168,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **place.environment},
+            env={**os.environ, **place.environment, AT_ONCE: str(jobs)},
             # Ctrl-C in a terminal reaches a whole session, and would end a run without a checkpoint
             start_new_session=True,
         )

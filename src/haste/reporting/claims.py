@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from haste.config import DEFAULT_VARIANT, RunKey, ablation, method
 from haste.reporting.benchmarks import read_kernels, time_ratios
 from haste.reporting.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
-from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame
+from haste.reporting.runs import CONVERGED_NOTE, SHARED, Run, run_frame
 from haste.reporting.scale import MEMORY, SPEED, ScaleResults
 from haste.reporting.sources import Sources
 from haste.reporting.table import Column, Interval, Table
@@ -433,6 +433,7 @@ class Resource:
     """of the scale benchmark"""
     scale_column: str
     """of scale.csv"""
+    is_time: bool = False
 
     def targets(self, published: Published) -> dict[str, float]:
         """The paper's ratio by data set, names in small letters."""
@@ -467,6 +468,7 @@ RESOURCES = (
         EPOCH_RIVAL,
         SPEED,
         "epoch_minutes",
+        is_time=True,
     ),
 )
 
@@ -504,6 +506,8 @@ def _resource(sources: Sources, dataset: str, claimed: Resource) -> Finding:
         verdict, reason = OPEN, f"no runs of {', '.join(absent)}"
     elif not all(run.on_gpu for runs in sides.values() for run in runs):
         verdict, reason = OPEN, "needs CUDA: these runs were made on a CPU"
+    elif claimed.is_time and not all(run.timed for runs in sides.values() for run in runs):
+        verdict, reason = OPEN, SHARED
     else:
         means = {name: run_frame(runs)[claimed.column].mean() for name, runs in sides.items()}
         ratio = float(means["spartex"] / means["haste"])

@@ -30,6 +30,7 @@ from haste.reporting.style import (
     label_points,
     look,
     nothing,
+    plain_log_ticks,
     style,
 )
 from haste.reporting.table import Stat
@@ -129,7 +130,7 @@ def precision_memory(sources: Sources) -> Drawing:
             names.append((x, y, title, shown.colour))
         axes.set_xscale("log")
         axes.margins(x=0.22, y=0.16)
-        _plain_log_ticks(axes)
+        plain_log_ticks(axes)
         axes.set_title(dataset)
         axes.set_xlabel(
             "Peak allocated on the GPU in training (MiB)"
@@ -273,7 +274,7 @@ def training_curves(sources: Sources) -> Drawing:
                 ends.append((lines[f"{key} mean"].iloc[-1], method(name).title, shown.colour))
             if key == "loss":
                 axes.set_yscale("log")
-                _plain_log_ticks(axes, "y")
+                plain_log_ticks(axes, "y")
             last = part["epoch"].max()
             axes.set_xlim(left=1 - 0.03 * last, right=last)
             label_ends(axes, ends)
@@ -318,7 +319,7 @@ def label_frequency(sources: Sources) -> Drawing:
         )
         axes.set(xscale="log", yscale="log", xlabel="Label, by rank", title=dataset)
         axes.set_ylim(bottom=0.8)
-        _plain_log_ticks(axes, "xy")
+        plain_log_ticks(axes, "xy")
         if head:
             axes.axvline(head, color=VERMILION, linestyle="--", linewidth=1.2)
             axes.annotate(
@@ -531,22 +532,6 @@ def _grid(
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, titles = axes.get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside right center", handlelength=2.6)
-
-
-def _plain_log_ticks(axes: Axes, which: str = "x") -> None:
-    """Round numbers, as such instead of powers, on logarithmic axes; call it when all is drawn."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    for axis in ([axes.xaxis] if "x" in which else []) + ([axes.yaxis] if "y" in which else []):
-        low, high = axis.get_view_interval()
-        decades = np.log10(high / low)
-        steps = (1.0,) if decades > 4 else (1.0, 2.0, 5.0)
-        if decades < 1:
-            steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-        axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=50))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axis.set_minor_locator(NullLocator())
-        axis.set_minor_formatter(NullFormatter())
 
 
 def _half(std: float | None) -> float | None:

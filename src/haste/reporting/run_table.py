@@ -25,6 +25,7 @@ COLUMNS = (
     Column("epoch_seconds", "Epoch (s)"),
     Column("train_seconds", "Training (s)"),
     Column("evaluate_seconds", "Evaluation (s)"),
+    Column("runs_at_once", "Runs at once", digits=0),
     Column("peak_train_bytes", "Peak memory, training (GiB)", digits=2, scale=GIB),
     Column("peak_evaluate_bytes", "Peak memory, evaluation (GiB)", digits=2, scale=GIB),
     Column("state_bytes", "State (MiB)", scale=MIB),

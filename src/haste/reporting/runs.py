@@ -74,6 +74,11 @@ class Run:
         return not str(self.resources["device"]).upper().startswith("CPU")
 
     @property
+    def timed(self) -> bool:
+        """Whether its seconds can be compared: it is known to have had its device to itself."""
+        return self.resources.get("runs_at_once") == 1
+
+    @property
     def loss(self) -> float | None:
         """Training loss of the last epoch, mean a document."""
         return None if self.history is None else float(self.history["loss"][-1])
@@ -191,6 +196,15 @@ def load_run(run_dir: Path | str) -> Run:
     )
 
 
+SHARED = "runs that are not known to have had their GPU to themselves: their times do not compare"
+
+
+def time_notes(runs: Sequence[Run]) -> list[str]:
+    """What is to be known of the seconds of runs, where there is something."""
+    shared = any(run.on_gpu and not run.timed for run in runs)
+    return [f"Seconds are of {SHARED}."] if shared else []
+
+
 def run_note(runs: Sequence[Run]) -> str:
     """Devices, epochs and metric library of the runs."""
     devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
@@ -232,6 +246,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "epoch_seconds": resources["seconds"].get("epoch"),
         "train_seconds": resources["seconds"].get("train"),
         "evaluate_seconds": resources["seconds"].get("evaluate"),
+        "runs_at_once": resources.get("runs_at_once"),
         "epochs": run.epochs,
         "loss": run.loss,
         "slope": run.slope,

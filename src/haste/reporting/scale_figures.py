@@ -8,7 +8,17 @@ from haste.config import methods
 from haste.reporting.published import PEAK_MEMORY
 from haste.reporting.scale import GIB, MEMORY, SWEEP, ScaleResults
 from haste.reporting.sources import Sources
-from haste.reporting.style import COLUMN_WIDTH, VERMILION, label_level, label_points, look, nothing
+from haste.reporting.style import (
+    COLUMN_WIDTH,
+    GREY,
+    LABEL_SIZE,
+    LIGHT_GREY,
+    VERMILION,
+    label_level,
+    look,
+    nothing,
+    plain_log_ticks,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +27,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ["device", "dataset", "method", "source", "labels", "peak GiB"]
 OURS, PAPER = "measured", "paper"
+ROOM_FOR_NAMES = 0.55
+"""of the height of what is drawn, on its logarithmic axis"""
 
 
 def scale_memory(sources: Sources) -> tuple[Figure, pd.DataFrame]:
@@ -25,13 +37,15 @@ def scale_memory(sources: Sources) -> tuple[Figure, pd.DataFrame]:
     import pandas as pd
 
     devices = [ScaleResults.load(path) for path in sources.inputs.benchmarks]
+    # of some devices, times alone were measured
+    devices = [each for each in devices if _measured(each)]
     if not devices:
         words = "needs CUDA: no scale benchmark is committed\n(haste bench scale)"
         return nothing(words, {"device": "none", "result": "needs CUDA"})
     rows = [row for each in devices for row in (*_measured(each), *_published(each, sources))]
     drawn = pd.DataFrame(rows, columns=COLUMNS)
     figure, panels = plt.subplots(
-        1, len(devices), figsize=(1.7 * COLUMN_WIDTH * len(devices), 3.8), squeeze=False
+        1, len(devices), figsize=(1.7 * COLUMN_WIDTH * len(devices), 4.4), squeeze=False
     )
     for axes, each in zip(panels[0], devices, strict=True):
         _draw(axes, drawn[drawn["device"] == each.device])
@@ -40,11 +54,11 @@ def scale_memory(sources: Sources) -> tuple[Figure, pd.DataFrame]:
             label_level(axes, total, f"memory of the GPU: {total:.0f} GiB", "black")
         axes.set_title(each.device)
         axes.set_xlabel("Labels")
+        _name_sizes(axes, drawn[drawn["device"] == each.device])
+        plain_log_ticks(axes, "y")
     panels[0][0].set_ylabel("Peak memory of training (GiB), preset memory")
     handles, titles = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside right center")
-    for axes, each in zip(panels[0], devices, strict=True):
-        label_points(axes, _names(drawn[drawn["device"] == each.device]))
     return figure, drawn
 
 
@@ -84,11 +98,24 @@ def _published(results: ScaleResults, sources: Sources) -> list[dict[str, object
     return found
 
 
-def _names(drawn: pd.DataFrame) -> list[tuple[float, float, str, str]]:
-    """The data sets' names, at our own method's markers."""
-    own = drawn[(drawn["method"] == "haste") & (drawn["dataset"] != SWEEP)]
-    points = own[own["source"] == OURS][["labels", "peak GiB", "dataset"]]
-    return [(*point, VERMILION) for point in points.itertuples(index=False)]
+def _name_sizes(axes: Axes, drawn: pd.DataFrame) -> None:
+    """The data sets' names, below what is drawn at their numbers of labels."""
+    own = drawn[drawn["dataset"] != SWEEP]
+    low, high = axes.get_ylim()
+    axes.set_ylim(low * (low / high) ** ROOM_FOR_NAMES, high)
+    for labels, rows in own.groupby("labels"):
+        axes.axvline(labels, color=LIGHT_GREY, linewidth=0.8, zorder=0)
+        axes.annotate(
+            "\n".join(dict.fromkeys(rows["dataset"])),
+            (labels, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            rotation=90,
+            va="bottom",
+            color=GREY,
+            fontsize=LABEL_SIZE - 1,
+        )
 
 
 def _draw(axes: Axes, drawn: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -252,6 +253,22 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
     extent = label.get_window_extent()
     label.remove()
     return extent.width, extent.height
+
+
+def plain_log_ticks(axes: Axes, which: str = "x") -> None:
+    """Round numbers, as such instead of powers, on logarithmic axes; call it when all is drawn."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    for axis in ([axes.xaxis] if "x" in which else []) + ([axes.yaxis] if "y" in which else []):
+        low, high = axis.get_view_interval()
+        decades = math.log10(high / low)
+        steps = (1.0,) if decades > 4 else (1.0, 2.0, 5.0)
+        if decades < 1:
+            steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+        axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=50))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
 
 
 def nothing(words: str, row: Mapping[str, str]) -> tuple[Figure, pd.DataFrame]:

@@ -16,7 +16,7 @@ from haste.reporting.kernels import targets_table, times_table
 from haste.reporting.needs import ABLATION_PREFIX, BENCHMARKS, CONFUSIONS, TUNING
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.reporting.run_table import runs_table
-from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame, run_note
+from haste.reporting.runs import CONVERGED_NOTE, Run, run_frame, run_note, time_notes
 from haste.reporting.scale import TITLE as SCALE_TITLE
 from haste.reporting.scale import ScaleResults, scale_table
 from haste.reporting.sources import Sources, cohesion_orders
@@ -74,6 +74,7 @@ def main_table(sources: Sources) -> Table:
     notes = [
         MEAN_NOTE + " Bold: the best of the column.",
         run_note(sources.runs),
+        *time_notes(sources.runs),
         *_memory_notes(sources.runs),
         CONVERGED_NOTE,
     ]
@@ -121,6 +122,7 @@ def ablation_table(name: str, sources: Sources) -> Table:
         "Δ P@1: to the preset, same seeds, in points, with the paired bootstrap interval (95%) over "
         "test documents" + _one_seed_note(sources.grid.ablation_seeds),
         run_note(sources.runs),
+        *time_notes(sources.runs),
         CONVERGED_NOTE,
     ]
     return Table(

@@ -17,6 +17,8 @@ from typing import Any
 from haste.commit import code_commit
 
 PROC = Path("/proc/self")
+AT_ONCE = "HASTE_RUNS_AT_ONCE"
+"""of the environment: how many runs share the device, where something starts several"""
 
 
 class Meter:
@@ -69,6 +71,7 @@ class Meter:
             "device": device_name(self.device),
             "machine": machine(),
             "threads": threads,
+            "runs_at_once": int(os.environ.get(AT_ONCE, "1")),
             "recompute": recompute,
             **({} if tail_shift is None else {"tail_shift": tail_shift}),
             "parameters": None if parameters is None else int(parameters),
