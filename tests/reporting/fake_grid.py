@@ -156,7 +156,12 @@ class FakeGrid:
         files.root.mkdir(parents=True, exist_ok=True)
         trained = method(key.method).kind == "trained"
         epochs = self.tuning["epochs"] if key.is_trial else self.epochs
-        write_yaml(files.config, self.grid.resolve(key).as_dict())
+        config = self.grid.resolve(key).as_dict()
+        if not trained:
+            # as `haste configure` writes one of a linear method
+            names = {"dataset": key.dataset, "method": key.method, "variant": key.variant}
+            config = {**names, "seed": key.seed, "inputs": {"corpus": "x"}}
+        write_yaml(files.config, config)
 
         corpus = self.grid.layout.corpus(key.dataset)
         ids, metrics = self.predict(key, corpus, "validation" if key.is_trial else "test")

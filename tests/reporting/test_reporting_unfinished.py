@@ -25,7 +25,7 @@ def fake(tmp_path):
     """All is finished but Spartex, the random groups, and a seed of the frequency groups."""
     fake = FakeGrid(
         tmp_path,
-        methods=("dense", "spartex", "block-sparse", "haste"),
+        methods=("dense", "spartex", "block-sparse", "haste", "omikuji"),
         ablations=("grouping", "sampling"),
         seeds=(0, 1),
         ablation_seeds=(0, 1),
@@ -53,6 +53,10 @@ def rows(fake, name):
 def test_main_shows_what_is_open(fake):
     runs = {row["method"]: row["runs"] for row in rows(fake, "main")}
     assert (runs["Dense"], runs["Spartex"], runs["HASTE"]) == ("2 seeds", "open", "2 seeds")
+    assert runs["TF-IDF + omikuji"] == "1 run"
+    fake.run_dir(RunKey("tiny", "omikuji", "default", 0)).metrics.unlink()
+    runs = {row["method"]: row["runs"] for row in rows(fake, "main")}
+    assert runs["TF-IDF + omikuji"] == "open"
 
 
 def test_a_run_of_another_configuration_is_not_finished(fake):

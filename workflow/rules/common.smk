@@ -23,7 +23,7 @@ from haste.config import (
 from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import write_yaml
-from haste.fleet.state import is_done, run_dir
+from haste.fleet.state import is_finished
 from haste.paths import SPLITS
 from haste.planning import (
     corpus_memory,
@@ -215,14 +215,11 @@ def embedding_mb(dataset, name):
     return embedding_memory(expected_size(REGISTRY, dataset), hidden)
 
 
-def is_finished(key):
-    """Whether a run is there, of just this configuration."""
-    return is_done(run_dir(GRID, key), GRID.resolve(key))
-
-
 def result_files(inputs):
     """The files behind what `haste.reporting.needs` says that a table or figure reads."""
-    keys = [key for key in inputs.runs if not GRID.only_finished or is_finished(key)]
+    keys = [
+        key for key in inputs.runs if not GRID.only_finished or is_finished(GRID, key)
+    ]
     runs = [path for key in keys for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
     shorter = [inputs.shorter] if inputs.shorter else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from haste.config import GridConfig, RunConfig, RunKey
+from haste.config import GridConfig, RunConfig, RunKey, method
 from haste.errors import DataError
 from haste.files import read_json, read_yaml
 from haste.paths import RunDir
@@ -17,11 +17,26 @@ def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
 
 def is_done(run: RunDir, config: RunConfig) -> bool:
     """Whether a run has finished with just this configuration."""
+    try:
+        return _is_whole(run) and config.is_of(read_yaml(run.config))
+    except DataError:
+        return False
+
+
+def is_finished(grid: GridConfig, key: RunKey) -> bool:
+    """Whether a run of the grid has finished: one of a linear method, which has no settings, with any
+    configuration, others as `is_done`."""
+    run = run_dir(grid, key)
+    return (
+        _is_whole(run) if method(key.method).kind == "linear" else is_done(run, grid.resolve(key))
+    )
+
+
+def _is_whole(run: RunDir) -> bool:
     if not run.metrics.is_file():
         return False
     try:
-        completed = read_json(run.resources)["completed"] is True
-        return completed and config.is_of(read_yaml(run.config))
+        return read_json(run.resources)["completed"] is True
     except (DataError, KeyError, TypeError):
         return False
 

@@ -17,7 +17,7 @@ from haste.evaluation.bootstrap import paired_bootstrap
 from haste.evaluation.filters import remove_predictions
 from haste.evaluation.metrics import per_document
 from haste.evaluation.propensity import inverse_propensity
-from haste.fleet.state import is_done, run_dir
+from haste.fleet.state import is_finished, run_dir
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir
@@ -101,11 +101,10 @@ class Sources:
         Raises DataError for another run that is not finished, or was measured on another split.
         """
         if run_dirs is None:
-            found = [(run_dir(grid, key), key) for key in inputs.runs]
             run_dirs = [
-                run.root
-                for run, key in found
-                if not inputs.partial or is_done(run, grid.resolve(key))
+                run_dir(grid, key).root
+                for key in inputs.runs
+                if not inputs.partial or is_finished(grid, key)
             ]
         runs = tuple(load_runs(run_dirs))
         for run in runs:
