@@ -472,8 +472,9 @@ class GridConfig:
     mapping from names to settings"""
     tuning: Tuning | None = None
     shorter: str | None = None
-    """csv of the table `runs` of a grid that differs from this in its epochs: a claim about runs whose
-    training loss still falls is judged only if its differences have the same signs there"""
+    """csv of the table `runs` of the same grid with fewer epochs (what else differs is said beside it): a
+    claim about runs whose training loss still falls is judged only if its differences have the same signs
+    there"""
     only_finished: bool = False
     """tables and figures are made of the runs that have finished, and say which have not; none is trained for
     them"""

@@ -24,7 +24,7 @@ from haste.config import EncoderConfig, GridConfig, RunConfig, RunKey, method
 from haste.data.registry import Registry
 from haste.errors import DataError
 from haste.files import read_json, reading
-from haste.fleet.state import is_done, run_dir
+from haste.fleet.state import is_finished, run_dir
 from haste.paths import RunDir
 
 MIB = 2**20
@@ -202,8 +202,7 @@ def _plan(
     if similar:
         seconds = statistics.median(_seconds(each, config) for each in similar)
         memory = max(max(each["peak_bytes"].values()) for each in similar)
-        done = finished[key] is not None and (config is None or is_done(run_dir(grid, key), config))
-        return RunPlan(key, done, "measured", seconds, on_gpu, memory, disk)
+        return RunPlan(key, is_finished(grid, key), "measured", seconds, on_gpu, memory, disk)
     if config is None:
         seconds = START_SECONDS + LINEAR_SECONDS_PER_LABEL * size.labels
         return RunPlan(key, False, "model", seconds, False, BASE_MEMORY * 2, disk)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -91,6 +91,8 @@ def drive(
     for a run that needs a GPU where there is none.
     """
     summary = Summary()
+    shared = {AT_ONCE: str(jobs)}
+    places = [replace(each, environment={**each.environment, **shared}) for each in places]
     waiting: list[tuple[Task, list[Place]]] = []
     for task in tasks:
         config = grid.resolve(task.key)
@@ -113,7 +115,7 @@ def drive(
                     if place is None:
                         continue
                     waiting.remove(item)
-                    started = _start(grid, item[0], place, jobs, logs, command, summary)
+                    started = _start(grid, item[0], place, logs, command, summary)
                     running += [started] if started else []
                 time.sleep(POLL_SECONDS)
                 _collect(running, summary)
@@ -139,13 +141,7 @@ def _freest(places: Sequence[Place], running: Sequence[_Running], jobs: int) -> 
 
 
 def _start(
-    grid: GridConfig,
-    task: Task,
-    place: Place,
-    jobs: int,
-    logs: Path,
-    command: Command,
-    summary: Summary,
+    grid: GridConfig, task: Task, place: Place, logs: Path, command: Command, summary: Summary
 ) -> _Running | None:
     """Start a run; None where another process trains it, or has finished it by now."""
     run, key = run_dir(grid, task.key), task.key
@@ -168,7 +164,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **place.environment, AT_ONCE: str(jobs)},
+            env={**os.environ, **place.environment},
             # Ctrl-C in a terminal reaches a whole session, and would end a run without a checkpoint
             start_new_session=True,
         )
