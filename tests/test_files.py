@@ -5,6 +5,7 @@ import scipy.sparse as sp
 from haste.errors import DataError
 from haste.files import (
     atomic,
+    crc32,
     read_csr,
     read_json,
     read_npz,
@@ -89,3 +90,9 @@ def test_digest(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"abc")
     assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_crc32_of_the_standard_check_value(tmp_path):
+    path = tmp_path / "check.txt"
+    path.write_bytes(b"123456789")
+    assert crc32(path) == "cbf43926"
