@@ -6,14 +6,15 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
 from haste.errors import DataError
 from haste.files import atomic
+from haste.textlines import iter_lines, iter_raw_lines
 
 CHUNK = 1 << 20
-BOM = b"\xef\xbb\xbf"
 FASTEST = 1
 """level of compression of what is written"""
 SHOWN = 60
@@ -24,25 +25,18 @@ Right = TypeVar("Right")
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
-    r"""The lines of a file without their ends (\n or \r\n), one at a time.
+    r"""The lines of a file without their ends (\n or \r\n), one at a time; see `haste.textlines`.
 
-    Raises DataError where the file cannot be read or is not in `encoding`.
+    Raises DataError where the file cannot be read, is not in `encoding` or has a line without end.
     """
-    for number, line in enumerate(_raw_lines(path), 1):
-        if number == 1:
-            line = line.removeprefix(BOM)
-        try:
-            yield line.rstrip(b"\r\n").decode(encoding)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
-                f"{encoding}. Convert the file, or fetch it again."
-            ) from error
+    with _opened(path) as stream:
+        yield from iter_lines(stream, name=str(path), encoding=encoding)
 
 
 def count_lines(path: Path) -> int:
     """Lines of a file, a last one without an end included; raises DataError."""
-    return sum(1 for _ in _raw_lines(path))
+    with _opened(path) as stream:
+        return sum(1 for _ in iter_raw_lines(stream, name=str(path)))
 
 
 def side_by_side(
@@ -89,16 +83,14 @@ def _unequal(short: Path, number: int, long: Path) -> DataError:
     )
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    number = 0
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with _open(path) as stream:
-            for line in stream:
-                yield line
-                number += 1
+            yield stream
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: cannot be read after line {number} ({error}). Fetch the file again."
+            f"{path}: cannot be read to its end ({error}). Replace it by a whole copy."
         ) from error
 
 
