@@ -55,6 +55,21 @@ def test_gradients_that_are_nowhere_yet_come_as_they_are():
     assert linear.bias.grad.tolist() == [2.0, 2.0]
 
 
+def test_a_parameter_that_drops_out_of_a_step_has_no_gradient_of_an_earlier_one():
+    used, dropped = nn.Linear(3, 2), nn.Linear(2, 2)
+    parameters = [*used.parameters(), *dropped.parameters()]
+    whole = flatten(parameters)
+    inputs = torch.randn(4, 3)
+    for net in (nn.Sequential(used, dropped), used):
+        out = net(inputs).square().sum()
+        backward(out, torch.ones_like(out), parameters)
+    assert used.weight.grad.any()
+    assert not dropped.weight.grad.any()
+    before = dropped.weight.clone()
+    optimi.Adam([whole], lr=0.1).step()
+    assert torch.equal(dropped.weight, before)
+
+
 def test_adam_does_to_the_whole_what_it_does_to_each():
     parts = model()
     alone = copy.deepcopy(parts)

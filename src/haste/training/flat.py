@@ -37,17 +37,20 @@ def backward(output: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter
     """Gradients of `parameters`, of which some are parts of one: those are overwritten where they lie.
 
     torch's own `output.backward` would sum each in a launch of its own, onto what must be zeroed before.
-    A parameter that `output` does not depend on keeps the gradient it has.
+    A gradient that is there becomes zero where `output` does not depend on its parameter: that of an
+    earlier step would be applied again.
     """
-    found = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
-    there, new = [], []
-    for parameter, own in zip(parameters, found, strict=True):
-        if own is None:
-            continue
+    gradients = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
+    targets, values, unused = [], [], []
+    for parameter, value in zip(parameters, gradients, strict=True):
         if parameter.grad is None:
-            parameter.grad = own
+            parameter.grad = value
+        elif value is None:
+            unused.append(parameter.grad)
         else:
-            there.append(parameter.grad)
-            new.append(own)
-    if there:
-        torch._foreach_copy_(there, new)
+            targets.append(parameter.grad)
+            values.append(value)
+    if targets:
+        torch._foreach_copy_(targets, values)
+    if unused:
+        torch._foreach_zero_(unused)
