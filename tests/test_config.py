@@ -109,6 +109,7 @@ def test_every_variant_changes_its_run():
             r"layer\.dropout: 1\.0 is out of range; it must lie between 0",
         ),
         ({"layer": {"features": "private"}}, r"layer\.features: 'private' needs a head"),
+        ({"layer": {"chunks": 2}}, r"layer\.chunks: 2, but group_fan_in without a head"),
         ({"training": {"epochs": "ten"}}, r"training\.epochs: expected int, got 'ten'"),
         ({"training": {"epochs": True}}, r"training\.epochs: expected int, got True"),
         ({"training": 3}, r"expected settings"),

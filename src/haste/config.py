@@ -117,7 +117,8 @@ class LayerConfig:
     bias_init: str = "zero"
     """zero, or log_prior: the log odds of each label"""
     chunks: int = 1
-    """dense: label chunks the step works through (memory is B x L / chunks)"""
+    """of dense rows, a head's included: the step takes the labels in at least so many chunks, so it holds
+    at most B x L / chunks logits; kernels on a GPU also bound their chunks to some 32 MiB themselves"""
     dtype: str = "float32"
     """of the weights: float32, bfloat16, float16, float8_e4m3"""
     rounding: str = "stochastic"
@@ -141,6 +142,11 @@ class LayerConfig:
         _between("layer.head_ratio", self.head_ratio, 0.0, 0.9)
         _between("layer.dropout", self.dropout, 0.0, 0.95)
         _between("layer.chunks", self.chunks, 1, 4096)
+        if self.chunks > 1 and self.sparse and self.head_ratio == 0:
+            raise ConfigError(
+                f"layer.chunks: {self.chunks}, but {self.pattern} without a head has no dense rows to take "
+                "in chunks; remove it, or set it for dense, bottleneck or a layer.head_ratio above 0."
+            )
         if self.features != "shared" and self.head_ratio == 0:
             raise ConfigError(
                 f"layer.features: {self.features!r} needs a head; set layer.head_ratio above 0."

@@ -339,6 +339,22 @@ def test_dense_steps_go_slab_by_slab(monkeypatch):
     check_fused("fixed", problem(20, 48, 150, 32, 1), torch.float32, 1, backend="triton")
 
 
+def test_the_caller_bounds_the_labels_of_a_slab(monkeypatch):
+    from haste.kernels import triton_dense
+
+    sizes = []
+    gradient = triton_dense._Slabs.gradient
+
+    def noted(self, first, last, rows):
+        sizes.append(last - first)
+        return gradient(self, first, last, rows)
+
+    monkeypatch.setattr(triton_dense._Slabs, "gradient", noted)
+    p = dense_problem(6, 32, 150)
+    check_fused("dense", p, torch.float32, 1, backend="triton", labels_a_tile=75)
+    assert set(sizes) == {64, 22}
+
+
 def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
     from haste.kernels import triton_group
 

@@ -47,7 +47,7 @@ def test_what_is_set_already_is_not_advised(tiny):
     [
         # 40 of 120 GiB too many: two thirds of 128 would fit, and the next fan-in is 64
         ({"fan_in": 128}, "lower layer.fan_in from 128 to 64"),
-        ({"pattern": "dense", "chunks": 4}, "raise layer.chunks from 4 to 8"),
+        ({"pattern": "dense"}, "use a GPU with more memory"),
     ],
 )
 def test_a_layer_that_is_too_large_is_what_to_change(tiny, layer, advice):
@@ -56,6 +56,14 @@ def test_a_layer_that_is_too_large_is_what_to_change(tiny, layer, advice):
     assert advice in text
     assert "batch_size from" not in text
     assert "max_len from" not in text
+
+
+@pytest.mark.parametrize(("backend", "helps"), [("torch", True), ("triton", False)])
+def test_more_chunks_are_advised_where_they_save_memory(tiny, backend, helps):
+    layer = {"pattern": "dense", "chunks": 4}
+    config = tiny.config(layer=layer, training={"backend": backend})
+    text = said(config, MemoryUse(100 * GIB, 95 * GIB, 25 * GIB, 10 * GIB))
+    assert ("raise layer.chunks from 4 to 8" in text) == helps
 
 
 def test_where_nothing_helps_it_says_so(tiny):

@@ -286,8 +286,8 @@ def dense_fused_step(
 ) -> tuple[Tensor, Tensor]:
     """As `group_fused_step`, for rows that read all features: weight [L, H].
 
-    `mask` bool [L, H] keeps pruned weights at zero; `labels_a_tile` bounds what the torch backend holds
-    at a time (the Triton backend chooses its own).
+    `mask` bool [L, H] keeps pruned weights at zero; `labels_a_tile` bounds the labels whose logits are
+    held at a time (the Triton backend holds at most `triton_dense.SLAB_BYTES` of them anyway).
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
     state = (weight, bias, momentum, bias_momentum, positives)
@@ -296,7 +296,7 @@ def dense_fused_step(
 
         return dense_step(
             features, *state, sgd=sgd, seed=mix(seed, len(weight)), step=step, mask=mask,
-            loss_dtype=loss_dtype,
+            labels_a_tile=labels_a_tile or len(weight), loss_dtype=loss_dtype,
         )  # fmt: skip
     return torch_backend.dense_step(
         features.float(), *state, sgd=sgd, random=_random(weight, rounding, seed, step),

@@ -305,19 +305,21 @@ def dense_step(
     sgd: Sgd,
     seed: int,
     step: int | Tensor,
+    labels_a_tile: int,
     mask: Tensor | None = None,
     loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
 
     features [B, H]; weight [L, H] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
-    alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. Rounding as in
-    `triton_group.group_step`. Raises KernelError.
+    alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
+    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `triton_group.group_step`. Raises
+    KernelError.
     """
     _check(features, weight, bias, momentum, bias_momentum, features.shape[-1])
     if mask is not None:
         check_tensor("mask", mask, tuple(weight.shape), (torch.bool,), features.device)
-    size = slab_labels(features.shape[0])
+    size = min(slab_labels(features.shape[0]), labels_a_tile)
     if weight.dtype == FP8:
         # the features' gradient takes a copy of a slab's weights in bf16
         size = min(size, SLAB_BYTES // weight.shape[1])

@@ -14,7 +14,7 @@ INITIAL_STD = 0.02
 
 
 class Dense(LinearRows):
-    """Weights [L, H]. `chunks` > 1 bounds the step's memory to B x L / chunks (ELMO).
+    """Weights [L, H]. The step takes the labels in at least `chunks` chunks (ELMO), holding B x L / chunks.
 
     A subclass may set `mask`, bool [L, H]: weights outside it stay 0.
     """

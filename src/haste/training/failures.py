@@ -76,7 +76,8 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
             advice.append("set encoder.fused_optimizer: true, which keeps no gradients of it")
     if smaller := _fan_in(config, use, needed - room):
         advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
-    if config.layer.pattern in ("dense", "bottleneck"):
+    # kernels bound what they hold of the logits themselves
+    if not config.layer.sparse and config.training.backend == "torch":
         advice.append(f"raise layer.chunks from {config.layer.chunks} to {2 * config.layer.chunks}")
     return TrainingError(
         f"{config.method}/{config.variant} seed {config.seed}: out of GPU memory in step {step}: "
