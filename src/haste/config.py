@@ -18,10 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-import yaml
-
 from haste.errors import ConfigError, suggest
 from haste.paths import Layout
+from haste.strict_yaml import parse_yaml
 
 GROUP_SIZES = (16, 32, 64, 128)
 FAN_INS = (16, 32, 64, 128, 256)
@@ -775,7 +774,7 @@ def ablations() -> Mapping[str, Ablation]:
 
 def _preset(name: str) -> dict[str, Any]:
     text = resources.files("haste.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return parse_yaml(text, f"presets/{name}.yaml")
 
 
 def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:

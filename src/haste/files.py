@@ -17,6 +17,7 @@ import scipy.sparse as sp
 import yaml
 
 from haste.errors import DataError
+from haste.strict_yaml import parse_yaml
 
 
 @contextlib.contextmanager
@@ -47,9 +48,9 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, made_by: str | None = None) -> Any:
     """Read JSON; raises DataError naming the file when it is missing or damaged."""
-    with reading(path, "a JSON file"):
+    with reading(path, "a JSON file", made_by):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -60,9 +61,9 @@ def write_yaml(path: Path | str, value: Mapping[str, Any]) -> None:
 
 
 def read_yaml(path: Path | str) -> Any:
-    """Read YAML safely; raises DataError naming the file when it is missing or damaged."""
+    """Read YAML as `parse_yaml` does; raises DataError naming the file when it is missing or damaged."""
     with reading(path, "a YAML file"):
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"), path)
 
 
 def write_csr(path: Path | str, matrix: sp.spmatrix) -> None:
@@ -74,9 +75,9 @@ def write_csr(path: Path | str, matrix: sp.spmatrix) -> None:
         sp.save_npz(temporary, matrix, compressed=True)
 
 
-def read_csr(path: Path | str) -> sp.csr_matrix:
+def read_csr(path: Path | str, made_by: str | None = None) -> sp.csr_matrix:
     """Read a matrix that `write_csr` wrote; raises DataError when it is missing or damaged."""
-    with reading(path, "a sparse matrix (.npz)"):
+    with reading(path, "a sparse matrix (.npz)", made_by):
         return sp.csr_matrix(sp.load_npz(path))
 
 
@@ -86,24 +87,33 @@ def write_npz(path: Path | str, **arrays: np.ndarray) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def read_npz(path: Path | str) -> dict[str, np.ndarray]:
+def read_npz(path: Path | str, made_by: str | None = None) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz without unpickling; raises DataError when missing or damaged."""
-    with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
+    with reading(path, "an .npz file", made_by), np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
 @contextlib.contextmanager
-def reading(path: Path | str, expected: str) -> Iterator[None]:
-    """Turn whatever goes wrong while reading `path` into a DataError that names it."""
+def reading(path: Path | str, expected: str, made_by: str | None = None) -> Iterator[None]:
+    """Turn whatever goes wrong while reading `path` into a DataError that names it.
+
+    `made_by` is the command that makes the file, such as "haste corpus"; None for a file that the user
+    wrote, or where the caller cannot know.
+    """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file. Run the stage that makes it: snakemake {path}")
+        found = "is a folder, not a file" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {found}.{f' To make it: {made_by}.' if made_by else ''}")
     try:
         yield
     except DataError:
         raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:
+        what = " ".join(str(error).split())
+        again = f" Delete it, and make it again: {made_by}." if made_by else ""
         raise DataError(
-            f"{path}: not {expected} ({type(error).__name__}: {error}). Delete it and run snakemake again."
+            f"{path}: not {expected} ({type(error).__name__}: {what}).{again}"
         ) from error
 
 

@@ -98,7 +98,7 @@ class Model:
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises DataError when it is missing, damaged or does not fit."""
-        with reading(path, "a model of this configuration"):
+        with reading(path, "a model of this configuration", "haste train"):
             copy_into(self.tensors(momenta=False), load_file(path))
 
 
@@ -176,7 +176,7 @@ def _order(config: RunConfig, n_labels: int) -> LabelOrder:
     if order.n_labels != n_labels:
         raise DataError(
             f"{config.inputs.order}: orders {order.n_labels} labels, the corpus has {n_labels}. "
-            "Delete it and run snakemake again."
+            "Make it again: haste group."
         )
     if config.layer.grouped and order.group_size != config.layer.group_size:
         raise ConfigError(

@@ -38,7 +38,7 @@ class Predictor:
         self.config: RunConfig
         self.model, self.config = load_model(run, device)
         path = Path(self.config.inputs.model) / "tokenizer.json"
-        with reading(path, "a tokenizer"):
+        with reading(path, "a tokenizer", "haste fetch"):
             self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.config.encoder.max_len)

@@ -192,3 +192,11 @@ def test_a_mistake_ends_in_one_message(project: Project, mistake):
     assert message in result.stdout
     assert "Traceback" not in result.stdout
     assert not (project.root / "results").exists()
+
+
+def test_a_repeated_key_is_refused_before_snakemake_loses_the_first(project: Project):
+    path = project.root / "config.yaml"
+    path.write_text(path.read_text() + "training: {epochs: 5}\ntraining: {batch_size: 16}\n")
+    result = project.snakemake("-n")
+    assert result.returncode != 0
+    assert "the key 'training' is there twice" in result.stdout

@@ -22,7 +22,7 @@ from haste.config import (
 )
 from haste.data.registry import load_registry
 from haste.errors import HasteError
-from haste.files import write_yaml
+from haste.files import read_yaml, write_yaml
 from haste.fleet.state import is_finished
 from haste.paths import SPLITS
 from haste.planning import (
@@ -42,6 +42,9 @@ RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")
 ENVIRONMENT = "../../envs/cpu.yaml"
 
 try:
+    # Snakemake's own reader keeps the last of two equal keys without a word
+    for path in workflow.configfiles:
+        read_yaml(path)
     # before the schema, because this names the nearest key
     GRID = GridConfig.from_dict(config)
     REGISTRY = load_registry(RESOURCES / "datasets.yaml").with_datasets(

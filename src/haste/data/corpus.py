@@ -128,7 +128,7 @@ class Corpus:
 
     def _read_matrix(self, path: Path, split: str, width: int | None = None) -> sp.csr_matrix:
         """`width`: its columns, L + E where it is not given."""
-        matrix = read_csr(path)
+        matrix = read_csr(path, "haste corpus")
         expected = (self.info.documents[split], width or self.info.n_labels + self.info.n_extra)
         if matrix.shape != expected:
             raise DataError(
@@ -150,11 +150,11 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     """Open a corpus folder; raises DataError when corpus.json or another file is missing or damaged."""
     if not isinstance(directory, CorpusDir):
         directory = CorpusDir(Path(directory))
-    value = read_json(directory.info)
-    with reading(directory.info, "the description of a corpus"):
+    value = read_json(directory.info, "haste corpus")
+    with reading(directory.info, "the description of a corpus", "haste corpus"):
         info = CorpusInfo(**{**value, "statistics": Statistics(**value["statistics"])})
     for path in _data_files(directory, info):
-        with reading(path, "a file of a corpus"):
+        with reading(path, "a file of a corpus", "haste corpus"):
             pass
     return Corpus(directory, info)
 

@@ -142,8 +142,8 @@ def verify(folder: Path | str) -> SourceRecord:
     Raises DataError naming the first file that is missing or differs.
     """
     folder = Path(folder)
-    value = read_json(folder / RECORD)
-    with reading(folder / RECORD, "the record of a fetched source"):
+    value = read_json(folder / RECORD, "haste fetch")
+    with reading(folder / RECORD, "the record of a fetched source", "haste fetch"):
         record = SourceRecord(**value)
         members = {name: (m["size"], m["sha256"]) for name, m in record.members.items()}
     advice = f"Run: haste fetch {record.name} --out {folder}"

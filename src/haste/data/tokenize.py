@@ -119,8 +119,8 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
         directory = TokenDir(Path(directory))
     if not isinstance(corpus, CorpusDir):
         corpus = CorpusDir(Path(corpus))
-    value = read_json(directory.info)
-    with reading(directory.info, "the description of tokens"):
+    value = read_json(directory.info, "haste tokenize")
+    with reading(directory.info, "the description of tokens", "haste tokenize"):
         info = TokenInfo(**value)
     if not all(_fresh(info, name, corpus) for name in info.corpus_sha256):
         what = "features" if info.weighted else "texts"
@@ -287,7 +287,7 @@ def _load_tokenizer(model: Path, max_len: int) -> tuple[Tokenizer, int]:
     from tokenizers import Tokenizer
 
     path = model / TOKENIZER_FILE
-    with reading(path, "a tokenizer"):
+    with reading(path, "a tokenizer", "haste fetch"):
         tokenizer = Tokenizer.from_file(str(path))
     pad_id = _pad_id(tokenizer, model)
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -324,5 +324,5 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _load(path: Path) -> np.ndarray:
-    with reading(path, "an .npy file"):
+    with reading(path, "an .npy file", "haste tokenize"):
         return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -49,7 +49,7 @@ def word_embeddings(model: Path) -> np.ndarray:
     """fp32 [V, H]: the input embeddings of a pretrained model, read from model.safetensors."""
     path = model / "model.safetensors"
     if not path.is_file():
-        raise DataError(f"{path}: no such file. Fetch the model: snakemake {path}")
+        raise DataError(f"{path}: no such file. Fetch the model: haste fetch")
     with safe_open(path, framework="pt") as weights:
         names = [n for n in weights.keys() if n.endswith("word_embeddings.weight")]  # noqa: SIM118
         if not names:

@@ -157,7 +157,7 @@ def _sha256(archive: zipfile.ZipFile, name: str) -> str:
 
 
 def parse(archive: zipfile.ZipFile, path: Path, name: str, read: Callable) -> Any:
-    """A member's content, read by `read` (json.loads, yaml.safe_load); raises DataError."""
+    """A member's content, read by `read` (json.loads, say); raises DataError."""
     try:
         return read(archive.read(name))
     except Exception as error:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from haste.config import GridConfig, RunKey
 from haste.errors import DataError
 from haste.files import atomic
@@ -30,6 +28,7 @@ from haste.fleet.archive import (
 from haste.fleet.digests import MISSING, InputDigests, input_files
 from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
+from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def import_results(archive_path: Path, grid: GridConfig, logs: Path = Path("logs
 def _check_run(archive: zipfile.ZipFile, path: Path, grid: GridConfig, key: RunKey) -> None:
     """Refuse a run that is not finished, or not with the configuration that the grid has for it."""
     name = member_name(key, "config.yaml")
-    config = parse(archive, path, name, yaml.safe_load)
+    config = parse(archive, path, name, lambda content: parse_yaml(content, name))
     wanted = grid.resolve(key)
     if not wanted.is_of(config):
         expected = wanted.as_dict()

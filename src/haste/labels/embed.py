@@ -54,7 +54,7 @@ def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
     Raises DataError when the file is missing or damaged, is of another number of labels, or has a row
     whose length is neither 1 nor 0.
     """
-    with reading(path, "label embeddings (.npy)"):
+    with reading(path, "label embeddings (.npy)", "haste embed"):
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     if embeddings.dtype.name not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:
         raise DataError(

@@ -109,7 +109,7 @@ class LabelOrder:
     @classmethod
     def load(cls, path: Path | str) -> LabelOrder:
         """Read what `save` wrote; raises DataError naming the file when it is missing or wrong."""
-        arrays = read_npz(path)
+        arrays = read_npz(path, "haste group")
         missing = {"labels", "head", "group_size", "cohesion"} - arrays.keys()
         if missing:
             raise DataError(

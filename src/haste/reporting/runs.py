@@ -293,4 +293,4 @@ def _mapping(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, Any]:
 
 
 def _again(root: Path) -> str:
-    return f" Make the run: snakemake --force {RunDir(root).metrics}"
+    return f" Delete {RunDir(root).metrics}, and make the run again."
