@@ -124,6 +124,10 @@ def test_every_variant_changes_its_run():
         ({"name": ""}, r"config: 'name' is missing or empty"),
         ({"name": "../up"}, r"name: '\.\./up' is not a plain name"),
         ({"datasets": ["a/b"]}, r"datasets: 'a/b' is not a plain name"),
+        ({"datasets": ["-rf"]}, r"datasets: '-rf' is not a plain name"),
+        ({"encoder": {"model": "models/.."}}, r"encoder\.model: '\.\.' is not a plain name"),
+        ({"encoder": {"model": "my models/a b"}}, r"encoder\.model: 'a b' is not a plain name"),
+        ({"data_dir": "~nobody-of-that-name/x"}, r"data_dir: there is no home folder"),
         ({"per_dataset": {"mini": {}}}, r"per_dataset: unknown key 'mini'\. Did you mean"),
         (
             {"per_dataset": {"wordnet-mini": {"seeds": [1]}}},
@@ -143,6 +147,26 @@ def test_every_variant_changes_its_run():
 def test_faults_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         grid(**changes)
+
+
+def test_paths_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    mine = grid(
+        data_dir="~/data",
+        results_dir="~",
+        shorter="~/runs.csv",
+        encoder={"model": "~/models/small"},
+    )
+    assert (mine.data_dir, mine.results_dir, mine.shorter) == (
+        "/home/me/data",
+        "/home/me",
+        "/home/me/runs.csv",
+    )
+    run = mine.resolve(RunKey("wordnet-mini", "dense", "default", 0))
+    assert run.encoder.model == "/home/me/models/small"
+    value = {**run.as_dict(), "inputs": {**run.as_dict()["inputs"], "corpus": "~/data/corpus"}}
+    assert RunConfig.from_dict(value).inputs.corpus == "/home/me/data/corpus"
+    assert grid(data_dir="./~").data_dir == "./~"
 
 
 def test_numbers_without_a_dot_are_numbers():

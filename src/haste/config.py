@@ -48,6 +48,19 @@ def _between(where: str, value: float, low: float, high: float) -> None:
         )
 
 
+def expand_home(where: str, config: Any, *names: str) -> None:
+    """Put the home folder in the place of a leading ~ in fields of a frozen dataclass that hold paths."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, str) and value.startswith("~"):
+            try:
+                object.__setattr__(config, name, str(Path(value).expanduser()))
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"{where}{name}: there is no home folder for {value!r}."
+                ) from error
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """What turns a document into features h in R^H."""
@@ -75,6 +88,8 @@ class EncoderConfig:
     """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
 
     def __post_init__(self) -> None:
+        expand_home("encoder.", self, "model")
+        _check_name("encoder.model", self.model_name)
         _choice("encoder.kind", self.kind, ("bag", "transformer"))
         _choice("encoder.pooling", self.pooling, ("mean", "cls"))
         _choice("encoder.label_embeddings", self.label_embeddings, ("documents", "label_text"))
@@ -276,6 +291,9 @@ class InputsConfig:
     clusters: str | None = None
     """label clusters of the auxiliary loss, in the same format as `order`"""
 
+    def __post_init__(self) -> None:
+        expand_home("inputs.", self, *(f.name for f in dataclasses.fields(self)))
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -466,6 +484,7 @@ class GridConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     ablation_seeds: tuple[int, ...] = (0,)
     data_dir: str = "data"
+    """like every path of a configuration it may begin with ~, the home folder"""
     results_dir: str = "results"
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -483,6 +502,9 @@ class GridConfig:
     only_finished: bool = False
     """tables and figures are made of the runs that have finished, and say which have not; none is trained for
     them"""
+
+    def __post_init__(self) -> None:
+        expand_home("config: ", self, "data_dir", "results_dir", "shorter")
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> GridConfig:
@@ -794,7 +816,10 @@ def _check_overrides(where: str, overrides: Any) -> None:
 
 def _check_name(where: str, name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"{where}: {name!r} is not a plain name.")
+        raise ConfigError(
+            f"{where}: {name!r} is not a plain name; letters, digits, '.', '_' and '-' make one, and the "
+            "first is a letter or digit."
+        )
 
 
 def _check_trained(where: str, name: str) -> None:

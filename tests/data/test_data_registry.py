@@ -79,6 +79,7 @@ DATASET = ("datasets", "words-small")
         ((*ORIGIN, "version"), 1.0, "origins[0].version: expected str, got 1.0"),
         ((*ORIGIN, "members"), ["a"], "origins[0].members: expected 'name: path in the archive'"),
         ((*ORIGIN, "members"), {"../a": "a"}, "'../a' is not a plain file name"),
+        ((*ORIGIN, "members"), {"..": "a"}, "'..' is not a plain file name"),
         ((*ORIGIN, "file"), "/tmp/a", "'/tmp/a' is not a plain file name"),
         ((*DATASET, "source"), "word", "there is no source 'word'. Did you mean 'words'?"),
         (
@@ -134,6 +135,12 @@ def test_a_folder_of_ones_own_needs_nothing_else(tmp_path):
     assert (dataset.kind, dataset.source, dataset.path) == ("xmc", "", "/data/mine")
     assert (dataset.propensity_a, dataset.propensity_b) == (0.55, 1.5)
     assert dataset.text == "title+content"
+
+
+def test_a_folder_of_ones_own_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    dataset = load(tmp_path, {"datasets": {"mine": {"path": "~/mine"}}}).dataset("mine")
+    assert dataset.path == "/home/me/mine"
 
 
 def test_unknown_names_have_a_hint(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from haste.config import NAME, build_dataclass, check_keys
+from haste.config import NAME, build_dataclass, check_keys, expand_home
 from haste.errors import ConfigError, DataError, suggest
 from haste.files import read_yaml
 from haste.paths import REGISTRY
@@ -93,7 +93,7 @@ class Origin:
             if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
                 raise ConfigError(f"sha256: {digest!r} is not 64 hexadecimal digits.")
         for name in (self.file, *self.members):
-            if PurePosixPath(str(name)).name != name:
+            if name == ".." or PurePosixPath(str(name)).name != name:
                 raise ConfigError(f"{name!r} is not a plain file name.")
         if self.url and not _is_safe(self.url):
             raise ConfigError(f"url: {self.url!r} is not an address that begins with https://.")
@@ -154,6 +154,7 @@ class Dataset:
     validation is taken out; features: columns of sparse features"""
 
     def __post_init__(self) -> None:
+        expand_home("", self, "path")
         for key, known in (("kind", KINDS), ("text", TEXTS)):
             value = getattr(self, key)
             if value not in known:
