@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import DataError
-from haste.evaluation.runs import read_predictions
+from haste.metrics.runs import read_predictions
 from haste.predict import Predictor
 from haste.training.run import train_and_evaluate
 

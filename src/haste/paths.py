@@ -95,7 +95,7 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """JSON: see haste.evaluation.metrics.evaluate."""
+        """JSON: see haste.metrics.metrics.evaluate."""
         return self.root / "metrics.json"
 
     @property

@@ -16,7 +16,7 @@ from haste.data.formats import base, detect
 from haste.data.registry import Dataset
 from haste.data.synthetic import Plan, generate
 from haste.errors import DataError
-from haste.evaluation.truth import load_truth
+from haste.metrics.truth import load_truth
 
 OBJECT = '{"uid": "%s", "title": "%s", "target_ind": %s}\n'
 

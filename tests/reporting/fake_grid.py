@@ -13,12 +13,12 @@ import yaml
 
 from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
-from haste.evaluation.deciles import decile_rows
-from haste.evaluation.metrics import METRICS, per_document
-from haste.evaluation.propensity import inverse_propensity
 from haste.files import read_csr, write_json, write_npz, write_yaml
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.metrics.deciles import decile_rows
+from haste.metrics.metrics import METRICS, per_document
+from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir, RunDir
 from haste.reporting.needs import order_path
 

@@ -2,8 +2,8 @@ import pytest
 from fake_grid import FakeGrid
 
 from haste.data.corpus import load_corpus
-from haste.evaluation.confusions import group_confusions, groups_of
 from haste.labels.order import LabelOrder
+from haste.metrics.confusions import group_confusions, groups_of
 from haste.reporting.needs import table_inputs
 from haste.reporting.published import Published
 from haste.reporting.sources import Sources

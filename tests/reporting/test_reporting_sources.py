@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from fake_grid import FakeGrid
 
-from haste.evaluation.truth import load_truth
 from haste.files import read_json, write_json
+from haste.metrics.truth import load_truth
 from haste.reporting.runs import load_run
 from haste.reporting.sources import Documents
 

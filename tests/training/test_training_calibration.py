@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
-from haste.evaluation.truth import Truth
 from haste.files import read_json
 from haste.layers.base import LayerOptions, LinearRows
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
+from haste.metrics.truth import Truth
 from haste.training import calibration
 from haste.training.calibration import SHIFTS, calibrate
 from haste.training.run import train_and_evaluate

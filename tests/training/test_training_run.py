@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import ConfigError, DataError, TrainingError
-from haste.evaluation.runs import evaluate_run, read_predictions
-from haste.evaluation.truth import load_truth
 from haste.files import read_json, read_yaml, write_yaml
+from haste.metrics.runs import evaluate_run, read_predictions
+from haste.metrics.truth import load_truth
 from haste.training import checkpoint
 from haste.training import run as training_run
 from haste.training.loop import COLUMNS, Trainer

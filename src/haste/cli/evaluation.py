@@ -20,7 +20,7 @@ def evaluate(
     ],
 ) -> None:
     """Measure a run again: predictions.npz against the corpus of its config, into metrics.json."""
-    from haste.evaluation.runs import evaluate_run
+    from haste.metrics.runs import evaluate_run
     from haste.paths import RunDir
 
     _show(evaluate_run(RunDir(run)))
@@ -35,7 +35,7 @@ def baseline(
 ) -> None:
     """Train and evaluate a linear row of the tables."""
     from haste.data.corpus import load_corpus
-    from haste.evaluation.baselines import run_baseline
+    from haste.metrics.linear_baselines import run_baseline
     from haste.paths import RunDir
 
     _show(run_baseline(name, load_corpus(corpus), RunDir(out), seed, threads))

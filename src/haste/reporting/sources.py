@@ -13,13 +13,13 @@ import scipy.sparse as sp
 from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, RunKey, methods
 from haste.data.corpus import load_corpus
 from haste.errors import DataError
-from haste.evaluation.bootstrap import paired_bootstrap
-from haste.evaluation.filters import remove_predictions
-from haste.evaluation.metrics import per_document
-from haste.evaluation.propensity import inverse_propensity
 from haste.fleet.state import is_finished, run_dir
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.metrics.bootstrap import paired_bootstrap
+from haste.metrics.filters import remove_predictions
+from haste.metrics.metrics import per_document
+from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
 from haste.reporting.needs import Inputs
 from haste.reporting.published import Published

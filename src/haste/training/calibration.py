@@ -15,10 +15,10 @@ import torch
 
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
-from haste.evaluation.metrics import quick_metrics
-from haste.evaluation.truth import Truth
 from haste.layers.base import OutputLayer, WrappedLayer
 from haste.layers.head_tail import HeadTail
+from haste.metrics.metrics import quick_metrics
+from haste.metrics.truth import Truth
 from haste.model import Model
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from haste.data.batches import with_label_texts
 from haste.data.corpus import load_corpus, require_label_text
 from haste.data.tokenize import load_tokens
 from haste.errors import ConfigError
-from haste.evaluation.metrics import MAX_RANK, quick_metrics
-from haste.evaluation.runs import write_predictions
-from haste.evaluation.truth import load_truth
 from haste.files import read_yaml, write_json, write_yaml
+from haste.metrics.metrics import MAX_RANK, quick_metrics
+from haste.metrics.runs import write_predictions
+from haste.metrics.truth import load_truth
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.training import checkpoint

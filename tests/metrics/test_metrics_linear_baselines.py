@@ -19,11 +19,11 @@ from haste.data.corpus import (
     write_corpus,
 )
 from haste.errors import ConfigError, DataError
-from haste.evaluation.baselines import Popularity, run_baseline
-from haste.evaluation.label_trees import LabelTrees
-from haste.evaluation.runs import evaluate_run
-from haste.evaluation.truth import load_truth
 from haste.files import read_json, read_npz, read_yaml, write_npz
+from haste.metrics.label_trees import LabelTrees
+from haste.metrics.linear_baselines import Popularity, run_baseline
+from haste.metrics.runs import evaluate_run
+from haste.metrics.truth import load_truth
 from haste.paths import RunDir
 
 WORDS = ("oak", "elm", "ash", "fir", "yew", "bay", "box", "fig")

@@ -25,7 +25,7 @@ def paired_bootstrap(
     Both methods are resampled together, so what makes a document easy for both cancels.
 
     Args:
-        a: float [N], a metric of each document (see `haste.evaluation.metrics.per_document`);
+        a: float [N], a metric of each document (see `haste.metrics.metrics.per_document`);
             for several seeds of a method, their mean a document.
         b: float [N], the other method's.
         n: number of resamples.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from haste.errors import ConfigError, DataError
-from haste.evaluation.bootstrap import paired_bootstrap
+from haste.metrics.bootstrap import paired_bootstrap
 
 
 def test_a_constant_difference_has_no_spread():

@@ -1,23 +1,33 @@
 """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k of ranked predictions, in percent.
 
-`evaluate` takes the numbers of metrics.json from the libraries of `haste.evaluation.backends`, where
-the definitions are. `per_document` and `quick_metrics` are the same definitions in numpy, for
-intervals and for the look at the validation split after each epoch; tests hold both to `evaluate`.
+The definitions are those of the Extreme Classification Repository (whose tool xclib is):
+
+* P@k, mean over all documents of hits / k. A document without positives counts as 0, here and below.
+* nDCG@k, DCG over that of min(k, positives) hits at the top, mean over documents.
+* PSP@k and PSnDCG@k, hits weighted by inverse propensity; the mean over documents is divided by the
+  mean that the best possible ranking reaches (a ratio of means, not a mean of ratios). PSnDCG
+  divides each document by the DCG of min(k, positives) hits.
+* R@k, hits / positives, mean over documents. (`recall_at_k` of xclib leaves out documents without
+  positives; its `recall` counts them as 0.)
+
+`evaluate` has xclib compute them where it is installed; otherwise they are the means of `per_document`,
+which the bootstrap resamples. Tests hold both to each other, to values that xclib gave, and to napkinxc.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import ConfigError, DataError, suggest
-from haste.evaluation.backends import Backend, choose_backend
-from haste.evaluation.deciles import decile_rows
-from haste.evaluation.filters import remove_positives, remove_predictions
-from haste.evaluation.matching import binary, check_order, check_predictions, check_truth, hits
+from haste.metrics import xclib
+from haste.metrics.deciles import decile_rows
+from haste.metrics.filters import remove_positives, remove_predictions
+from haste.metrics.matching import binary, check_order, check_predictions, check_truth, hits
 
 RANKS = (1, 3, 5)
 RECALL_RANKS = (10, 100)
@@ -37,7 +47,6 @@ def evaluate(
     mirrored: sp.csr_matrix | None = None,
     *,
     filtered: bool = False,
-    backend: Backend | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json, in percent and free of NaN.
 
@@ -56,36 +65,26 @@ def evaluate(
         mirrored: CSR [N, L + E], or None.
         filtered: the pairs of `mirrored` leave the predictions, not the truth, in all metrics: what
             is published for data sets that come with a list of reciprocal pairs is measured so.
-        backend: the metric library; None for xclib where it is installed, else napkinxc.
 
     Raises:
         DataError: shapes do not fit, predictions are out of range, repeated or out of order,
             there is no positive at all, or pairs to be filtered are not given.
     """
-    backend = backend or choose_backend()
     truth = _checked(ids, truth, inverse_propensity, MAX_RANK)
     check_order(ids, scores)
     if filtered:
         if mirrored is None:
             raise DataError("evaluation: there is no matrix of pairs to filter the predictions by.")
         ids = remove_predictions(ids, mirrored)
-    ranks = dict.fromkeys(("P", "PSP", "nDCG", "PSnDCG"), max(RANKS)) | {"R": MAX_RANK}
-    curves = {
-        kind: backend.curve(kind, ids, truth, k, inverse_propensity) for kind, k in ranks.items()
-    }
-    metrics = {}
-    for name in METRICS:
-        kind, k = _parse(name)
-        metrics[name] = _at(curves[kind], k)
     without = None
     if mirrored is not None:
-        without = _without(ids, truth, mirrored, inverse_propensity, backend)
+        without = _without(ids, truth, mirrored, inverse_propensity)
     return {
-        "metrics": metrics,
+        "metrics": _measure(METRICS, ids, truth, inverse_propensity),
         "without_mirrored": without,
         "deciles": decile_rows(ids, truth, train_frequency, RANKS),
         "filtered": filtered,
-        "backend": backend.name,
+        "backend": xclib.name() if xclib.installed() else "haste",
         "documents": int(truth.shape[0]),
         "k": int(ids.shape[1]),
     }
@@ -127,7 +126,40 @@ def per_document(
     if weighted and inverse_propensity is None:
         raise DataError(f"evaluation: {metric} needs the inverse propensities.")
     truth = _checked(ids, truth, inverse_propensity if weighted else None, k)
-    gains = hits(ids[:, :k], truth).astype(np.float64)
+    return _contributions(kind, k, hits(ids[:, :k], truth), ids, truth, inverse_propensity)
+
+
+def measure(
+    metrics: Sequence[tuple[str, int]],
+    ids: np.ndarray,
+    truth: sp.csr_matrix,
+    inverse_propensity: np.ndarray,
+) -> list[float]:
+    """Each metric (name without rank, rank), in percent, of checked predictions.
+
+    Args:
+        metrics: such as ("P", 5).
+        ids: int [N, at least the largest rank], best first, -1 where there are fewer.
+        truth: canonical CSR [N, L + E] of ones with at least one positive.
+        inverse_propensity: float64 [L + E].
+    """
+    is_hit = hits(ids[:, : max(k for _, k in metrics)], truth)
+    return [
+        float(_contributions(kind, k, is_hit, ids, truth, inverse_propensity).mean())
+        for kind, k in metrics
+    ]
+
+
+def _contributions(
+    kind: str,
+    k: int,
+    is_hit: np.ndarray,
+    ids: np.ndarray,
+    truth: sp.csr_matrix,
+    inverse_propensity: np.ndarray | None,
+) -> np.ndarray:
+    """float64 [N], percent; `is_hit` is bool [N, at least k]."""
+    gains = is_hit[:, :k].astype(np.float64)
     positives = np.diff(truth.indptr)
     if kind == "P":
         return 100.0 * gains.sum(axis=1) / k
@@ -138,7 +170,7 @@ def per_document(
         best = np.cumsum(discounts)[np.clip(positives, 1, k) - 1]
     else:
         best = np.full(len(gains), float(k))
-    if not weighted:
+    if not kind.startswith("PS"):
         return 100.0 * (gains @ discounts) / best
     # ids of -1 read the last label's weight, times a gain of 0
     reached = ((gains * inverse_propensity[ids[:, :k]]) @ discounts) / best
@@ -158,20 +190,24 @@ def _ideal_gains(truth: sp.csr_matrix, weights: np.ndarray, k: int) -> np.ndarra
     return ideal
 
 
+def _measure(
+    names: Sequence[str], ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray
+) -> dict[str, float]:
+    """Percent by name, by xclib where it is installed."""
+    library = xclib.measure if xclib.installed() else measure
+    values = library([_parse(name) for name in names], ids, truth, inverse_propensity)
+    return dict(zip(names, values, strict=True))
+
+
 def _without(
-    ids: np.ndarray,
-    truth: sp.csr_matrix,
-    pairs: sp.csr_matrix,
-    inverse_propensity: np.ndarray,
-    backend: Backend,
+    ids: np.ndarray, truth: sp.csr_matrix, pairs: sp.csr_matrix, inverse_propensity: np.ndarray
 ) -> dict[str, float] | None:
     left = remove_positives(truth, pairs)
     kept = np.flatnonzero(np.diff(left.indptr))
     if not kept.size:
         return None
     ranked = remove_predictions(ids, pairs)[kept]
-    curve = backend.curve("P", ranked, left[kept], max(RANKS), inverse_propensity)
-    return {f"P@{k}": _at(curve, k) for k in RANKS}
+    return _measure([f"P@{k}" for k in RANKS], ranked, left[kept], inverse_propensity)
 
 
 def _checked(
@@ -193,7 +229,3 @@ def _parse(metric: str) -> tuple[str, int]:
     if not match:
         raise ConfigError(f"evaluation: there is no metric {metric!r}.{suggest(metric, METRICS)}")
     return match[1], int(match[2])
-
-
-def _at(curve: np.ndarray, k: int) -> float:
-    return 100.0 * float(curve[k - 1])

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import DataError
-from haste.evaluation.matching import hits
+from haste.metrics.matching import hits
 
 DECILES = 10
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste.evaluation.deciles import decile_rows, label_deciles
+from haste.metrics.deciles import decile_rows, label_deciles
 
 
 def test_a_decile_holds_a_tenth_of_the_positives():

@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.data.corpus import load_corpus
-from haste.evaluation.metrics import evaluate
-from haste.evaluation.propensity import inverse_propensity
 from haste.labels.frequency import label_frequencies
+from haste.metrics.metrics import evaluate
+from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
 
 
@@ -32,7 +32,7 @@ class Truth:
     """those pairs leave the predictions before any metric is taken"""
 
     def evaluate(self, ids: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-        """The content of metrics.json for predictions [N, 100], see `haste.evaluation.metrics.evaluate`."""
+        """The content of metrics.json for predictions [N, 100], see `haste.metrics.metrics.evaluate`."""
         return evaluate(
             ids,
             scores,

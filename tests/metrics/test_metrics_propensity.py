@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from haste.errors import ConfigError, DataError
-from haste.evaluation.propensity import inverse_propensity
+from haste.metrics.propensity import inverse_propensity
 
 
 def test_values_by_hand():

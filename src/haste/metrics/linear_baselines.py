@@ -14,11 +14,11 @@ import scipy.sparse as sp
 from haste.config import DEFAULT_VARIANT
 from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
-from haste.evaluation.label_trees import Documents, LabelTrees
-from haste.evaluation.metrics import MAX_RANK
-from haste.evaluation.runs import write_predictions
-from haste.evaluation.truth import load_truth
 from haste.files import read_yaml, write_json, write_yaml
+from haste.metrics.label_trees import Documents, LabelTrees
+from haste.metrics.metrics import MAX_RANK
+from haste.metrics.runs import write_predictions
+from haste.metrics.truth import load_truth
 from haste.paths import RunDir
 from haste.training.measure import Meter
 

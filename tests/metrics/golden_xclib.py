@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from evaluation_problem import EXTRA, LABELS, TRAIN_DOCUMENTS, A, B, K, Problem, problem
+from metrics_problem import EXTRA, LABELS, TRAIN_DOCUMENTS, A, B, K, Problem, problem
 
 
 def score_matrix(made: Problem) -> sp.csr_matrix:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from haste.evaluation.matching import binary, check_predictions, hits
 from haste.labels.order import LabelOrder
+from haste.metrics.matching import binary, check_predictions, hits
 
 
 def groups_of(order: LabelOrder, n_labels: int) -> np.ndarray:

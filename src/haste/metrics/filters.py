@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import DataError
-from haste.evaluation.matching import binary, hits
+from haste.metrics.matching import binary, hits
 
 PADDING = -1
 

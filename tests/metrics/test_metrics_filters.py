@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haste.errors import DataError
-from haste.evaluation.filters import remove_positives, remove_predictions
-from haste.evaluation.matching import hits
+from haste.metrics.filters import remove_positives, remove_predictions
+from haste.metrics.matching import hits
 
 
 def pairs_of(*rows: list[int], labels: int = 6) -> sp.csr_matrix:

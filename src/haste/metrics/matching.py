@@ -11,8 +11,7 @@ from haste.errors import DataError
 def binary(matrix: sp.spmatrix) -> sp.csr_matrix:
     """A copy [N, L + E] in canonical form with float64 ones.
 
-    The metric libraries take stored zeros for positives (napkinxc) or weigh positives by their
-    value (xclib), and refuse scipy's sparse arrays (napkinxc), so neither sees anything else.
+    xclib weighs positives by their value, so it sees nothing else.
     """
     clean = sp.csr_matrix(matrix, dtype=np.float64, copy=True)
     clean.sum_duplicates()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from haste.errors import DataError
-from haste.evaluation.truth import load_truth
 from haste.files import read_npz, read_yaml, write_json, write_npz
+from haste.metrics.truth import load_truth
 from haste.paths import SPLITS, RunDir
 
 

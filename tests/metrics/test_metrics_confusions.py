@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haste.errors import DataError
-from haste.evaluation.confusions import group_confusions, groups_of
 from haste.labels.order import LabelOrder
+from haste.metrics.confusions import group_confusions, groups_of
 
 # labels 0 .. 6, the last beyond the order; head 5; groups {1, 3}, {0, 4}, {2}
 ORDER = LabelOrder(np.array([5, 1, 3, 0, 4, 2], np.int32), head=1, group_size=2)
