@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from haste.data.formats.base import whole_number
+from haste.data.formats.lines import read_lines
 from haste.data.labelspace import Document
 from haste.errors import DataError
 from haste.files import reading
@@ -106,16 +108,15 @@ def _read_wndb(folder: Path) -> Iterator[Synset]:
     """The lines of data.*: offset, file, type, words (number in hexadecimal), pointers, gloss."""
     for name in WNDB_FILES:
         path = folder / name
-        with reading(path, "a WordNet data file"), path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.startswith("  "):  # the licence, before the first synset
-                    continue
-                try:
-                    yield _parse_wndb(line)
-                except (ValueError, IndexError, TypeError) as error:
-                    raise DataError(
-                        f"{path}:{number}: not a line of a WordNet data file ({error}). Fetch the source again."
-                    ) from error
+        for number, line in enumerate(read_lines(path), start=1):
+            if line.startswith("  "):  # the licence, before the first synset
+                continue
+            try:
+                yield _parse_wndb(line)
+            except (ValueError, IndexError, TypeError) as error:
+                raise DataError(
+                    f"{path}:{number}: not a line of a WordNet data file ({error}). Fetch the source again."
+                ) from error
 
 
 def _parse_wndb(line: str) -> Synset:
@@ -125,7 +126,7 @@ def _parse_wndb(line: str) -> Synset:
     offset, _, pos, n_words, *rest = fields.split()
     words = rest[: 2 * int(n_words, 16) : 2]
     start = 2 * int(n_words, 16)
-    n_pointers = int(rest[start])
+    n_pointers = whole_number(rest[start])
     pointers = rest[start + 1 : start + 1 + 4 * n_pointers]
     if len(pointers) != 4 * n_pointers:
         raise ValueError(f"{n_pointers} pointers announced, {len(pointers) / 4:g} found")

@@ -25,7 +25,6 @@ def second_line(text):
     [
         # JSON lines
         (JSON, second_line("{"), r"trn\.json: line 2: expected a JSON object \(.*\), found '\{'"),
-        (JSON, second_line(""), "line 2: expected a JSON object"),
         (JSON, second_line("[1]"), r"line 2: expected a JSON object, found '\[1\]'"),
         (JSON, second_line("[" * 10_000), "line 2: expected a JSON object"),
         (JSON, second_line('{"title": "a"}'), "target_ind: a list of whole numbers, found 'None'"),
@@ -94,7 +93,7 @@ def second_line(text):
         (
             TEXT,
             {"trn_X_Y.txt": b"3 4\n0:1\n1:1\n4:1\n"},
-            r"trn_X_Y\.txt: line 4: expected id:value with an id from 0 to 3, found '4:1'",
+            r"trn_X_Y\.txt: line 4: expected id:value with an id from 0 to 3 .* found '4:1'",
         ),
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1\n"}, "line 3: expected id:value .* found '1'"),
         (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:nan\n"}, "line 3: expected id:value"),
@@ -119,6 +118,15 @@ def second_line(text):
         ),
         (SPARSE, {"tst_X_Xf.txt": b"2 4\n3:1\n0:1 5:1\n"}, r"tst_X_Xf\.txt: line 3: .*'5:1'"),
         (SPARSE, {"tst_X_Xf.txt": b"2 4\n3:1\n"}, "ends after 1 documents"),
+        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:1_0\n"}, "line 3: expected id:value .* found '1:1_0'"),
+        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:-1\n"}, "line 3: .* not negative, found '1:-1'"),
+        # that count from 1
+        (TEXT, {"tst_X_Y.txt": b"2 4\n1:1\n4:1\n"}, "found '4:1'.* count from 1?"),
+        (SPARSE, {"tst_X_Xf.txt": b"2 4\n1:1\n4:-1\n"}, "found '4:-1'.* count from 1?"),
+        (LIBSVM, {"test.txt": b"2 4 4\n1 3:1\n4 1:1\n"}, "found '4'.* count from 1?"),
+        (JSON, second_line('{"title": "a", "target_ind": [4]}'), "found '4'.* count from 1?"),
+        (PECOS, {"Y.tst.npz": npz([[1, 0, 0, 0]] * 2, indices=np.array([1, 4]))}, "count from 1?"),
+        (PECOS, {"Y.tst.npz": npz([[-1, 0, 0, 0]] * 2)}, r"Y\.tst\.npz: a label has the value -1"),
         # libsvm
         (LIBSVM, {"test.txt": b"2 4\n"}, "counts of documents, features, labels, found '2 4'"),
         (LIBSVM, {"test.txt": b"2 4 4\n2 3:1\n0,x 0:1\n"}, "line 3: expected labels like 3,14,15"),
@@ -134,12 +142,47 @@ def test_damage_is_named(tmp_path, files, changed, text):
         read_all(layout)
 
 
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        *((JSON, name) for name in ("trn.json", "lbl.json")),
+        *((ATTENTION, name) for name in ("train_raw_texts.txt", "test_labels.txt")),
+        *((TEXT, name) for name in ("trn_X.txt", "trn_X_Y.txt", "Y.txt", "filter_labels_test.txt")),
+        (PECOS, "X.trn.txt"),
+        (SPARSE, "trn_X_Xf.txt"),
+        (LIBSVM, "train.txt"),
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n \n"])
+def test_blank_lines_at_the_end_are_no_documents(tmp_path, files, name, end):
+    files = {**files, **FILTERS}
+    wanted = read_all(detect(write(tmp_path / "wanted", files)))
+    ended = files[name].removesuffix(b"\n") + b"\n" + end
+    found = read_all(detect(write(tmp_path / "found", {**files, name: ended})))
+    assert str(found) == str(wanted)
+
+
+def test_a_blank_line_in_the_middle_is_refused(tmp_path):
+    middle = JSON["trn.json"].replace(b"\n", b"\n\n", 1)
+    with pytest.raises(DataError, match=r"trn\.json: line 2"):
+        read_all(detect(write(tmp_path, {**JSON, "trn.json": middle})))
+
+
+def test_commas_are_part_of_a_label_of_attention_xml(tmp_path, caplog):
+    labels = {"train_labels.txt": b"a,b\n\na,b\n", "test_labels.txt": b"b\na,b\n"}
+    found = read(detect(write(tmp_path, {**ATTENTION, **labels})), "train")
+    assert [row for _, row in found] == [[0], [], [0]]
+    assert "separate labels by spaces" in caplog.text
+
+
 def read_all(layout):
     """All that a layout gives."""
+    found = []
     for split in ("train", "test"):
-        assert len(read(layout, split)) == layout.count(split)
-        layout.filter_pairs(split)
-    return layout.labels(np.arange(1)), layout.n_labels, layout.n_features
+        documents = read(layout, split)
+        assert len(documents) == layout.count(split)
+        found += [documents, layout.filter_pairs(split)]
+    return [*found, layout.labels(np.arange(1)), layout.n_labels, layout.n_features]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,14 @@ def test_lines(tmp_path, content, lines, name):
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     assert list(read_lines(path)) == lines
-    assert count_lines(path) == len(lines)
+    assert count_lines(path) == (len(lines), 0)
+
+
+@pytest.mark.parametrize(("content", "counts"), [(b"\n", (1, 1)), (b"\na\n\n \r\n", (4, 2))])
+def test_blank_lines_at_the_end_are_counted(tmp_path, content, counts):
+    path = tmp_path / "x.txt"
+    path.write_bytes(content)
+    assert count_lines(path) == counts
 
 
 def test_an_encoding_error_names_file_line_and_byte(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +26,17 @@ from haste.data.formats.base import (
 from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
 from haste.data.spool import RaggedSpool
 
+log = logging.getLogger(__name__)
+
 TEXTS = ("{}_raw_texts.txt", "{}_texts.txt")
 
 
 class AttentionXml(Layout):
     """{train,test}_raw_texts.txt (or _texts.txt) and {train,test}_labels.txt.
 
-    A label is the word that names it; ids follow the order in which words are first met, so the
-    training documents are to be read before the test documents.
+    A label is the word that names it, and words are separated by spaces alone: a comma is part of one.
+    Ids follow the order in which words are first met, so the training documents are to be read before
+    the test documents.
     """
 
     name = "AttentionXML"
@@ -60,7 +64,14 @@ class AttentionXml(Layout):
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        return {split: count_lines(self.path(split)) for split in SPLITS}
+        return {split: self._count(split) for split in SPLITS}
+
+    def _count(self, split: str) -> int:
+        lines, blank = count_lines(self.path(split))
+        if not blank:
+            return lines
+        # a document without labels, or just the end of the file? As many as there are texts
+        return max(lines - blank, min(lines, count_lines(_texts(self.folder, split))[0]))
 
     def _blocks(self, split: str) -> Iterator[Block]:
         path, texts = self.path(split), _texts(self.folder, split)
@@ -70,6 +81,12 @@ class AttentionXml(Layout):
                 [self._ids.setdefault(word, len(self._ids)) for word in line.split()]
                 for line in words
             ]
+            if first == 0 and all(len(row) < 2 for row in ids) and any("," in w for w in words):
+                log.warning(
+                    "%s: no line has a space, but some have commas, which are part of a label: separate "
+                    "labels by spaces if they are meant to be several",
+                    path,
+                )
             yield Block(
                 default_uids(split, first, len(lines)),
                 [chosen_of_line(line, self.text) for line in lines],

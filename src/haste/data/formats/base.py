@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from haste.data.formats.lines import bad_line, read_lines
+from haste.data.formats.lines import bad_line, read_lines, without_blank_end
 from haste.data.ragged import Ragged
 from haste.data.spool import RaggedSpool
 from haste.errors import DataError
@@ -102,8 +102,8 @@ class Layout(ABC):
             yield block
         if number != expected:
             raise DataError(
-                f"{self.path(split)}: expected {expected} documents, found {number}. Fetch the "
-                "file again."
+                f"{self.path(split)}: expected {expected} documents, found {number}. Correct its first "
+                "line, or replace it by a whole copy."
             )
 
     @abstractmethod
@@ -125,10 +125,11 @@ class Layout(ABC):
         limits = (self.count(split), MOST if self.n_labels is None else self.n_labels)
         expected = f"a document below {limits[0]} and a label below {limits[1]}"
         pairs = array("q")  # there may be millions
-        for number, line in enumerate(read_lines(path, "ascii"), 1):
+        for number, line in enumerate(without_blank_end(read_lines(path, "ascii")), 1):
             pair = [whole_number(word) for word in line.split()]
             if len(pair) != 2 or not all(0 <= n < m for n, m in zip(pair, limits, strict=True)):
-                raise bad_line(path, number, expected, line)
+                one = len(pair) == 2 and (pair[0] == limits[0] or pair[1] == limits[1])
+                raise bad_line(path, number, expected, line, from_one=one)
             pairs.extend(pair)
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
@@ -194,7 +195,9 @@ def pack_labels(
         fine = False
     if not fine:
         at, wrong = next((i, n) for i, row in enumerate(rows) for n in row if not 0 <= n < most)
-        raise bad_line(path, first_line + at, f"labels from 0 to {most - 1}", wrong)
+        raise bad_line(
+            path, first_line + at, f"labels from 0 to {most - 1}", wrong, from_one=wrong == most
+        )
     return Ragged(values, offsets)
 
 

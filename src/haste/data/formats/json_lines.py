@@ -24,7 +24,13 @@ from haste.data.formats.base import (
     pack_labels,
     take_strings,
 )
-from haste.data.formats.lines import bad_line, count_lines, read_lines, write_lines
+from haste.data.formats.lines import (
+    bad_line,
+    count_lines,
+    read_lines,
+    without_blank_end,
+    write_lines,
+)
 
 ENDINGS = (".json", ".json.gz", ".raw.json", ".raw.json.gz")
 TITLE_WORDS = 8
@@ -46,7 +52,7 @@ class JsonLines(Layout):
     def n_labels(self) -> int | None:
         """See Layout."""
         path = _find(self.folder, "lbl")
-        return None if path is None else count_lines(path)
+        return None if path is None else _count(path)
 
     def path(self, split: str) -> Path:
         """See Layout."""
@@ -58,7 +64,7 @@ class JsonLines(Layout):
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        return {split: count_lines(self.path(split)) for split in SPLITS}
+        return {split: _count(self.path(split)) for split in SPLITS}
 
     def _blocks(self, split: str) -> Iterator[Block]:
         path = self.path(split)
@@ -101,6 +107,12 @@ def _find(folder: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def _count(path: Path) -> int:
+    """Objects of a file, whose last lines may be blank."""
+    lines, blank = count_lines(path)
+    return lines - blank
+
+
 def _documents(path: Path, text: str) -> Iterator[tuple[str | None, str, list[int]]]:
     for number, entry in _entries(path):
         labels = entry.get("target_ind")
@@ -117,7 +129,7 @@ def _labels(path: Path, text: str) -> Iterator[tuple[str | None, str, str]]:
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(without_blank_end(read_lines(path)), 1):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -69,7 +69,7 @@ class LibSvm(Layout):
 
     def _blocks(self, split: str) -> Iterator[Block]:
         path = self.path(split)
-        for first, (labels, ids, values) in in_blocks(self._rows(path)):
+        for first, (labels, ids, values) in in_blocks(self._rows(path, self.count(split))):
             yield Block(
                 default_uids(split, first, len(labels)),
                 None,
@@ -77,8 +77,10 @@ class LibSvm(Layout):
                 feature_matrix(ids, values, self.n_features),
             )
 
-    def _rows(self, path: Path) -> Iterator[tuple[list[int], list[int], list[float]]]:
-        for number, line in enumerate(rows_below_header(path), 2):
+    def _rows(
+        self, path: Path, documents: int
+    ) -> Iterator[tuple[list[int], list[int], list[float]]]:
+        for number, line in enumerate(rows_below_header(path, documents), 2):
             words = line.split()
             labels = []
             # a document without labels begins with its features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ FASTEST = 1
 SHOWN = 60
 """characters of a bad line that a message shows"""
 
+Line = TypeVar("Line", str, bytes)
 Left = TypeVar("Left")
 Right = TypeVar("Right")
 
@@ -33,23 +35,45 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
         yield from iter_lines(stream, name=str(path), encoding=encoding)
 
 
-def count_lines(path: Path) -> int:
-    """Lines of a file, a last one without an end included; raises DataError."""
+def count_lines(path: Path) -> tuple[int, int]:
+    """Lines of a file, a last one without an end included, and how many blank ones come last of all;
+    raises DataError."""
+    number = written = 0
     with _opened(path) as stream:
-        return sum(1 for _ in iter_raw_lines(stream, name=str(path)))
+        for number, line in enumerate(iter_raw_lines(stream, name=str(path)), 1):
+            if not _is_blank(line):
+                written = number
+    return number, number - written
+
+
+def without_blank_end(lines: Iterable[Line], keep: int = 0) -> Iterator[Line]:
+    """All lines but the blank ones at the end, of which the first `keep` lines of all are none."""
+    blank: list[Line] = []
+    for number, line in enumerate(lines, 1):
+        if number > keep and _is_blank(line):
+            blank.append(line)
+            continue
+        yield from blank
+        blank.clear()
+        yield line
 
 
 def side_by_side(
     left: Iterable[Left], right: Iterable[Right], left_path: Path, right_path: Path
 ) -> Iterator[tuple[Left, Right]]:
-    """Pairs of what was read from two files that must be equally long; raises DataError."""
-    number, others = 0, iter(right)
-    for number, value in enumerate(left, 1):
+    """Pairs of what was read from two files that must be equally long; raises DataError.
+
+    Blank lines at the end of the longer one are no documents.
+    """
+    number, values, others = 0, iter(left), iter(right)
+    for number, value in enumerate(values, 1):
         other = next(others, None)
         if other is None:
-            raise _unequal(right_path, number - 1, left_path)
+            if not _all_blank(itertools.chain([value], values)):
+                raise _unequal(right_path, number - 1, left_path)
+            return
         yield value, other
-    if next(others, None) is not None:
+    if not _all_blank(others):
         raise _unequal(left_path, number, right_path)
 
 
@@ -66,21 +90,34 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             stream.close()
 
 
-def bad_line(path: Path, number: int, expected: str, found: object) -> DataError:
-    """The error for a line that is not what it should be; `found` is shown, cut short."""
+def bad_line(
+    path: Path, number: int, expected: str, found: object, *, from_one: bool = False
+) -> DataError:
+    """The error for a line that is not what it should be; `found` is shown, cut short.
+
+    `from_one`: a number is just one too large, as in a file that counts from 1.
+    """
     shown = str(found)
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    hint = " Does it count from 1? All counts begin at 0." if from_one else ""
     return DataError(
-        f"{path}: line {number}: expected {expected}, found {shown!r}. Correct the line, or fetch the "
-        "file again."
+        f"{path}: line {number}: expected {expected}, found {shown!r}.{hint} Correct the file."
     )
 
 
 def _unequal(short: Path, number: int, long: Path) -> DataError:
     return DataError(
         f"{short}: ends after {number} documents, but {long} has more. What stands in the same place of "
-        "both belongs together; fetch both again."
+        "both belongs together; correct or replace one of them."
     )
+
+
+def _is_blank(line: object) -> bool:
+    return isinstance(line, str | bytes) and not line.strip()
+
+
+def _all_blank(lines: Iterable[object]) -> bool:
+    return all(map(_is_blank, lines))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from haste.data.formats.base import MOST
 from haste.errors import DataError
 
-ADVICE = "Fetch the file again, or write it with scipy.sparse.save_npz as a CSR matrix."
+ADVICE = "Write it with scipy.sparse.save_npz as a CSR matrix, or replace it by a whole copy."
 
 
 def read_shape(path: Path) -> tuple[int, int]:
@@ -40,7 +40,8 @@ def read_matrix(path: Path) -> sp.csr_matrix:
         if indptr[0] != 0 or indptr[-1] != len(indices) or (indptr[1:] < indptr[:-1]).any():
             raise ValueError("indptr does not rise from 0 to the number of entries")
         if len(indices) and not (indices.min() >= 0 and indices.max() < columns):
-            raise ValueError(f"an index is not from 0 to {columns - 1}")
+            hint = "; does it count from 1?" if indices.max() == columns else ""
+            raise ValueError(f"an index is not from 0 to {columns - 1}{hint}")
         with np.errstate(over="ignore"):
             data = data.astype(np.float32, copy=False)
         if not np.isfinite(data).all():

@@ -67,7 +67,13 @@ class Pecos(Layout):
             yield Block(default_uids(split, first, len(rows)), texts, labels.take(np.array(rows)))
 
     def _read_labels(self, split: str) -> Ragged:
-        matrix = read_matrix(self.path(split))
+        path = self.path(split)
+        matrix = read_matrix(path)
+        if len(matrix.data) and matrix.data.min() < 0:
+            raise DataError(
+                f"{path}: a label has the value {matrix.data.min():g}; what is not 0 is a label of the "
+                "document, and a negative one says nothing. Correct the file."
+            )
         matrix.eliminate_zeros()
         return Ragged(matrix.indices, matrix.indptr)
 
@@ -103,7 +109,7 @@ class PecosFeatures(Pecos):
         if features.shape[0] != len(labels):
             raise DataError(
                 f"{path}: has {features.shape[0]} rows, but {self.path(split)} has {len(labels)}. "
-                "Fetch both again."
+                "They belong to different data sets, or one is damaged."
             )
         for first in range(0, len(labels), ROWS):
             rows = np.arange(first, min(first + ROWS, len(labels)))

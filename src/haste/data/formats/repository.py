@@ -24,7 +24,7 @@ from haste.data.formats.base import (
     take_strings,
     texts_of,
 )
-from haste.data.formats.lines import read_lines, side_by_side, write_lines
+from haste.data.formats.lines import read_lines, side_by_side, without_blank_end, write_lines
 from haste.data.formats.sparse_rows import (
     feature_matrix,
     feature_rows,
@@ -61,8 +61,8 @@ class _Repository(Layout):
 
     def _label_rows(self, split: str) -> Iterator[list[int]]:
         path = self.path(split)
-        for number, line in enumerate(rows_below_header(path), 2):
-            ids, values = parse_row(line.split(), self.n_labels, path, number)
+        for number, line in enumerate(rows_below_header(path, self.count(split)), 2):
+            ids, values = parse_row(line.split(), self.n_labels, path, number, least=0)
             yield [label for label, value in zip(ids, values, strict=True) if value]
 
 
@@ -106,15 +106,16 @@ class RepositoryText(_Repository):
         table = super().labels(ids)
         if not path.is_file():
             return table
+        lines = without_blank_end(read_lines(path), keep=self.n_labels)
         chunks = [
             pa.array([chosen_of_line(line, self.text) for line in lines], pa.large_string())
-            for _, (lines,) in in_blocks((line,) for line in read_lines(path))
+            for _, (lines,) in in_blocks((line,) for line in lines)
         ]
         texts = pa.chunked_array(chunks, pa.large_string())
         if len(texts) != self.n_labels:
             raise DataError(
-                f"{path}: expected {self.n_labels} lines, one a label, found {len(texts)}. Fetch the "
-                "file again."
+                f"{path}: expected {self.n_labels} lines, one a label, found {len(texts)}. Correct "
+                "or replace the file."
             )
         texts = take_strings(texts, ids)
         return label_columns(table["uid"], texts, texts)
@@ -149,7 +150,7 @@ class RepositoryFeatures(_Repository):
         width = self.n_features
         features = (
             parse_row(line.split(), width, path, number)
-            for number, line in enumerate(rows_below_header(path), 2)
+            for number, line in enumerate(rows_below_header(path, documents), 2)
         )
         rows = side_by_side(features, self._label_rows(split), path, labels)
         for first, (parsed, ids) in in_blocks(rows):

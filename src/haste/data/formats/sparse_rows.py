@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.data.formats.base import MOST, whole_number
-from haste.data.formats.lines import bad_line, read_lines
+from haste.data.formats.lines import bad_line, read_lines, without_blank_end
 from haste.data.ragged import Ragged
 from haste.errors import DataError
 
@@ -26,27 +26,32 @@ def read_header(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
     return counts
 
 
-def rows_below_header(path: Path) -> Iterator[str]:
-    """All lines but the first."""
+def rows_below_header(path: Path, documents: int) -> Iterator[str]:
+    """All lines but the first, and but blank ones after those of all `documents`."""
     lines = read_lines(path, "ascii")
     next(lines, None)
-    return lines
+    return without_blank_end(lines, keep=documents)
 
 
 def parse_row(
-    words: Sequence[str], width: int, path: Path, number: int
+    words: Sequence[str], width: int, path: Path, number: int, least: float = -LARGEST
 ) -> tuple[list[int], list[float]]:
-    """Ids below `width` and values, finite as float32, of the words "id:value"; raises DataError."""
+    """Ids below `width` and values, finite as float32 and not below `least`, of the words "id:value";
+    raises DataError."""
     ids, values = [], []
     for word in words:
         head, colon, tail = word.partition(":")
         column = whole_number(head)
         try:
-            value = float(tail)
+            # Python would take 1_0 for 10
+            value = math.nan if "_" in tail else float(tail)
         except ValueError:
             value = math.nan
-        if not colon or not 0 <= column < width or not abs(value) <= LARGEST:
-            raise bad_line(path, number, f"id:value with an id from 0 to {width - 1}", word)
+        if not colon or not 0 <= column < width or not least <= value <= LARGEST:
+            expected = f"id:value with an id from 0 to {width - 1}"
+            if least == 0:
+                expected += " and a value that is not negative"
+            raise bad_line(path, number, expected, word, from_one=column == width)
         ids.append(column)
         values.append(value)
     return ids, values
@@ -78,6 +83,6 @@ def same_counts(first: Path, second: Path, what: str, counts: tuple[int, int]) -
     if counts[0] != counts[1]:
         raise DataError(
             f"{second}: says {counts[1]} {what}, but {first} says {counts[0]}. They belong to different "
-            "data sets, or one is damaged; fetch both again."
+            "data sets, or one is damaged."
         )
     return counts[0]
