@@ -84,7 +84,9 @@ def test_corpus_by_hand(tmp_path, monkeypatch, rows):
     assert info.statistics.labels_per_document == pytest.approx(7 / 5)
     assert info.statistics.words_per_document == 2
     assert info.statistics.seen == {"validation": 0.5, "test": pytest.approx(2 / 3)}
-    assert info.source == {"path": "some/folder"}
+    assert info.source["path"] == "some/folder"
+    assert set(info.source["files"]) == {"trn.json", "tst.json", "lbl.json"}
+    assert info.source["files"]["tst.json"].startswith(f"{(raw / 'tst.json').stat().st_size} bytes")
     assert "user's own" in info.licence
 
 
@@ -115,6 +117,17 @@ def test_filter_pairs_stand_where_mirrored_pairs_do(tmp_path):
     # document 2 has no positive in either case
     assert measured["without_mirrored"]["P@1"] == pytest.approx(100 / 2)
     assert measured["without_mirrored"]["P@3"] == pytest.approx(100 / 6)
+
+
+@pytest.mark.parametrize("missing", ["filter_labels_train", "filter_labels_test"])
+def test_filtered_without_the_list_is_refused_and_an_empty_list_is_an_answer(tmp_path, missing):
+    lists = {"filter_labels_train": "", "filter_labels_test": "0 0\n"}
+    raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh", **lists)
+    assert build_corpus(dataset(filtered=True), raw, tmp_path / "corpus").filtered
+    (raw / f"{missing}.txt").rename(tmp_path / f"{missing}.txt")  # one folder up
+    with pytest.raises(DataError, match=rf"raw/{missing}\.txt: no such file.* `filtered: true`"):
+        build_corpus(dataset(filtered=True), raw, tmp_path / "other")
+    assert not build_corpus(dataset(), raw, tmp_path / "other").filtered
 
 
 def test_text_of_opaque_labels_is_not_written(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_project import GRID, ROOT, Project
+from workflow_project import GRID, ROOT, Project, write_documents
 
 from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.registry import load_registry
@@ -129,8 +129,8 @@ def test_a_folder_of_ones_own(project: Project, tmp_path):
     )
     result = project.snakemake("-n", "--configfile", "mine.yaml")
     assert result.returncode != 0
-    assert f"mine: {folder} (`path`) is no folder with files." in result.stdout
-    (folder / "X.trn.txt").write_text("text\n")
+    assert f"datasets.mine.path: {folder}: no layout of a data set" in result.stdout
+    write_documents(folder)
     jobs = project.jobs("--configfile", "mine.yaml")
     assert "fetch" not in jobs
     assert jobs["corpus"] == 1

@@ -2,12 +2,16 @@
 
 import copy
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from workflow_project import GRID, SNAKEMAKE, Project
+import pytest
+from workflow_project import GRID, SNAKEMAKE, Project, copy_workflow, write_documents
+
+CORPUS = "data/toys/corpus/corpus.json"
 
 RUNS_FIGURES = {
     "figure_precision_memory",
@@ -132,6 +136,45 @@ def test_a_failed_run_keeps_its_checkpoint_and_goes_on(finished: Project):
     assert again.returncode == 0, again.stdout[-3000:]
     assert (run / "metrics.json").read_text().startswith("resumed: True")
     assert finished.jobs() == {}
+
+
+@pytest.fixture(scope="module", params=["data/toys", "."])
+def own_session(request, tmp_path_factory):
+    """The corpus of a folder of one's own, in which outputs lie, too."""
+    project = copy_workflow(tmp_path_factory.mktemp("own") / "project")
+    project.configure(
+        {**GRID, "datasets": {"toys": {"path": request.param}}, "methods": ["omikuji"]}
+    )
+    write_documents(project.root / request.param)
+    result = project.snakemake("--cores", "2", CORPUS)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return project, request.param
+
+
+@pytest.fixture
+def own(own_session, tmp_path):
+    """See `own_session`: the project and the folder of documents, a test's own."""
+    session, path = own_session
+    shutil.copytree(session.root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project"), tmp_path / "project" / path
+
+
+def test_outputs_and_files_of_editors_in_ones_own_folder_are_no_inputs(own):
+    project, folder = own
+    for name in (".trn.json.swp", ".DS_Store", "trn.json~", "notes.md", "more/x.npz"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of no interest")
+    assert project.jobs(CORPUS) == {}
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+def test_more_documents_in_ones_own_folder_make_the_corpus_again(own, older):
+    project, folder = own
+    write_documents(folder, number=30)
+    if older:  # as `mv` and `cp -p` leave them
+        for path in folder.glob("*.json"):
+            os.utime(path, (1e9, 1e9))
+    assert project.jobs(CORPUS) == {"corpus": 1}
 
 
 def half_written(path: Path, started: float) -> bool:

@@ -1,5 +1,6 @@
 """A copy of the workflow in which every command of `haste` is a stub."""
 
+import json
 import os
 import re
 import shutil
@@ -85,3 +86,11 @@ def copy_workflow(root: Path) -> Project:
     (root / "profiles").symlink_to("workflow/profiles")
     (root / "stub.sh").write_text(f'haste() {{ "{sys.executable}" "{STUB}" "$@"; }}\n')
     return Project(root)
+
+
+def write_documents(folder: Path, number: int = 9) -> None:
+    """A data set of one's own, JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("trn.json", "tst.json"):
+        rows = ({"title": f"t{i}", "target_ind": [i % 3]} for i in range(number))
+        (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))

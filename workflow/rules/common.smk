@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -20,6 +20,7 @@ from haste.config import (
     encoder_id,
     method,
 )
+from haste.data.build import file_sums, source_files
 from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import read_yaml, write_yaml
@@ -142,16 +143,28 @@ def raw_folder(dataset):
 
 
 def raw_files(dataset):
-    """What stands for them: the record of what was fetched, else the folder or all in it."""
+    """What stands for them: the record of what was fetched, the generated folder, or the user's files."""
     entry, folder = DATASETS[dataset], raw_folder(dataset)
     if entry.source:
         return [folder / "SOURCE.json"]
     if entry.synth:
         return [folder]
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not files:
-        raise WorkflowError(f"{dataset}: {folder} (`path`) is no folder with files.")
-    return files
+    try:
+        # what the reader uses: outputs may lie in the same folder
+        return source_files(entry, folder)
+    except HasteError as error:
+        raise WorkflowError(f"datasets.{dataset}.path: {error}") from None
+
+
+@cache
+def corpus_entry(dataset):
+    """What a corpus depends on: its entry in the registry, and the contents of the user's own files.
+
+    Snakemake sees by their times that files have changed, but not that older ones took their place.
+    """
+    entry, folder = DATASETS[dataset], raw_folder(dataset)
+    sums = f" {file_sums(raw_files(dataset), folder)}" if entry.path else ""
+    return f"{entry}{sums}"
 
 
 def corpus_files(dataset):

@@ -87,7 +87,7 @@ rule corpus:
             f"--grid {GRID_FILE}" if wildcards.dataset in GRID.dataset_settings else ""
         ),
         out=subpath(output[0], parent=True),
-        entry=lambda wildcards: str(DATASETS[wildcards.dataset]),
+        entry=lambda wildcards: corpus_entry(wildcards.dataset),
     shell:
         "haste corpus {wildcards.dataset} --registry {params.registry} {params.grid}"
         " --raw {params.raw:q} --out {params.out} > {log} 2>&1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from haste.data.corpus import (
     write_corpus,
 )
 from haste.data.fetch import verify
-from haste.data.formats import detect
+from haste.data.formats import Layout, detect
+from haste.data.formats.base import SPLITS as PUBLISHED
 from haste.data.labelspace import label_space, mirrored_pairs, positives_matrix
 from haste.data.registry import Dataset
-from haste.data.wordnet import Tick, build_documents, read_synsets
+from haste.data.wordnet import Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError
+from haste.files import crc32
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ def build_corpus(
     those the registry expects.
     """
     licence, source = _provenance(dataset, Path(raw))
+    if dataset.path:
+        # before they are read: a change meanwhile must not pass for what was read
+        source["files"] = file_sums(source_files(dataset, raw), raw)
     described = {
         "dataset": dataset.name,
         "propensity_a": dataset.propensity_a,
@@ -53,6 +58,22 @@ def build_corpus(
         "source": source,
     }
     return BUILDERS[dataset.kind](dataset, Path(raw), Path(out), described, tick)
+
+
+def source_files(dataset: Dataset, raw: Path | str) -> list[Path]:
+    """The files in `raw` that the corpus is made from, whatever else lies there; raises DataError
+    when they are not there."""
+    if dataset.kind == "wordnet":
+        return wordnet_files(raw)
+    return detect(raw, dataset.text).files()
+
+
+def file_sums(paths: Iterable[Path], folder: Path | str) -> dict[str, str]:
+    """Bytes and crc32 of files by their path in `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): f"{path.stat().st_size} bytes, crc32 {crc32(path)}"
+        for path in sorted(paths)
+    }
 
 
 def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
@@ -91,6 +112,8 @@ def _xmc(
     layout = detect(raw, dataset.text)
     log.info("%s: %s layout in %s", dataset.name, layout.name, layout.folder)
     check_counts(dataset, xmc.declared_counts(layout))
+    if dataset.filtered:
+        _check_filters(dataset, layout)
     validation = xmc.held_out(layout.count("train"), dataset.validation)
     with CorpusWriter(out) as writer:
         streamed = xmc.stream(layout, validation, writer, tick)
@@ -105,6 +128,17 @@ def _xmc(
             features=streamed.features,
             **described,
         )
+
+
+def _check_filters(dataset: Dataset, layout: Layout) -> None:
+    """Without the publishers' lists nothing would be filtered; an empty one is an answer."""
+    for path in map(layout.filter_path, PUBLISHED):
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file, but {dataset.name} has `filtered: true`, so the pairs listed there "
+                "leave the predictions. Put it there (empty, if there is no such pair), or set "
+                "`filtered: false`."
+            )
 
 
 def _wordnet(

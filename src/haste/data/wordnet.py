@@ -64,20 +64,25 @@ Tick = Callable[[int], None]
 """called with the number of synsets read so far"""
 
 
+def wordnet_files(raw: Path | str) -> list[Path]:
+    """The files of the format that lies in a folder; raises DataError when there is neither."""
+    raw = Path(raw)
+    if (raw / XML_FILE).is_file():
+        return [raw / XML_FILE]
+    if (raw / WNDB_FILES[0]).is_file():
+        return [raw / name for name in WNDB_FILES]
+    raise DataError(
+        f"{raw}: holds neither {XML_FILE} nor {', '.join(WNDB_FILES)}. Run: haste fetch wordnet --out {raw}"
+    )
+
+
 def read_synsets(raw: Path | str, tick: Tick | None = None) -> dict[str, Synset]:
     """All synsets by uid, sorted, from whichever format lies in the folder `raw`; pointers repaired.
 
     Raises DataError when neither format is there or a file is damaged.
     """
-    raw = Path(raw)
-    if (raw / XML_FILE).is_file():
-        synsets = _read_xml(raw / XML_FILE)
-    elif (raw / WNDB_FILES[0]).is_file():
-        synsets = _read_wndb(raw)
-    else:
-        raise DataError(
-            f"{raw}: holds neither {XML_FILE} nor {', '.join(WNDB_FILES)}. Run: haste fetch wordnet --out {raw}"
-        )
+    paths = wordnet_files(raw)
+    synsets = _read_xml(*paths) if len(paths) == 1 else _read_wndb(paths)
     table: dict[str, Synset] = {}
     for synset in synsets:
         if synset.uid in table:
@@ -104,10 +109,9 @@ def _read_xml(path: Path) -> Iterator[Synset]:
             element.clear()
 
 
-def _read_wndb(folder: Path) -> Iterator[Synset]:
+def _read_wndb(paths: Iterable[Path]) -> Iterator[Synset]:
     """The lines of data.*: offset, file, type, words (number in hexadecimal), pointers, gloss."""
-    for name in WNDB_FILES:
-        path = folder / name
+    for path in paths:
         for number, line in enumerate(read_lines(path), start=1):
             if line.startswith("  "):  # the licence, before the first synset
                 continue

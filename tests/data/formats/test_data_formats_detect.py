@@ -1,5 +1,7 @@
 """Which layout a folder has, and that each reads the same documents from its files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from layout_files import FEATURES, FILES, FILTERS, N_LABELS, TEST, TRAIN, read, write
@@ -82,6 +84,35 @@ def test_a_layout_in_two_folders_is_refused(tmp_path):
         write(tmp_path / folder, FILES["libsvm"])
     with pytest.raises(DataError, match=r"the libsvm layout is in .*one and in .*two"):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_all_that_reading_uses(tmp_path, name):
+    content = {**FILES[name], **FILTERS, ".X.trn.txt.swp": b"", ".DS_Store": b"", "notes.txt~": b""}
+    write(tmp_path, content)
+    files = detect(tmp_path).files()
+    assert {path.name for path in files} == {Path(each).name for each in (*FILES[name], *FILTERS)}
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path not in files:
+            path.unlink()
+    for split, documents in WANTED.items():
+        assert len(read(detect(tmp_path), split)) == len(documents)
+
+
+def test_a_folder_linked_to_is_read(tmp_path):
+    write(tmp_path / "set", FILES["libsvm"])
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "raw").symlink_to(tmp_path / "set")
+    layout = detect(tmp_path / "link")
+    assert layout.files() == [tmp_path / "link/raw/train.txt", tmp_path / "link/raw/test.txt"]
+    assert len(read(layout, "train")) == 3
+
+
+@pytest.mark.parametrize("below", FILES)
+def test_outputs_in_a_folder_below_are_not_taken_for_the_data_set(tmp_path, below):
+    write(tmp_path / "mine", FILES["libsvm"])
+    write(tmp_path / "mine/data/other", FILES[below])
+    assert detect(tmp_path / "mine").folder == detect(tmp_path).folder == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("missing", ["Y.tst.npz", "X.tst.txt"])

@@ -33,24 +33,27 @@ LISTED = 20
 def detect(folder: Path | str, text: str = "title+content") -> Layout:
     """The layout of the data set in a folder, or in one folder below it; `text`: see Layout.
 
-    The first of LAYOUTS counts when there are several. Raises DataError, with what was found and what
-    is needed, when there is none, or when it is in two folders.
+    What lies less deep counts, so that outputs in a folder below are not taken for the data set; in
+    one folder the first of LAYOUTS does. Raises DataError, with what was found and what is needed,
+    when there is none, or when it is in two folders.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder. Give the folder with the files of the data set."
         )
-    folders = list(_folders(folder, DEPTH))
-    for layout in LAYOUTS:
-        found = [each for each in folders if layout.lies_in(each)]
-        if len(found) > 1:
-            raise DataError(
-                f"{folder}: the {layout.name} layout is in {found[0]} and in {found[1]}. Give one of them."
-            )
-        if found:
-            return layout(found[0], text)
-    files = sorted(str(path.relative_to(folder)) for each in folders for path in _files(each))
+    level, files = [folder], []
+    for _ in range(DEPTH + 1):
+        for layout in LAYOUTS:
+            found = [each for each in level if layout.lies_in(each)]
+            if len(found) > 1:
+                raise DataError(
+                    f"{folder}: the {layout.name} layout is in {found[0]} and in {found[1]}. Give one of them."
+                )
+            if found:
+                return layout(found[0], text)
+        files += sorted(str(path.relative_to(folder)) for each in level for path in _files(each))
+        level = [below for each in level for below in _folders(each)]
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
     needed = "; ".join(f"{layout.name}: {layout.needs}" for layout in LAYOUTS)
     raise DataError(
@@ -59,12 +62,11 @@ def detect(folder: Path | str, text: str = "title+content") -> Layout:
     )
 
 
-def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    yield folder
-    if depth:
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and not path.name.startswith("."):
-                yield from _folders(path, depth - 1)
+def _folders(folder: Path) -> Iterator[Path]:
+    """Those directly below, links to folders among them, but hidden ones."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield path
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -73,6 +73,9 @@ class AttentionXml(Layout):
         # a document without labels, or just the end of the file? As many as there are texts
         return max(lines - blank, min(lines, count_lines(_texts(self.folder, split))[0]))
 
+    def _files(self) -> list[Path]:
+        return [path for s in SPLITS for path in (_texts(self.folder, s), self.path(s))]
+
     def _blocks(self, split: str) -> Iterator[Block]:
         path, texts = self.path(split), _texts(self.folder, split)
         pairs = side_by_side(read_lines(texts), read_lines(path), texts, path)

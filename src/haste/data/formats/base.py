@@ -94,6 +94,15 @@ class Layout(ABC):
     def count(self, split: str) -> int:
         """Documents of a split, without reading them all where the files say it."""
 
+    def files(self) -> list[Path]:
+        """All files that reading uses, those there may be or not as far as they are there."""
+        optional = (self.filter_path(split) for split in SPLITS)
+        return [*self._files(), *(path for path in optional if path.is_file())]
+
+    @abstractmethod
+    def _files(self) -> list[Path]:
+        """See `files`; without the lists of pairs to filter."""
+
     def blocks(self, split: str) -> Iterator[Block]:
         """The documents of `train` or `test`; train is to be read first."""
         expected, number = self.count(split), 0
@@ -116,10 +125,14 @@ class Layout(ABC):
         uids = pa.array(ids).cast(pa.large_string())
         return label_columns(uids, uids, pa.nulls(len(ids), pa.large_string()))
 
+    def filter_path(self, split: str) -> Path:
+        """Where the publishers' list of pairs lies, if there is one."""
+        return self.folder / f"filter_labels_{split}.txt"
+
     def filter_pairs(self, split: str) -> np.ndarray | None:
         """int64 [P, 2]: document and label of the pairs that are left out of an evaluation, as the
         publishers list them; None where they list none."""
-        path = self.folder / f"filter_labels_{split}.txt"
+        path = self.filter_path(split)
         if not path.is_file():
             return None
         limits = (self.count(split), MOST if self.n_labels is None else self.n_labels)

@@ -66,6 +66,10 @@ class JsonLines(Layout):
     def _counts(self) -> dict[str, int]:
         return {split: _count(self.path(split)) for split in SPLITS}
 
+    def _files(self) -> list[Path]:
+        labels = _find(self.folder, "lbl")
+        return [*map(self.path, SPLITS), *([labels] if labels else [])]
+
     def _blocks(self, split: str) -> Iterator[Block]:
         path = self.path(split)
         for first, (uids, texts, labels) in in_blocks(_documents(path, self.text)):

@@ -67,6 +67,9 @@ class LibSvm(Layout):
         paths = map(self.path, SPLITS)
         return same_counts(*paths, what, tuple(self._header[split][at] for split in SPLITS))
 
+    def _files(self) -> list[Path]:
+        return [self.path(split) for split in SPLITS]
+
     def _blocks(self, split: str) -> Iterator[Block]:
         path = self.path(split)
         for first, (labels, ids, values) in in_blocks(self._rows(path, self.count(split))):

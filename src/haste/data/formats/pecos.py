@@ -58,9 +58,15 @@ class Pecos(Layout):
         """See Layout."""
         return self.folder / f"Y.{SHORT[split]}.npz"
 
+    def _files(self) -> list[Path]:
+        return [path for s in SPLITS for path in (self._text_path(s), self.path(s))]
+
+    def _text_path(self, split: str) -> Path:
+        return self.folder / f"X.{SHORT[split]}.txt"
+
     def _blocks(self, split: str) -> Iterator[Block]:
         labels = self._read_labels(split)
-        path = self.folder / f"X.{SHORT[split]}.txt"
+        path = self._text_path(split)
         pairs = side_by_side(range(len(labels)), read_lines(path), self.path(split), path)
         for first, (rows, lines) in in_blocks(pairs):
             texts = [chosen_of_line(line, self.text) for line in lines]
@@ -101,6 +107,9 @@ class PecosFeatures(Pecos):
     def n_features(self) -> int:
         """See Layout."""
         return _same_width(list(_features(self.folder).values()), "features")
+
+    def _files(self) -> list[Path]:
+        return [*_features(self.folder).values(), *map(self.path, SPLITS)]
 
     def _blocks(self, split: str) -> Iterator[Block]:
         labels = self._read_labels(split)

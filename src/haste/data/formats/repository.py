@@ -77,9 +77,20 @@ class RepositoryText(_Repository):
         """See Layout."""
         return _has(folder, "X", "X_Y")
 
+    def _files(self) -> list[Path]:
+        labels = [self._labels_path] if self._labels_path.is_file() else []
+        return [*map(self._texts_path, SPLITS), *map(self.path, SPLITS), *labels]
+
+    def _texts_path(self, split: str) -> Path:
+        return self.folder / f"{SHORT[split]}_X.txt"
+
+    @property
+    def _labels_path(self) -> Path:
+        return self.folder / "Y.txt"
+
     def _blocks(self, split: str) -> Iterator[Block]:
         path = self.path(split)
-        texts = self.folder / f"{SHORT[split]}_X.txt"
+        texts = self._texts_path(split)
         rows = side_by_side(read_lines(texts), self._label_rows(split), texts, path)
         for first, (lines, labels) in in_blocks(rows):
             yield Block(
@@ -102,7 +113,7 @@ class RepositoryText(_Repository):
 
     def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
-        path = self.folder / "Y.txt"
+        path = self._labels_path
         table = super().labels(ids)
         if not path.is_file():
             return table
@@ -142,6 +153,9 @@ class RepositoryFeatures(_Repository):
 
     def _features_path(self, split: str) -> Path:
         return self.folder / f"{SHORT[split]}_X_Xf.txt"
+
+    def _files(self) -> list[Path]:
+        return [*map(self._features_path, SPLITS), *map(self.path, SPLITS)]
 
     def _blocks(self, split: str) -> Iterator[Block]:
         path, labels = self._features_path(split), self.path(split)
