@@ -5,8 +5,8 @@ import torch
 from typer.testing import CliRunner
 
 from haste import doctor
-from haste.benchmarks import selfcheck
-from haste.benchmarks.selfcheck import Check
+from haste.bench import check
+from haste.bench.check import Check, Judgement
 from haste.cli import app
 
 
@@ -29,13 +29,15 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-RIGHT = Check("group_linear", "group", "values", 1e-3, 5e-3)
-WRONG = Check("attention with dropout, 16 tokens", "attention", "gradient of key", 0.5, 5e-3)
-BROKEN = Check("dense_fused_step", "dense", "", float("inf"), 0.0, "OutOfResources: shared memory")
+RIGHT = Check("group_linear", "group", Judgement("values", 1e-3, 5e-3))
+WRONG = Check(
+    "attention with dropout, 16 tokens", "attention", Judgement("gradient of key", 0.5, 5e-3)
+)
+BROKEN = Check("dense_fused_step", "dense", None, "OutOfResources: shared memory")
 
 
 def doctor_says(monkeypatch, *checks):
-    monkeypatch.setattr(selfcheck, "checks", lambda _: iter(checks))
+    monkeypatch.setattr(check, "checks", lambda _: iter(checks))
     monkeypatch.setenv("COLUMNS", "400")
     return CliRunner().invoke(app, ["doctor", "--kernels"])
 
@@ -88,7 +90,7 @@ def test_the_command_prints_a_line_each(monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_s_kernels_are_checked_only_when_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(selfcheck, "checks", lambda _: pytest.fail("not asked"))
+    monkeypatch.setattr(check, "checks", lambda _: pytest.fail("not asked"))
     kernels = by_name(tmp_path)["kernels"]
     assert kernels.ok
     assert "haste doctor --kernels" in kernels.found
@@ -153,4 +155,4 @@ def test_wrong_kernels_and_what_follows(monkeypatch):
 
 
 def test_every_family_of_kernels_has_a_consequence():
-    assert set(doctor.KERNELS) == set(selfcheck.FAMILIES)
+    assert set(doctor.KERNELS) == set(check.FAMILIES)

@@ -51,13 +51,13 @@ KERNELS = {
     "topk": "do not trust predictions or metrics made on this GPU; update torch and check again; "
     "if it stays, report it",
 }
-"""what follows from a wrong kernel of each family of `haste.benchmarks.selfcheck`"""
+"""what follows from a wrong kernel of each family of `haste.bench.check`"""
 
 
 def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
     """Look at interpreter, packages, GPU, metric library and the disk that `folder` is on.
 
-    With `kernels` also run them on the GPU and compare; see `haste.benchmarks.selfcheck`.
+    With `kernels` also run them on the GPU and compare; see `haste.bench.check`.
     """
     version = platform.python_version_tuple()
     ok = ("3", "11") <= (version[0], version[1].zfill(2)) < ("3", "14")
@@ -131,11 +131,12 @@ def _kernels() -> Iterator[Finding]:
         found = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
         yield Finding("kernels", found, False, "unset TRITON_INTERPRET and check again")
         return
-    from haste.benchmarks.selfcheck import checks
+    from haste.bench.check import checks
 
     for check in checks("cuda"):
-        found = f"{check.result}: error {check.error:.1e}, at most {check.bound:.1e}"
-        if check.failure:
-            found = f"does not run: {check.failure}"
+        found = f"does not run: {check.failure}"
+        if check.judgement is not None:
+            result = check.judgement
+            found = f"{result.result}: error {result.error:.1e}, at most {result.bound:.1e}"
         ok = check.passed
         yield Finding(f"kernel: {check.what}", found, ok, KERNELS[check.family], wrong=not ok)

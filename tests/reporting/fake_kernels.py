@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from haste.benchmarks.kernels import COLUMNS, GROUPED, Row, plan, write_rows
+from haste.bench.kernels import COLUMNS, GROUPED, KernelRow, plan
+from haste.bench.rows import write_rows
 from haste.files import write_json
 
 
 def write_kernels(
     results: Path,
-    milliseconds: Callable[[Row], float | None] = lambda _: 1.0,
+    milliseconds: Callable[[KernelRow], float | None] = lambda _: 1.0,
     device: str = "h200",
     released: bool = False,
     **values: float,
@@ -38,7 +39,7 @@ def write_kernels(
                 **(values if time is not None else {}),
             }
         )
-    write_rows(folder / "kernels.csv", records)
+    write_rows(folder / "kernels.csv", COLUMNS, records)
     write_json(
         folder / "machine.json",
         {"device": "NVIDIA H200", "date": "2026-11-22", "copy_terabytes_per_second": 4.27},

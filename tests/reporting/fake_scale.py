@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from haste.benchmarks.scale import COLUMNS
+from haste.bench.scale import COLUMNS
 from haste.files import write_json
 
 LABELS = {

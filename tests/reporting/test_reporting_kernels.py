@@ -7,7 +7,8 @@ import pytest
 from fake_grid import FakeGrid
 from fake_kernels import write_kernels
 
-from haste.benchmarks.kernels import write_rows
+from haste.bench.kernels import COLUMNS
+from haste.bench.rows import write_rows
 from haste.reporting.benchmarks import KernelTimes
 from haste.reporting.claims import FAILS, HOLDS, kernel_findings
 from haste.reporting.figures import write_figure
@@ -218,7 +219,7 @@ def test_two_devices_and_none(fake, tmp_path, name):
 def test_results_without_sweeps_give_an_empty_figure(fake, tmp_path):
     path = write_kernels(fake.root / "results", plain)
     own = [row for row in KernelTimes.load(path).rows if not str(row["shape"]).startswith("sweep")]
-    write_rows(path, own)
+    write_rows(path, COLUMNS, own)
     assert draw(fake, "kernel_speedup", tmp_path / "f").empty
 
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig
 
-from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens
-from haste.benchmarks.scale import Case, Problem, build, measure, problem_of
+from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
+from haste.bench.scale import ScaleRow, Workload, build, measure, workload_of
 from haste.config import GridConfig
 from haste.data.batches import collate
 from haste.files import read_yaml
@@ -33,10 +33,10 @@ SHAPE = BertConfig(
 )
 
 
-def problem(preset: str, **training) -> Problem:
+def workload(preset: str, **training) -> Workload:
     grid = GridConfig.from_dict(read_yaml(PAPER))
-    found = problem_of(Case("Amazon-670K", "haste", preset), grid)
-    found = replace(found, about=Statistics(1000, 20_000, 5.0, 60), architecture=SHAPE)
+    found = workload_of(ScaleRow("Amazon-670K", "haste", preset), grid)
+    found = replace(found, about=PublishedStatistics(1000, 20_000, 5.0, 60), architecture=SHAPE)
     config = replace(found.config, training=replace(found.config.training, **training))
     return replace(found, config=config)
 
@@ -46,7 +46,7 @@ def device():
     return torch.device("cuda", 0)
 
 
-def batches_for(its: Problem, step: TrainStep, count: int) -> list:
+def batches_for(its: Workload, step: TrainStep, count: int) -> list:
     """Batches of 64 documents in pinned memory, the odd ones of fewer tokens."""
     random = np.random.default_rng(0)
     found = []
@@ -62,7 +62,7 @@ def batches_for(its: Problem, step: TrainStep, count: int) -> list:
 
 @pytest.mark.parametrize("preset", ["speed", "memory"])
 def test_a_step_does_not_wait_for_the_gpu(device, preset):
-    its = problem(preset)
+    its = workload(preset)
     model = build(its, device)
     step = TrainStep(its.config, model, 10_000)
     batch = batches_for(its, step, 1)[0]
@@ -79,7 +79,7 @@ def test_a_step_does_not_wait_for_the_gpu(device, preset):
 
 def test_presets_of_short_documents_and_their_memory(device):
     def short(preset):
-        its = problem(preset)
+        its = workload(preset)
         return replace(
             its, config=replace(its.config, encoder=replace(its.config.encoder, max_len=32))
         )
@@ -96,12 +96,12 @@ def test_presets_of_short_documents_and_their_memory(device):
 
 
 def test_the_memory_preset_takes_less_memory(device):
-    found = {name: measure(problem(name), device)[0] for name in ("speed", "memory")}
+    found = {name: measure(workload(name), device)[0] for name in ("speed", "memory")}
     assert found["memory"]["steps_allocated_gib"] < 0.8 * found["speed"]["steps_allocated_gib"]
     assert found["speed"]["waits_a_step"] == 0
 
 
-def trained(its: Problem, device, steps: int = 10):
+def trained(its: Workload, device, steps: int = 10):
     """Losses and weights after some steps from the start."""
     torch.manual_seed(0)
     model = build(its, device)
@@ -114,7 +114,7 @@ def trained(its: Problem, device, steps: int = 10):
 
 @pytest.mark.parametrize("rewired", [False, True])
 def test_replayed_steps_are_those_that_are_launched(device, rewired):
-    its = problem("speed", deterministic=True)
+    its = workload("speed", deterministic=True)
     interval = 4 if rewired else 1000
     its = replace(
         its, config=replace(its.config, rewire=replace(its.config.rewire, interval=interval))
@@ -134,7 +134,7 @@ def test_replayed_steps_are_those_that_are_launched(device, rewired):
 
 
 def test_replayed_steps_draw_new_dropout_and_take_new_step_sizes(device):
-    its = problem("speed")
+    its = workload("speed")
     torch.manual_seed(0)
     step = TrainStep(its.config, build(its, device), 10_000)
     step.model.train(True)

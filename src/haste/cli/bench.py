@@ -41,14 +41,14 @@ def kernels(
 
     Needs a CUDA GPU.
     """
-    from haste.benchmarks import authors
-    from haste.benchmarks.gpu import Gpu
-    from haste.benchmarks.kernels import bench as measure
-    from haste.benchmarks.kernels import plan
+    from haste.bench import released_cuda
+    from haste.bench.kernels import bench as measure
+    from haste.bench.kernels import plan
+    from haste.bench.timing import Gpu
 
-    stopwatch = Gpu(rep)
-    rows = plan(sweeps=sweeps, only=only or (), released=authors.installed())
-    log.info("wrote %s", measure(out, rows, stopwatch))
+    timer = Gpu(rep)
+    rows = plan(sweeps=sweeps, only=only or (), released=released_cuda.installed())
+    log.info("wrote %s", measure(out, rows, timer))
 
 
 @bench.command("scale")
@@ -74,14 +74,14 @@ def scale(
 
     Needs a CUDA GPU, and no data set.
     """
-    from haste.benchmarks.scale import bench as measure
-    from haste.benchmarks.scale import plan
+    from haste.bench.scale import bench as measure
+    from haste.bench.scale import plan
     from haste.config import GridConfig
     from haste.files import read_yaml
 
     settings = GridConfig.from_dict(read_yaml(grid))
-    cases = plan(settings, only or ())
-    log.info("wrote %s", measure(out, settings, cases, seconds=seconds))
+    rows = plan(settings, only or ())
+    log.info("wrote %s", measure(out, settings, rows, seconds=seconds))
 
 
 @bench.command("grouping")
@@ -105,7 +105,7 @@ def grouping(
 ) -> None:
     """Measure time, memory and cohesion of `haste group` on generated embeddings of growing number."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    from haste.benchmarks.grouping import SIZES, measure_grouping, slopes
+    from haste.bench.grouping import SIZES, measure_grouping, slopes
     from haste.files import atomic
 
     folder = out.parent if scratch is None else scratch

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from haste.benchmarks import scale
-from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens, statistics
-from haste.benchmarks.scale import Case, bench, measure, plan, problem_of
+from haste.bench import scale
+from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens, statistics
+from haste.bench.scale import ScaleRow, bench, measure, plan, workload_of
 from haste.config import GridConfig
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json, read_yaml
@@ -26,8 +26,8 @@ def grid():
 
 
 def tiny(grid, method="haste", preset="speed"):
-    problem = problem_of(Case("Amazon-670K", method, preset), grid)
-    config = problem.config
+    workload = workload_of(ScaleRow("Amazon-670K", method, preset), grid)
+    config = workload.config
     training = replace(config.training, device="cpu", backend="torch", batch_size=4)
     encoder = replace(config.encoder, max_len=16)
     shape = BertConfig(
@@ -38,24 +38,24 @@ def tiny(grid, method="haste", preset="speed"):
         intermediate_size=64,
     )
     return replace(
-        problem,
+        workload,
         config=replace(config, training=training, encoder=encoder),
-        about=Statistics(1001, 500, 3.0, 10),
+        about=PublishedStatistics(1001, 500, 3.0, 10),
         architecture=shape,
         steps=3,
     )
 
 
 def test_rows_come_in_the_order_of_what_is_asked_first(grid):
-    cases = plan(grid)
-    assert {case.method for case in cases[:8]} == {"haste"}
-    assert [case.preset for case in cases[:8]] == ["speed"] * 4 + ["memory"] * 4
-    assert {case.preset for case in cases[8:24]} == {"speed"}
-    swept = [case.labels for case in cases if case.dataset == "sweep" and case.method == "haste"]
+    rows = plan(grid)
+    assert {row.method for row in rows[:8]} == {"haste"}
+    assert [row.preset for row in rows[:8]] == ["speed"] * 4 + ["memory"] * 4
+    assert {row.preset for row in rows[8:24]} == {"speed"}
+    swept = [row.labels for row in rows if row.dataset == "sweep" and row.method == "haste"]
     assert swept == sorted(swept)
     assert {131_073, 8_623_847, 100_000_000} < set(swept)
-    assert max(c.labels for c in cases if c.labels and c.method != "haste") == 8_623_847
-    assert len(set(cases)) == len(cases)
+    assert max(c.labels for c in rows if c.labels and c.method != "haste") == 8_623_847
+    assert len(set(rows)) == len(rows)
 
 
 def test_only_some_rows(grid):
@@ -79,8 +79,8 @@ def test_only_some_rows(grid):
     ],
 )
 def test_the_papers_shapes(grid, dataset, numbers):
-    problem = problem_of(Case(dataset, "haste", "speed"), grid)
-    config, about = problem.config, problem.about
+    workload = workload_of(ScaleRow(dataset, "haste", "speed"), grid)
+    config, about = workload.config, workload.about
     layer, training = config.layer, config.training
     assert numbers == (
         training.batch_size,
@@ -93,7 +93,7 @@ def test_the_papers_shapes(grid, dataset, numbers):
         about.documents,
     )
     blocks = 6 if dataset.startswith("LF") else 12
-    assert (problem.architecture.num_hidden_layers, problem.architecture.hidden_size) == (
+    assert (workload.architecture.num_hidden_layers, workload.architecture.hidden_size) == (
         blocks,
         768,
     )
@@ -101,7 +101,8 @@ def test_the_papers_shapes(grid, dataset, numbers):
 
 def test_presets_change_what_they_say_and_nothing_else(grid):
     speed, memory = (
-        problem_of(Case("Amazon-3M", "haste", name), grid).config for name in ("speed", "memory")
+        workload_of(ScaleRow("Amazon-3M", "haste", name), grid).config
+        for name in ("speed", "memory")
     )
     assert speed.training.by_length
     assert not speed.encoder.recompute
@@ -135,9 +136,9 @@ def test_steps_are_those_of_training_and_every_batch_is_seen_thrice(grid, monkey
         return step(self, batch, done, begins)
 
     monkeypatch.setattr(TrainStep, "__call__", look)
-    problem = tiny(grid)
-    measure(problem, torch.device("cpu"))
-    last = problem.config.rewire.interval - 1
+    workload = tiny(grid)
+    measure(workload, torch.device("cpu"))
+    last = workload.config.rewire.interval - 1
     assert [done for done, _ in seen] == [*range(9), last, last]
     assert seen[0][1] == seen[3][1] == seen[6][1]
     assert seen[0][1] != seen[1][1]
@@ -158,9 +159,9 @@ class FakeGpu:
         monkeypatch.setattr(scale, "_total", lambda _: 140 * scale.GIB)
         monkeypatch.setattr(scale, "measure", self.measure)
 
-    def measure(self, problem, _device):
-        self.measured.append((problem.config.dataset, problem.about.labels))
-        found = self.results(problem)
+    def measure(self, workload, _device):
+        self.measured.append((workload.config.dataset, workload.about.labels))
+        found = self.results(workload)
         if isinstance(found, Exception):
             raise found
         numbers = {name: 1.0 for name in scale.COLUMNS if name.endswith(("_seconds", "_gib"))}
@@ -175,8 +176,8 @@ def read(path):
 
 def test_files_of_a_device(grid, tmp_path, monkeypatch):
     FakeGpu(monkeypatch, lambda _: None)
-    cases = plan(grid, ["Amazon-3M/haste/*"])
-    path = bench(tmp_path, grid, cases)
+    rows = plan(grid, ["Amazon-3M/haste/*"])
+    path = bench(tmp_path, grid, rows)
     assert path == tmp_path / "nvidia-h200/scale.csv"
     rows = read(path)
     assert tuple(rows[0]) == scale.COLUMNS
@@ -217,8 +218,8 @@ def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
 
 
 def test_a_row_that_does_not_fit_says_so_and_ends_its_sweep(grid, tmp_path, monkeypatch):
-    def result(problem):
-        large = problem.about.labels > 50_000_000 or problem.config.method == "elmo-bf16"
+    def result(workload):
+        large = workload.about.labels > 50_000_000 or workload.config.method == "elmo-bf16"
         return torch.OutOfMemoryError("CUDA out of memory") if large else None
 
     gpu = FakeGpu(monkeypatch, result)
@@ -230,9 +231,9 @@ def test_a_row_that_does_not_fit_says_so_and_ends_its_sweep(grid, tmp_path, monk
 
 
 def test_an_error_of_one_row_leaves_the_others(grid, tmp_path, monkeypatch, caplog):
-    def result(problem):
+    def result(workload):
         return (
-            RuntimeError("no such kernel\nat line 5") if problem.config.method == "haste" else None
+            RuntimeError("no such kernel\nat line 5") if workload.config.method == "haste" else None
         )
 
     FakeGpu(monkeypatch, result)
@@ -244,8 +245,8 @@ def test_an_error_of_one_row_leaves_the_others(grid, tmp_path, monkeypatch, capl
 def test_a_gpu_that_failed_ends_the_benchmark_and_keeps_what_was_measured(
     grid, tmp_path, monkeypatch
 ):
-    def result(problem):
-        bad = problem.config.dataset == "Amazon-3M"
+    def result(workload):
+        bad = workload.config.dataset == "Amazon-3M"
         return RuntimeError("illegal memory access") if bad else None
 
     def failed():
@@ -293,7 +294,7 @@ def test_an_encoder_or_data_set_nobody_knows():
 
 def test_drawn_documents_have_the_averages():
     random = np.random.default_rng(0)
-    about = Statistics(0, 100_000, 9.0, 20)
+    about = PublishedStatistics(0, 100_000, 9.0, 20)
     tokens = draw_tokens(about, 5000, 1000, 5000, random)
     assert tokens.lengths().mean() == pytest.approx(2 + 1.3 * 20, rel=0.02)
     assert draw_tokens(about, 500, 24, 5000, random).lengths().max() == 24
@@ -305,7 +306,7 @@ def test_drawn_documents_have_the_averages():
 
 
 def test_labels_of_the_tail_are_scattered_and_all_there():
-    about = Statistics(0, 60, 50.0, 20)
+    about = PublishedStatistics(0, 60, 50.0, 20)
     labels = draw_labels(about, 500, 10, np.random.default_rng(0))
     assert set(labels.indices) == set(range(60))
     counts = np.bincount(labels.indices, minlength=60)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from haste.benchmarks import grouping
+from haste.bench import grouping
 from haste.cli import app
 from haste.errors import ConfigError
 from haste.labels.embed import load_embeddings

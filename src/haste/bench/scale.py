@@ -1,7 +1,7 @@
 """The scale benchmark: what a training step and its memory come to at the paper's sizes.
 
 The models are those of a grid of runs (its data sets, their published hyper-parameters), with an encoder
-of random weights, on documents that are drawn (`haste.benchmarks.documents`): no data set is needed. The
+of random weights, on documents that are drawn (`haste.bench.documents`): no data set is needed. The
 step and the loader are those of training. A second set of rows, `sweep`, has the shape of one data set with
 ever more labels.
 """
@@ -26,15 +26,15 @@ from torch import nn
 from triton.errors import TritonError
 
 from haste import patterns
-from haste.benchmarks.documents import Statistics, draw_labels, draw_tokens, statistics
-from haste.benchmarks.kernels import slug
+from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens, statistics
+from haste.bench.rows import slug, write_rows
 from haste.commit import CHANGED
 from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
 from haste.data.batches import EpochBatches
 from haste.encoders.registry import DTYPES
 from haste.encoders.transformer import TransformerEncoder
 from haste.errors import ConfigError, KernelError
-from haste.files import atomic, read_json, write_json
+from haste.files import read_json, write_json
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
 from haste.model import Model, assemble
@@ -74,9 +74,9 @@ COLUMNS = (
     "note",
 )
 """of scale.csv. `peak_*`: of steps and of steps that rewire, the larger; `layer_share`: of a step's time;
-`busy_share`: time of kernels over time of the step; `waits_a_step`: how often the host
-waits for the GPU in it; `topk_*`: finding the TOP best
-labels of TOPK_BATCH documents from their features, and memory beyond what was there; `note`: why a row has no times"""
+`busy_share`: time of kernels over time of the step; `waits_a_step`: how often the host synchronizes with
+the GPU in it; `topk_*`: finding the TOP best labels of TOPK_BATCH documents from their features, and memory
+beyond what was there; `note`: why a row has no times"""
 PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
 """of scale_profile.csv: the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
@@ -102,8 +102,8 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Case:
-    """A row to measure."""
+class ScaleRow:
+    """A row of scale.csv to measure."""
 
     dataset: str
     method: str
@@ -118,18 +118,18 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """What a row trains: all but the device."""
 
     config: RunConfig
-    about: Statistics
+    about: PublishedStatistics
     architecture: Any
     """transformers' configuration of the encoder"""
     steps: int = STEPS
     profiled: bool = False
 
 
-def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
+def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
     """The rows in the order of measurement: what the claims are about first.
 
     `only`: patterns of dataset/method/preset, or the name of one of the three. Raises ConfigError for
@@ -137,36 +137,36 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[Case]:
     """
     ours, others = METHODS[:1], METHODS[1:]
 
-    def rows(methods: Sequence[str], preset: str) -> list[Case]:
-        return [Case(each, name, preset) for name in methods for each in grid.datasets]
+    def all_datasets(methods: Sequence[str], preset: str) -> list[ScaleRow]:
+        return [ScaleRow(each, name, preset) for name in methods for each in grid.datasets]
 
-    def sweep(methods: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    def sweep(methods: Sequence[str], sizes: Sequence[int]) -> list[ScaleRow]:
         swept = methods if SWEEP_LIKE in grid.datasets else ()
-        return [Case(SWEEP, name, MEMORY, size) for name in swept for size in sizes]
+        return [ScaleRow(SWEEP, name, MEMORY, size) for name in swept for size in sizes]
 
-    cases = [
-        *rows(ours, SPEED),
-        *rows(ours, MEMORY),
-        *rows(others, SPEED),
+    rows = [
+        *all_datasets(ours, SPEED),
+        *all_datasets(ours, MEMORY),
+        *all_datasets(others, SPEED),
         *sweep(ours, SWEEP_LABELS),
-        *rows(others, MEMORY),
+        *all_datasets(others, MEMORY),
         *sweep(others, [size for size in SWEEP_LABELS if size <= SWEEP_MOST]),
         *sweep(ours, SWEEP_BEYOND),
     ]
-    return patterns.select(cases, only, "dataset/method/preset")
+    return patterns.select(rows, only, "dataset/method/preset")
 
 
-def problem_of(case: Case, grid: GridConfig) -> Problem:
+def workload_of(row: ScaleRow, grid: GridConfig) -> Workload:
     """The run of the grid that a row stands for; raises ConfigError for one whose encoder or data set
     nobody knows."""
-    like = SWEEP_LIKE if case.dataset == SWEEP else case.dataset
-    config = grid.resolve(RunKey(like, case.method, DEFAULT_VARIANT, 0))
-    for section, changes in PRESETS[case.preset].items():
+    like = SWEEP_LIKE if row.dataset == SWEEP else row.dataset
+    config = grid.resolve(RunKey(like, row.method, DEFAULT_VARIANT, 0))
+    for section, changes in PRESETS[row.preset].items():
         config = replace(config, **{section: replace(getattr(config, section), **changes)})
     about, shape = statistics(like), architecture(config.encoder.model_name)
-    if case.labels is None:
-        return Problem(config, about, shape, profiled=case.method == METHODS[0])
-    return Problem(config, replace(about, labels=case.labels), shape, SWEEP_STEPS)
+    if row.labels is None:
+        return Workload(config, about, shape, profiled=row.method == METHODS[0])
+    return Workload(config, replace(about, labels=row.labels), shape, SWEEP_STEPS)
 
 
 def architecture(model: str) -> Any:
@@ -188,14 +188,14 @@ def architecture(model: str) -> Any:
 def bench(
     out: Path,
     grid: GridConfig,
-    cases: Sequence[Case],
+    rows: Sequence[ScaleRow],
     *,
     seconds: float | None = None,
 ) -> Path:
-    """Measure `cases` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
+    """Measure `rows` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
 
     The files are written anew after each row; rows that the same code measured on the same machine
-    before, and that are not among `cases`, stay in them. With `seconds`, no row begins later than that. A
+    before, and that are not among `rows`, stay in them. With `seconds`, no row begins later than that. A
     row that does not fit in memory says so, and of the sweep's larger ones there is none. Raises
     KernelError where there is no CUDA GPU.
     """
@@ -209,39 +209,41 @@ def bench(
     folder.mkdir(parents=True, exist_ok=True)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     described = {**machine(), "memory_gib": round(_total(device) / GIB, 1)}
-    records, profiles = _kept(folder, described, cases)
+    records, profiles = _kept(folder, described, rows)
     write_json(folder / "scale.json", {**described, "date": date})
     begin = time.perf_counter()
     full: dict[str, int] = {}
-    for number, case in enumerate(cases):
-        if case.labels and case.labels >= full.get(case.method, case.labels + 1):
+    for number, row in enumerate(rows):
+        if row.labels and row.labels >= full.get(row.method, row.labels + 1):
             continue
         spent = time.perf_counter() - begin
         if seconds is not None and spent > seconds:
-            left = ", ".join(dict.fromkeys(each.name for each in cases[number:]))
+            left = ", ".join(dict.fromkeys(each.name for each in rows[number:]))
             log.warning("%.0f s are over; not measured: %s", seconds, left)
             break
-        record, kernels = _measured(case, problem_of(case, grid), device)
-        if record["note"] and case.labels:
-            full[case.method] = case.labels
+        record, kernels = _measured(row, workload_of(row, grid), device)
+        if record["note"] and row.labels:
+            full[row.method] = row.labels
         records.append(record)
         profiles += kernels
-        _write(folder / "scale.csv", COLUMNS, records)
-        _write(folder / "scale_profile.csv", PROFILE_COLUMNS, profiles)
+        write_rows(folder / "scale.csv", COLUMNS, _rounded(records))
+        write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, _rounded(profiles))
         log.info("%s", _told(record, time.perf_counter() - begin - spent))
     return folder / "scale.csv"
 
 
-def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measure(
+    workload: Workload, device: torch.device
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Numbers of one row, by the names of COLUMNS, and the kernels that take most of a step."""
-    config = problem.config
+    config = workload.config
     batch = config.training.batch_size
-    model = build(problem, device)
-    steps = -(-problem.about.documents // batch)
+    model = build(workload, device)
+    steps = -(-workload.about.documents // batch)
     train_step = TrainStep(config, model, steps * config.training.epochs)
     model.train(True)
-    feed = _Feed(problem, device)
-    clock, count = Clock(device), problem.steps
+    feed = _Feed(workload, device)
+    clock, count = Clock(device), workload.steps
     # the first pass compiles kernels, which takes memory of its own; the second fills the allocator's
     # cache again and captures graphs, so that the third has all it needs
     _run(train_step, feed, range(count))
@@ -261,7 +263,7 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
     rewire_peak = _peak(device)
     topk_seconds, topk_bytes = _topk(model, device)
     found = {
-        "labels": problem.about.labels,
+        "labels": workload.about.labels,
         "batch": batch,
         "max_len": config.encoder.max_len,
         "tokens_a_step": round(feed.tokens_a_step()),
@@ -284,28 +286,28 @@ def measure(problem: Problem, device: torch.device) -> tuple[dict[str, Any], lis
         "momentum": config.training.momentum,
     }
     kernels: list[dict[str, Any]] = []
-    if problem.profiled and device.type == "cuda":
+    if workload.profiled and device.type == "cuda":
         total, kernels = _profile(train_step, feed, count)
         found["busy_share"] = total / a_step if total else None
-        places = _waits(train_step, feed)
+        places = _synchronizations(train_step, feed)
         found["waits_a_step"] = len(places)
         if places:
-            log.warning("a step waits for the GPU at %s", ", ".join(places))
+            log.warning("a step synchronizes with the GPU at %s", ", ".join(places))
     return found, kernels
 
 
-def build(problem: Problem, device: torch.device) -> Model:
+def build(workload: Workload, device: torch.device) -> Model:
     """The model of a row, all weights random."""
-    config = problem.config
+    config = workload.config
     encoder = TransformerEncoder(
         random_transformer(
-            problem.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
+            workload.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
         ),
         config.encoder.pooling,
         recompute=config.encoder.recompute,
     )
-    labels = np.arange(problem.about.labels, dtype=np.int32)
-    order = LabelOrder(labels, _head(problem), config.layer.group_size)
+    labels = np.arange(workload.about.labels, dtype=np.int32)
+    order = LabelOrder(labels, _head(workload), config.layer.group_size)
     auxiliary: dict[str, Any] = {}
     if config.auxiliary.scale > 0:
         # at its full weight, as at the start of a run
@@ -360,14 +362,14 @@ class Clock:
 class _Feed:
     """Drawn documents, as many as the steps of a row take."""
 
-    def __init__(self, problem: Problem, device: torch.device) -> None:
-        config, about = problem.config, problem.about
+    def __init__(self, workload: Workload, device: torch.device) -> None:
+        config, about = workload.config, workload.about
         random = np.random.default_rng(config.seed)
         batch, self.device = config.training.batch_size, device
-        n = batch * problem.steps
-        vocabulary = problem.architecture.vocab_size
+        n = batch * workload.steps
+        vocabulary = workload.architecture.vocab_size
         self.tokens = draw_tokens(about, n, config.encoder.max_len, vocabulary, random)
-        self.labels = draw_labels(about, n, _head(problem), random)
+        self.labels = draw_labels(about, n, _head(workload), random)
         lengths = self.tokens.lengths() if config.training.by_length else None
         self.batches = EpochBatches(n, batch, config.seed, lengths)
 
@@ -442,8 +444,8 @@ def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict
     return sum(each.self_device_time_total for each in events) / count / 1e6, rows
 
 
-def _waits(step: TrainStep, feed: _Feed) -> list[str]:
-    """Lines of code at which a step waits for the GPU."""
+def _synchronizations(step: TrainStep, feed: _Feed) -> list[str]:
+    """Lines of code at which a step synchronizes with the GPU."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -457,49 +459,49 @@ def _waits(step: TrainStep, feed: _Feed) -> list[str]:
 
 
 def _measured(
-    case: Case, problem: Problem, device: torch.device
+    row: ScaleRow, workload: Workload, device: torch.device
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record of a row, also of one that does not fit, and rows of its profile."""
-    names = {"dataset": case.dataset, "method": case.method, "preset": case.preset}
-    record = {**dict.fromkeys(COLUMNS), **names, "labels": problem.about.labels}
+    names = {"dataset": row.dataset, "method": row.method, "preset": row.preset}
+    record = {**dict.fromkeys(COLUMNS), **names, "labels": workload.about.labels}
     kernels: list[dict[str, Any]] = []
     try:
-        found, kernels = measure(problem, device)
+        found, kernels = measure(workload, device)
         record |= found
     except torch.OutOfMemoryError:
         record["note"] = f"out of memory ({_total(device) / GIB:.0f} GiB)"
     except (RuntimeError, TritonError, KernelError) as error:
         record["note"] = str(error).split("\n")[0]
-        log.exception("%s: does not run", case.name)
-        _check_gpu(case)
+        log.exception("%s: does not run", row.name)
+        _check_gpu(row)
     # the model is gone, but for cycles
     gc.collect()
     torch.cuda.empty_cache()
     return record, [{**names, **each} for each in kernels]
 
 
-def _check_gpu(case: Case) -> None:
+def _check_gpu(row: ScaleRow) -> None:
     """Raise KernelError where a row has left a GPU that will do nothing more for this process."""
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
         what = str(error).split("\n")[0]
         raise KernelError(
-            f"{case.name}: the GPU failed ({what}). The rows before it are written; measure those after it "
+            f"{row.name}: the GPU failed ({what}). The rows before it are written; measure those after it "
             "with --only."
         ) from error
 
 
 def _kept(
-    folder: Path, described: dict[str, Any], cases: Sequence[Case]
+    folder: Path, described: dict[str, Any], rows: Sequence[ScaleRow]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Records and profiles that the machine and code `described` measured before, without `cases`."""
+    """Records and profiles that the machine and code `described` measured before, without `rows`."""
     path = folder / "scale.json"
     before = read_json(path) if path.is_file() else {}
     commit = described.get("commit", CHANGED)
     if commit.endswith(CHANGED) or before | {"date": None} != described | {"date": None}:
         return [], []
-    named = {_name(vars(case)) for case in cases}
+    named = {_name(vars(row)) for row in rows}
     return tuple(
         [row for row in _read(folder / file) if _name(row) not in named]
         for file in ("scale.csv", "scale_profile.csv")
@@ -519,12 +521,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(stream))
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+def _rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _told(record: dict[str, Any], took: float) -> str:
@@ -538,9 +539,9 @@ def _told(record: dict[str, Any], took: float) -> str:
     )
 
 
-def _head(problem: Problem) -> int:
-    layer = problem.config.layer
-    return head_size(problem.about.labels, layer.head_ratio, layer.group_size)
+def _head(workload: Workload) -> int:
+    layer = workload.config.layer
+    return head_size(workload.about.labels, layer.head_ratio, layer.group_size)
 
 
 def _total(device: torch.device) -> int:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triton.errors import TritonError
 
 from haste import patterns
-from haste.benchmarks.cases import PRODUCTS, WHAT, Case, build
-from haste.benchmarks.gate import Judgement, judge
-from haste.benchmarks.gpu import Stopwatch, Times
-from haste.benchmarks.problems import Problem
-from haste.benchmarks.shapes import SHAPES, SWEEP, Shape, sweep_shapes
+from haste.bench.cases import RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
+from haste.bench.check import LARGE_LR, Judgement, judge
+from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
+from haste.bench.rows import slug, write_rows
+from haste.bench.timing import Timer, Times
 from haste.errors import KernelError
-from haste.files import atomic, write_json
+from haste.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +61,15 @@ STEP_LAYERS = (
 MOMENTUM_LAYERS = ("haste", "group_fan_in")
 SWEEP_LAYERS = ("group_fan_in", "fixed_fan_in", "bottleneck")
 
-GROUPED = ("group_fan_in", "block_sparse", "haste", "authors")
+GROUPED = ("group_fan_in", "block_sparse", "haste", RELEASED_CUDA)
 """layers that the group size means something to"""
-
-LARGE_LR = 0.1
-"""of the steps that are judged: the update outweighs what was there before, so its errors show"""
 
 Judge = Callable[[Case], Judgement]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row to measure."""
+class KernelRow:
+    """A row of kernels.csv to measure."""
 
     shape: Shape
     layer: str
@@ -92,7 +87,7 @@ def plan(
     only: Sequence[str] = (),
     released: bool = False,
     shapes: Iterable[Shape] = SHAPES,
-) -> list[Row]:
+) -> list[KernelRow]:
     """The rows in the order of measurement; `released`: with those of the released extension.
 
     `only`: patterns of shape/layer/direction, or the name of one of the three. Raises ConfigError for
@@ -104,132 +99,109 @@ def plan(
     return patterns.select(rows, only, "shape/layer/direction")
 
 
-def bench(out: Path, rows: Sequence[Row], stopwatch: Stopwatch) -> Path:
+def bench(out: Path, rows: Sequence[KernelRow], timer: Timer) -> Path:
     """Measure `rows` and write OUT/<device>/kernels.csv and machine.json; returns the csv's path.
 
     The files are written anew after each shape, so what was measured is kept if a later row ends the
     process. A row that is wrong or cannot run has no time.
     """
-    machine = stopwatch.describe()
+    machine = timer.describe()
     machine["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     folder = out / slug(machine["device"])
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "machine.json", machine)
     path = folder / "kernels.csv"
-    judged: dict[Row, Judgement] = {}
+    judged: dict[KernelRow, Judgement] = {}
     records: list[dict[str, object]] = []
     for shape in dict.fromkeys(row.shape for row in rows):
         begin = time.perf_counter()
         records += measure_shape(
             shape,
             [row for row in rows if row.shape == shape],
-            stopwatch,
+            timer,
             machine["copy_terabytes_per_second"],
             judged,
         )
-        write_rows(path, records)
+        write_rows(path, COLUMNS, records)
         log.info("%s: measured in %.0f s", shape.name, time.perf_counter() - begin)
     return path
 
 
 def measure_shape(
     shape: Shape,
-    rows: Sequence[Row],
-    stopwatch: Stopwatch,
+    rows: Sequence[KernelRow],
+    timer: Timer,
     copy: float,
-    judged: dict[Row, Judgement],
+    judged: dict[KernelRow, Judgement],
     judge: Judge = judge,
 ) -> list[dict[str, object]]:
-    """Records of the rows of one shape, timed in turns.
+    """Records of the rows of one shape.
 
     `copy`: TB/s of the device's copy; `judged`: verdicts so far, by row without names and label
     counts, to which those of these rows are added.
     """
-    small = Problem(shape.small(), stopwatch.device, lr=LARGE_LR)
-    problem = Problem(shape, stopwatch.device)
-    cases: dict[Row, Case] = {}
-    peaks: dict[Row, int] = {}
+    small = Problem(shape.small(), timer.device, lr=LARGE_LR)
+    problem = Problem(shape, timer.device)
+    records = []
     for row in rows:
+        key, measured = _key(row), None
         try:
-            verdict = _verdict(row, small, judged, judge)
+            if key not in judged:
+                judged[key] = judge(build(small, row.layer, row.direction))
+            verdict = judged[key]
             if not verdict.passed:
                 log.error(
                     "%s: %s is off by %.2g, more than %.2g: not timed",
                     row.name, verdict.result, verdict.error, verdict.bound,
                 )  # fmt: skip
-                continue
-            case = build(problem, row.layer, row.direction)
-            peaks[row] = stopwatch.peak_bytes(case.run)
-            cases[row] = case
+            else:
+                case = build(problem, row.layer, row.direction)
+                peak = timer.peak_bytes(case.run)
+                measured = _measured(case, timer.times(case.run), peak, copy)
         except (RuntimeError, TritonError, KernelError) as error:
             # out of memory, or a launch that this device or the released extension refuses
             log.error("%s: does not run: %s", row.name, str(error).split("\n")[0])
-    times = dict(zip(cases, stopwatch.times([case.run for case in cases.values()]), strict=True))
-    return [
-        _record(row, cases.get(row), times.get(row), peaks.get(row), judged.get(_key(row)), copy)
-        for row in rows
-    ]
+        records.append(_record(row, judged.get(key)) | (measured or {}))
+    return records
 
 
-def write_rows(path: Path, records: Sequence[Mapping[str, object]]) -> None:
-    """Write kernels.csv: columns `COLUMNS`, nothing where a record has None."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-
-
-def slug(device: str) -> str:
-    """A device's name as a folder: NVIDIA H200 is nvidia-h200."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-
-
-def _shape_rows(shape: Shape, released: bool) -> list[Row]:
+def _shape_rows(shape: Shape, released: bool) -> list[KernelRow]:
     layers = list(PRODUCT_LAYERS)
     if shape.features == shape.encoder:
         # dense is the same
         layers.remove("dense768")
-    pairs = [(layer, direction) for direction in PRODUCTS for layer in layers]
+    pairs = [(layer, direction) for direction in TIMED_PRODUCTS for layer in layers]
     pairs += [(layer, "step") for layer in STEP_LAYERS]
     if shape.momentum:
         pairs += [(layer, "step_momentum") for layer in MOMENTUM_LAYERS]
     if released:
-        pairs += [("authors", direction) for direction in (*PRODUCTS[:3], "step")]
-    return [Row(shape, *pair) for pair in pairs]
+        pairs += [
+            (RELEASED_CUDA, each) for each in ("forward", "grad_features", "grad_weight", "step")
+        ]
+    return [KernelRow(shape, *pair) for pair in pairs]
 
 
-def _sweep_rows(shape: Shape) -> list[Row]:
+def _sweep_rows(shape: Shape) -> list[KernelRow]:
     # only the groups know of their size
     alike = replace(shape, name=SWEEP.name, group_size=SWEEP.group_size) == SWEEP
     layers = SWEEP_LAYERS if shape == SWEEP or not alike else ("group_fan_in",)
     return [
-        Row(shape, layer, direction) for direction in ("forward", "backward") for layer in layers
+        KernelRow(shape, layer, direction)
+        for direction in ("forward", "backward")
+        for layer in layers
     ]
 
 
-def _key(row: Row) -> Row:
+def _key(row: KernelRow) -> KernelRow:
     """What a row's verdict depends on."""
     return replace(row, shape=replace(row.shape.small(), name=""))
 
 
-def _verdict(row: Row, small: Problem, judged: dict[Row, Judgement], judge: Judge) -> Judgement:
-    key = _key(row)
-    if key not in judged:
-        judged[key] = judge(build(small, row.layer, row.direction))
-    return judged[key]
-
-
-def _record(
-    row: Row,
-    case: Case | None,
-    times: Times | None,
-    peak: int | None,
-    verdict: Judgement | None,
-    copy: float,
-) -> dict[str, object]:
+def _record(row: KernelRow, verdict: Judgement | None) -> dict[str, object]:
+    """A row that has no time yet."""
     shape = row.shape
-    found: dict[str, object] = dict.fromkeys(COLUMNS)
-    found |= {
+    record: dict[str, object] = dict.fromkeys(COLUMNS)
+    record |= {
         "shape": shape.name,
         "layer": row.layer,
         "direction": row.direction,
@@ -241,11 +213,13 @@ def _record(
         "what": WHAT[_base(row.layer)],
     }
     if verdict is not None:
-        found |= {"error": f"{verdict.error:.3g}", "gate": f"{verdict.bound:.3g}"}
-    if case is None or times is None or peak is None:
-        return found
+        record |= {"error": f"{verdict.error:.3g}", "gate": f"{verdict.bound:.3g}"}
+    return record
+
+
+def _measured(case: Case, times: Times, peak: int, copy: float) -> dict[str, object]:
     rate = case.bytes / times.median / 1e9
-    return found | {
+    return {
         "milliseconds": round(times.median, 5),
         "low": round(times.low, 5),
         "high": round(times.high, 5),

@@ -16,7 +16,7 @@ from haste.data.ragged import Ragged
 from haste.data.synthetic import FLATTENED, LIKE
 from haste.errors import ConfigError, suggest
 
-TOKENS_A_WORD = 1.3
+TOKENS_PER_WORD = 1.3
 """word pieces, of English text"""
 SPECIAL_TOKENS = 2
 SPREAD = 0.5
@@ -29,27 +29,27 @@ _SCATTER = 2_654_435_761
 
 
 @dataclass(frozen=True)
-class Statistics:
+class PublishedStatistics:
     """Of the training documents of a data set."""
 
     documents: int
     labels: int
-    labels_a_document: float
+    labels_per_document: float
     words: float
     """a document, on average"""
 
 
 STATISTICS = {
     **{
-        name: Statistics(plan.documents, plan.labels, plan.labels_per_document, plan.words)
+        name: PublishedStatistics(plan.documents, plan.labels, plan.labels_per_document, plan.words)
         for name, plan in LIKE.items()
     },
     # words: those of a paper's title and abstract, rounded
-    "lf-paper2keywords-8.6m": Statistics(2_020_621, 8_623_847, 9.03, 150),
+    "lf-paper2keywords-8.6m": PublishedStatistics(2_020_621, 8_623_847, 9.03, 150),
 }
 
 
-def statistics(dataset: str) -> Statistics:
+def statistics(dataset: str) -> PublishedStatistics:
     """Published numbers of a data set; raises ConfigError with the nearest name."""
     name = dataset.casefold()
     if name not in STATISTICS:
@@ -60,10 +60,10 @@ def statistics(dataset: str) -> Statistics:
 
 
 def draw_tokens(
-    about: Statistics, n: int, max_len: int, vocabulary: int, random: np.random.Generator
+    about: PublishedStatistics, n: int, max_len: int, vocabulary: int, random: np.random.Generator
 ) -> Ragged:
     """Token ids int32 of `n` documents, at most `max_len` each, from ids below `vocabulary`."""
-    mean = np.log(TOKENS_A_WORD * about.words) - SPREAD**2 / 2
+    mean = np.log(TOKENS_PER_WORD * about.words) - SPREAD**2 / 2
     lengths = SPECIAL_TOKENS + random.lognormal(mean, SPREAD, n).round().astype(np.int64)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(lengths.clip(LEAST_LENGTH, max_len), out=offsets[1:])
@@ -71,13 +71,15 @@ def draw_tokens(
     return Ragged(random.integers(first, vocabulary, offsets[-1], dtype=np.int32), offsets)
 
 
-def draw_labels(about: Statistics, n: int, head: int, random: np.random.Generator) -> sp.csr_matrix:
+def draw_labels(
+    about: PublishedStatistics, n: int, head: int, random: np.random.Generator
+) -> sp.csr_matrix:
     """CSR [n, L] of ones: positives of `n` documents, by row of an output layer.
 
     The `head` most frequent labels are its first rows, as in `haste.labels.order`; of the others
     frequent ones are anywhere, as in groups of alike labels.
     """
-    counts = 1 + random.poisson(max(about.labels_a_document - 1, 0), n)
+    counts = 1 + random.poisson(max(about.labels_per_document - 1, 0), n)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     flat = max(about.labels / FLATTENED, 1)

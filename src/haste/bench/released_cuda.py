@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from haste.benchmarks.problems import Part
+    from haste.bench.problems import Part
     from haste.data.batches import Positives
 
 
@@ -30,7 +30,7 @@ def products(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
     columns = x.t().contiguous()
     state = (columns, part.weight, part.index, dz, part.group_size)
     return {
-        "forward": lambda: shared_ffi.ffi_forward(
+        "out": lambda: shared_ffi.ffi_forward(
             part.index, columns, part.weight, None, part.group_size
         ),
         "grad_features": lambda: shared_ffi.backward_features(*state).t(),

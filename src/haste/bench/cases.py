@@ -1,0 +1,439 @@
+"""What is judged and timed: each layer's products and steps on a problem, and the answers they should give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from haste.bench import released_cuda
+from haste.bench.problems import BLOCK_SIZE, Part, Problem
+from haste.data.batches import Positives
+from haste.kernels import (
+    block_sparse_linear,
+    dense_fused_step,
+    fixed_fan_in_fused_step,
+    fixed_fan_in_linear,
+    group_fused_step,
+    reference,
+)
+from haste.kernels.rounding import round_to, widen
+from haste.kernels.triton_fixed import (
+    fixed_fan_in_forward,
+    fixed_fan_in_grad_features,
+    fixed_fan_in_grad_weight,
+)
+from haste.kernels.triton_linear import group_forward, group_grad_features, group_grad_weight
+from haste.layers.base import LayerOptions
+from haste.layers.dense import Dense
+from haste.layers.group_fan_in import GroupFanIn
+from haste.layers.head_tail import HeadTail
+
+TIMED_PRODUCTS = {
+    "forward": ("out",),
+    "grad_features": ("grad_features",),
+    "grad_weight": ("grad_weight",),
+    "backward": ("grad_features", "grad_weight"),
+}
+"""directions of a product, and the results of each"""
+AUTOGRAD = ("autograd", "autograd_deterministic")
+"""directions that are judged only: the differentiable function, with a bias"""
+PRODUCTS = {
+    **TIMED_PRODUCTS,
+    **dict.fromkeys(AUTOGRAD, ("out", "grad_features", "grad_weight", "grad_bias")),
+}
+
+WHAT = {
+    "group_fan_in": "group-shared tail",
+    "fixed_fan_in": "tail with an index set for each label",
+    "block_sparse": f"tail that reads runs of {BLOCK_SIZE} features",
+    "bottleneck": "dense product with as many features as the fan-in",
+    "dense": "dense product with the tail's features",
+    "dense768": "dense layer over all of the encoder's features",
+    "haste": "dense head and group-shared tail",
+    "naive_dense": "dense layer over all of the encoder's features by autograd, BCEWithLogits, SGD",
+    "authors": "the released CUDA extension",
+}
+"""of each layer, without the suffix of its precision"""
+RELEASED_CUDA = "authors"
+"""the released extension, as committed results name it"""
+
+Results = dict[str, Tensor]
+Step = Callable[[], tuple[Tensor, Tensor]]
+"""one step: loss and dX"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer and direction on one problem."""
+
+    run: Callable[[], Results]
+    answers: Callable[[], tuple[Results, Results]]
+    """what `run` should give, in fp64 and in bf16; to be asked before a run, which changes the state"""
+    bytes: int
+    """that must move"""
+    state_bytes: int
+    """of weights, biases, momenta and indices"""
+    labels: int
+    features: int
+    """that labels choose from"""
+    fan_in: int
+    dtype: torch.dtype
+    """of the weights"""
+    fused: Part | None = None
+    """the one part of a fused step, which rounds stochastically"""
+
+
+def build(problem: Problem, layer: str, direction: str) -> Case:
+    """The case of a layer and direction on a problem: one of `PRODUCTS`, step, or step_momentum."""
+    if direction in PRODUCTS:
+        return _product(problem, layer, direction)
+    momentum = problem.shape.momentum if direction == "step_momentum" else 0.0
+    return _step(problem, layer, momentum)
+
+
+def fused_step(
+    part: Part, features: Tensor, positives: Positives, **options: object
+) -> tuple[Tensor, Tensor]:
+    """Loss and dX fp32 [B, H] of a fused step, which updates the part's state; `options` as in
+    `haste.kernels`."""
+    options = {"seed": 1, "step": 2, "backend": "triton", **options}
+    state = (part.bias, part.momentum, part.bias_momentum, positives)
+    if part.pattern == "dense":
+        return dense_fused_step(features, part.weight, *state, **options)
+    options["distinct"] = True
+    if part.pattern == "fixed_fan_in":
+        return fixed_fan_in_fused_step(features, part.weight, part.index, *state, **options)
+    options |= {"group_size": part.group_size, "run": part.block_size}
+    return group_fused_step(features, part.weight, part.index, *state, **options)
+
+
+def _product(problem: Problem, layer: str, direction: str) -> Case:
+    part = problem.part("group_fan_in" if layer == RELEASED_CUDA else layer)
+    if layer == "dense768":
+        # products are those of the tail: its step has the head's labels too
+        first = problem.shape.head
+        part = replace(part, weight=part.weight[first:], bias=part.bias[first:], first=first)
+    x, dz = problem.columns(part.columns), problem.grad
+    if direction in AUTOGRAD:
+
+        def run() -> Results:
+            return _by_autograd(part, x, dz, deterministic=direction == "autograd_deterministic")
+    else:
+        made_by = released_cuda.products if layer == RELEASED_CUDA else _kernels
+        calls = [(name, made_by(part, x, dz)[name]) for name in PRODUCTS[direction]]
+
+        def run() -> Results:
+            return {name: call() for name, call in calls}
+
+    def answers() -> tuple[Results, Results]:
+        exact, plain = (
+            _product_answers(part, x, dz, direction, dtype)
+            for dtype in (torch.float64, torch.bfloat16)
+        )
+        return exact, plain
+
+    return Case(
+        run,
+        answers,
+        _product_bytes(part, problem.shape.batch, direction),
+        _state_bytes(part),
+        len(part.weight),
+        _chosen_from(problem, layer, part),
+        part.weight.shape[1],
+        part.weight.dtype,
+    )
+
+
+def _step(problem: Problem, layer: str, momentum: float) -> Case:
+    fused = None
+    if layer in ("haste", RELEASED_CUDA):
+        parts, step = _head_and_tail(problem, momentum)
+        if layer == RELEASED_CUDA:
+            step = _released(problem, parts, released_cuda.group_product)
+    elif layer == "naive_dense":
+        parts = (problem.part("dense768"),)
+        step = _naive_dense(problem, parts[0])
+    else:
+        fused = problem.part(layer)
+        if momentum:
+            fused = problem.with_momentum(fused)
+        parts = (fused,)
+        step = _fused(problem, fused, momentum)
+
+    def answers() -> tuple[Results, Results]:
+        exact, plain = _step_answers(problem, parts, momentum)
+        if layer == RELEASED_CUDA:
+            # its elementwise passes round more often than one would: its kernels are judged, not those
+            copies = tuple(part.copy() for part in parts)
+            plain = _step_results(copies, _released(problem, copies, reference.linear))
+        if len(parts) == 1:
+            for each in (exact, plain):
+                each["grad_features"] = each["grad_features"][:, parts[0].columns]
+        return exact, plain
+
+    tail = parts[-1]
+    return Case(
+        lambda: _step_results(parts, step),
+        answers,
+        _step_bytes(parts, problem.shape.batch),
+        sum(_state_bytes(part) for part in parts),
+        sum(len(part.weight) for part in parts),
+        _chosen_from(problem, layer, tail),
+        tail.weight.shape[1],
+        tail.weight.dtype,
+        fused,
+    )
+
+
+def _chosen_from(problem: Problem, layer: str, part: Part) -> int:
+    """The features of a row: a bottleneck stands beside the layers whose work it matches."""
+    return problem.shape.features if layer == "bottleneck" else part.n_features
+
+
+# what runs
+
+
+def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The products of a part, without a bias."""
+    weight, index, n_features, dtype = part.weight, part.index, part.n_features, part.weight.dtype
+    if part.pattern == "dense":
+        return {
+            "out": lambda: torch.mm(x, weight.t()),
+            "grad_features": lambda: torch.mm(dz, weight),
+            "grad_weight": lambda: torch.mm(dz.t(), x),
+        }
+    if part.pattern == "fixed_fan_in":
+        distinct = {"distinct": True}
+        return {
+            "out": lambda: fixed_fan_in_forward(x, weight, index, None, **distinct),
+            "grad_features": lambda: fixed_fan_in_grad_features(
+                dz, weight, index, n_features, **distinct
+            ),
+            "grad_weight": lambda: fixed_fan_in_grad_weight(x, dz, index, dtype=dtype),
+        }
+    groups = {"group_size": part.group_size, "run": part.block_size}
+    return {
+        "out": lambda: group_forward(x, weight, index, None, **groups),
+        "grad_features": lambda: group_grad_features(
+            dz, weight, index, n_features, distinct=True, **groups
+        ),
+        "grad_weight": lambda: group_grad_weight(
+            x, dz, index, weight.shape[1], dtype=dtype, **groups
+        ),
+    }
+
+
+def _by_autograd(part: Part, x: Tensor, dz: Tensor, *, deterministic: bool) -> Results:
+    leaves = [value.detach().requires_grad_() for value in (x, part.weight, part.bias)]
+    options = {"distinct": True, "backend": "triton"}
+    if part.pattern == "fixed_fan_in":
+        out = fixed_fan_in_linear(*leaves[:2], part.index, leaves[2], **options)
+    else:
+        options |= {"group_size": part.group_size, "run": part.block_size}
+        options["deterministic"] = deterministic
+        out = block_sparse_linear(*leaves[:2], part.index, leaves[2], **options)
+    gradients = torch.autograd.grad(out, leaves, dz)
+    return dict(zip(PRODUCTS["autograd"], (out.detach(), *gradients), strict=True))
+
+
+def _fused(problem: Problem, part: Part, momentum: float) -> Step:
+    x, positives = problem.columns(part.columns), problem.positives_of(part)
+    options = {
+        "lr": problem.lr,
+        "momentum_factor": momentum,
+        "weight_decay": problem.weight_decay,
+    }
+    return lambda: fused_step(part, x, positives, **options)
+
+
+def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...], Step]:
+    """Head and tail as they are trained: with 384 features each reads its own half."""
+    shape, width = problem.shape, problem.shape.encoder
+    options = LayerOptions(
+        dtype=torch.bfloat16,
+        momentum=momentum,
+        weight_decay=problem.weight_decay,
+        backend="triton",
+    )
+    tail_columns = slice(0, shape.features)
+    head_columns = slice(shape.features if shape.features < width else 0, width)
+    size = head_columns.stop - head_columns.start
+    head = Dense(size, shape.head, options, problem.random)
+    tail = GroupFanIn(
+        shape.features, shape.labels, shape.fan_in, shape.group_size, options, problem.random
+    )
+    for velocity in (head.momentum, head.bias_momentum, tail.momentum, tail.bias_momentum):
+        if velocity is not None:
+            velocity.normal_(generator=problem.random)
+    layer = HeadTail(head, tail, width, head_columns, tail_columns)
+
+    def step() -> tuple[Tensor, Tensor]:
+        result = layer.step(problem.features, problem.positives, problem.lr, seed=1, step=2)
+        return result.loss, result.grad_features
+
+    parts = (
+        Part(
+            "dense", head_columns, head.weight, head.bias,
+            momentum=head.momentum, bias_momentum=head.bias_momentum,
+        ),
+        Part(
+            "group_fan_in", tail_columns, tail.weight, tail.bias, tail.slots, tail.momentum,
+            tail.bias_momentum, shape.group_size, shape.head,
+        ),
+    )  # fmt: skip
+    return parts, step
+
+
+def _released(problem: Problem, parts: tuple[Part, ...], product: Callable[..., Tensor]) -> Step:
+    return released_cuda.step(parts, problem.features, problem.positives, problem.lr, product)
+
+
+def _naive_dense(problem: Problem, part: Part) -> Step:
+    """The dense layer as one would write it first: all logits, a dense target, autograd, SGD."""
+    # parameters of the same memory: a second copy of the weights would not fit everywhere
+    weight, bias = (torch.nn.Parameter(value) for value in (part.weight, part.bias))
+    x, positives = problem.features, problem.positives
+    optimizer = torch.optim.SGD([weight, bias], lr=problem.lr)
+    loss_of = torch.nn.BCEWithLogitsLoss(reduction="sum")
+
+    def step() -> tuple[Tensor, Tensor]:
+        leaf = x.detach().requires_grad_()
+        target = torch.zeros(len(x), len(weight), dtype=x.dtype, device=x.device)
+        target[positives.row.long(), positives.label.long()] = 1
+        loss = loss_of(torch.nn.functional.linear(leaf, weight, bias), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach(), leaf.grad
+
+    return step
+
+
+def _step_results(parts: tuple[Part, ...], step: Step) -> Results:
+    """Take a step: its loss and gradient, and the state that it leaves, named by the part's number."""
+    loss, grad = step()
+    changed = {
+        f"{name} {number}": value
+        for number, part in enumerate(parts)
+        for name, value in part.state().items()
+    }
+    return {"loss": loss, "grad_features": grad, **changed}
+
+
+# what it should give
+
+
+def _product_answers(
+    part: Part, x: Tensor, dz: Tensor, direction: str, dtype: torch.dtype
+) -> Results:
+    index, group_size = part.feature_index()
+    x, weight, dz = x.to(dtype), widen(part.weight).to(dtype), dz.to(dtype)
+    dense = weight
+    if part.index is not None:
+        dense = reference.dense_weight(weight, index, part.n_features, group_size)
+
+    def grad_weight() -> Tensor:
+        grad = dz.T @ x
+        if part.index is None:
+            return grad
+        rows = torch.arange(len(weight), device=weight.device) // group_size
+        return grad.gather(1, index.long()[rows])
+
+    bias = part.bias.to(dtype) if direction in AUTOGRAD else 0
+    answer = {
+        "out": lambda: x @ dense.T + bias,
+        "grad_features": lambda: dz @ dense,
+        "grad_weight": grad_weight,
+        "grad_bias": lambda: dz.sum(0),
+    }
+    return {name: answer[name]() for name in PRODUCTS[direction]}
+
+
+def _step_answers(
+    problem: Problem, parts: tuple[Part, ...], momentum: float
+) -> tuple[Results, Results]:
+    """In fp64 and in bf16; `grad_features` has the columns of the encoder's features.
+
+    The state that bf16 stands for is the exact one after stochastic rounding: nothing that rounds so
+    can be expected to come nearer.
+    """
+    exact, plain = (
+        _reference_steps(problem, parts, momentum, dtype)
+        for dtype in (torch.float64, torch.bfloat16)
+    )
+    for number, part in enumerate(parts):
+        for name, value in part.state().items():
+            key = f"{name} {number}"
+            rounded = round_to(exact[key].float(), value.dtype, "stochastic", problem.random)
+            plain[key] = widen(rounded)
+    return exact, plain
+
+
+def _reference_steps(
+    problem: Problem, parts: tuple[Part, ...], momentum: float, dtype: torch.dtype
+) -> Results:
+    total = torch.zeros_like(problem.features, dtype=dtype)
+    results = {
+        "loss": torch.zeros((), dtype=dtype, device=problem.device),
+        "grad_features": total,
+    }
+    for number, part in enumerate(parts):
+        index, group_size = part.feature_index()
+        state = {name: widen(value).to(dtype) for name, value in part.state().items()}
+        pairs = problem.positives_of(part)
+        answer = reference.fused_step(
+            problem.columns(part.columns).to(dtype),
+            state["weight"],
+            index,
+            state["bias"],
+            state.get("momentum"),
+            state.get("bias_momentum"),
+            pairs.label,
+            pairs.row,
+            group_size=group_size,
+            lr=problem.lr,
+            momentum_factor=momentum,
+            weight_decay=problem.weight_decay,
+        )
+        results["loss"] += answer["loss"]
+        total[:, part.columns] += answer["grad_features"]
+        results |= {f"{name} {number}": answer[name] for name in state}
+    return results
+
+
+# bytes that must move
+
+
+def _product_bytes(part: Part, batch: int, direction: str) -> int:
+    """Bytes that a product must read and write: each operand and result once."""
+    rows = {
+        "forward": (part.n_features, len(part.weight)),
+        # bf16; dX, fp32, counts twice
+        "grad_features": (len(part.weight), 2 * part.n_features),
+        "grad_weight": (part.n_features, len(part.weight)),
+    }
+    rows["backward"] = (part.n_features, *rows["grad_features"])
+    dense = 2 * batch * sum(rows.get(direction, ()))
+    weights = _bytes(part.weight) * (2 if direction == "backward" else 1)
+    return dense + weights + _index_bytes(part)
+
+
+def _step_bytes(parts: tuple[Part, ...], batch: int) -> int:
+    """Bytes that a step must read and write: the state twice, indices, features, dX."""
+    moved = sum(batch * part.n_features * (2 + 4) + _state_bytes(part) for part in parts)
+    return moved + sum(_state_bytes(part) - _index_bytes(part) for part in parts)
+
+
+def _state_bytes(part: Part) -> int:
+    return sum(_bytes(value) for value in part.state().values()) + _index_bytes(part)
+
+
+def _index_bytes(part: Part) -> int:
+    return 0 if part.index is None else _bytes(part.index)
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()

@@ -1,0 +1,137 @@
+"""The self-check finds kernels that are made wrong here; they run in Triton's interpreter without a GPU."""
+
+import math
+
+import pytest
+import torch
+
+from haste.bench import cases, check
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def results(*families):
+    return list(check.checks(DEVICE, families))
+
+
+def test_all_kernels_are_right_here():
+    state = torch.get_rng_state()
+    every = list(check.checks(DEVICE))
+    assert [each for each in every if not each.passed] == []
+    assert {each.family for each in every} == set(check.FAMILIES)
+    assert len({each.what for each in every}) == len(every)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def scaled(result):
+    """A result, or the first of several, off by a fiftieth."""
+    if isinstance(result, tuple):
+        return 1.02 * result[0], *result[1:]
+    return 1.02 * result
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "family", "result"),
+    [
+        (cases, "block_sparse_linear", "group", "out"),
+        (cases, "fixed_fan_in_linear", "fixed_fan_in", "out"),
+        (cases, "group_fused_step", "group", "loss"),
+        (cases, "fixed_fan_in_fused_step", "fixed_fan_in", "loss"),
+        (cases, "dense_fused_step", "dense", "loss"),
+        (check, "short_attention", "attention", "values"),
+        (check, "dropout", "dropout", "values kept"),
+        (check, "topk", "topk", "scores"),
+    ],
+)
+def test_a_result_off_by_a_fiftieth_is_found(monkeypatch, module, name, family, result):
+    right = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **options: scaled(right(*args, **options)))
+    monkeypatch.setattr(check, "TOKENS", (16,))
+    wrong = [each.judgement for each in results(family) if not each.passed]
+    assert result in {each.result for each in wrong}
+    assert all(0.01 < each.error < 0.03 for each in wrong)
+
+
+@pytest.mark.parametrize(
+    ("function", "result"),
+    [
+        (
+            lambda right: lambda x, weight, *args, **o: right(x, weight.clone(), *args, **o),
+            "weight 0",
+        ),
+        (
+            lambda right: lambda *a, **o: right(*a, **o | {"rounding": "nearest"}),
+            "share rounded down",
+        ),
+    ],
+    ids=["nothing is updated", "rounding to nearest"],
+)
+def test_a_wrong_update_is_found(monkeypatch, function, result):
+    monkeypatch.setattr(cases, "dense_fused_step", function(cases.dense_fused_step))
+    wrong = {each.judgement.result for each in results("dense") if not each.passed}
+    assert result in wrong
+
+
+def test_dropout_of_another_share_is_found(monkeypatch):
+    right = check.short_attention
+
+    def thrice(query, key, value, keys, p, scale):
+        return right(query, key, value, keys, 3 * p, scale) * (1 - 3 * p) / (1 - p)
+
+    monkeypatch.setattr(check, "short_attention", thrice)
+    monkeypatch.setattr(check, "TOKENS", (3, 24))
+    wrong = [each for each in results("attention") if not each.passed]
+    assert [each.what for each in wrong] == [
+        f"attention with dropout, {tokens} tokens" for tokens in check.TOKENS
+    ]
+    assert {each.judgement.result for each in wrong} == {"share dropped"}
+
+
+def test_gradients_of_other_weights_than_were_dropped_are_found(monkeypatch):
+    right = check.short_attention
+
+    def other(query, key, value, keys, p, scale):
+        out = right(query, key, value, keys, p, scale)
+        if not (p and out.requires_grad):
+            return out
+        torch.manual_seed(8)
+        # the value of one draw, the gradient of another
+        drawn_again = right(query, key, value, keys, p, scale)
+        return drawn_again + (out - drawn_again).detach()
+
+    monkeypatch.setattr(check, "short_attention", other)
+    monkeypatch.setattr(check, "TOKENS", (3, 32))
+    assert [each.passed for each in results("attention")] == [True, False, True, False]
+
+
+def test_topk_without_the_last_labels_is_found(monkeypatch):
+    right = check.topk
+    monkeypatch.setattr(
+        check, "topk", lambda logits, count, k, tile: right(logits, count - 300, k, tile)
+    )
+    (only,) = results("topk")
+    assert not only.passed
+
+
+def test_values_that_are_nan_are_wrong(monkeypatch):
+    right = cases.dense_fused_step
+
+    def broken(*args, **options):
+        loss, gradient = right(*args, **options)
+        return loss * math.nan, gradient
+
+    monkeypatch.setattr(cases, "dense_fused_step", broken)
+    first, *_ = results("dense")
+    assert first.judgement.result == "loss"
+    assert not first.passed
+
+
+def test_a_kernel_that_does_not_run_is_a_finding(monkeypatch):
+    def refuses(*_, **__):
+        raise RuntimeError("out of resource: shared memory\nRequired: 300000")
+
+    monkeypatch.setattr(cases, "dense_fused_step", refuses)
+    first, *others = results("dense", "dropout")
+    assert not first.passed
+    assert first.failure == "RuntimeError: out of resource: shared memory"
+    assert others[-1].passed
