@@ -161,3 +161,14 @@ def test_keys_must_fit():
     query, key, value, _, keys = problem((2, 1, 16, 16))
     with pytest.raises(KernelError, match=r"keys are .*\[1, 16\]; give three of"):
         short_attention(query, key, value, keys[:1])
+
+
+def test_shares_and_formats_that_have_no_kernel_are_refused():
+    query, key, value, _, keys = problem((2, 1, 16, 16))
+    for p in (1.0, -0.5, float("nan")):
+        with pytest.raises(KernelError, match=f"p: {p} is not allowed"):
+            short_attention(query, key, value, keys, p)
+    with pytest.raises(KernelError, match=r"query: dtype: .*float64 is not allowed"):
+        short_attention(*(each.double() for each in (query, key, value)), keys)
+    with pytest.raises(KernelError, match=r"key: dtype: .*bfloat16 is not allowed; use one of"):
+        short_attention(query, key.bfloat16(), value, keys)

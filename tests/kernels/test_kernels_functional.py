@@ -480,7 +480,6 @@ def test_which_backend_runs_and_that_others_are_refused(monkeypatch):
 FAULTS = [
     ("index", lambda p: p["index"] + 60, "index: values from .* leave the range 0 to 63"),
     ("index", lambda p: p["index"].long(), "index: dtype int64 is not allowed; use int32"),
-    ("weight", lambda p: p["weight"][:, :15].contiguous(), "weight: fan-in: 15 is not allowed"),
     ("weight", lambda p: p["weight"].t().contiguous().t(), "weight: is not contiguous"),
     ("features", lambda p: p["features"].int(), "features: dtype int32 is not allowed"),
     ("bias", lambda p: p["bias"][:5], r"bias: shape \[5\] does not fit; expected \[40\]"),
@@ -494,6 +493,56 @@ def test_faults_are_named(name, change, message):
     state = [p[k] for k in ("features", "weight", "index", "bias")]
     with pytest.raises(KernelError, match=message):
         group_linear(*state, group_size=16, backend="triton")
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "group_size: 0 is not allowed"),
+        ({"run": 0}, "run: 0 is not allowed"),
+        ({"run": 3}, "run: 3 does not divide the fan-in, 16"),
+        ({"lr": float("nan")}, "lr: nan is not allowed"),
+        ({"momentum_factor": -1.0}, "momentum: -1.0 is not allowed"),
+        ({"weight_decay": float("inf")}, "weight_decay: inf is not allowed"),
+        ({"rounding": "up"}, "rounding: up is not allowed; use one of stochastic, nearest"),
+        ({"loss_dtype": torch.int8}, "loss_dtype: torch.int8 is not allowed"),
+    ],
+)
+def test_settings_of_a_step_are_refused_by_name(backend, options, message):
+    p = cast(problem(4, 64, 40, 16, 16), torch.float32)
+    with pytest.raises(KernelError, match=message):
+        fused_of("group", p, **{"size": 16, "backend": backend, **options})
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("kind", ["dense", "fixed", "group"])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("features", lambda value: value.double(), "features: dtype float64 is not allowed"),
+        ("features", lambda value: value[:0], r"features: shape \[0, \d+\] does not fit"),
+        ("features", lambda value: value[:, :8].contiguous(), "weight: "),
+        ("bias", lambda value: value[:5], r"bias: shape \[5\] does not fit"),
+        ("momentum", lambda value: value[:5], r"momentum: shape \[5, \d+\] does not fit"),
+        ("label", lambda value: value[:-1], r"positives.row: shape"),
+        ("row", lambda value: value + 100, "positives.row: values from 1.. to 1.. leave the range"),
+    ],
+)
+def test_faults_of_a_step_are_named(backend, kind, name, change, message):
+    p = dense_problem(4, 32, 40) if kind == "dense" else problem(4, 32, 40, 16, GROUPS[kind])
+    p = cast(p, torch.float32)
+    p[name] = change(p[name])
+    with pytest.raises(KernelError, match=message):
+        fused_of(kind, p, backend=backend)
+
+
+def test_a_fan_in_that_has_no_kernel_is_named():
+    p = cast(problem(4, 64, 40, 15, 16), torch.float32)
+    with pytest.raises(KernelError, match="weight: fan-in: 15 is not allowed; use one of 16, 32"):
+        group_linear(*(p[k] for k in ("features", "weight", "index", "bias")), group_size=16)
+    with pytest.raises(KernelError, match="weight: fan-in: 15 is not allowed; use one of 16, 32"):
+        fused_of("group", p, backend="triton")
 
 
 def test_a_fixed_order_needs_distinct_features():

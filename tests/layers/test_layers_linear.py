@@ -60,6 +60,38 @@ def test_a_short_last_group_is_scored_by_its_own_labels():
     assert (layer.index[1] != before[1]).any()
 
 
+def test_takes_inputs_of_any_strides():
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    inputs = torch.randn(32, 3)
+    assert torch.equal(layer(inputs.t()), layer(inputs.t().contiguous()))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.zeros(8, 28), r"inputs: shape \[8, 28\] does not fit; expected \[\.\.\., 32\]"),
+        (torch.zeros(()), r"inputs: shape \[\] does not fit; expected \[\.\.\., 32\]"),
+        (torch.zeros(0, 32), r"inputs: shape \[0, 32\] does not fit"),
+        (torch.zeros(8, 32).double(), r"inputs: dtype: .*float64 is not allowed; use .*float32"),
+        (torch.zeros(8, 32).int(), r"inputs: dtype: .*int32 is not allowed"),
+        (torch.zeros(8, 32, device="meta"), "inputs: is on meta, but the layer is on cpu"),
+        ([0.0], "inputs: expected a tensor, got list"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(inputs, message):
+    with pytest.raises(KernelError, match=message):
+        GroupFanInLinear(32, 20, 16, 16)(inputs)
+
+
+@pytest.mark.parametrize("fraction", [2.0, -1, float("nan"), "all"])
+def test_a_share_that_is_none_is_refused(fraction):
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    with pytest.raises(
+        KernelError, match=f"fraction: {fraction} is not allowed; use a number from 0"
+    ):
+        layer.rewire(fraction, seed=0)
+
+
 def test_saves_and_loads_its_pattern():
     layer, other = (GroupFanInLinear(32, 20, 16, 16, seed=seed) for seed in (0, 1))
     other.load_state_dict(layer.state_dict())
@@ -73,8 +105,10 @@ def test_saves_and_loads_its_pattern():
         ({"fan_in": 20}, "fan_in: 20 is not allowed; use one of 16, 32"),
         ({"fan_in": 16, "group_size": 8}, "group_size: 8 is not allowed"),
         ({"fan_in": 64}, "fan-in: 64 slots do not fit in 32 choices"),
+        ({"fan_in": 16, "dtype": torch.int32}, "dtype: .*int32 is not allowed; use .*float32"),
+        ({"fan_in": 16, "out_features": 0}, "out_features: 0 is not allowed"),
     ],
 )
 def test_what_has_no_kernel_is_refused(options, message):
     with pytest.raises(KernelError, match=message):
-        GroupFanInLinear(32, 40, **options)
+        GroupFanInLinear(32, **{"out_features": 40, **options})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from haste.errors import KernelError
+from haste.kernels.checks import FLOATS, check_one_of, check_share
 
 LONGEST = 64
 """tokens of a document"""
@@ -40,7 +41,7 @@ def short_attention(
 
     Returns: [B, heads, T, D], in memory [B, T, heads, D].
 
-    Raises KernelError for other shapes.
+    Raises KernelError for other shapes, dtypes and shares.
     """
     documents, _, tokens, size = query.shape
     if tokens > LONGEST or size not in SIZES:
@@ -54,6 +55,10 @@ def short_attention(
             f"short_attention: query, key, value and keys are {shapes}; give three of [B, heads, T, D] "
             "and one of [B, T]."
         )
+    check_share("p", p)
+    check_one_of("query: dtype", query.dtype, FLOATS)
+    for name, other in (("key", key), ("value", value)):
+        check_one_of(f"{name}: dtype", other.dtype, (query.dtype,))
     return _Attention.apply(query, key, value, keys, p, scale)
 
 

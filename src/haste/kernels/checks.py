@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from haste.errors import KernelError
+from haste.kernels.rounding import FP8
+
+if TYPE_CHECKING:
+    from haste.data.batches import Positives
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-STORED = (*FLOATS, torch.float8_e4m3fn)
+STORED = (*FLOATS, FP8)
 """in which weights may be stored"""
+BACKENDS = ("triton", "torch")
+LOSS_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def check_tensor(
@@ -57,6 +64,101 @@ def check_index(name: str, index: Tensor, size: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(index))
     if low < 0 or high >= size:
         raise KernelError(f"{name}: values from {low} to {high} leave the range 0 to {size - 1}.")
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raise KernelError unless `value` is a number in [low, high], which NaN is not."""
+    if not isinstance(value, int | float) or not low <= value <= high:
+        raise KernelError(f"{name}: {value} is not allowed; use a number from {low:g} to {high:g}.")
+
+
+def check_share(name: str, value: object) -> None:
+    """Raise KernelError unless `value` is a number in [0, 1), of which something is left."""
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise KernelError(f"{name}: {value} is not allowed; use a number from 0 to below 1.")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise KernelError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise KernelError(f"{name}: {value} is not allowed; use an integer of at least 1.")
+
+
+def check_inputs(
+    name: str, value: object, n_features: int, device: torch.device, dims: int | None = 2
+) -> None:
+    """Raise KernelError unless `value` is a floating-point tensor of `dims` dimensions (None: any), the
+    last of size `n_features`, of at least one row, on the device of the layer."""
+    if not isinstance(value, Tensor):
+        raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
+    fits = value.ndim == dims or (dims is None and value.ndim > 0)
+    if not fits or value.shape[-1] != n_features or value.numel() == 0:
+        wanted = "[..., " if dims is None else "[" + "at least 1, " * (dims - 1)
+        raise KernelError(
+            f"{name}: shape {list(value.shape)} does not fit; expected {wanted}{n_features}]."
+        )
+    check_one_of(f"{name}: dtype", value.dtype, FLOATS)
+    if value.device != device:
+        raise KernelError(f"{name}: is on {value.device}, but the layer is on {device}.")
+
+
+def check_labels(rows: slice, n_labels: int) -> None:
+    """Raise KernelError unless `rows` is a slice of labels with a begin and an end among `n_labels`."""
+    bounds = (rows.start, rows.stop)
+    known = all(isinstance(bound, int) for bound in bounds) and rows.step in (None, 1)
+    if not known or not 0 <= rows.start < rows.stop <= n_labels:
+        raise KernelError(
+            f"rows: {rows} is not allowed; use slice(begin, end) with 0 <= begin < end <= {n_labels}."
+        )
+
+
+def check_rows(
+    features: Tensor, weight: Tensor, bias: Tensor | None, row_size: int | None = None
+) -> None:
+    """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer."""
+    check_tensor("features", features, (None, None), FLOATS)
+    check_inputs("features", features, features.shape[1], features.device)
+    check_tensor("weight", weight, (None, row_size), STORED, features.device)
+    if weight.numel() == 0:
+        raise KernelError(f"weight: shape {list(weight.shape)} does not fit; it has no weights.")
+    if weight.shape[1] > features.shape[1]:
+        raise KernelError(
+            f"weight: a fan-in of {weight.shape[1]} is more than the {features.shape[1]} features."
+        )
+    if bias is not None:
+        own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
+        check_tensor("bias", bias, (len(weight),), (own,), features.device)
+
+
+def check_groups(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    bias: Tensor | None,
+    group_size: int,
+    run: int = 1,
+) -> None:
+    """As `check_rows`, for labels that read features in groups: index int32 [K, F / run]."""
+    check_count("group_size", group_size)
+    check_count("run", run)
+    check_rows(features, weight, bias)
+    n_labels, fan_in = weight.shape
+    if fan_in % run:
+        raise KernelError(f"run: {run} does not divide the fan-in, {fan_in}.")
+    groups = -(-n_labels // group_size)
+    check_tensor("index", index, (groups, fan_in // run), (torch.int32,), features.device)
+
+
+def check_positives(positives: Positives, batch: int, device: torch.device) -> None:
+    """Raise KernelError unless labels and rows are as many integers, and rows lie in the batch.
+
+    Only rows on a CPU are read: to read those on a GPU would wait for it.
+    """
+    label, row = positives.label, positives.row
+    check_tensor("positives.label", label, (None,), (torch.int32,), device)
+    check_tensor("positives.row", row, (len(label),), (torch.int32,), device)
+    if row.device.type == "cpu":
+        check_index("positives.row", row, batch)
 
 
 def check_momentum(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from haste.kernels.checks import BACKENDS, FLOATS, check_one_of, check_share
 from haste.kernels.rounding import generator
 
 
@@ -15,6 +16,9 @@ def dropout(values: Tensor, p: float, *, seed: int, step: int | Tensor, backend:
     `haste.kernels.functional`, each with numbers of its own; with triton `step` may be a tensor int32 of
     one number, as for a fused step.
     """
+    check_one_of("dtype", values.dtype, FLOATS)
+    check_one_of("backend", backend, BACKENDS)
+    check_share("p", p)
     if backend == "triton":
         from haste.kernels.triton_dropout import scaled_or_zero
 

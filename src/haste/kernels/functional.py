@@ -16,12 +16,21 @@ from haste.config import FAN_INS
 from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels import torch_backend
-from haste.kernels.checks import FLOATS, STORED, check_index, check_one_of, check_tensor
+from haste.kernels.checks import (
+    BACKENDS,
+    LOSS_DTYPES,
+    check_count,
+    check_groups,
+    check_index,
+    check_momentum,
+    check_one_of,
+    check_positives,
+    check_rows,
+    check_tensor,
+)
 from haste.kernels.reference import run_index
 from haste.kernels.rounding import FP8, generator, mix, widen
 from haste.kernels.update import Sgd
-
-BACKENDS = ("triton", "torch")
 
 
 def group_linear(
@@ -66,21 +75,11 @@ def block_sparse_linear(
 ) -> Tensor:
     """As `group_linear`, for groups that read runs of `run` features: run s of a group begins at
     feature `run` * start[k, s]; start int32 [K, F / run]."""
-    check_tensor("features", features, (None, None), FLOATS)
-    check_tensor("weight", weight, (None, None), STORED, features.device)
+    check_groups(features, weight, start, bias, group_size, run)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
-    if run < 1 or weight.shape[1] % run:
-        raise KernelError(f"run: {run} does not divide the fan-in, {weight.shape[1]}.")
-    groups = -(-len(weight) // group_size)
-    shape = (groups, weight.shape[1] // run)
-    check_tensor("index", start, shape, (torch.int32,), features.device)
     if not index_checked:
         check_index("index", start, features.shape[1] // run)
-    if deterministic and not distinct:
-        raise KernelError(
-            "deterministic: needs distinct=True: the sums of features that a group names twice have "
-            "no fixed order."
-        )
+    _check_order(deterministic, distinct)
     if choose_backend(backend, features) == "torch":
         index = start if run == 1 else run_index(start * run, run)
         wide = (features.float(), widen(weight), index, None if bias is None else bias.float())
@@ -136,13 +135,9 @@ def fixed_fan_in_linear(
     `distinct` promises that no label names a feature twice. Otherwise as `group_linear`; the sums have
     a fixed order where the promise is given.
     """
-    check_tensor("features", features, (None, None), FLOATS)
-    check_tensor("weight", weight, (None, None), STORED, features.device)
+    check_groups(features, weight, index, bias, 1)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
-    check_tensor("index", index, tuple(weight.shape), (torch.int32,), features.device)
     check_index("index", index, features.shape[1])
-    if bias is not None:
-        check_tensor("bias", bias, (len(weight),), FLOATS, features.device)
     if choose_backend(backend, features) == "torch":
         wide = (features.float(), widen(weight), index, None if bias is None else bias.float())
         return torch_backend.fixed_fan_in_linear(*wide).to(features.dtype)
@@ -215,6 +210,9 @@ def group_fused_step(
     one number, so that a CUDA graph of the step can be replayed with other numbers.
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_groups(features, weight, index, bias, group_size, run)
+    _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
+    _check_order(deterministic, distinct)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_group import group_step
@@ -251,6 +249,8 @@ def fixed_fan_in_fused_step(
 ) -> tuple[Tensor, Tensor]:
     """As `group_fused_step`, with an index set for each label: index int32 [L, F]."""
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_groups(features, weight, index, bias, 1)
+    _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_dense import fixed_fan_in_step
@@ -290,6 +290,12 @@ def dense_fused_step(
     held at a time (the Triton backend holds at most `triton_dense.SLAB_BYTES` of them anyway).
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_rows(features, weight, bias, features.shape[-1])
+    _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
+    if mask is not None:
+        check_tensor("mask", mask, tuple(weight.shape), (torch.bool,), features.device)
+    if labels_a_tile is not None:
+        check_count("labels_a_tile", labels_a_tile)
     state = (weight, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
         from haste.kernels.triton_dense import dense_step
@@ -311,6 +317,29 @@ def choose_backend(name: str | None, features: Tensor) -> str:
         return name
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return "triton" if features.is_cuda or interpreted else "torch"
+
+
+def _check_step(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    momentum: Tensor | None,
+    bias_momentum: Tensor | None,
+    positives: Positives,
+    loss_dtype: torch.dtype,
+) -> None:
+    """Raise KernelError for what a step takes besides the layer that `check_rows` has checked."""
+    check_momentum(weight, bias, momentum, bias_momentum)
+    check_positives(positives, len(features), features.device)
+    check_one_of("loss_dtype", loss_dtype, LOSS_DTYPES)
+
+
+def _check_order(deterministic: bool, distinct: bool) -> None:
+    if deterministic and not distinct:
+        raise KernelError(
+            "deterministic: needs distinct=True: the sums of features that a group names twice have "
+            "no fixed order."
+        )
 
 
 def _random(weight: Tensor, rounding: str, seed: int, step: int) -> torch.Generator | None:

@@ -16,6 +16,8 @@ FP8_SCALE = 1 / 64
 
 FP8 = torch.float8_e4m3fn
 
+ROUNDINGS = ("stochastic", "nearest")
+
 _MASK = (1 << 64) - 1
 
 

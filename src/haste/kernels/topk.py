@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from haste.errors import KernelError
+from haste.kernels.checks import check_count
 from haste.kernels.torch_backend import tiles
 
 
@@ -17,10 +17,11 @@ def topk(
     """Scores fp32 [B, k] and rows int64 [B, k] of the k largest logits, best first.
 
     `logits(rows)` gives [B, n] for a slice of label rows. Where there are fewer than k labels, the
-    rest is -1 with score -inf. Raises KernelError when k < 1.
+    rest is -1 with score -inf. Raises KernelError for counts below 1.
     """
-    if k < 1:
-        raise KernelError(f"k: {k} is not allowed; ask for at least 1 label.")
+    check_count("k", k)
+    check_count("labels_a_tile", labels_a_tile)
+    check_count("n_labels", n_labels)
     best_scores = best_rows = None
     for rows in tiles(n_labels, max(labels_a_tile, k)):
         scores, at = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from haste.config import FAN_INS
 from haste.data.batches import Positives
-from haste.errors import KernelError
-from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, check_tensor
+from haste.kernels.checks import check_one_of
 from haste.kernels.rounding import FP8, FP8_SCALE, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
@@ -313,12 +312,8 @@ def dense_step(
 
     features [B, H]; weight [L, H] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
     alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
-    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `triton_group.group_step`. Raises
-    KernelError.
+    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `triton_group.group_step`.
     """
-    _check(features, weight, bias, momentum, bias_momentum, features.shape[-1])
-    if mask is not None:
-        check_tensor("mask", mask, tuple(weight.shape), (torch.bool,), features.device)
     size = min(slab_labels(features.shape[0]), labels_a_tile)
     if weight.dtype == FP8:
         # the features' gradient takes a copy of a slab's weights in bf16
@@ -360,9 +355,7 @@ def fixed_fan_in_step(
 
     `distinct` promises that no label names a feature twice.
     """
-    _check(features, weight, bias, momentum, bias_momentum, None)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
-    check_tensor("index", index, tuple(weight.shape), (torch.int32,), features.device)
     n_features = features.shape[1]
     # spread weights and their gradient are [T, H], the latter fp32
     size = min(slab_labels(features.shape[0]), SPREAD_BYTES // (4 * n_features))
@@ -386,22 +379,3 @@ def fixed_fan_in_step(
 def slab_labels(batch: int) -> int:
     """Labels of a slab of dense rows."""
     return SLAB_BYTES // (2 * batch)
-
-
-def _check(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
-    row_size: int | None,
-) -> None:
-    check_tensor("features", features, (None, None), FLOATS)
-    check_tensor("weight", weight, (None, row_size), STORED, features.device)
-    if weight.shape[1] > features.shape[1]:
-        raise KernelError(
-            f"weight: {weight.shape[1]} weights a label are more than {features.shape[1]} features."
-        )
-    own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
-    check_tensor("bias", bias, (len(weight),), (own,), features.device)
-    check_momentum(weight, bias, momentum, bias_momentum)

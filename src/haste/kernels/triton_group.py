@@ -23,7 +23,7 @@ from torch import Tensor
 from haste.config import FAN_INS, GROUP_SIZES
 from haste.data.batches import Positives
 from haste.errors import KernelError
-from haste.kernels.checks import FLOATS, STORED, check_momentum, check_one_of, check_tensor
+from haste.kernels.checks import check_one_of
 from haste.kernels.rounding import FP8, raw
 from haste.kernels.triton_device import (
     PHILOX_ROUNDS,
@@ -312,13 +312,7 @@ def group_step(
     feature twice, which opens the `spread` route; with `deterministic`, which needs the promise, that
     route is taken always and runs are equal bit for bit. Raises KernelError.
     """
-    check_group(features, weight, index, bias, group_size, run)
-    check_momentum(weight, bias, momentum, bias_momentum)
-    if deterministic and not distinct:
-        raise KernelError(
-            "deterministic: needs distinct=True: the sums of features that a group names twice have "
-            "no fixed order."
-        )
+    check_sizes(weight, index, group_size)
     n_labels, fan_in = weight.shape
     batch, n_features = features.shape
     launch = launch or choose_launch(batch, n_features, fan_in, group_size, weight.element_size())
@@ -459,34 +453,12 @@ class Targets:
         return Marks(first, last, by_pair, tensor)
 
 
-def check_group(
-    features: Tensor,
-    weight: Tensor,
-    index: Tensor,
-    bias: Tensor | None,
-    group_size: int,
-    run: int = 1,
-) -> None:
-    """Raise KernelError for tensors that do not make a group-shared layer; see `group_step`."""
+def check_sizes(weight: Tensor, index: Tensor, group_size: int) -> None:
+    """Raise KernelError for sizes that have no kernel."""
     check_one_of("group_size", group_size, GROUP_SIZES)
-    check_tensor("features", features, (None, None), FLOATS)
-    device = features.device
-    check_tensor("weight", weight, (None, None), STORED, device)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
-    n_labels, fan_in = weight.shape
-    if fan_in > features.shape[1]:
-        raise KernelError(
-            f"weight: a fan-in of {fan_in} is more than the {features.shape[1]} features."
-        )
-    if run < 1 or fan_in % run:
-        raise KernelError(f"run: {run} does not divide the fan-in, {fan_in}.")
-    groups = -(-n_labels // group_size)
-    check_tensor("index", index, (groups, fan_in // run), (torch.int32,), device)
     if index.numel() > MOST_INDICES:
         raise KernelError(
             f"index: {index.numel():,} entries are more than {MOST_INDICES:,}; take larger groups or a "
             "smaller fan-in."
         )
-    if bias is not None:
-        own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
-        check_tensor("bias", bias, (n_labels,), (own,), device)

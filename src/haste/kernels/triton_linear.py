@@ -21,7 +21,7 @@ from haste.kernels.triton_device import (
     processors,
     transposed,
 )
-from haste.kernels.triton_group import COPIES, check_group, spread_is_faster
+from haste.kernels.triton_group import COPIES, check_sizes, spread_is_faster
 from haste.kernels.triton_spread import SpreadGradient
 
 
@@ -132,7 +132,7 @@ def group_forward(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """[B, L] in `dtype` (default: that of the features); arguments as in `triton_group.group_step`."""
-    check_group(features, weight, index, bias, group_size, run)
+    check_sizes(weight, index, group_size)
     batch, n_labels = features.shape[0], weight.shape[0]
     out = torch.empty(batch, n_labels, dtype=dtype or features.dtype, device=features.device)
     fan_in = weight.shape[1]

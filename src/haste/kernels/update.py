@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from haste.kernels.rounding import round_to, widen
+from haste.kernels.checks import check_number, check_one_of
+from haste.kernels.rounding import ROUNDINGS, round_to, widen
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,13 @@ class Sgd:
     momentum: float = 0.0
     weight_decay: float = 0.0
     rounding: str = "stochastic"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lr, Tensor):
+            check_number("lr", self.lr, 0, sys.float_info.max)
+        check_number("momentum", self.momentum, 0, 1)
+        check_number("weight_decay", self.weight_decay, 0, sys.float_info.max)
+        check_one_of("rounding", self.rounding, ROUNDINGS)
 
 
 def sgd_(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from haste.data.batches import Positives
-from haste.kernels.rounding import FP8, round_to
+from haste.errors import KernelError
+from haste.kernels.checks import (
+    BACKENDS,
+    LOSS_DTYPES,
+    STORED,
+    check_count,
+    check_inputs,
+    check_labels,
+    check_number,
+    check_one_of,
+    check_positives,
+)
+from haste.kernels.rounding import FP8, ROUNDINGS, round_to
 from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26
@@ -54,6 +67,17 @@ class LayerOptions:
     """torch or triton"""
     deterministic: bool = False
     """sums in a fixed order"""
+
+    def __post_init__(self) -> None:
+        check_one_of("dtype", self.dtype, STORED)
+        check_one_of("loss_dtype", self.loss_dtype, LOSS_DTYPES)
+        check_one_of("rounding", self.rounding, ROUNDINGS)
+        check_one_of("growth", self.growth, ("none", "random", "gradient"))
+        check_one_of("scope", self.scope, ("global", "group"))
+        check_one_of("backend", self.backend, BACKENDS)
+        check_number("fraction", self.fraction, 0, 1)
+        check_number("momentum", self.momentum, 0, 1)
+        check_number("weight_decay", self.weight_decay, 0, sys.float_info.max)
 
     def of_step(self, lr: float | Tensor, seed: int, step: int | Tensor) -> dict[str, Any]:
         """What every fused step of `haste.kernels` takes of these."""
@@ -128,6 +152,19 @@ class OutputLayer(nn.Module, ABC):
     def trained_parameters(self) -> int:
         """Weights and biases that training moves."""
 
+    def check(self, features: Tensor | None, rows: slice | None = None) -> None:
+        """Raise KernelError unless features are [B, H] on this layer's device, and `rows` are its own."""
+        check_inputs("features", features, self.n_features, next(self.buffers()).device)
+        if rows is not None:
+            check_labels(rows, self.n_labels)
+
+    def check_gradient(self, features: Tensor | None, positives: Positives | None) -> None:
+        """Raise KernelError unless there are the features and positives that gradient growth looks at."""
+        self.check(features)
+        if positives is None:
+            raise KernelError("positives: growth by gradient needs a batch; give its positives.")
+        check_positives(positives, len(features), features.device)
+
     def layer_bytes(self) -> int:
         """Bytes of weights, indices, biases and momenta."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
@@ -186,6 +223,12 @@ class LinearRows(OutputLayer):
         device: torch.device,
     ) -> None:
         super().__init__()
+        for name, size in (
+            ("n_features", n_features),
+            ("n_labels", n_labels),
+            ("fan_in", row_size),
+        ):
+            check_count(name, size)
         self.n_features = n_features
         self.n_labels = n_labels
         self.options = options

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from haste.data.batches import Positives
 from haste.kernels import dense_fused_step
+from haste.kernels.checks import check_count
 from haste.kernels.rounding import widen
 from haste.layers.base import LayerOptions, LinearRows, StepResult
 
@@ -29,6 +30,7 @@ class Dense(LinearRows):
         random: torch.Generator,
         chunks: int = 1,
     ) -> None:
+        check_count("chunks", chunks)
         super().__init__(n_features, n_labels, n_features, options, random.device)
         self.labels_a_tile = -(-n_labels // chunks)
         self.register_buffer("mask", None)
@@ -44,6 +46,7 @@ class Dense(LinearRows):
         step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
+        self.check(features)
         return StepResult(
             *dense_fused_step(
                 features,
@@ -57,4 +60,5 @@ class Dense(LinearRows):
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
+        self.check(features, rows)
         return torch.addmm(self.bias[rows].float(), features.float(), widen(self.weight[rows]).t())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from haste.data.batches import Positives
+from haste.kernels.checks import check_share
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.layers.base import OutputLayer, StepResult, WrappedLayer
@@ -19,6 +20,7 @@ class FeatureDropout(WrappedLayer):
     def __init__(self, layer: OutputLayer, p: float, part: int, backend: str = "torch") -> None:
         """`backend`: torch or triton."""
         super().__init__(layer)
+        check_share("p", p)
         self.p = p
         self.part = part
         self.backend = backend
@@ -33,6 +35,7 @@ class FeatureDropout(WrappedLayer):
         step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
+        self.check(features)
 
         def dropped(values: Tensor) -> Tensor:
             return dropout(

@@ -35,6 +35,7 @@ class FixedFanIn(IndexedRows):
         step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
+        self.check(features)
         weight, bias, momentum, bias_momentum = self.state()
         return StepResult(
             *fixed_fan_in_fused_step(
@@ -52,6 +53,7 @@ class FixedFanIn(IndexedRows):
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
+        self.check(features, rows)
         if self.options.backend == "triton":
             from haste.kernels.triton_fixed import fixed_fan_in_forward
 

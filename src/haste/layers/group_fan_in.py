@@ -42,6 +42,7 @@ class GroupFanIn(IndexedRows):
         step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
+        self.check(features)
         weight, bias, momentum, bias_momentum = self.state()
         return StepResult(
             *group_fused_step(
@@ -62,6 +63,7 @@ class GroupFanIn(IndexedRows):
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer. Slices that begin inside a group are allowed."""
+        self.check(features, rows)
         first = rows.start // self.unit_size
         begin = first * self.unit_size
         last = -(-rows.stop // self.unit_size)

@@ -48,6 +48,7 @@ class HeadTail(OutputLayer):
         step: int | Tensor,
     ) -> StepResult:
         """See OutputLayer."""
+        self.check(features)
         loss = 0
         grad = torch.zeros_like(features, dtype=torch.float32)
         for layer, at, own in self._parts(positives):
@@ -58,6 +59,7 @@ class HeadTail(OutputLayer):
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
+        self.check(features, rows)
         border = self.head.n_labels
         parts = []
         if rows.start < border:
@@ -77,6 +79,7 @@ class HeadTail(OutputLayer):
         """See OutputLayer."""
         if features is None or positives is None:
             return self.head.rewire(random) + self.tail.rewire(random)
+        self.check(features)
         stats = RewireStats()
         for layer, at, own in self._parts(positives):
             stats += layer.rewire(random, features[:, at].contiguous(), own)

@@ -10,6 +10,7 @@ from torch import Tensor
 from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels import torch_backend
+from haste.kernels.checks import check_count
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import run_index
 from haste.kernels.rounding import raw, widen
@@ -40,6 +41,8 @@ class IndexedRows(LinearRows):
         unit_size: int,
         run: int = 1,
     ) -> None:
+        for name, value in (("fan_in", fan_in), ("group_size", unit_size), ("run", run)):
+            check_count(name, value)
         if fan_in > n_features:
             raise KernelError(
                 f"fan_in: {fan_in} is more than the {n_features} features the layer reads; lower fan_in."
@@ -84,6 +87,8 @@ class IndexedRows(LinearRows):
         units: nothing of the size of the weights is made.
         """
         options = self.options
+        if options.growth == "gradient":
+            self.check_gradient(features, positives)
         cut = None
         if options.scope == "global":
             cut = Cut(self._scores, int(options.fraction * self.slots.numel()))

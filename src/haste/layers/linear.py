@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from haste.config import FAN_INS, GROUP_SIZES
 from haste.kernels import group_linear
-from haste.kernels.checks import check_one_of
+from haste.kernels.checks import FLOATS, check_count, check_inputs, check_number, check_one_of
 from haste.kernels.rounding import generator
 from haste.sparsity.connectivity import draw, regrow_, weakest
 
@@ -20,7 +20,8 @@ class GroupFanInLinear(nn.Module):
     connections during training. For millions of outputs under binary cross-entropy,
     `haste.layers.GroupFanIn` takes whole training steps without ever holding [B, L] logits.
 
-    Raises KernelError for a fan-in or group size that has no kernel.
+    Raises KernelError for a fan-in, group size or dtype that has no kernel, and for inputs of another
+    width or device.
     """
 
     index: Tensor
@@ -38,6 +39,9 @@ class GroupFanInLinear(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_count("in_features", in_features)
+        check_count("out_features", out_features)
+        check_one_of("dtype", dtype or torch.get_default_dtype(), FLOATS)
         check_one_of("fan_in", fan_in, FAN_INS)
         check_one_of("group_size", group_size, GROUP_SIZES)
         self.in_features = in_features
@@ -54,8 +58,9 @@ class GroupFanInLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., out_features] from inputs [..., in_features]."""
+        check_inputs("inputs", inputs, self.in_features, self.weight.device, dims=None)
         outputs = group_linear(
-            inputs.reshape(-1, self.in_features),
+            inputs.reshape(-1, self.in_features).contiguous(),
             self.weight,
             self.index,
             self.bias,
@@ -69,6 +74,7 @@ class GroupFanInLinear(nn.Module):
     def rewire(self, fraction: float = 0.2, *, seed: int) -> int:
         """Move the `fraction` of connections with the lowest mean |weight| over their group to random
         new inputs, with weights 0; returns how many moved. An optimiser's state stays what it was."""
+        check_number("fraction", fraction, 0, 1)
         groups = len(self.index)
         padded = self.weight.new_zeros(groups * self.group_size, self.fan_in)
         padded[: self.out_features] = self.weight.abs()

@@ -45,6 +45,8 @@ class Unstructured(Dense):
         positives: Positives | None = None,
     ) -> RewireStats:
         """Prune the smallest weights, over the layer or in each label, and regrow as many."""
+        if self.options.growth == "gradient":
+            self.check_gradient(features, positives)
         used = int(self.mask.sum())
         score = widen(self.weight).abs().masked_fill_(~self.mask, torch.inf)
         if self.options.scope == "global":

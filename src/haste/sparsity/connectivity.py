@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from haste.errors import KernelError
-from haste.kernels.checks import check_index
+from haste.kernels.checks import check_index, check_number, check_one_of
 
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -64,6 +64,8 @@ def lowest(score: Tensor, count: int) -> Tensor:
 def weakest(score: Tensor, fraction: float, scope: str) -> Tensor:
     """bool [U, S]: the `fraction` (rounded down) of slots with the lowest score, over all units
     (`scope` "global") or in each ("group")."""
+    check_number("fraction", fraction, 0, 1)
+    check_one_of("scope", scope, ("global", "group"))
     if scope == "global":
         return lowest(score, int(fraction * score.numel()))
     count = int(fraction * score.shape[1])
