@@ -1,8 +1,11 @@
 import gzip
+import stat
 import tarfile
 import zipfile
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from haste.data import archives
 from haste.data.archives import NoRoomError, extract
@@ -151,8 +154,8 @@ def test_links_are_left_out(tmp_path, folder, make_tar, caplog):
     extract(make_tar(tmp_path / "a.tgz", ("p/data", b"1"), *links), {}, folder, limit=100)
     assert tree(folder) == {"data": b"1"}
     assert [record.message for record in caplog.records] == [
-        "a.tgz: p/soft is a link or the like; left out",
-        "a.tgz: p/hard is a link or the like; left out",
+        "a.tgz: p/soft is a link; left out",
+        "a.tgz: p/hard is a link; left out",
     ]
 
 
@@ -168,6 +171,91 @@ def test_an_archive_of_too_many_files_is_refused(make, folder, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILES", 3)
     with pytest.raises(DataError, match="has 4 members; refused"):
         extract(make(*((f"f{i}", b"") for i in range(4))), {}, folder, limit=100)
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ((("p/a", b"1"), ("p/a/b", b"2")), "a is both a file and a folder"),
+        ((("p/a/b", b"1"), ("p/a", b"2")), "a is both a file and a folder"),
+        ((("p/" + "ü" * 150, b"1"), ("p/b", b"2")), r"too long; refused"),
+        (((("d/" * 2000) + "a", b"1"), ("b", b"2")), "2001 folders deep"),
+    ],
+)
+def test_names_that_no_folder_can_have(make, folder, members, text):
+    with pytest.raises(DataError, match=text) as error:
+        extract(make(*members), {}, folder, limit=100)
+    assert "\n" not in str(error.value)
+    assert tree(folder) == {}
+
+
+def test_a_gzip_named_by_dots_alone(tmp_path, folder):
+    path = tmp_path / "..gz"
+    path.write_bytes(gzip.compress(b"text"))
+    with pytest.raises(DataError, match="refused"):
+        extract(path, {}, folder, limit=100)
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 77])
+def test_an_unknown_compression_is_named(tmp_path, folder, method):
+    archive = make_zip(tmp_path / "a.zip", ("a.txt", b"1"))
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(signature) + offset] = method
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: is packed in a way"):
+        extract(archive, {}, folder, limit=10)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+@pytest.mark.parametrize("members", [{}, {"a": "p/pipe"}])
+def test_a_device_is_refused_in_zip(tmp_path, folder, kind, members):
+    info = zipfile.ZipInfo("p/pipe")
+    info.external_attr = (kind | 0o644) << 16
+    archive = make_zip(tmp_path / "a.zip", ("p/data", b"1"), (info, b""))
+    with pytest.raises(DataError, match=r"p/pipe.* is a .*device.*; refused"):
+        extract(archive, members, folder, limit=100)
+    assert tree(folder) == {}
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_a_device_is_refused_in_tar(tmp_path, folder, make_tar, kind):
+    info = tarfile.TarInfo("p/pipe")
+    info.type = kind
+    with pytest.raises(DataError, match="p/pipe is a device or a pipe; refused"):
+        extract(make_tar(tmp_path / "a.tgz", ("p/data", b"1"), info), {}, folder, limit=100)
+
+
+def test_a_full_disk_names_the_target(make, folder):
+    (folder / "a").symlink_to("/dev/full")
+    with pytest.raises(NoRoomError, match=f"^{folder / 'a'}: the disk is full"):
+        extract(make(("a", b"1"), ("b", b"2")), {}, folder, limit=100)
+    (folder / "copy").mkdir()
+    (folder / "copy/b").symlink_to("/dev/full")
+    source = folder.parent / "source"
+    source.write_bytes(b"1")
+    with pytest.raises(NoRoomError, match=f"^{folder / 'copy/b'}: the disk is full"):
+        archives.copy_file(source, folder / "copy/b")
+    with pytest.raises(DataError, match=f"^{source / 'below'}: cannot be written"):
+        archives.copy_file(source, source / "below")
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_damaged_zip_or_tar_gives_files_or_one_line(tmp_path_factory, make_tar, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    maker = data.draw(st.sampled_from([make_zip, make_tar]))
+    archive = maker(folder / "a", ("p/data", bytes(range(256)) * 4), ("p/more", b"text"))
+    content = bytearray(archive.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    archive.write_bytes(content)
+    try:
+        extract(archive, {}, folder, limit=10**6)
+    except DataError as error:
+        assert "\n" not in str(error)  # noqa: PT017
 
 
 def test_an_empty_archive_is_refused(make, folder):

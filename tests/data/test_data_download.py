@@ -170,6 +170,12 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(get, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+def test_a_disk_that_fills_up_names_the_file(get, tmp_path):
+    (tmp_path / "data.zip.part").symlink_to("/dev/full")
+    with pytest.raises(NoRoomError, match=r"data\.zip\.part: the disk is full"):
+        get(whole(CONTENT))
+
+
 def test_an_encrypted_connection_stays_one(server, tmp_path, monkeypatch):
     server.script["/data.zip"] = [whole(CONTENT)]
     route(monkeypatch, "https://example.org", server, shown=f"{server.url}/data.zip")

@@ -371,6 +371,17 @@ def test_a_copy_of_ones_own_is_taken(web, tmp_path, make_tar, kind):
         verify(out)
 
 
+def test_the_record_of_another_machine_is_not_ours(web, tmp_path, make_tar):
+    source, out = web[0], tmp_path / "raw"
+    given = make_tar(
+        tmp_path / "raw.tgz", ("raw/SOURCE.json", b"{}"), ("raw/a.txt", b"1"), ("raw/b.txt", b"2")
+    )
+    take(source, given, out)
+    record = verify(out)
+    assert (record.name, set(record.members)) == (source.name, {"a.txt", "b.txt"})
+    assert verify(out) == record
+
+
 def test_an_archive_that_the_registry_knows_is_unpacked_as_it_says(offered, tmp_path):
     _, source = offered
     take(source, tmp_path / "first.tgz", tmp_path / "raw")

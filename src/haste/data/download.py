@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haste.data.archives import check_room
+from haste.data.archives import check_room, disk_errors
 from haste.data.registry import Origin
 from haste.errors import DataError
 
@@ -155,7 +155,7 @@ def _receive(
             _tag(partial).write_text(tag, encoding="utf-8")
         else:
             _tag(partial).unlink(missing_ok=True)
-        with partial.open("ab" if sent_from else "wb") as file:
+        with disk_errors(partial), partial.open("ab" if sent_from else "wb") as file:
             for block in response.iter_content(BLOCK):
                 file.write(block)
                 progress(file.tell(), total)
@@ -206,15 +206,16 @@ def _download_from_drive(
 
     def attempt() -> None:
         try:
-            gdown.download(
-                url=origin.url,
-                output=str(target),
-                quiet=True,
-                use_cookies=False,
-                resume=True,
-                progress=lambda here, total: progress(here, total or 0),
-                timeout=patience.timeout,
-            )
+            with disk_errors(target):
+                gdown.download(
+                    url=origin.url,
+                    output=str(target),
+                    quiet=True,
+                    use_cookies=False,
+                    resume=True,
+                    progress=lambda here, total: progress(here, total or 0),
+                    timeout=patience.timeout,
+                )
         except FileURLRetrievalError as error:
             raise DataError(
                 f"{origin.url}: Google Drive gives no file: {_short(error)} Its quota for a file is "

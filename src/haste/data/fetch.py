@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from haste.data import download as downloading
-from haste.data.archives import NoRoomError, check_room, extract
+from haste.data.archives import NoRoomError, check_room, copy_file, extract
 from haste.data.lock import SourceLock
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
@@ -285,14 +285,12 @@ def _copy_folder(given: Path, folder: Path) -> None:
         raise DataError(f"{given}: holds no file.")
     check_room(folder, sum(path.stat().st_size for path in files))
     for path in files:
-        target = folder / path.relative_to(given)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        copy_file(path, folder / path.relative_to(given))
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Path in the folder -> sha256."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Path in the folder -> sha256; the record of another machine is none of the files."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD)
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
