@@ -213,6 +213,29 @@ def test_patterns_of_the_presets():
     assert patterns["haste"] == patterns["haste-released"] == "group_fan_in"
 
 
+HEADED = {
+    "fixed-fan-in-head": "fixed-fan-in",
+    "spartex-head": "spartex",
+    "block-sparse-head": "block-sparse",
+    "unstructured-head": "unstructured",
+    "haste": "group-fan-in",
+}
+
+
+@pytest.mark.parametrize(("headed", "plain"), HEADED.items())
+def test_a_headed_row_adds_the_head_of_haste_and_nothing_else(headed, plain):
+    with_head, without = (
+        grid(methods=[name]).resolve(RunKey("wordnet-mini", name, "default", 0))
+        for name in (headed, plain)
+    )
+    haste = grid().resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    assert without.layer.head_ratio == 0
+    head = dataclasses.replace(without.layer, head_ratio=haste.layer.head_ratio)
+    assert with_head.layer == head
+    assert with_head.auxiliary == without.auxiliary
+    assert with_head.training == without.training
+
+
 def test_corrections_take_back_all_that_the_released_code_does_otherwise_one_by_one():
     config = grid(methods=["haste", "haste-released"], ablations=["corrections"])
     released, ours = (
@@ -306,6 +329,12 @@ def tuned(**changes):
     return grid(tuning={**TUNING, **changes})
 
 
+SEARCHED = {
+    "only": {"dense": ["a"], "elmo-fp8": ["b"], "haste": ["a"]},
+    "rule": "The better half of a first look.",
+}
+
+
 def trial(config, name, method_name="haste"):
     return config.resolve(RunKey("wordnet-mini", method_name, f"trial-{name}", 4))
 
@@ -321,6 +350,17 @@ def test_every_trained_method_has_every_trial():
     assert config.all_runs() == [*keys, *config.runs()]
     assert config.runs() == grid().runs()
     assert grid().all_runs() == grid().runs()
+
+
+def test_a_search_leaves_each_method_its_own_trials():
+    keys = list(tuned(**SEARCHED).trial_runs())
+    assert [(k.method, k.variant) for k in keys] == [
+        ("dense", "trial-a"),
+        ("elmo-fp8", "trial-b"),
+        ("haste", "trial-a"),
+    ]
+    whole = {"only": {name: ["b", "a"] for name in SEARCHED["only"]}, "rule": "All."}
+    assert list(tuned(**whole).trial_runs()) == list(tuned().trial_runs())
 
 
 def test_a_trial_is_trained_with_each_seed():
@@ -464,6 +504,16 @@ def test_trials_count_no_labels_of_the_test_split():
             },
             r"tuning\.scale\.dense\.training\.learning_rate: tuning\.base sets it too",
         ),
+        ({**SEARCHED, "only": ["a"]}, r"tuning\.only: expected names with settings"),
+        ({**SEARCHED, "only": {"dense": "a"}}, r"tuning\.only\.dense: expected a list"),
+        ({**SEARCHED, "only": {"dense": ["c"]}}, r"tuning\.only\.dense: unknown key 'c'"),
+        ({**SEARCHED, "only": {"popularity": ["a"]}}, r"'popularity' is not trained here"),
+        (
+            {**SEARCHED, "only": {"dense": ["a"]}},
+            r"tuning\.only: .* as many trials .* dense 1, elmo-fp8 2, haste 2",
+        ),
+        ({"only": SEARCHED["only"]}, r"tuning\.rule: tuning\.only needs the rule"),
+        ({"rule": "Any."}, r"tuning\.rule: tuning\.only needs the rule"),
     ],
 )
 def test_faults_of_tuning_are_named(changes, message):

@@ -391,6 +391,8 @@ class Ablation:
 class Tuning:
     """Trials that choose hyper-parameters on the validation split, as many for every trained method.
 
+    All of `trials` are made for every method, unless `only` names those of a method: a search that looks
+    at a method's trials before it makes the next ones ends in other trials for each, by one `rule`.
     A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
     the trial's own delta. It never reads the test split, nor counts labels over it.
     """
@@ -405,6 +407,10 @@ class Tuning:
     """method -> section -> key -> value: what makes a method comparable, in each of its trials"""
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """method -> section.key -> factor on that value in each of its trials"""
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """method -> the names of its trials"""
+    rule: str = ""
+    """by which `only` came about, in a sentence that the table of trials shows"""
 
     def __post_init__(self) -> None:
         _between("tuning.epochs", self.epochs, 1, 100_000)
@@ -412,7 +418,7 @@ class Tuning:
             raise ConfigError("tuning.seeds: is empty; name at least one seed.")
         for seed in self.seeds:
             _between("tuning.seeds", seed, 0, 2**31 - 1)
-        for key in ("trials", "base", "scale"):
+        for key in ("trials", "base", "scale", "only"):
             if not isinstance(getattr(self, key), Mapping):
                 raise ConfigError(f"tuning.{key}: expected names with settings.")
         if not self.trials:
@@ -432,10 +438,20 @@ class Tuning:
                     raise ConfigError(
                         f"tuning.scale.{name}.{key}: tuning.base sets it too; keep one of the two."
                     )
+        for name, names in self.only.items():
+            _check_trained("tuning.only", name)
+            for trial in _several(f"tuning.only.{name}", names):
+                check_keys(f"tuning.only.{name}", {trial: None}, self.trials)
+        if bool(self.only) != bool(self.rule):
+            raise ConfigError(
+                "tuning.rule: tuning.only needs the rule by which its trials were chosen, and nothing else "
+                "does; give both or neither."
+            )
 
-    def variants(self) -> tuple[str, ...]:
-        """The trials' names in run paths, in their order."""
-        return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials)
+    def variants(self, method_name: str) -> tuple[str, ...]:
+        """The names in run paths of a method's trials, in the order of `trials`."""
+        names = self.only.get(method_name, self.trials)
+        return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials if name in names)
 
     def trial(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
         """The delta of a trial by its name in run paths; raises ConfigError with the nearest name."""
@@ -545,6 +561,8 @@ class GridConfig:
         if plain.get("tuning") is not None:
             plain["tuning"] = build_dataclass(Tuning, "tuning", plain["tuning"])
         grid = cls(**plain, sections=sections)
+        if grid.tuning:
+            _check_equal_budgets(grid.methods, grid.tuning)
         trials = set(grid.trial_runs())
         for key in grid.all_runs():
             if method(key.method).kind != "trained":
@@ -595,7 +613,7 @@ class GridConfig:
         for dataset in self.datasets:
             for name in self.methods:
                 if method(name).kind == "trained":
-                    for variant in self.tuning.variants():
+                    for variant in self.tuning.variants(name):
                         for seed in self.tuning.seeds:
                             yield RunKey(dataset, name, variant, seed)
 
@@ -836,6 +854,16 @@ def _check_trial(where: str, delta: Mapping[str, Mapping[str, Any]]) -> None:
             raise ConfigError(
                 f"{where}.{key}: is the same in every trial, see `tuning:`; leave it out."
             )
+
+
+def _check_equal_budgets(methods: Iterable[str], tuning: Tuning) -> None:
+    trained = [name for name in methods if method(name).kind == "trained"]
+    numbers = {name: len(tuning.variants(name)) for name in trained}
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise ConfigError(
+            f"tuning.only: every method needs as many trials as the others, but there are {said}."
+        )
 
 
 def _dotted(delta: Mapping[str, Mapping[str, Any]]) -> list[str]:

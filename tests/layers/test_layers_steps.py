@@ -27,10 +27,13 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def head_tail(options=OPTIONS):
+def headed(tail, options=OPTIONS):
     head = Dense(H, 20, options, seeded(1))
-    tail = GroupFanIn(H, L - 20, F, G, options, seeded(2))
     return HeadTail(head, tail, H, slice(0, H), slice(0, H))
+
+
+def head_tail(options=OPTIONS):
+    return headed(GroupFanIn(H, L - 20, F, G, options, seeded(2)), options)
 
 
 def private(options=OPTIONS):
@@ -46,6 +49,9 @@ LAYERS = {
     "fixed": lambda: FixedFanIn(H, L, F, OPTIONS, seeded()),
     "group": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded()),
     "block": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded(), run=8),
+    "unstructured_head": lambda: headed(Unstructured(H, L - 20, F, OPTIONS, seeded(2))),
+    "fixed_head": lambda: headed(FixedFanIn(H, L - 20, F, OPTIONS, seeded(2))),
+    "block_head": lambda: headed(GroupFanIn(H, L - 20, F, G, OPTIONS, seeded(2), run=8)),
     "head_tail": head_tail,
     "private": private,
 }

@@ -153,6 +153,20 @@ def test_the_budget_is_said(tuning):
     assert tuning.notes[0] == ("Budget, the same for every method: 2 trials of 4 epochs, seed 2.")
 
 
+def test_a_search_says_by_which_rule_its_trials_came_about(tmp_path):
+    only = {"dense": ["a"], "elmo-bf16": ["a"], "haste": ["b"]}
+    searched = {**TUNING, "only": only, "rule": "a, or b where a is worse."}
+    fake = made_up(tmp_path, tuning=searched)
+    shown = table(fake.write())
+    assert [(row["method"], row["trial"]) for row in shown.rows] == [
+        ("Dense", "a"),
+        ("ELMO (bf16)", "a"),
+        ("HASTE", "b"),
+    ]
+    assert shown.notes[0] == "Budget, the same for every method: 1 trials of 4 epochs, seed 2."
+    assert "a, or b where a is worse." in shown.notes[1]
+
+
 def test_nothing_is_said_of_open_trials_where_there_are_none(tuning):
     assert not any("pen" in note for note in tuning.notes)
 
@@ -261,7 +275,7 @@ def differences(grid: GridConfig, trials: Mapping[tuple[str, str], str]) -> list
     for (dataset, name), trial in trials.items():
         best = grid.resolve(RunKey(dataset, name, f"trial-{trial}", grid.tuning.seeds[0]))
         run = grid.resolve(RunKey(dataset, name, "default", grid.tuning.seeds[0]))
-        varied = {k for v in grid.tuning.variants() for k in grid.tuning.changed(name, v)}
+        varied = {k for v in grid.tuning.variants(name) for k in grid.tuning.changed(name, v)}
         for section, key in sorted(varied):
             ours, theirs = (getattr(getattr(each, section), key) for each in (run, best))
             numbers = isinstance(ours, float) and isinstance(theirs, float)

@@ -54,10 +54,12 @@ def tuning_table(sources: Sources) -> Table:
             mark = OPEN if name not in finished else CHOSEN if name == best else ""
             rows.append(_row(sources, keys[0], finished.get(name)) | {CHOSEN: mark})
     one = len(tuning.seeds) == 1
+    trials_each = max(map(len, _trials(sources.grid).values()), default=0)
     seeds = f"{'seed' if one else 'seeds'} {', '.join(map(str, tuning.seeds))}"
     notes = [
-        f"Budget, the same for every method: {len(tuning.trials)} trials of {tuning.epochs} epochs, "
+        f"Budget, the same for every method: {trials_each} trials of {tuning.epochs} epochs, "
         f"{seeds}{'' if one else '; mean ± sample standard deviation over them'}.",
+        *([f"Which trials a method has: {tuning.rule}"] if tuning.rule else []),
         "Metrics in percent on the validation split, after the last epoch; no trial reads the test "
         "split or counts labels over it. Settings: what the trial sets for the method, other than the "
         "grid and the method's preset.",
