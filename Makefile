@@ -3,6 +3,7 @@
 # make lint       ruff, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its report
 # make report     results/<grid>/report.html from what has been made
+# make reference  workflow/schemas: the configuration's JSON schema and reference page
 # make clean      forget results, logs and caches; data/ and .venv stay
 #
 # pip is used as it is set up (PIP_* variables, pip.conf). Python 3.11 to 3.13: make PYTHON=python3.12
@@ -27,7 +28,7 @@ SNAKEFILES := Snakefile workflow
 # pytest and haste find themselves; what they start should find the same
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: all install test lint smoke report clean
+.PHONY: all install test lint smoke report reference clean
 
 all: install
 	$(SNAKEMAKE) --configfile $(CONFIG)
@@ -62,6 +63,9 @@ report: install results/$(GRID)/report.html
 # made again when a table or figure is newer
 results/$(GRID)/report.html: $(wildcard results/$(GRID)/tables/*.html results/$(GRID)/figures/*.png)
 	$(SNAKEMAKE) --configfile $(CONFIG) --report $@
+
+reference: install
+	$(BIN)/python -m haste.reference workflow/schemas
 
 clean:
 	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .hypothesis

@@ -6,11 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.config import GridConfig, RunKey, build_section
-from haste.data.registry import Source, load_registry
+from haste.config import build_section
+from haste.data.registry import Origin, Source, load_registry
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml, write_json, write_yaml
 from haste.fleet.state import run_dir
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.planning import (
     CUDA_HOST_MEMORY,
@@ -188,7 +189,8 @@ def test_a_damaged_benchmark_is_named(settings, registry):
 
 
 def test_the_size_of_an_encoder_that_is_not_there_yet(settings, registry, tmp_path):
-    model = Source("big", "free", "none", (), hidden_size=768, parameters=1000)
+    origin = Origin(via="https", url="https://example.org/big.zip", unpacked=1)
+    model = Source("big", "free", "none", (origin,), hidden_size=768, parameters=1000)
     registry = dataclasses.replace(registry, models={"big": model})
     encoder = build_section("encoder", {"kind": "transformer", "model": "big"})
     assert encoder_size(encoder, tmp_path, registry) == (768, 1000)

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste.config import EncoderConfig, GridConfig, RunConfig, RunKey, method
+from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
 from haste.errors import DataError
 from haste.files import read_json, reading
 from haste.fleet.state import is_finished, run_dir
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
+from haste.presets import method
 
 MIB = 2**20
 HIDDEN = 384

@@ -12,9 +12,9 @@ from transformers import BertConfig
 from haste.bench import scale
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens, statistics
 from haste.bench.scale import ScaleRow, bench, measure, plan, workload_of
-from haste.config import GridConfig
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json, read_yaml
+from haste.grid import GridConfig
 from haste.training.step import TrainStep
 
 PAPER = Path(__file__).parents[2] / "workflow/configs/paper.yaml"

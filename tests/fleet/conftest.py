@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from haste.config import GridConfig, RunKey
 from haste.files import write_json, write_npz, write_yaml
 from haste.fleet.state import run_dir
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.reporting.runs import HISTORY, METRICS
 

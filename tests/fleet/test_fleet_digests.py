@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from haste.config import RunKey
 from haste.fleet.digests import MISSING, InputDigests
+from haste.grid import RunKey
 
 KEY = RunKey("words", "spartex", "default", 0)
 

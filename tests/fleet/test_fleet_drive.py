@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from haste.config import GridConfig, RunKey
 from haste.errors import ConfigError
 from haste.files import read_json, read_yaml
 from haste.fleet import drive as driver
 from haste.fleet.places import VISIBLE, Place, find_places
 from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import select, worklist
+from haste.grid import GridConfig, RunKey
 
 STUB = Path(__file__).with_name("stub_train.py")
 DENSE = "words/dense/default/seed0"

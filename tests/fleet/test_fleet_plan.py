@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.config import RunKey
 from haste.files import write_yaml
 from haste.fleet.plan import COLUMNS, write_plan
 from haste.fleet.worklist import worklist
+from haste.grid import RunKey
 from haste.training.checkpoint import fingerprint
 
 KEY = RunKey("words", "dense", "default", 1)

@@ -13,7 +13,6 @@ import yaml
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.config import GridConfig, RunKey
 from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, write_json, write_yaml
 from haste.fleet.digests import InputDigests
@@ -23,6 +22,7 @@ from haste.fleet.importing import import_results
 from haste.fleet.places import Place
 from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import worklist
+from haste.grid import GridConfig, RunKey
 from haste.reporting.runs import METRICS, load_run
 from haste.reporting.sources import Documents
 from haste.training.checkpoint import fingerprint

@@ -2,10 +2,10 @@
 
 import pytest
 
-from haste.config import GridConfig
 from haste.errors import ConfigError
 from haste.files import read_yaml
 from haste.fleet.worklist import select, worklist
+from haste.grid import GridConfig
 
 MAIN, OTHERS = "main: dense, HASTE, fixed fan-in", "main: other methods"
 

@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from haste.config import GROUPINGS, OrderSpec
+from haste.config import GROUPINGS
 from haste.errors import ConfigError, DataError
 from haste.labels import arrange, clusters
 from haste.labels.arrange import greedy_seeding, recursive_bisection
 from haste.labels.grouping import cohesion, group_labels, order_labels
+from haste.labels.spec import OrderSpec
 
 ARRANGEMENTS = pytest.mark.parametrize("arranged_by", [greedy_seeding, recursive_bisection])
 BY_EMBEDDINGS = pytest.mark.parametrize("method", ["semantic", "balanced"])

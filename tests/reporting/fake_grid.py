@@ -11,15 +11,17 @@ import numpy as np
 import scipy.sparse as sp
 import yaml
 
-from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.files import read_csr, write_json, write_npz, write_yaml
+from haste.grid import GridConfig, RunKey
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.labels.spec import OrderSpec
 from haste.metrics.deciles import decile_rows
 from haste.metrics.metrics import METRICS, per_document
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir, RunDir
+from haste.presets import method
 from haste.reporting.needs import order_path
 
 GIB = 2**30

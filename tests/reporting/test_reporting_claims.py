@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from fake_grid import GIB, FakeGrid, falling
 
-from haste.config import RunKey
 from haste.errors import DataError
+from haste.grid import RunKey
 from haste.reporting.benchmarks import read_kernels, time_ratios
 from haste.reporting.claims import (
     FAILS,

@@ -12,8 +12,8 @@ from fake_scale import write_scale
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.config import methods
 from haste.labels.frequency import label_frequencies
+from haste.presets import methods
 from haste.reporting.figures import write_figure
 from haste.reporting.needs import KERNEL_FIGURES, SCALE_FIGURES, figure_inputs, figure_names
 from haste.reporting.published import load_published

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from haste.config import GridConfig, RunKey, ablations, methods
 from haste.errors import ConfigError
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
+from haste.presets import ablations, methods
 from haste.reporting.needs import (
     figure_inputs,
     figure_names,

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from haste.config import methods
 from haste.errors import DataError
+from haste.presets import methods
 from haste.reporting.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, load_published
 
 FILE = Path(__file__).parents[2] / "workflow/resources/published.csv"

@@ -1,7 +1,7 @@
 import pytest
 
-from haste.config import RunKey
 from haste.errors import DataError
+from haste.grid import RunKey
 from haste.reporting.shorter import ShorterRuns
 
 ROWS = """dataset,method,variant,seed,epochs,P@1

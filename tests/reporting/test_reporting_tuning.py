@@ -9,12 +9,13 @@ import pytest
 import yaml
 from fake_grid import FakeGrid
 
-from haste.config import GridConfig, RunKey, methods
 from haste.errors import DataError
 from haste.files import read_json, write_json
 from haste.fleet.importing import import_results
 from haste.fleet.state import run_dir
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
+from haste.presets import methods
 from haste.reporting.needs import table_inputs
 from haste.reporting.published import Published
 from haste.reporting.sources import Sources

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from fake_grid import FakeGrid
 
-from haste.config import RunKey
 from haste.errors import DataError
 from haste.files import read_yaml, write_yaml
+from haste.grid import RunKey
 from haste.reporting.figures import write_figure
 from haste.reporting.needs import figure_inputs, table_inputs
 from haste.reporting.published import load_published

@@ -12,9 +12,9 @@ from transformers import BertConfig
 
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
 from haste.bench.scale import ScaleRow, Workload, build, measure, workload_of
-from haste.config import GridConfig
 from haste.data.batches import collate
 from haste.files import read_yaml
+from haste.grid import GridConfig
 from haste.training.run import train_and_evaluate
 from haste.training.step import TrainStep
 

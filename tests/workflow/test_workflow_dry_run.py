@@ -8,9 +8,11 @@ import pytest
 import yaml
 from workflow_project import GRID, ROOT, Project, write_documents
 
-from haste.config import GridConfig, OrderSpec, RunKey, method
 from haste.data.registry import load_registry
+from haste.grid import GridConfig, RunKey
+from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
+from haste.presets import method
 from haste.reporting import needs
 
 CONFIGS = [

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from workflow_project import GRID, Project, copy_workflow
 
-from haste.config import GridConfig, RunKey, method
 from haste.files import write_json, write_npz, write_yaml
 from haste.fleet.exporting import export_results
 from haste.fleet.importing import import_results
 from haste.fleet.state import run_dir
+from haste.grid import GridConfig, RunKey
+from haste.presets import method
 
 NEW = {**GRID, "overrides": {"dense": {"training": {"epochs": 3}}}}
 

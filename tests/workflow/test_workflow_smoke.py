@@ -14,7 +14,8 @@ import pytest
 import yaml
 from workflow_project import ROOT, SNAKEMAKE
 
-from haste.config import GridConfig, method
+from haste.grid import GridConfig
+from haste.presets import method
 from haste.reporting import needs
 
 CONFIG = ROOT / "workflow/configs/smoke.yaml"

@@ -11,20 +11,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from haste.config import (
-    SECTIONS,
-    GridConfig,
-    InputsConfig,
-    OrderSpec,
-    RunKey,
-    encoder_id,
-    method,
-)
+from haste.config import FORMER_KEYS, SECTIONS, InputsConfig
 from haste.data.build import file_sums, source_files
 from haste.data.registry import load_registry
 from haste.errors import HasteError
 from haste.files import read_yaml, write_yaml
 from haste.fleet.state import is_finished
+from haste.grid import GridConfig, RunKey
+from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
 from haste.planning import (
     corpus_memory,
@@ -33,7 +27,9 @@ from haste.planning import (
     expected_size,
     reservation,
 )
+from haste.presets import method
 from haste.reporting import needs
+from haste.settings import rename_keys
 
 # where no environment of a rule's own has it, `haste` is found beside the Python that runs Snakemake
 shell.prefix(f"export PATH=$PATH:{shlex.quote(str(Path(sys.executable).parent))}; ")
@@ -54,7 +50,11 @@ try:
     DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
 except HasteError as error:
     raise WorkflowError(str(error)) from None
-validate(config, "../schemas/config.schema.yaml", set_default=False)
+validate(
+    rename_keys(config, FORMER_KEYS),
+    "../schemas/config.schema.yaml",
+    set_default=False,
+)
 
 LAYOUT = GRID.layout
 LOGS = Path("logs")

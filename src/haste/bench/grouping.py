@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from haste.config import OrderSpec
-from haste.files import atomic, mapped_array
+from haste.files import atomic
 from haste.labels.embed import load_embeddings
 from haste.labels.grouping import order_labels
+from haste.labels.spec import OrderSpec
 from haste.training.measure import Meter, machine
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 8_600_000)
@@ -83,7 +83,7 @@ def write_embeddings(path: Path, n_labels: int, hidden: int, seed: int = 0) -> N
         topics[begin:end] = _around(rng, themes[rng.integers(len(themes), size=end - begin)])
     with atomic(path) as temporary:
         shape = (n_labels, hidden)
-        out = mapped_array(temporary, np.float16, shape)
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
         for begin, end in _blocks(n_labels):
             # the square makes some topics large and most small
             chosen = (n_topics * rng.random(end - begin) ** 2).astype(np.int64)

@@ -29,12 +29,13 @@ from haste import patterns
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens, statistics
 from haste.bench.rows import slug, write_rows
 from haste.commit import CHANGED
-from haste.config import DEFAULT_VARIANT, GridConfig, RunConfig, RunKey
+from haste.config import RunConfig
 from haste.data.batches import EpochBatches
 from haste.encoders.registry import DTYPES
 from haste.encoders.transformer import TransformerEncoder
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json, write_json
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
 from haste.model import Model, assemble

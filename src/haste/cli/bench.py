@@ -76,8 +76,8 @@ def scale(
     """
     from haste.bench.scale import bench as measure
     from haste.bench.scale import plan
-    from haste.config import GridConfig
     from haste.files import read_yaml
+    from haste.grid import GridConfig
 
     settings = GridConfig.from_dict(read_yaml(grid))
     rows = plan(settings, only or ())

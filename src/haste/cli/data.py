@@ -83,10 +83,10 @@ def corpus(
     ] = None,
 ) -> None:
     """Make documents, labels and their matrices from a fetched source, or a folder of one's own."""
-    from haste.config import GridConfig
     from haste.data.build import build_corpus
     from haste.data.registry import load_registry
     from haste.files import read_yaml
+    from haste.grid import GridConfig
 
     known = load_registry(registry)
     if grid is not None:

@@ -47,7 +47,7 @@ def drive(
     from haste.fleet.drive import drive as work_off
     from haste.fleet.places import find_places
     from haste.fleet.worklist import select, worklist
-    from haste.grids import read_grid
+    from haste.grid import read_grid
 
     chosen = read_grid(grid)
     tasks = select(worklist(chosen), only or ())
@@ -78,7 +78,7 @@ def export_results(
     Weights are left out, and of trials the predictions too, because nothing reads them.
     """
     from haste.fleet.exporting import export_results as export
-    from haste.grids import read_grid
+    from haste.grid import read_grid
 
     number = export(read_grid(grid), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
@@ -94,7 +94,7 @@ def import_results(
     finished here are left alone.
     """
     from haste.fleet.importing import import_results as take
-    from haste.grids import read_grid
+    from haste.grid import read_grid
 
     found = take(archive, read_grid(grid))
     log.info("%d runs taken, %d were here already", len(found.taken), len(found.kept))

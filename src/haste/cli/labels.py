@@ -35,6 +35,8 @@ def embed(
     ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
+    import tempfile
+
     import numpy as np
     import scipy.sparse as sp
 
@@ -43,7 +45,7 @@ def embed(
     from haste.data.tokenize import LABELS
     from haste.encoders.features import encode_split
     from haste.errors import ConfigError
-    from haste.files import atomic, mapped_array
+    from haste.files import atomic
     from haste.labels.embed import DTYPES, label_embeddings
     from haste.paths import TokenDir
 
@@ -54,7 +56,9 @@ def embed(
     n_labels = opened.info.n_labels
     if source == "label_text":
         require_label_text(opened, "label embeddings")
-    with atomic(out) as temporary:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # the features of millions of documents do not fit into memory
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, atomic(out) as temporary:
         with Console(stderr=True).status(f"Encoding the {source.replace('_', ' ')}s"):
             features = encode_split(
                 encoder,
@@ -63,15 +67,14 @@ def embed(
                 opened.directory,
                 split=LABELS if source == "label_text" else "train",
                 pooling=pooling,
-                # those of millions of documents do not fit into memory
-                scratch=out.parent,
+                file=Path(scratch) / "features.npy",
             )
         if source == "label_text":
             belongs = sp.eye(n_labels, dtype=np.float32, format="csr")
         else:
             belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])
-        embeddings = mapped_array(temporary, dtype, shape)
+        embeddings = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         label_embeddings(features, belongs, embeddings)
         embeddings.flush()
     log.info("%s: %d labels in %d dimensions", out, *shape)
@@ -98,11 +101,11 @@ def group(
     """Order the labels: head, most frequent first, then the tail, group by group."""
     # which of its builds faiss tries to load is not news
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    from haste.config import OrderSpec
     from haste.data.corpus import load_corpus
     from haste.labels.embed import load_embeddings
     from haste.labels.frequency import label_frequencies
     from haste.labels.grouping import order_labels
+    from haste.labels.spec import OrderSpec
 
     spec = OrderSpec.parse(order)
     opened = load_corpus(corpus)

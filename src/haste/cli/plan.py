@@ -46,7 +46,7 @@ def plan(
     from rich.console import Console
 
     from haste.data.registry import load_registry
-    from haste.grids import read_grid
+    from haste.grid import read_grid
     from haste.planning import plan_data, plan_runs
 
     chosen = read_grid(grid)
@@ -143,10 +143,9 @@ def configure(
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
 ) -> None:
     """Write the configuration of one run of a grid, with every value resolved."""
-    from haste.config import RunKey
     from haste.errors import ConfigError
     from haste.files import write_yaml
-    from haste.grids import read_grid
+    from haste.grid import RunKey, read_grid
 
     chosen = read_grid(grid)
     key = RunKey(dataset, method, variant, seed)

@@ -12,7 +12,7 @@ import typer
 from haste.cli.plan import GridOption
 
 if TYPE_CHECKING:
-    from haste.config import GridConfig
+    from haste.grid import GridConfig
     from haste.reporting.needs import Inputs
     from haste.reporting.sources import Sources
 
@@ -74,7 +74,7 @@ def _sources(
     published: Path,
     run_dirs: list[Path] | None,
 ) -> Sources:
-    from haste.grids import read_grid
+    from haste.grid import read_grid
     from haste.reporting.published import load_published
     from haste.reporting.sources import Sources
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from haste.config import NAME, build_dataclass, check_keys, expand_home
+from pydantic import AfterValidator, ConfigDict, Field
+from typing_extensions import TypedDict
+
 from haste.errors import ConfigError, DataError, suggest
 from haste.files import read_yaml
 from haste.paths import REGISTRY
+from haste.settings import Bool, Float, Int, Name, SettingError, expand_home, parse, settings
 
 _PACKAGE = ("package", "version", "file", "size", "sha256", "members")
 NEEDED = {"pip": _PACKAGE, "npm": _PACKAGE, "https": ("url",), "drive": ("url", "file")}
@@ -23,8 +27,10 @@ REFUSED = {
     "https": ("package", "version"),
     "drive": ("package", "version"),
 }
-KINDS = ("xmc", "wordnet")
-TEXTS = ("title", "title+content")
+Kind = Literal["xmc", "wordnet"]
+Text = Literal["title", "title+content"]
+KINDS = get_args(Kind)
+TEXTS = get_args(Text)
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
 SYNTH = (
@@ -32,31 +38,64 @@ SYNTH = (
     *("words", "seed"),
 )
 COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
+Count = Annotated[Int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+def _file_name(value: str) -> str:
+    if value == ".." or PurePosixPath(value).name != value:
+        raise ValueError(f"{value!r} is not a plain file name")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if value and not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is not 64 hexadecimal digits")
+    return value
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if value and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1"):
+        raise ValueError(f"{value!r} is not an address that begins with https://")
+    return value
+
+
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"unknown key {value!r}.{suggest(value, known).rstrip('.')}")
+        return value
+
+    return AfterValidator(check)
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+
+
+@settings("origin")
 class Origin:
     """One place a source can come from: a package, or a file or folder on the web."""
 
-    via: str
+    via: Literal["pip", "npm", "https", "drive"]
     """pip or npm, whose own settings say which index is asked; https; drive (Google Drive)"""
-    unpacked: int
+    unpacked: Count
     """bytes of all files together; more is refused. Where nobody has said how many there are: a limit"""
     package: str = ""
     """pip, npm"""
     version: str = ""
     """pip, npm"""
-    url: str = ""
+    url: Annotated[str, AfterValidator(_url)] = ""
     """https, drive; one that ends in / is a folder, and its `members` are fetched one by one"""
-    file: str = ""
+    file: FileName = ""
     """the archive's name; for https that in the URL unless given"""
-    size: int = 0
+    size: Count = 0
     """of the archive, in bytes; 0: not known"""
-    sha256: str = ""
+    sha256: Sha256 = ""
     """of the archive; empty: not known, and the files are held to what they were when first fetched"""
-    members: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[FileName, str] = field(default_factory=dict)
     """name it gets -> path in the archive or below the URL; empty: all files of the archive"""
-    digests: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, Sha256] = field(default_factory=dict)
     """name it gets -> sha256, where that of single files is known"""
 
     def __str__(self) -> str:
@@ -75,36 +114,18 @@ class Origin:
         return self.url.endswith("/")
 
     def __post_init__(self) -> None:
-        if self.via not in NEEDED:
-            raise ConfigError(f"via: {self.via!r} is not known.{suggest(str(self.via), NEEDED)}")
         missing = [key for key in NEEDED[self.via] if not getattr(self, key)]
         if self.is_folder and not self.members:
             missing.append("members")
         if missing:
-            raise ConfigError(f"{missing[0]}: needed with via: {self.via}.")
+            raise SettingError(missing[0], f"needed with via: {self.via}")
         for key in (*REFUSED[self.via], *(("file", "size", "sha256") if self.is_folder else ())):
             if getattr(self, key):
                 what = "a url that ends in /" if self.is_folder else f"via: {self.via}"
-                raise ConfigError(f"{key}: means nothing with {what}.")
-        for key, expected in (("members", "path in the archive"), ("digests", "sha256")):
-            if not isinstance(getattr(self, key), Mapping):
-                raise ConfigError(f"{key}: expected 'name: {expected}', at least one.")
-        for digest in filter(None, (self.sha256, *self.digests.values())):
-            if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
-                raise ConfigError(f"sha256: {digest!r} is not 64 hexadecimal digits.")
-        for name in (self.file, *self.members):
-            if name == ".." or PurePosixPath(str(name)).name != name:
-                raise ConfigError(f"{name!r} is not a plain file name.")
-        if self.url and not _is_safe(self.url):
-            raise ConfigError(f"url: {self.url!r} is not an address that begins with https://.")
+                raise SettingError(key, f"means nothing with {what}")
 
 
-def _is_safe(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1")
-
-
-@dataclass(frozen=True)
+@settings("source")
 class Source:
     """Files that are fetched together: raw data, or a pretrained model (config, tokenizer, weights)."""
 
@@ -113,63 +134,51 @@ class Source:
     """of the data, by name"""
     terms: str
     """what the licence asks for, in short"""
-    origins: tuple[Origin, ...]
+    origins: Annotated[tuple[Origin, ...], Field(min_length=1)]
     """in order of preference"""
-    hidden_size: int = 0
+    hidden_size: Count = 0
     """of a model; 0 where only the fetched model says it"""
-    parameters: int = 0
+    parameters: Count = 0
     """of a model; 0: not known"""
 
 
-@dataclass(frozen=True)
+@settings("dataset")
 class Dataset:
     """How a corpus is made of a source, or of a folder of one's own."""
 
     name: str
-    kind: str = "xmc"
+    kind: Kind = "xmc"
     """how it is read: xmc (any layout of haste.data.formats, detected) or wordnet"""
     source: str = ""
     """a name of `sources`"""
-    path: str = ""
+    path: Annotated[str, AfterValidator(expand_home)] = ""
     """instead of a source: a folder with the files"""
-    synth: Mapping[str, Any] = field(default_factory=dict)
+    synth: Mapping[Annotated[str, _one_of(SYNTH)], Any] = field(default_factory=dict)
     """instead of a source: options of `haste synth`, by which it is generated"""
-    propensity_a: float = 0.55
-    propensity_b: float = 1.5
-    opaque_labels: bool = False
+    propensity_a: Float = 0.55
+    propensity_b: Float = 1.5
+    opaque_labels: Bool = False
     """nothing may use a label's text"""
-    filtered: bool = False
+    filtered: Bool = False
     """reciprocal pairs leave the predictions before any metric is taken, as is usual for LF data sets"""
-    text: str = "title+content"
+    text: Text = "title+content"
     """what a document's text is, where the layout keeps the two apart: title or title+content"""
-    validation: float = 0.02
+    validation: Annotated[Float, Field(gt=0, lt=1)] = 0.02
     """share of the published training documents that is held out, where the kind has no split of its own"""
-    max_len: int = 128
+    max_len: Annotated[Int, Field(ge=4, le=4096)] = 128
     """tokens kept of a document where a run does not say otherwise"""
     root: str = ""
     """wordnet: the synset whose subtree it is; empty for all"""
-    expected: Mapping[str, int] = field(default_factory=dict)
+    expected: Mapping[Annotated[str, _one_of(COUNTS)], Count] = field(default_factory=dict)
     """counts; a corpus that differs is refused. Documents of each split; labels: the published L of
     xmc, those with a training document of wordnet; train_all: training documents as published, before
     validation is taken out; features: columns of sparse features"""
 
     def __post_init__(self) -> None:
-        expand_home("", self, "path")
-        for key, known in (("kind", KINDS), ("text", TEXTS)):
-            value = getattr(self, key)
-            if value not in known:
-                raise ConfigError(f"{key}: {value!r} is not known.{suggest(value, known)}")
         given = [key for key in ORIGINS if getattr(self, key)]
         if len(given) != 1:
             what = f"{' and '.join(given)} exclude each other" if given else "missing"
-            raise ConfigError(f"source: {what}; give one of {', '.join(ORIGINS)}.")
-        check_keys("synth", self.synth, SYNTH)
-        if not 0 < self.validation < 1:
-            raise ConfigError(f"validation: {self.validation} must lie between 0 and 1.")
-        check_keys("expected", self.expected, COUNTS)
-        for key, number in self.expected.items():
-            if not isinstance(number, int) or number < 0:
-                raise ConfigError(f"expected.{key}: expected a count, got {number!r}.")
+            raise SettingError("source", f"{what}; give one of {', '.join(ORIGINS)}")
 
 
 @dataclass(frozen=True)
@@ -229,27 +238,35 @@ def load_registry(path: Path | str = REGISTRY) -> Registry:
         raise ConfigError(f"{path}: {error}") from error
 
 
+class _Registry(TypedDict, total=False):
+    """The file as written; names become fields when its parts are made."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    sources: Mapping[Name, Mapping[str, Any]] | None
+    models: Mapping[Name, Mapping[str, Any]] | None
+    datasets: Mapping[Name, Mapping[str, Any]] | None
+
+
 def _registry(value: Any) -> Registry:
-    check_keys("registry", value, ("sources", "models", "datasets"))
-    parts = {key: value.get(key) or {} for key in ("sources", "models", "datasets")}
-    for key, part in parts.items():
-        if not isinstance(part, Mapping):
-            raise ConfigError(f"{key}: expected names and their settings, got {part!r}.")
-        for name in part:
-            if not isinstance(name, str) or not NAME.fullmatch(name):
-                raise ConfigError(f"{key}: {name!r} is not a plain name.")
+    parts = parse(_Registry, value, "registry")
     sources, models = (
-        {name: _source(f"{key}.{name}", name, entry) for name, entry in parts[key].items()}
+        {
+            name: _named(Source, f"{key}.{name}", name, entry)
+            for name, entry in (parts.get(key) or {}).items()
+        }
         for key in ("sources", "models")
     )
     for name in sources.keys() & models.keys():
         raise ConfigError(f"{name!r} is both a source and a model; rename one.")
-    datasets = {name: _dataset(name, entry, sources) for name, entry in parts["datasets"].items()}
+    datasets = {
+        name: _dataset(name, entry, sources)
+        for name, entry in (parts.get("datasets") or {}).items()
+    }
     return Registry(sources, models, datasets)
 
 
 def _dataset(name: str, entry: Any, sources: Mapping[str, Source]) -> Dataset:
-    dataset = _build(Dataset, f"datasets.{name}", name=name, settings=entry)
+    dataset = _named(Dataset, f"datasets.{name}", name, entry)
     if dataset.source and dataset.source not in sources:
         raise ConfigError(
             f"datasets.{name}.source: there is no source {dataset.source!r}."
@@ -258,26 +275,16 @@ def _dataset(name: str, entry: Any, sources: Mapping[str, Source]) -> Dataset:
     return dataset
 
 
+def _named(cls: type, where: str, name: str, entry: Any) -> Any:
+    """A row of the registry: its settings, and the key it stands under as its name."""
+    if isinstance(entry, Mapping):
+        if "name" in entry:
+            raise ConfigError(f"{where}: unknown key 'name'.")
+        entry = {**entry, "name": name}
+    return parse(cls, entry, where)
+
+
 def _settings(dataset: Dataset) -> dict[str, Any]:
-    return {f.name: getattr(dataset, f.name) for f in fields(dataset) if f.name != "name"}
-
-
-def _source(where: str, name: str, entry: Any) -> Source:
-    check_keys(where, entry, ("licence", "terms", "origins", "hidden_size", "parameters"))
-    origins = entry.get("origins")
-    if not isinstance(origins, list) or not origins:
-        raise ConfigError(f"{where}.origins: expected a list of at least one, got {origins!r}.")
-    built = tuple(
-        _build(Origin, f"{where}.origins[{i}]", settings=origin) for i, origin in enumerate(origins)
-    )
-    return _build(Source, where, name=name, settings={**entry, "origins": built})
-
-
-def _build(cls: type, where: str, settings: Any, **fixed: str) -> Any:
-    """`build_dataclass`, with the place put before errors of the class itself too."""
-    check_keys(where, settings, set(cls.__dataclass_fields__) - fixed.keys())
-    try:
-        return build_dataclass(cls, where, {**settings, **fixed})
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(where) else f"{where}.{text}") from error
+    values = dataclasses.asdict(dataset)
+    del values["name"]
+    return values

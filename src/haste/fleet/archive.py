@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from haste.config import GridConfig, RunKey
 from haste.errors import DataError
 from haste.fleet.worklist import Task, worklist
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.reporting.needs import run_files
 

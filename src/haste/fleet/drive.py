@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from haste.config import GridConfig
 from haste.errors import DataError
 from haste.files import read_json, write_yaml
 from haste.fleet.places import Place, fitting
 from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
+from haste.grid import GridConfig
 from haste.paths import RunDir
 from haste.training.measure import AT_ONCE
 

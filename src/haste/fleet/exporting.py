@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from haste.config import GridConfig, RunConfig, RunKey
+from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json
 from haste.fleet.archive import MANIFEST, Manifest, RunEntry, run_members
 from haste.fleet.digests import MISSING, InputDigests
 from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import select, worklist
+from haste.grid import GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.training.checkpoint import fingerprint

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste.config import GridConfig, RunKey
 from haste.errors import DataError
 from haste.files import atomic
 from haste.fleet.archive import (
@@ -28,6 +27,7 @@ from haste.fleet.archive import (
 from haste.fleet.digests import MISSING, InputDigests, input_files
 from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
+from haste.grid import GridConfig, RunKey
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 

@@ -6,11 +6,11 @@ import csv
 from dataclasses import asdict
 from pathlib import Path
 
-from haste.config import GridConfig
 from haste.files import atomic
 from haste.fleet.digests import InputDigests
 from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import worklist
+from haste.grid import GridConfig
 from haste.training.checkpoint import fingerprint
 
 COLUMNS = (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from haste.config import GridConfig, RunConfig, RunKey, method
+from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import read_json, read_yaml
+from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
+from haste.presets import method
 
 
 def run_dir(grid: GridConfig, key: RunKey) -> RunDir:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from haste import patterns
-from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
+from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
+from haste.presets import method
 from haste.reporting.needs import CLAIM_VARIANTS, claimed_runs
 
 FIRST = ("dense", "haste", "fixed-fan-in")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from haste.config import GROUPINGS, OrderSpec
+from haste.config import GROUPINGS
 from haste.errors import ConfigError, DataError, suggest
 from haste.labels.arrange import greedy_seeding, recursive_bisection
 from haste.labels.clusters import gather, group_in_clusters
 from haste.labels.order import LabelOrder
+from haste.labels.spec import OrderSpec
 from haste.labels.split import most_frequent_first, split_head_tail
 
 ARRANGEMENTS = {"semantic": greedy_seeding, "balanced": recursive_bisection}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from haste.config import DEFAULT_VARIANT
 from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
 from haste.files import read_yaml, write_json, write_yaml
+from haste.grid import DEFAULT_VARIANT
 from haste.metrics.label_trees import Documents, LabelTrees
 from haste.metrics.metrics import MAX_RANK
 from haste.metrics.runs import write_predictions

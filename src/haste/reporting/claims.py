@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from haste.config import DEFAULT_VARIANT, RunKey, ablation, method
+from haste.grid import DEFAULT_VARIANT, RunKey
+from haste.presets import ablation, method
 from haste.reporting.benchmarks import read_kernels, time_ratios
 from haste.reporting.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
 from haste.reporting.runs import CONVERGED_NOTE, SHARED, Run, run_frame

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from haste.config import DEFAULT_VARIANT, ablation
 from haste.data.corpus import load_corpus
+from haste.grid import DEFAULT_VARIANT
 from haste.labels.order import LabelOrder
 from haste.metrics.bootstrap import paired_bootstrap
 from haste.metrics.confusions import group_confusions, groups_of
+from haste.presets import ablation
 from haste.reporting.needs import GROUPING, claimed_runs
 from haste.reporting.runs import run_note
 from haste.reporting.sources import Sources

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haste.config import ablation, method
 from haste.errors import DataError
 from haste.files import atomic
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.presets import ablation, method
 from haste.reporting.kernel_figures import kernel_floor, kernel_speedup
 from haste.reporting.runs import run_frame
 from haste.reporting.scale_figures import scale_memory

@@ -9,17 +9,12 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from haste.config import (
-    DEFAULT_VARIANT,
-    GROUPINGS,
-    GridConfig,
-    OrderSpec,
-    RunKey,
-    ablation,
-    method,
-)
+from haste.config import GROUPINGS
 from haste.errors import ConfigError, suggest
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
+from haste.labels.spec import OrderSpec
 from haste.paths import RunDir
+from haste.presets import ablation, method
 
 ABLATION_PREFIX = "ablation_"
 TUNING = "tuning"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haste.config import RunKey, method
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_npz, read_yaml, reading
+from haste.grid import RunKey
 from haste.paths import RunDir
+from haste.presets import method
 from haste.reporting.needs import run_files
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste.config import methods
 from haste.errors import DataError
 from haste.files import read_json
+from haste.presets import methods
 from haste.reporting.benchmarks import read_benchmark
 from haste.reporting.needs import SCALE_MACHINE
 from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH, Published

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haste.config import methods
+from haste.presets import methods
 from haste.reporting.published import PEAK_MEMORY
 from haste.reporting.scale import GIB, MEMORY, SWEEP, ScaleResults
 from haste.reporting.sources import Sources

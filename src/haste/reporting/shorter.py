@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from haste.config import RunKey
 from haste.errors import DataError
+from haste.grid import RunKey
 from haste.reporting.benchmarks import read_benchmark
 from haste.reporting.table import Cell
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from haste.config import DEFAULT_VARIANT, GridConfig, Method, OrderSpec, RunKey, methods
 from haste.data.corpus import load_corpus
 from haste.errors import DataError
 from haste.fleet.state import is_finished, run_dir
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
+from haste.labels.spec import OrderSpec
 from haste.metrics.bootstrap import paired_bootstrap
 from haste.metrics.filters import remove_predictions
 from haste.metrics.metrics import per_document
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
+from haste.presets import Method, methods
 from haste.reporting.needs import Inputs
 from haste.reporting.published import Published
 from haste.reporting.runs import Run, load_runs

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from haste.config import Method, ablation
 from haste.data.corpus import RARE, load_corpus
 from haste.paths import SPLITS
+from haste.presets import Method, ablation
 from haste.reporting.benchmarks import KernelTimes
 from haste.reporting.claims import claims_table
 from haste.reporting.confusions import confusions_table

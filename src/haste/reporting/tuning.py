@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from haste.config import TRIAL_PREFIX, GridConfig, RunKey, method
+from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
+from haste.presets import method
 from haste.reporting.runs import Run, run_note
 from haste.reporting.sources import Sources
 from haste.reporting.table import OPEN, Cell, Column, Stat, Table

@@ -6,7 +6,7 @@ from snakemake.utils import update_config
 
 from haste.errors import ConfigError
 from haste.files import read_yaml
-from haste.grids import read_grid
+from haste.grid import read_grid
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 

@@ -1,0 +1,483 @@
+"""Which runs there are: a grid's configuration, and how each run's settings come together.
+
+A run is resolved in this order, later winning: the defaults of haste.config, the grid's own sections
+(`encoder:`, `layer:`, ...), those that `per_dataset:` has for the run's data set, the preset of the
+method (`presets/methods.yaml`), the grid's `overrides:` for that method, those of the data set, and
+the delta of the ablation's variant (`presets/ablations.yaml`). A trial of `tuning:` leaves `overrides`
+out, which hold what trials have chosen, see `Tuning`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_type_hints
+
+from pydantic import AfterValidator, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from haste.config import (
+    FORMER_KEYS,
+    SECTIONS,
+    AuxiliaryConfig,
+    EncoderConfig,
+    InputsConfig,
+    LayerConfig,
+    RewireConfig,
+    RunConfig,
+    TrainingConfig,
+    build_section,
+)
+from haste.errors import ConfigError, suggest
+from haste.files import read_yaml
+from haste.labels.spec import OrderSpec
+from haste.paths import Layout
+from haste.presets import ablation, ablations, method
+from haste.settings import (
+    Bool,
+    Float,
+    Int,
+    Name,
+    PathText,
+    Seed,
+    SettingError,
+    parse,
+    partial_settings,
+    rename_keys,
+    settings,
+)
+
+DEFAULT_VARIANT = "default"
+TRIAL_PREFIX = "trial-"
+"""of the variants that are trials"""
+TRIAL_SETTINGS = ("training.epochs", "training.evaluate", "layer.frequencies")
+"""what `tuning:` itself sets, the same for every trial"""
+
+EncoderDelta: TypeAlias = partial_settings(EncoderConfig)
+LayerDelta: TypeAlias = partial_settings(LayerConfig)
+RewireDelta: TypeAlias = partial_settings(RewireConfig)
+AuxiliaryDelta: TypeAlias = partial_settings(AuxiliaryConfig)
+TrainingDelta: TypeAlias = partial_settings(TrainingConfig)
+
+
+class Delta(TypedDict, total=False):
+    """section -> key -> value, of any sections and keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    encoder: EncoderDelta
+    layer: LayerDelta
+    rewire: RewireDelta
+    auxiliary: AuxiliaryDelta
+    training: TrainingDelta
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """The name of a run within a grid."""
+
+    dataset: str
+    method: str
+    variant: str
+    seed: int
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is one of the trials of `tuning:`."""
+        return self.variant.startswith(TRIAL_PREFIX)
+
+
+def _known_method(name: str) -> str:
+    return method(name).name
+
+
+def _trained_method(name: str) -> str:
+    if method(name).kind != "trained":
+        raise ValueError(f"{name!r} is not trained here, so it has no trials")
+    return name
+
+
+def _known_ablation(name: str) -> str:
+    return ablation(name).name
+
+
+def _scaled_key(key: str) -> str:
+    known = [
+        f"{section}.{name}"
+        for section, cls in SECTIONS.items()
+        for name, hint in get_type_hints(cls).items()
+        if hint is float
+    ]
+    if key not in known:
+        raise ValueError(f"unknown key {key!r}.{suggest(key, known).rstrip('.')}")
+    return key
+
+
+def _distinct(values: tuple) -> tuple:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is named more than once")
+    return values
+
+
+_LIST = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
+_FILLED = (Field(min_length=1), *_LIST)
+MethodName = Annotated[str, AfterValidator(_known_method)]
+TrainedName = Annotated[str, AfterValidator(_trained_method)]
+AblationName = Annotated[str, AfterValidator(_known_ablation)]
+Overrides = Mapping[MethodName, Delta]
+"""method -> section -> key -> value"""
+
+
+class PerDataset(Delta, total=False):
+    """What differs on one data set: sections, and `overrides` of methods."""
+
+    overrides: Overrides
+
+
+@settings("tuning")
+class Tuning:
+    """Trials that choose hyper-parameters on the validation split, as many for every trained method.
+
+    All of `trials` are made for every method, unless `only` names those of a method: a search that looks
+    at a method's trials before it makes the next ones ends in other trials for each, by one `rule`.
+    A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
+    the trial's own delta. It never reads the test split, nor counts labels over it.
+    """
+
+    epochs: Annotated[Int, Field(ge=1, le=100_000)]
+    """of a trial"""
+    trials: Annotated[Mapping[Name, Delta], Field(min_length=1)]
+    """name -> section -> key -> value"""
+    seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0,)
+    """each trial is trained with each of them, and chosen by its mean"""
+    base: Mapping[TrainedName, Delta] = field(default_factory=dict)
+    """method -> section -> key -> value: what makes a method comparable, in each of its trials"""
+    scale: Mapping[TrainedName, Mapping[Annotated[str, AfterValidator(_scaled_key)], Float]] = (
+        field(default_factory=dict)
+    )
+    """method -> section.key -> factor on that value in each of its trials"""
+    only: Mapping[TrainedName, Annotated[tuple[str, ...], *_FILLED]] = field(default_factory=dict)
+    """method -> the names of its trials"""
+    rule: str = ""
+    """by which `only` came about, in a sentence that the table of trials shows"""
+
+    def __post_init__(self) -> None:
+        for name, deltas in (("trials", self.trials), ("base", self.base)):
+            for row, delta in deltas.items():
+                for key in _dotted(delta):
+                    if key in TRIAL_SETTINGS:
+                        raise SettingError(
+                            f"{name}.{row}.{key}",
+                            "is the same in every trial, see `tuning:`; leave it out",
+                        )
+        for name, factors in self.scale.items():
+            for key in factors:
+                if key in _dotted(self.base.get(name, {})):
+                    raise SettingError(
+                        f"scale.{name}.{key}", "tuning.base sets it too; keep one of the two"
+                    )
+
+        for name, names in self.only.items():
+            for trial in names:
+                if trial not in self.trials:
+                    raise SettingError(
+                        f"only.{name}",
+                        f"there is no trial {trial!r}.{suggest(trial, self.trials)}",
+                    )
+        if bool(self.only) != bool(self.rule):
+            raise SettingError(
+                "rule",
+                "tuning.only needs the rule by which its trials were chosen, and nothing else does; give "
+                "both or neither",
+            )
+
+    def variants(self, method_name: str) -> tuple[str, ...]:
+        """The names in run paths of a method's trials, in the order of `trials`."""
+        names = self.only.get(method_name, self.trials)
+        return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials if name in names)
+
+    def trial(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+        """The delta of a trial by its name in run paths; raises ConfigError with the nearest name."""
+        name = variant.removeprefix(TRIAL_PREFIX)
+        if name not in self.trials:
+            raise ConfigError(
+                f"tuning.trials: there is no trial {name!r}.{suggest(name, self.trials)}"
+            )
+        return self.trials[name]
+
+    def layers(self, method_name: str, variant: str) -> list[Mapping[str, Mapping[str, Any]]]:
+        """What a trial changes of its method's preset, later winning; `scale` comes after it."""
+        own = {
+            "training": {"epochs": self.epochs, "evaluate": "validation"},
+            # the released code counts labels over test documents too
+            "layer": {"frequencies": "train"},
+        }
+        return [self.base.get(method_name, {}), self.trial(variant), own]
+
+    def scaled(self, method_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Resolved sections with the factors of the method applied."""
+        found = dict(settings)
+        for key, factor in self.scale.get(method_name, {}).items():
+            section, _, name = key.partition(".")
+            value = getattr(found[section], name) * float(factor)
+            found[section] = dataclasses.replace(found[section], **{name: value})
+        return found
+
+    def changed(self, method_name: str, variant: str) -> list[tuple[str, str]]:
+        """(section, key) of what a trial sets for a method: its delta, `base` and `scale`, sorted."""
+        keys = {*_dotted(self.trial(variant)), *_dotted(self.base.get(method_name, {}))}
+        keys |= set(self.scale.get(method_name, {}))
+        return sorted(tuple(key.split(".")) for key in keys)
+
+
+@settings("config")
+class GridConfig:
+    """config.yaml and its siblings: which runs there are."""
+
+    name: Name
+    """results go to `results/NAME/`"""
+    datasets: Annotated[tuple[Name, ...], *_FILLED]
+    """names of the registry; or a mapping, name -> settings, for data sets of one's own"""
+    methods: Annotated[tuple[MethodName, ...], *_FILLED]
+    """rows of the main table"""
+    ablations: Annotated[tuple[AblationName, ...], *_LIST] = ()
+    """one table each"""
+    ablation_datasets: Annotated[tuple[Name, ...], *_LIST] = ()
+    """where the ablations run; all data sets unless given"""
+    seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0, 1, 2)
+    ablation_seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0,)
+    data_dir: PathText = "data"
+    """like every path of a configuration it may begin with ~, the home folder"""
+    results_dir: PathText = "results"
+    encoder: EncoderDelta = field(default_factory=dict)
+    layer: LayerDelta = field(default_factory=dict)
+    rewire: RewireDelta = field(default_factory=dict)
+    auxiliary: AuxiliaryDelta = field(default_factory=dict)
+    training: TrainingDelta = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=dict)
+    """method -> section -> key -> value"""
+    per_dataset: Mapping[Name, PerDataset] = field(default_factory=dict)
+    """data set -> section -> key -> value, and `overrides` as above"""
+    dataset_settings: Mapping[Name, Mapping[str, Any]] = field(default_factory=dict)
+    """what `datasets:` says of each, see haste.data.registry.Dataset"""
+    tuning: Tuning | None = None
+    """trials on the validation split, each for every trained method"""
+    shorter: PathText | None = None
+    """csv of the table `runs` of the same grid with fewer epochs (what else differs is said beside it): a
+    claim about runs whose training loss still falls is judged only if its differences have the same signs
+    there"""
+    only_finished: Bool = False
+    """tables and figures are made of the runs that have finished, and say which have not; none is trained for
+    them"""
+
+    def __post_init__(self) -> None:
+        for key in ("ablation_datasets", "per_dataset"):
+            for name in getattr(self, key):
+                if name not in self.datasets:
+                    raise ConfigError(
+                        f"{key}: {name!r} is not among datasets.{suggest(name, self.datasets)}"
+                    )
+        if not self.ablation_datasets:
+            object.__setattr__(self, "ablation_datasets", self.datasets)
+        if self.tuning:
+            _check_equal_budgets(self.methods, self.tuning)
+        trials = set(self.trial_runs())
+        for key in self.all_runs():
+            if method(key.method).kind != "trained":
+                continue
+            run = self.resolve(key)
+            if run.training.evaluate != "test" and key not in trials:
+                raise ConfigError(
+                    f"training.evaluate: {run.training.evaluate!r} for {key.method}; the runs of a grid "
+                    "are measured on test, and only the trials of `tuning:` on validation. Leave it out."
+                )
+
+    @classmethod
+    def from_dict(cls, value: Any) -> GridConfig:
+        """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
+        value = rename_keys(value, FORMER_KEYS)
+        if isinstance(value, Mapping):
+            if "dataset_settings" in value:
+                raise ConfigError(
+                    "config: unknown key 'dataset_settings'. Did you mean 'datasets'?"
+                )
+            # an empty section is written `layer:`
+            value = {key: part for key, part in value.items() if part is not None}
+            if isinstance(value.get("datasets"), Mapping):
+                described = {name: part for name, part in value["datasets"].items() if part}
+                value |= {"datasets": tuple(value["datasets"]), "dataset_settings": described}
+        return parse(cls, value, "config")
+
+    @property
+    def sections(self) -> dict[str, Mapping[str, Any]]:
+        """Its own sections, by name."""
+        return {name: getattr(self, name) for name in SECTIONS}
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files of the grid lie."""
+        return Layout(Path(self.data_dir), Path(self.results_dir), self.name)
+
+    def main_runs(self) -> Iterator[RunKey]:
+        """Every method with its preset; linear methods have one seed, published ones no run."""
+        for dataset in self.datasets:
+            for name in self.methods:
+                kind = method(name).kind
+                if kind == "published":
+                    continue
+                for seed in self.seeds if kind == "trained" else self.seeds[:1]:
+                    yield RunKey(dataset, name, DEFAULT_VARIANT, seed)
+
+    def ablation_runs(self, name: str) -> Iterator[RunKey]:
+        """The runs of one ablation: the preset (same seeds) and each variant."""
+        chosen = ablation(name)
+        for dataset in self.ablation_datasets:
+            for seed in self.ablation_seeds:
+                yield RunKey(dataset, chosen.method, DEFAULT_VARIANT, seed)
+                for value in chosen.variants:
+                    yield RunKey(dataset, chosen.method, chosen.variant_name(value), seed)
+
+    def runs(self) -> list[RunKey]:
+        """All runs of the grid that are measured on the test split, each once."""
+        keys = dict.fromkeys(self.main_runs())
+        for name in self.ablations:
+            keys.update(dict.fromkeys(self.ablation_runs(name)))
+        return list(keys)
+
+    def trial_runs(self) -> Iterator[RunKey]:
+        """The trials of `tuning:`, every one for each trained method on each data set."""
+        if self.tuning is None:
+            return
+        for dataset in self.datasets:
+            for name in self.methods:
+                if method(name).kind == "trained":
+                    for variant in self.tuning.variants(name):
+                        for seed in self.tuning.seeds:
+                            yield RunKey(dataset, name, variant, seed)
+
+    def all_runs(self) -> list[RunKey]:
+        """The trials, then the runs that are measured on the test split."""
+        return [*self.trial_runs(), *self.runs()]
+
+    def resolve(self, key: RunKey) -> RunConfig:
+        """The full configuration of one trained run, or of a trial; raises ConfigError."""
+        chosen = method(key.method)
+        own = self.per_dataset.get(key.dataset, {})
+        layers = [self.sections, own, chosen.settings]
+        tuning = self._tuning_of(key)
+        if tuning:
+            layers += tuning.layers(key.method, key.variant)
+        else:
+            layers += [
+                overrides.get(key.method, {})
+                for overrides in (self.overrides, own.get("overrides", {}))
+            ]
+            if key.variant != DEFAULT_VARIANT:
+                layers.append(_variant_delta(key))
+        settings = {
+            name: build_section(name, _merge(*(layer.get(name) or {} for layer in layers)))
+            for name in SECTIONS
+        }
+        if tuning:
+            settings = tuning.scaled(key.method, settings)
+        return RunConfig(
+            dataset=key.dataset,
+            method=key.method,
+            variant=key.variant,
+            seed=key.seed,
+            inputs=self._inputs(key, settings["encoder"], settings["layer"], settings["auxiliary"]),
+            **settings,
+        )
+
+    def run_settings(self, key: RunKey) -> dict[str, Any]:
+        """What the config.yaml of a run says: all of it, or for a linear row what names it."""
+        if method(key.method).kind == "trained":
+            return self.resolve(key).as_dict()
+        corpus = str(self.layout.corpus(key.dataset).root)
+        return {**dataclasses.asdict(key), "inputs": {"corpus": corpus}}
+
+    def _tuning_of(self, key: RunKey) -> Tuning | None:
+        """`tuning` where the run is a trial; ConfigError where the grid has no trials."""
+        if not key.is_trial:
+            return None
+        if self.tuning is None:
+            raise ConfigError(f"{key.variant}: a trial, but the grid has no `tuning:`.")
+        return self.tuning
+
+    def _inputs(
+        self, key: RunKey, encoder: EncoderConfig, layer: LayerConfig, auxiliary: AuxiliaryConfig
+    ) -> InputsConfig:
+        layout = self.layout
+        order = clusters = None
+        if layer.grouped or layer.head_ratio > 0:
+            order = str(
+                layout.order(key.dataset, OrderSpec.of_layer(layer, encoder, key.seed).name)
+            )
+        if auxiliary.scale > 0:
+            spec = OrderSpec.of_clusters(auxiliary, encoder, key.seed)
+            clusters = str(layout.order(key.dataset, spec.name))
+        return InputsConfig(
+            corpus=str(layout.corpus(key.dataset).root),
+            tokens=str(layout.tokens(key.dataset, encoder.model_name, encoder.max_len).root),
+            model=str(layout.model(encoder.model_name)),
+            order=order,
+            clusters=clusters,
+        )
+
+
+def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
+    for chosen in ablations().values():
+        for value, delta in chosen.variants.items():
+            if chosen.method == key.method and chosen.variant_name(value) == key.variant:
+                return delta
+    known = [a.variant_name(v) for a in ablations().values() for v in a.variants]
+    raise ConfigError(f"{key.method}: no variant {key.variant!r}.{suggest(key.variant, known)}")
+
+
+def _check_equal_budgets(methods: Iterable[str], tuning: Tuning) -> None:
+    trained = [name for name in methods if method(name).kind == "trained"]
+    numbers = {name: len(tuning.variants(name)) for name in trained}
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise SettingError(
+            "tuning.only",
+            f"every method needs as many trials as the others, but there are {said}",
+        )
+
+
+def _dotted(delta: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"{section}.{key}" for section, settings in delta.items() for key in settings]
+
+
+def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    return merged
+
+
+def read_grid(paths: Sequence[Path]) -> GridConfig:
+    """The grid of one file, or of several laid one over the other, as Snakemake's --configfile does it:
+    mappings key by key, anything else is replaced.
+
+    Raises DataError for a file that is missing or damaged, ConfigError for what is wrong in it.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        value = read_yaml(path)
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{path}: no configuration in it; expected settings (key: value), like config.yaml."
+            )
+        merged = _laid_over(merged, value)
+    return GridConfig.from_dict(merged)
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _laid_over(result[key], value) if both else value
+    return result

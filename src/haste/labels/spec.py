@@ -1,0 +1,88 @@
+"""The name of a label order: all that it depends on, as the folder it lies in."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from haste.config import AuxiliaryConfig, EncoderConfig, Grouping, GroupSize, LayerConfig
+from haste.errors import ConfigError
+from haste.settings import Float, Seed, settings
+
+
+@settings("order")
+class OrderSpec:
+    """What an order of labels depends on; its name is a folder below `labels/`."""
+
+    grouping: Grouping
+    head_ratio: Annotated[Float, Field(ge=0, le=0.9)]
+    group_size: GroupSize
+    frequencies: Literal["train", "train_and_test"]
+    encoder: str
+    seed: Seed
+
+    PATTERN: ClassVar[str] = (
+        r"(?P<grouping>[a-z]+)-h(?P<head_ratio>\d+(\.\d+)?(e-\d+)?)-g(?P<group_size>\d+)"
+        r"-(?P<frequencies>train|train_and_test)-(?P<encoder>.+)-s(?P<seed>\d+)"
+    )
+
+    @classmethod
+    def of_layer(cls, layer: LayerConfig, encoder: EncoderConfig, seed: int) -> OrderSpec:
+        """The order a layer needs; ungrouped patterns only need the head."""
+        grouping = layer.grouping if layer.grouped else "frequency"
+        return cls(
+            grouping,
+            layer.head_ratio,
+            layer.group_size,
+            layer.frequencies,
+            encoder_id(encoder),
+            seed,
+        )
+
+    @classmethod
+    def of_clusters(
+        cls, auxiliary: AuxiliaryConfig, encoder: EncoderConfig, seed: int
+    ) -> OrderSpec:
+        """Clusters of the auxiliary loss: the semantic grouping with large groups and no head."""
+        return cls("semantic", 0.0, auxiliary.cluster_size, "train", encoder_id(encoder), seed)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return (
+            f"{self.grouping}-h{self.head_ratio:g}-g{self.group_size}"
+            f"-{self.frequencies}-{self.encoder}-s{self.seed}"
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> OrderSpec:
+        """The inverse of `name`; raises ConfigError."""
+        match = re.fullmatch(cls.PATTERN, name)
+        if not match:
+            raise ConfigError(
+                f"{name!r} is not the name of a label order, such as "
+                "semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s0."
+            )
+        found = match.groupdict()
+        return cls(
+            found["grouping"],
+            float(found["head_ratio"]),
+            int(found["group_size"]),
+            found["frequencies"],
+            found["encoder"],
+            int(found["seed"]),
+        )
+
+
+def encoder_id(encoder: EncoderConfig) -> str:
+    """The name of an untrained encoder in file names: kind, model, length, and the pooling and what it
+    embeds labels by unless these are the usual ones."""
+    usual = EncoderConfig()
+    parts = [encoder.kind, encoder.model_name, str(encoder.max_len)]
+    for field_name in ("pooling", "label_embeddings"):
+        value = getattr(encoder, field_name)
+        if value != getattr(usual, field_name):
+            parts.append(value)
+    return "-".join(parts)

@@ -1,0 +1,281 @@
+"""Settings as pydantic dataclasses: checked when made, with errors in the words of a configuration file."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict, dataclass_transform, is_typeddict
+
+from haste.errors import ConfigError, suggest
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
+_YAML_NUMBER = r"^[-+]?[0-9]+([eE][-+]?[0-9]+)$"
+"""what YAML 1.1 reads as text: 1e-3, without a dot"""
+
+T = TypeVar("T")
+
+
+class SettingError(ValueError):
+    """For `__post_init__`: what is wrong with a key, given the others; becomes a ConfigError with its place."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected float, got {value!r}")
+    return value
+
+
+def plain_name(value: Any) -> str:
+    """`value` if it is safe as part of a path; raises ValueError."""
+    if not isinstance(value, str) or not _PLAIN_NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a plain name; letters, digits, '.', '_' and '-' make one, and the first is "
+            "a letter or digit"
+        )
+    return value
+
+
+def expand_home(value: str) -> str:
+    """`value` with a leading ~ replaced by the home folder; raises ValueError where there is none."""
+    if not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"there is no home folder for {value!r}") from None
+
+
+_BOUNDS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+}
+"""which pydantic leaves as they are behind a validator of our own"""
+
+
+class _OrText:
+    """Lets a number's JSON schema take text such as 1e-3 too, as validation does."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        number = {_BOUNDS.get(key, key): value for key, value in handler(core_schema).items()}
+        return {"anyOf": [number, {"type": "string", "pattern": _YAML_NUMBER}]}
+
+
+Int = Annotated[int, Strict()]
+Bool = Annotated[bool, Strict()]
+Float = Annotated[float, BeforeValidator(_no_bool), _OrText()]
+Seed = Annotated[Int, Field(ge=0, le=2**31 - 1)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+"""of steps, labels or documents"""
+Name = Annotated[
+    str,
+    PlainValidator(plain_name),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}),
+]
+"""safe as part of a path"""
+PathText = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
+"""a path; a leading ~ is the home folder"""
+
+
+@dataclass_transform(frozen_default=True)
+def settings(where: str) -> Callable[[type[T]], type[T]]:
+    """A frozen pydantic dataclass that raises ConfigError for a wrong value; `where` is said before it."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        made = pydantic_dataclass(cls, frozen=True, config=_CONFIG)
+        init = made.__init__
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                init(self, *args, **values)
+            except ValidationError as error:
+                raise _config_error(error, made, where) from None
+
+        made.__init__ = checked
+        return made
+
+    return decorate
+
+
+def parse(cls: type[T], value: Any, where: str) -> T:
+    """`cls`, a class made by `settings` or a typed dictionary, from plain values of a YAML file.
+
+    Raises ConfigError that says `where` and which key is wrong, with the nearest known key.
+    """
+    try:
+        return _adapter(cls).validate_python(value)
+    except ValidationError as error:
+        raise _config_error(error, cls, where) from None
+
+
+@functools.cache
+def _adapter(cls: type) -> TypeAdapter:
+    return TypeAdapter(cls)
+
+
+def partial_settings(cls: type) -> Any:
+    """A dictionary type of any of the settings of `cls`, each checked by itself, none with a default."""
+    hints = {
+        field.name: Annotated[
+            hint,
+            Field(
+                description=cls.__pydantic_fields__[field.name].description,
+                json_schema_extra={} if field.default is MISSING else {"default": field.default},
+            ),
+        ]
+        for field, hint in zip(
+            fields(cls), get_type_hints(cls, include_extras=True).values(), strict=True
+        )
+    }
+    made = TypedDict(f"{cls.__name__}Delta", hints, total=False)
+    made.__pydantic_config__ = _CONFIG
+    return made
+
+
+def rename_keys(value: Any, renamed: Mapping[str, Mapping[str, str]]) -> Any:
+    """`value` with the keys of sections that had another name, at any depth: section -> old -> new.
+
+    Raises ConfigError where a section has both names of a key.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    result = {}
+    for key, part in value.items():
+        part = rename_keys(part, renamed)
+        if key in renamed and isinstance(part, Mapping):
+            part = _renamed(str(key), part, renamed[key])
+        result[key] = part
+    return result
+
+
+def _renamed(where: str, section: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    for old, new in names.items():
+        if old in section and new in section:
+            raise ConfigError(
+                f"{where}: {old!r} is the former name of {new!r}; keep one of the two."
+            )
+    return {names.get(key, key): value for key, value in section.items()}
+
+
+def _config_error(error: ValidationError, cls: Any, root: str) -> ConfigError:
+    """One line for each thing that is wrong; missing keys of one place share a line."""
+    lines: dict[str, None] = {}
+    missing: dict[str, list[str]] = {}
+    for detail in error.errors():
+        path = [part for part in detail["loc"] if part != "[key]"]
+        if path and isinstance(path[0], int) and is_dataclass(cls):
+            # given by position
+            path[0] = fields(cls)[path[0]].name
+        if detail["type"] == "too_short" and detail["input"]:
+            # it is short because its items are wrong, which is said of each
+            continue
+        if detail["type"] in ("missing", "missing_argument"):
+            missing.setdefault(_place(root, path[:-1]), []).append(str(path[-1]))
+        else:
+            lines[_line(detail, path, cls, root)] = None
+    for place, names in missing.items():
+        lines[f"{place}: {', '.join(names)} missing."] = None
+    return ConfigError("\n".join(lines))
+
+
+def _line(detail: ErrorDetails, path: list[str | int], cls: Any, root: str) -> str:
+    kind, value = detail["type"], detail["input"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        key = str(path.pop())
+        return f"{_place(root, path)}: unknown key {key!r}.{suggest(key, _keys(_hint(cls, path)))}"
+    if detail["loc"][-1:] == ("[key]",):
+        # the key itself is wrong, not what stands below it
+        path = path[:-1]
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        path = [*path, cause.key]
+    place = _place(root, path)
+    if kind == "value_error":
+        text = str(cause)
+        return f"{place}: {text}{'' if text.endswith(('?', '.')) else '.'}"
+    if kind == "literal_error":
+        allowed = ", ".join(map(str, get_args(_hint(cls, path))))
+        return f"{place}: {value!r} is not allowed; choose one of {allowed}."
+    if kind == "too_short":
+        return f"{place}: is empty; name at least one."
+    if kind in _EXPECTED:
+        shown = f"; write [{value}]" if _EXPECTED[kind] == "a list" else ""
+        return f"{place}: expected {_EXPECTED[kind]}, got {value!r}{shown}."
+    if kind.startswith(("greater", "less")):
+        text = detail["msg"].removeprefix("Input should be ")
+        return f"{place}: {value!r} is out of range; it must be {text}."
+    return f"{place}: {value!r}: {detail['msg']}."
+
+
+_EXPECTED = {
+    "int_type": "int",
+    "int_from_float": "int",
+    "int_parsing": "int",
+    "float_type": "float",
+    "float_parsing": "float",
+    "bool_type": "bool",
+    "bool_parsing": "bool",
+    "string_type": "str",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "settings (key: value)",
+    "mapping_type": "settings (key: value)",
+    "dataclass_type": "settings (key: value)",
+}
+
+
+def _place(root: str, path: list[str | int]) -> str:
+    """Where a value stands, as a user finds it: the sections of a file by their own name."""
+    if not path:
+        return root
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text[1:] if root in ("config", "run") and len(path) > 1 else f"{root}{text}"
+
+
+def _keys(hint: Any) -> list[str]:
+    return list(get_type_hints(hint)) if is_dataclass(hint) or is_typeddict(hint) else []
+
+
+def _hint(hint: Any, path: list[str | int]) -> Any:
+    """The type that stands at a path of keys below a type; None where that is not known."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not type(None))
+        return _hint(hint, path)
+    if not path:
+        return hint
+    if is_dataclass(hint) or is_typeddict(hint):
+        below = get_type_hints(hint, include_extras=True).get(str(path[0]))
+    elif get_origin(hint) is tuple:
+        below = get_args(hint)[0]
+    else:
+        below = next(iter(get_args(hint)[1:]), None)
+    return _hint(below, path[1:])

@@ -1,0 +1,109 @@
+"""Settings classes on a small example: what is refused, where, and with which hint."""
+
+from collections.abc import Mapping
+from dataclasses import field, replace
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from haste.errors import ConfigError
+from haste.settings import (
+    Bool,
+    Float,
+    Int,
+    Name,
+    PathText,
+    SettingError,
+    parse,
+    rename_keys,
+    settings,
+)
+
+
+@settings("cup")
+class Cup:
+    size: Annotated[Int, Field(ge=1, le=9)] = 3
+    colour: Literal["red", "blue"] = "red"
+    weight: Float = 0.5
+    full: Bool = False
+
+    def __post_init__(self) -> None:
+        if self.full and self.size == 9:
+            raise SettingError("size", "nobody can lift it")
+
+
+@settings("shelf")
+class Shelf:
+    name: Name
+    cups: tuple[Cup, ...] = ()
+    best: Cup = field(default_factory=Cup)
+    places: Mapping[Name, Cup] = field(default_factory=dict)
+    path: PathText = "here"
+
+
+@pytest.mark.parametrize(
+    ("value", "fact"),
+    [
+        ({"name": "a", "best": {"size": 0}}, "shelf.best.size: 0 is out of range"),
+        ({"name": "a", "best": {"size": True}}, "shelf.best.size: expected int, got True"),
+        ({"name": "a", "best": {"size": 2.5}}, "shelf.best.size: expected int, got 2.5"),
+        ({"name": "a", "best": {"weight": float("nan")}}, "shelf.best.weight: nan"),
+        ({"name": "a", "best": {"weight": False}}, "shelf.best.weight: expected float, got False"),
+        ({"name": "a", "best": {"full": 1}}, "shelf.best.full: expected bool, got 1"),
+        ({"name": "a", "best": {"siez": 1}}, "unknown key 'siez'. Did you mean 'size'?"),
+        (
+            {"name": "a", "best": {"colour": "green"}},
+            "'green' is not allowed; choose one of red, blue",
+        ),
+        ({"name": "a", "best": 3}, "shelf.best: expected settings (key: value), got 3"),
+        ({"name": "a", "cups": [{}, {"size": 10}]}, "shelf.cups[1].size: 10 is out of range"),
+        ({"name": "a", "places": {"up/": {}}}, "shelf.places: 'up/' is not a plain name"),
+        (
+            {"name": "a", "places": {"up": {"sise": 1}}},
+            "shelf.places.up: unknown key 'sise'. Did you",
+        ),
+        ({"name": "a", "best": {"size": 9, "full": True}}, "shelf.best.size: nobody can lift it"),
+        ({}, "shelf: name missing"),
+        (None, "shelf: expected settings"),
+        ({"name": ".."}, "shelf.name: '..' is not a plain name"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(value, fact):
+    with pytest.raises(ConfigError) as info:
+        parse(Shelf, value, "shelf")
+    assert fact in str(info.value)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(ConfigError) as info:
+        parse(Shelf, {"best": {"size": 0, "full": "no"}}, "shelf")
+    assert len(str(info.value).splitlines()) == 3
+
+
+def test_numbers_may_be_text_without_a_dot():
+    assert parse(Cup, {"weight": "1e-3"}, "cup") == Cup(weight=0.001)
+
+
+def test_values_are_checked_when_made_and_when_replaced():
+    with pytest.raises(ConfigError, match=r"cup\.size: 0 is out of range"):
+        Cup(size=0)
+    with pytest.raises(ConfigError, match=r"cup\.size: 12 is out of range"):
+        replace(Cup(), size=12)
+
+
+def test_home_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/reader")
+    assert Shelf("a", path="~/data").path == "/home/reader/data"
+    assert Shelf("a", path="data~").path == "data~"
+
+
+def test_former_names_of_keys_at_any_depth():
+    former = {"layer": {"run": "block_size"}}
+    value = {"layer": {"run": 8}, "overrides": {"x": {"layer": {"run": 4}, "other": {"run": 1}}}}
+    assert rename_keys(value, former) == {
+        "layer": {"block_size": 8},
+        "overrides": {"x": {"layer": {"block_size": 4}, "other": {"run": 1}}},
+    }
+    with pytest.raises(ConfigError, match="'run' is the former name of 'block_size'"):
+        rename_keys({"layer": {"run": 8, "block_size": 4}}, former)
