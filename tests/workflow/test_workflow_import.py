@@ -113,7 +113,9 @@ def test_imported_trials_are_not_trained_again(elsewhere: Project, tmp_path):
     assert made.returncode == 0, made.stdout[-3000:]
     assert elsewhere.jobs("table_tuning") == {}
     config = run_dir(grid, trials[0]).config
-    assert [call for call in elsewhere.calls() if call[0] == "train"] == [["train", str(config)]]
+    assert [call for call in elsewhere.calls() if call[0] == "train"] == [
+        ["train", "--", str(config)]
+    ]
 
 
 def test_a_table_of_fewer_trials_hides_none(elsewhere: Project, tmp_path):

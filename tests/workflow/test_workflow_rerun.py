@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -130,11 +131,15 @@ def test_a_failed_run_keeps_its_checkpoint_and_goes_on(finished: Project):
     failed = finished.snakemake("--cores", "2", STUB_FAIL="dense/default/seed1")
     assert failed.returncode != 0
     assert "the stub was told to fail" in failed.stdout, "the run's log is shown"
+    assert "Each job that failed is named above" in failed.stdout
     assert not (run / "metrics.json").exists(), "half-written outputs are deleted"
     assert (run / "checkpoint/state").exists()
     again = finished.snakemake("--cores", "2")
     assert again.returncode == 0, again.stdout[-3000:]
     assert (run / "metrics.json").read_text().startswith("resumed: True")
+    log = (finished.root / "logs/small/wordnet-smoke/dense/default/seed1.log").read_text()
+    assert re.findall(r"^== attempt (\d), 2.*: haste train -- ", log, re.M) == ["1", "2", "3"]
+    assert "the stub was told to fail" in log, "a later attempt keeps what an earlier one said"
     assert finished.jobs() == {}
 
 
@@ -198,13 +203,18 @@ def test_a_killed_workflow_goes_on(finished: Project):
     # the last that the stub writes before it hangs; Snakemake deleted the old one
     while not half_written(run / "history.csv", started) and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert "make unlock" not in finished.snakemake("-n").stdout, "nobody was killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert (run / "metrics.json").exists(), "half-written, and still there"
+    locked = finished.snakemake("--cores", "2")
+    assert locked.returncode != 0
+    assert "`snakemake --unlock` (or `make unlock`)" in locked.stdout
     unlocked = finished.snakemake("--unlock")
     assert unlocked.returncode == 0, unlocked.stdout[-3000:]
     again = finished.snakemake("--cores", "2")
     assert again.returncode == 0, again.stdout[-3000:]
+    assert "make unlock" not in again.stdout
     assert (run / "metrics.json").read_text().startswith("resumed: True")
     config = str((run / "config.yaml").relative_to(finished.root))
-    assert finished.calls().count(["train", config]) == 2
+    assert finished.calls().count(["train", "--", config]) == 2

@@ -46,9 +46,9 @@ class Project:
         )
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Bash reads BASH_ENV before each shell command of a rule; there, `haste` is the stub."""
-        names = {"BASH_ENV": str(self.root / "stub.sh"), "STUB_LOG": str(self.root / "stub.log")}
-        return {**os.environ, **names, **more}
+        """`haste` is the stub, before any other."""
+        path = os.pathsep.join([str(self.root / "bin"), os.environ["PATH"]])
+        return {**os.environ, "PATH": path, "STUB_LOG": str(self.root / "stub.log"), **more}
 
     def jobs(self, *args: str) -> dict[str, int]:
         """Jobs by rule of a dry run; empty when there is nothing to do."""
@@ -63,7 +63,7 @@ class Project:
     def calls(self) -> list[list[str]]:
         """The commands that the stub was asked for, in order."""
         log = self.root / "stub.log"
-        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def job_counts(output: str) -> dict[str, int]:
@@ -84,7 +84,10 @@ def copy_workflow(root: Path) -> Project:
     shutil.copytree(ROOT / "workflow", root / "workflow")
     shutil.copytree(ROOT / "envs", root / "envs")
     (root / "profiles").symlink_to("workflow/profiles")
-    (root / "stub.sh").write_text(f'haste() {{ "{sys.executable}" "{STUB}" "$@"; }}\n')
+    stub = root / "bin" / "haste"
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
+    stub.chmod(0o755)
     return Project(root)
 
 

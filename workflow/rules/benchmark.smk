@@ -49,7 +49,7 @@ rule bench_kernels:
     params:
         out=LAYOUT.benchmarks,
     shell:
-        "haste bench kernels --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste bench kernels --out {params.out:q}"
 
 
 rule bench_scale:
@@ -66,4 +66,4 @@ rule bench_scale:
         out=LAYOUT.benchmarks,
         grid=RESOURCES.parent / "configs" / "paper.yaml",
     shell:
-        "haste bench scale --out {params.out} --grid {params.grid} > {log} 2>&1"
+        "logged {log:q} haste bench scale --out {params.out:q} --grid {params.grid:q}"

@@ -2,8 +2,6 @@
 
 import os
 import re
-import shlex
-import sys
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
@@ -14,8 +12,8 @@ from snakemake.utils import validate
 from haste.config import FORMER_KEYS, SECTIONS, InputsConfig
 from haste.data.build import file_sums, source_files
 from haste.data.registry import load_registry
-from haste.errors import HasteError
-from haste.files import read_yaml, write_yaml
+from haste.errors import ConfigError, HasteError
+from haste.files import read_yaml
 from haste.fleet.state import is_finished
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec, encoder_id
@@ -31,9 +29,6 @@ from haste.presets import method
 from haste.reporting import needs
 from haste.settings import rename_keys
 
-# where no environment of a rule's own has it, `haste` is found beside the Python that runs Snakemake
-shell.prefix(f"export PATH=$PATH:{shlex.quote(str(Path(sys.executable).parent))}; ")
-
 # relative, so that a project that was moved is not run again
 RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
 ENVIRONMENT = "../../envs/cpu.yaml"
@@ -48,6 +43,11 @@ try:
         GRID.dataset_settings
     )
     DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
+    for path in (GRID.data_dir, GRID.results_dir):
+        if set("{}") & set(path):
+            raise ConfigError(
+                f"config: {path!r}: Snakemake reads braces as wildcards; rename it."
+            )
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(
@@ -271,9 +271,3 @@ def report_category(table):
 def report_label(name):
     """The report's words for a table or figure."""
     return name.removeprefix(needs.ABLATION_PREFIX).replace("_", " ")
-
-
-# The grid as commands read it. No rule's output: behind a job that must run, Snakemake stops looking
-# for reasons of the jobs that wait for it, even if they take its file as `ancient`.
-onstart:
-    write_yaml(GRID_FILE, config)

@@ -19,8 +19,8 @@ rule fetch:
         # fetched again when its entry changes, not when another one does
         entry=lambda wildcards: str(REGISTRY.source(wildcards.source)),
     shell:
-        "haste fetch {wildcards.source} --registry {params.registry} --lock {params.lock}"
-        " --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste fetch {wildcards.source:q} --registry {params.registry:q}"
+        " --lock {params.lock:q} --out {params.out:q}"
 
 
 rule fetch_model:
@@ -40,8 +40,8 @@ rule fetch_model:
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: str(REGISTRY.source(wildcards.model)),
     shell:
-        "haste fetch {wildcards.model} --registry {params.registry} --lock {params.lock}"
-        " --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste fetch {wildcards.model:q} --registry {params.registry:q}"
+        " --lock {params.lock:q} --out {params.out:q}"
 
 
 rule synth:
@@ -60,7 +60,7 @@ rule synth:
             for option, value in DATASETS[wildcards.generated].synth.items()
         ],
     shell:
-        "haste synth {output} {params.options:q} > {log} 2>&1"
+        "logged {log:q} haste synth {params.options:q} -- {output:q}"
 
 
 rule corpus:
@@ -84,13 +84,13 @@ rule corpus:
         raw=lambda wildcards: raw_folder(wildcards.dataset),
         # only where it describes the data set: another grid is no reason to make the corpus again
         grid=lambda wildcards: (
-            f"--grid {GRID_FILE}" if wildcards.dataset in GRID.dataset_settings else ""
+            ["--grid", GRID_FILE] if wildcards.dataset in GRID.dataset_settings else []
         ),
         out=subpath(output[0], parent=True),
         entry=lambda wildcards: corpus_entry(wildcards.dataset),
     shell:
-        "haste corpus {wildcards.dataset} --registry {params.registry} {params.grid}"
-        " --raw {params.raw:q} --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste corpus {wildcards.dataset:q} --registry {params.registry:q}"
+        " {params.grid:q} --raw {params.raw:q} --out {params.out:q}"
 
 
 rule tokenize:
@@ -113,5 +113,5 @@ rule tokenize:
         model=subpath(input.model, parent=True),
         out=subpath(output[0], parent=True),
     shell:
-        "haste tokenize --corpus {params.corpus} --model {params.model}"
-        " --max-len {wildcards.max_len} --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste tokenize --corpus {params.corpus:q} --model {params.model:q}"
+        " --max-len {wildcards.max_len:q} --out {params.out:q}"

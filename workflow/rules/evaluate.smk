@@ -31,8 +31,8 @@ for table in TABLES:
             settings=table_settings(table),
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste table {params.table} --grid {params.grid}"
-            " --published {input.published} --out {params.out} > {log} 2>&1"
+            "logged {log:q} haste table {params.table:q} --grid {params.grid:q}"
+            " --published {input.published:q} --out {params.out:q}"
 
 
 for figure in FIGURES:
@@ -64,5 +64,5 @@ for figure in FIGURES:
             figure=figure,
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
-            "haste figure {params.figure} --grid {params.grid}"
-            " --published {input.published} --out {params.out} > {log} 2>&1"
+            "logged {log:q} haste figure {params.figure:q} --grid {params.grid:q}"
+            " --published {input.published:q} --out {params.out:q}"

@@ -23,10 +23,10 @@ rule embed:
         model=subpath(input.model, parent=True),
         encoder=lambda wildcards: ENCODERS[wildcards.encoder],
     shell:
-        "haste embed --corpus {params.corpus} --tokens {params.tokens} --model {params.model}"
-        " --encoder {params.encoder.kind} --pooling {params.encoder.pooling}"
-        " --source {params.encoder.label_embeddings}"
-        " --out {output} > {log} 2>&1"
+        "logged {log:q} haste embed --corpus {params.corpus:q} --tokens {params.tokens:q}"
+        " --model {params.model:q} --encoder {params.encoder.kind:q}"
+        " --pooling {params.encoder.pooling:q} --source {params.encoder.label_embeddings:q}"
+        " --out {output:q}"
 
 
 rule group:
@@ -50,5 +50,5 @@ rule group:
     params:
         corpus=corpus_of,
     shell:
-        "haste group --corpus {params.corpus} --order {wildcards.order}"
-        " --embeddings {input.embeddings} --out {output} > {log} 2>&1"
+        "logged {log:q} haste group --corpus {params.corpus:q} --order {wildcards.order:q}"
+        " --embeddings {input.embeddings:q} --out {output:q}"

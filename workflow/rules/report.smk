@@ -49,4 +49,4 @@ rule plan:
         grid=GRID_FILE,
         registry=RESOURCES / "datasets.yaml",
     shell:
-        "haste plan --grid {params.grid} --registry {params.registry} 2> {log}"
+        "haste plan --grid {params.grid:q} --registry {params.registry:q} 2>> {log:q}"

@@ -21,9 +21,9 @@ rule configure:
         **{name: partial(run_setting, name=name) for name in RUN_SETTINGS},
         grid=GRID_FILE,
     shell:
-        "haste configure --grid {params.grid} --dataset {wildcards.dataset}"
-        " --method {wildcards.method} --variant {wildcards.variant} --seed {wildcards.seed}"
-        " --out {output} > {log} 2>&1"
+        "logged {log:q} haste configure --grid {params.grid:q} --dataset {wildcards.dataset:q}"
+        " --method {wildcards.method:q} --variant {wildcards.variant:q} --seed {wildcards.seed:q}"
+        " --out {output:q}"
 
 
 rule train:
@@ -51,7 +51,7 @@ rule train:
         runtime=lambda wildcards: RESERVED[run_key(wildcards)][1],
         gpu=lambda wildcards: int(TRAINED[run_key(wildcards)].training.device == "cuda"),
     shell:
-        "haste train {input.config} > {log} 2>&1"
+        "logged {log:q} haste train -- {input.config:q}"
 
 
 rule baseline:
@@ -78,5 +78,5 @@ rule baseline:
         corpus=corpus_of,
         out=subpath(input.config, parent=True),
     shell:
-        "haste baseline {wildcards.method} --corpus {params.corpus} --seed {wildcards.seed}"
-        " --threads {threads} --out {params.out} > {log} 2>&1"
+        "logged {log:q} haste baseline {wildcards.method:q} --corpus {params.corpus:q}"
+        " --seed {wildcards.seed:q} --threads {threads} --out {params.out:q}"

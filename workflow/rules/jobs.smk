@@ -1,0 +1,65 @@
+"""How every job is started and logged, and what is said when one fails or a snakemake was killed."""
+
+import fcntl
+import sys
+
+from snakemake.logging import logger
+
+from haste.files import write_yaml
+
+PROGRAMS = Path(sys.executable).parent
+# a lock of this file is held by every snakemake that runs jobs here; its end, by SIGKILL too, frees it
+ALIVE = Path(".snakemake", "alive")
+
+
+# Commands are `logged LOG COMMAND`. Snakemake deletes a log before each attempt, so the log is a link to
+# a file that keeps what all of them said, each below a line of its own. `exec` makes the command the
+# job's process, which signals reach. Where no environment of a rule's own has it, `haste` is found
+# beside the Python that runs Snakemake.
+shell.prefix(r"""
+set -euo pipefail
+export PATH="$PATH":{PROGRAMS:q}
+logged() {{
+    exec >> "$1.attempts" 2>&1
+    ln -sf "${{1##*/}}.attempts" "$1"
+    printf '== attempt %d, %s:' $(($(grep -c '^== attempt ' "$1" || true) + 1)) "$(date +%FT%T%z)"
+    shift
+    printf ' %q' "$@"
+    printf '\n'
+    exec "$@"
+}}
+""")
+
+
+def stale_lock():
+    """Whether Snakemake's locks are there and no snakemake is that could have them."""
+    if not ALIVE.exists() or not any(Path(".snakemake", "locks").glob("*.lock")):
+        return False
+    with ALIVE.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+if workflow.is_main_process and stale_lock():
+    logger.warning(
+        "A snakemake was killed here and its locks were left. End jobs of it that still run, if any; then "
+        "`snakemake --unlock` (or `make unlock`) removes the locks, and the next call goes on from there."
+    )
+
+
+# The grid as commands read it. No rule's output: behind a job that must run, Snakemake stops looking
+# for reasons of the jobs that wait for it, even if they take its file as `ancient`.
+onstart:
+    write_yaml(GRID_FILE, config)
+    # a plain descriptor stays open until the process ends
+    fcntl.flock(os.open(ALIVE, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
+
+
+onerror:
+    logger.error(
+        f"Each job that failed is named above, with its files and its log; all logs: {LOGS}. Once the cause "
+        "is mended, the same command makes what is missing, and runs go on from their checkpoints."
+    )
