@@ -2,7 +2,8 @@
 # make test       the test suite
 # make lint       ruff, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its report
-# make report     results/<grid>/report.html from what has been made
+# make report     report.html beside the grid's tables, from what has been made
+# make unlock     after a kill: remove the locks that Snakemake left; then the same command goes on
 # make reference  workflow/schemas: the configuration's JSON schema and reference page
 # make clean      forget results, logs and caches; data/ and .venv stay
 #
@@ -20,18 +21,30 @@ REQUIREMENTS ?= envs/cpu.txt
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-GRID := $(shell sed -n 's/^name: *//p' $(CONFIG))
 SMOKE := workflow/configs/smoke.yaml
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+SNAKEMAKE := $(BIN)/snakemake --cores "$$CORES"
 SNAKEFILES := Snakefile workflow
 
 # pytest and haste find themselves; what they start should find the same
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# names reach the shell as variables, so that it takes nothing in them for a command
+export CONFIG CORES REQUIREMENTS
 
-.PHONY: all install test lint smoke report reference clean
+define RESULTS
+import sys
+from haste.errors import HasteError
+from haste.grids import read_grid
+try:
+    print(read_grid(sys.argv[1:]).layout.results)
+except HasteError as error:
+    sys.exit(f"make: {error}")
+endef
+export RESULTS
+
+.PHONY: all install test lint smoke report unlock reference clean
 
 all: install
-	$(SNAKEMAKE) --configfile $(CONFIG)
+	$(SNAKEMAKE) --configfile "$$CONFIG"
 	$(MAKE) --no-print-directory report
 
 install: $(INSTALLED)
@@ -40,7 +53,7 @@ $(INSTALLED): pyproject.toml $(wildcard envs/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "make: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r $(REQUIREMENTS)
+	$(BIN)/python -m pip install -r "$$REQUIREMENTS"
 	$(BIN)/python -m pip install --no-deps -e .
 	touch $@
 
@@ -58,11 +71,12 @@ smoke: install
 	$(MAKE) --no-print-directory report CONFIG=$(SMOKE)
 	$(BIN)/pytest tests/workflow/test_workflow_smoke.py
 
-report: install results/$(GRID)/report.html
+report: install
+	results=$$($(BIN)/python -c "$$RESULTS" "$$CONFIG") \
+	  && $(SNAKEMAKE) --configfile "$$CONFIG" --report="$$results/report.html"
 
-# made again when a table or figure is newer
-results/$(GRID)/report.html: $(wildcard results/$(GRID)/tables/*.html results/$(GRID)/figures/*.png)
-	$(SNAKEMAKE) --configfile $(CONFIG) --report $@
+unlock: install
+	$(SNAKEMAKE) --configfile "$$CONFIG" --unlock
 
 reference: install
 	$(BIN)/python -m haste.reference workflow/schemas
