@@ -1,21 +1,31 @@
+import os
 import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from haste.errors import DataError
 from haste.files import (
     atomic,
     crc32,
+    mapped_array,
+    naming_target,
     read_csr,
     read_json,
     read_npz,
+    remove_leftovers,
     sha256,
     write_csr,
     write_json,
     write_npz,
 )
+from haste.tensor_file import save_tensors
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -96,6 +106,93 @@ def test_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+WRITE = """
+import os, signal, sys
+from pathlib import Path
+from haste.files import atomic
+with atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read() if sys.argv[2] == "wait" else os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path):
+    path, other = tmp_path / "state.bin", tmp_path / "other.bin"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    for target in (path, other):
+        subprocess.run([sys.executable, "-c", WRITE, str(target), "die"], stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", WRITE, str(path), "wait"], **pipes) as live:
+        written = Path(live.stdout.readline().strip())
+        assert len(list(tmp_path.iterdir())) == 2
+        with atomic(path) as temporary, atomic(path) as second:
+            temporary.write_text("first")
+            second.write_text("second")
+        assert written.read_text() == "half"
+        left = sorted(each for each in tmp_path.iterdir() if each not in (path, written))
+        assert [each.name.startswith(".other.") for each in left] == [True]
+        live.stdin.close()
+    assert path.read_text() == "half"
+    assert sorted(tmp_path.iterdir()) == sorted([path, *left])
+
+
+@pytest.mark.parametrize("name", [".x.another_host-7-0123abcd-abcd_123.bin", ".x.abcd_123.bin"])
+def test_what_nobody_can_be_asked_about_goes_after_a_day(tmp_path, name):
+    left = tmp_path / name
+    left.touch()
+    remove_leftovers(tmp_path / "x.bin")
+    assert left.exists()
+    os.utime(left, (0, 0))
+    remove_leftovers(tmp_path / "x.bin")
+    assert not left.exists()
+
+
+def write_savez(path):
+    write_npz(path, a=np.random.default_rng(0).random(1 << 16))
+
+
+def write_raw(path):
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, np.zeros(1 << 16))
+
+
+def write_mapped(path):
+    with atomic(path) as temporary:
+        mapped_array(temporary, np.float32, (1 << 16,))[:] = 1
+
+
+def write_unnamed(path):
+    with naming_target(path), tempfile.TemporaryFile(dir=path.parent) as file:
+        mapped_array(file, np.float32, (1 << 16,))[:] = 1
+
+
+def write_tensors(path):
+    save_tensors(path, {"a": torch.zeros(1 << 16)})
+
+
+@pytest.mark.parametrize(
+    "write", [write_savez, write_raw, write_mapped, write_unnamed, write_tensors]
+)
+def test_a_full_disk_names_the_target(tmp_path, write):
+    path = tmp_path / "target.npz"
+    code = (
+        "import sys, resource; from pathlib import Path; from test_files import {0}; "
+        "from haste.cli import command; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY)); "
+        "command.app = lambda: {0}(Path(sys.argv[1])); command.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(write.__name__), str(path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"haste: error: disk full while writing {path} (")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_digest(tmp_path):

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 class HasteError(Exception):
     """Base of all errors that are the input's fault; the command line prints the message alone."""
 
+    exit_code = 2
+    """of the command"""
+
 
 class ConfigError(HasteError):
     """A setting that is unknown, out of range or contradicts another."""

@@ -6,14 +6,21 @@ scipy is imported where a matrix is: many commands read none.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
+import math
 import os
+import re
+import secrets
+import socket
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import yaml
@@ -24,26 +31,116 @@ from haste.strict_yaml import parse_yaml
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
+_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "localhost"
+_PROCESS = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+"""what writes here, as temporary names say it; the mark tells it from one that had its number before"""
+_OLD_SECONDS = 24 * 3600
+
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error.
 
-    The temporary name keeps the suffix, since numpy, pandas and matplotlib choose by it.
+    The temporary name keeps the suffix, since numpy, pandas and matplotlib choose by it, and says which
+    process writes: what a killed one left is removed first. An error that the disk is full names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    remove_leftovers(path)
+    prefix = f".{path.stem}.{_PROCESS}-"
+    with naming_target(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with naming_target(path):
+            yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` whose writers were killed.
+
+    Those of a process of this machine go when it is gone, others when they are a day old.
+    """
+    begin, end = f".{path.stem}.", path.suffix
+    for left in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}"):
+        middle = left.name[len(begin) : len(left.name) - len(end)]
+        with contextlib.suppress(FileNotFoundError):
+            if _is_left(middle, left.stat().st_mtime):
+                left.unlink()
+
+
+def _is_left(middle: str, changed: float) -> bool:
+    """Whether nobody writes a temporary file any more; `middle`: of its name."""
+    old = time.time() - changed > _OLD_SECONDS
+    if re.fullmatch(r"[a-z0-9_]{8}", middle):  # of a version that did not name the writer
+        return old
+    match = re.fullmatch(r"(?P<process>(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8})-[a-z0-9_]{8}", middle)
+    if not match or match["process"] == _PROCESS:
+        return False
+    if match["host"] != _HOST:
+        return old
+    # a process with the number of this one, and another mark, was before it
+    return int(match["pid"]) == os.getpid() or not is_alive(int(match["pid"]))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, a quota or a limit on a file's size is reached."""
+    if not isinstance(error, OSError):
+        return False
+    # ndarray.tofile gives no errno
+    short = error.errno is None and re.search(r"\d+ requested and \d+ written", str(error))
+    return bool(short) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def naming_target(path: Path | str) -> Iterator[None]:
+    """Let an error of the block that the disk is full name `path`, which it was to write."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        reason = error.strerror or "No space left on device"
+        raise OSError(error.errno or errno.ENOSPC, reason, str(path)) from error
+
+
+def mapped_array(
+    file: Path | BinaryIO, dtype: np.dtype | str | type, shape: tuple[int, ...]
+) -> np.ndarray:
+    """An array of zeros in a file, mapped to memory: .npy where a path is given, else the values alone.
+
+    Its blocks are reserved, so that a full disk is an OSError here and no signal when it is filled.
+    """
+    if isinstance(file, Path):
+        array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+        with naming_target(file), file.open("r+b") as opened:
+            _reserve(opened)
+        return array
+    file.truncate(max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
+    _reserve(file)
+    return np.memmap(file, dtype, mode="r+", shape=shape)
+
+
+def _reserve(file: BinaryIO) -> None:
+    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def write_json(path: Path | str, value: Any) -> None:

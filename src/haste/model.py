@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from haste.config import RunConfig
@@ -21,7 +20,7 @@ from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError
-from haste.files import atomic, read_yaml, reading
+from haste.files import read_yaml
 from haste.kernels.rounding import mix
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
@@ -29,6 +28,7 @@ from haste.layers.base import OutputLayer
 from haste.layers.registry import build_layer, build_projection, projected_size
 from haste.paths import RunDir
 from haste.sparsity.schedule import auxiliary_scale
+from haste.tensor_file import load_tensors, save_tensors
 
 
 @dataclass
@@ -93,13 +93,11 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Write all weights and indices as safetensors."""
-        with atomic(path) as temporary:
-            save_file(_owned(self.tensors(momenta=False)), temporary)
+        save_tensors(path, self.tensors(momenta=False))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises DataError when it is missing, damaged or does not fit."""
-        with reading(path, "a model of this configuration", "haste train"):
-            copy_into(self.tensors(momenta=False), load_file(path))
+        copy_into(self.tensors(momenta=False), load_tensors(path)[0], path)
 
 
 def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -> Model:
@@ -150,18 +148,26 @@ def load_model(run: RunDir, device: torch.device) -> tuple[Model, RunConfig]:
     return model, config
 
 
-def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    """Copy tensors by name, in place; raises DataError when names or shapes differ."""
+def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
+    """Copy the tensors of `path` by name, in place; raises DataError as `check_fit` does, before that."""
+    check_fit(targets, values, path)
+    for name, target in targets.items():
+        target.copy_(values[name])
+
+
+def check_fit(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
+    """Refuse (DataError) tensors of `path` that have other names or shapes than `targets`."""
     if set(targets) != set(values):
         odd = sorted(set(targets) ^ set(values))[:3]
-        raise DataError(f"saved tensors do not fit the configuration, e.g. {', '.join(odd)}.")
+        raise DataError(
+            f"{path}: its tensors are not those of this configuration, e.g. {', '.join(odd)}."
+        )
     for name, target in targets.items():
         if target.shape != values[name].shape:
             raise DataError(
-                f"saved tensor {name} is {list(values[name].shape)}, "
-                f"the configuration wants {list(target.shape)}."
+                f"{path}: {name} is {list(values[name].shape)}, the configuration wants "
+                f"{list(target.shape)}."
             )
-        target.copy_(values[name])
 
 
 def _order(config: RunConfig, n_labels: int) -> LabelOrder:
@@ -191,7 +197,3 @@ def _by_length(tokens: Ragged, batch_size: int) -> Iterator[np.ndarray]:
     rows = np.argsort(tokens.lengths(), kind="stable")
     for begin in range(0, len(rows), batch_size):
         yield rows[begin : begin + batch_size]
-
-
-def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().contiguous() for name, value in tensors.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from haste.files import atomic
+from haste.files import atomic, mapped_array
 from haste.labels.embed import load_embeddings
 from haste.labels.grouping import order_labels
 from haste.labels.spec import OrderSpec
@@ -83,7 +83,7 @@ def write_embeddings(path: Path, n_labels: int, hidden: int, seed: int = 0) -> N
         topics[begin:end] = _around(rng, themes[rng.integers(len(themes), size=end - begin)])
     with atomic(path) as temporary:
         shape = (n_labels, hidden)
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        out = mapped_array(temporary, np.float16, shape)
         for begin, end in _blocks(n_labels):
             # the square makes some topics large and most small
             chosen = (n_topics * rng.random(end - begin) ** 2).astype(np.int64)

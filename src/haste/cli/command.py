@@ -41,20 +41,20 @@ def main() -> None:
     try:
         app()
     except HasteError as error:
-        sys.exit(_refuse(error))
+        sys.exit(_refuse(error, error.exit_code))
     except OSError as error:
-        if error.errno == 28:
-            sys.exit(
-                _refuse(
-                    f"disk full while writing {error.filename or 'a file'}; free space and run again."
-                )
-            )
+        from haste.files import is_full
+
+        if is_full(error):
+            where = f"writing {error.filename}" if error.filename else "writing"
+            reason = error.strerror or "No space left on device"
+            sys.exit(_refuse(f"disk full while {where} ({reason}); free space and run again."))
         raise
 
 
-def _refuse(message: object) -> int:
+def _refuse(message: object, code: int = 2) -> int:
     sys.stderr.write(f"haste: error: {message}\n")
-    return 2
+    return code
 
 
 def _register() -> None:

@@ -35,8 +35,6 @@ def embed(
     ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
-    import tempfile
-
     import numpy as np
     import scipy.sparse as sp
 
@@ -45,7 +43,7 @@ def embed(
     from haste.data.tokenize import LABELS
     from haste.encoders.features import encode_split
     from haste.errors import ConfigError
-    from haste.files import atomic
+    from haste.files import atomic, mapped_array
     from haste.labels.embed import DTYPES, label_embeddings
     from haste.paths import TokenDir
 
@@ -56,9 +54,7 @@ def embed(
     n_labels = opened.info.n_labels
     if source == "label_text":
         require_label_text(opened, "label embeddings")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # the features of millions of documents do not fit into memory
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, atomic(out) as temporary:
+    with atomic(out) as temporary:
         with Console(stderr=True).status(f"Encoding the {source.replace('_', ' ')}s"):
             features = encode_split(
                 encoder,
@@ -67,14 +63,15 @@ def embed(
                 opened.directory,
                 split=LABELS if source == "label_text" else "train",
                 pooling=pooling,
-                file=Path(scratch) / "features.npy",
+                # those of millions of documents do not fit into memory
+                scratch=out.parent,
             )
         if source == "label_text":
             belongs = sp.eye(n_labels, dtype=np.float32, format="csr")
         else:
             belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])
-        embeddings = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        embeddings = mapped_array(temporary, dtype, shape)
         label_embeddings(features, belongs, embeddings)
         embeddings.flush()
     log.info("%s: %d labels in %d dimensions", out, *shape)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from haste.data.ragged import Ragged
+from haste.files import naming_target
 
 
 class RaggedSpool:
@@ -19,13 +20,15 @@ class RaggedSpool:
 
     def __init__(self, dtype: DTypeLike, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._dtype = np.dtype(dtype)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lengths: list[np.ndarray] = []
 
     def append(self, values: np.ndarray, offsets: np.ndarray) -> None:
         """Add rows, laid out as those of a Ragged."""
-        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+        with naming_target(self._folder):
+            self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
         self._lengths.append(np.diff(offsets))
 
     def ragged(self) -> Ragged:
@@ -33,7 +36,8 @@ class RaggedSpool:
         offsets = np.zeros(1 + sum(map(len, self._lengths)), dtype=np.int64)
         if len(offsets) > 1:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
-        self._file.flush()
+        with naming_target(self._folder):
+            self._file.flush()
         if not offsets[-1]:  # nothing cannot be mapped
             return Ragged(np.zeros(0, self._dtype), offsets)
         values = np.memmap(self._file, self._dtype, mode="r", shape=(int(offsets[-1]),))

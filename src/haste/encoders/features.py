@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from haste.data.ragged import Ragged
 from haste.data.tokenize import LABELS, load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
+from haste.files import mapped_array, naming_target
 from haste.paths import CorpusDir, TokenDir
 
 
@@ -45,12 +47,12 @@ def encode_split(
     corpus: CorpusDir,
     split: str = "train",
     pooling: str = "mean",
-    file: Path | None = None,
+    scratch: Path | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """fp32 [N, H]: features of a split, or of `labels`, from the untrained encoder `kind`.
 
-    With `file` they are written there (.npy) and mapped to memory. `seed` draws what no pretrained
+    With `scratch` they lie in an unnamed file in that folder, mapped to memory. `seed` draws what no pretrained
     model gives, the embeddings of sparse features. Raises ConfigError for an encoder that cannot read
     these documents, DataError when tokens or model are missing, damaged or stale, or labels have no
     text.
@@ -61,7 +63,7 @@ def encode_split(
         torch.manual_seed(seed)
         encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
     out = None
-    if file is not None:
-        shape = (len(chosen), encoder.feature_size)
-        out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    if scratch is not None:
+        with naming_target(scratch), tempfile.TemporaryFile(dir=scratch) as file:
+            out = mapped_array(file, np.float32, (len(chosen), encoder.feature_size))
     return encode(encoder, chosen, out=out)

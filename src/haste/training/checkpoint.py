@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from haste.config import RunConfig
-from haste.files import atomic
-from haste.model import Model, copy_into
+from haste.model import Model, check_fit, copy_into
+from haste.tensor_file import load_tensors, save_tensors
 from haste.training.optim import restore, state_of
 
 log = logging.getLogger(__name__)
@@ -57,9 +55,7 @@ def save(
         "progress": json.dumps(asdict(progress)),
         "optimizers": json.dumps(packed),
     }
-    with atomic(folder / FILE) as temporary:
-        own = {name: value.detach().contiguous() for name, value in tensors.items()}
-        save_file(own, temporary, metadata=header)
+    save_tensors(folder / FILE, tensors, header)
 
 
 def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) -> Progress | None:
@@ -70,28 +66,37 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
     path = folder / FILE
     if not path.is_file():
         return None
+    unused = [state_of(optimizer) for optimizer in optimizers]
     try:
-        with safe_open(path, framework="pt") as stored:
-            header = stored.metadata()
-            if header.get("config") != fingerprint(config):
-                log.warning("%s: is of another configuration; starting anew", path)
-                return None
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        log.warning("%s: cannot be read (%s); starting anew", path, error)
+        tensors, header = load_tensors(path, need_digest=True)
+        if header["config"] != fingerprint(config):
+            log.warning("%s: is of another configuration; starting anew", path)
+            return None
+        progress = Progress(**json.loads(header["progress"]))
+        states = [_unpack(packed, tensors) for packed in json.loads(header["optimizers"])]
+        targets = model.tensors(momenta=True)
+        weights = {name: tensors[name] for name in targets}
+        check_fit(targets, weights, path)
+        for optimizer, state in zip(optimizers, states, strict=True):
+            restore(optimizer, state)
+    except Exception as error:
+        log.warning("%s: cannot be read (%s: %s); starting anew", path, type(error).__name__, error)
+        for optimizer, state in zip(optimizers, unused, strict=True):
+            restore(optimizer, state)
         return None
-    wanted = model.tensors(momenta=True)
-    copy_into(wanted, {name: tensors.pop(name) for name in wanted})
-    for optimizer, packed in zip(optimizers, json.loads(header["optimizers"]), strict=True):
-        restore(optimizer, _unpack(packed, tensors))
-    return Progress(**json.loads(header["progress"]))
+    copy_into(targets, weights, path)
+    return progress
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoint of a finished run."""
+    """Remove the checkpoint of a finished run, and what killed saves left beside it."""
     (folder / FILE).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    if folder.is_dir():
+        # the folder is one run's, so nothing else writes here; `.tmp` is of safetensors itself
+        for left in (*folder.glob(f".{Path(FILE).stem}.*"), *folder.glob(".tmp*")):
+            left.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def fingerprint(config: RunConfig) -> str:
