@@ -33,7 +33,7 @@ export CONFIG CORES REQUIREMENTS
 define RESULTS
 import sys
 from haste.errors import HasteError
-from haste.grids import read_grid
+from haste.grid import read_grid
 try:
     print(read_grid(sys.argv[1:]).layout.results)
 except HasteError as error:
