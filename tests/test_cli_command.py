@@ -1,11 +1,15 @@
 import errno
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from haste.cli import command as cli
 from haste.errors import ConfigError
+
+REGISTRY = Path(__file__).parents[1] / "workflow/resources/datasets.yaml"
 
 
 def haste(*words):
@@ -55,8 +59,67 @@ def test_expected_errors_become_messages(monkeypatch, capsys, error, text):
 
 def test_a_bug_keeps_its_trace(monkeypatch):
     def fail():
-        raise OSError(errno.EACCES, "denied")
+        raise ValueError("a bug")
 
     monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(OSError, match="denied"):
+    with pytest.raises(ValueError, match="a bug"):
         cli.main()
+
+
+GRID = "{name: mine, datasets: [wordnet-mini], methods: [dense, haste], seeds: [0]}"
+CONFIGURE = ["configure", "--grid", "grid.yaml", "--dataset", "wordnet-mini", "--method", "dense"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*CONFIGURE, "--out", "file/config.yaml"], ["file"]),
+        ([*CONFIGURE, "--out", "folder"], ["folder"]),
+        (["synth", "file/set", "--documents=50", "--labels=30"], ["file"]),
+        (["predict", "--run", "folder", "--input", "folder"], ["folder"]),
+        (["train", "folder"], ["folder"]),
+        (["plan", "--grid", "folder"], ["folder"]),
+        (["train", "grid.yaml"], ["grid.yaml", "grid", "haste configure"]),
+        (["plan", "--grid", "run.yaml"], ["run.yaml", "haste train"]),
+        (["plan", "--grid", "list.yaml"], ["list.yaml"]),
+        (["plan", "--grid", "absent.yaml"], ["absent.yaml", "data/absent"]),
+        ([*CONFIGURE[:-1], "hast", "--out", "x.yaml"], ["grid.yaml: ", "hast", "'haste'"]),
+        ([*CONFIGURE, "--seed", "7", "--out", "x.yaml"], ["grid.yaml: ", "seed 7", "Known: 0"]),
+        (["train", "wrong.yaml"], ["wrong.yaml", "seed"]),
+    ],
+    ids=" ".join,
+)
+def test_slips_are_one_line_that_names_the_file(monkeypatch, tmp_path, capsys, words, said):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "absent.yaml").write_text(
+        "{name: mine, datasets: {toys: {path: data/absent}}, methods: [dense]}"
+    )
+    run = "{dataset: a, method: b, variant: c, seed: %s, inputs: {corpus: d, tokens: e, model: f}}"
+    (tmp_path / "run.yaml").write_text(run % 0)
+    (tmp_path / "wrong.yaml").write_text(run % -1)
+    monkeypatch.setattr(sys, "argv", ["haste", *words])
+    if words[0] == "plan":
+        sys.argv += ["--registry", str(REGISTRY)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("haste: error: ")
+    for part in said:
+        assert part in line
+
+
+def test_a_reader_that_has_enough_is_no_fault():
+    code = "import sys; print('x' * 9, flush=True)\nfor _ in range(10**6): print('x')"
+    run = f"from haste.cli import command; command.app = lambda: exec({code!r}); command.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 128 + signal.SIGPIPE

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import get_type_hints
 
 import pytest
 
@@ -162,6 +163,84 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
     value = {**run.as_dict(), "inputs": {**run.as_dict()["inputs"], "corpus": "~/data/corpus"}}
     assert RunConfig.from_dict(value).inputs.corpus == "/home/me/data/corpus"
     assert grid(data_dir="./~").data_dir == "./~"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"data_dir": 3}, "data_dir"),
+        ({"data_dir": ""}, "data_dir"),
+        ({"results_dir": ["a"]}, "results_dir"),
+        ({"name": 5}, "name"),
+        ({"only_finished": "no"}, "only_finished"),
+        ({"shorter": 3}, "shorter"),
+        ({"datasets": [1]}, "datasets"),
+        ({"datasets": {"mine": 5}}, r"datasets\.mine"),
+        ({"datasets": ["a", "a"]}, "datasets"),
+        ({"methods": [["dense"]]}, "methods"),
+        ({"methods": [{}]}, "methods"),
+        ({"methods": {"dense": {}}}, "methods"),
+        ({"methods": ["dense", "dense"]}, "methods"),
+        ({"ablations": [3]}, "ablations"),
+        ({"seeds": [0, 0]}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [0.5]}, "seeds"),
+        ({"seeds": ["x"]}, "seeds"),
+        ({"seeds": [2**31]}, "seeds"),
+        ({"seeds": []}, "seeds"),
+        ({"ablation_seeds": [1, 1]}, "ablation_seeds"),
+        ({"overrides": [1]}, "overrides"),
+        ({"overrides": 3}, "overrides"),
+        ({"overrides": {"dense": [1]}}, r"overrides\.dense"),
+        ({"overrides": {"dense": {"layer": 3}}}, r"overrides\.dense\.layer"),
+        ({"overrides": {3: {}}}, "3"),
+        ({"per_dataset": ["wordnet-mini"]}, "per_dataset"),
+        ({"per_dataset": {"wordnet-mini": 3}}, r"per_dataset\.wordnet-mini"),
+        ({"per_dataset": {"wordnet-mini": {"layer": [1]}}}, r"per_dataset\.wordnet-mini\.layer"),
+        ({"per_dataset": {"wordnet-mini": {"overrides": 3}}}, "overrides"),
+        ({"layer": []}, "layer"),
+        ({"tuning": 3}, "tuning"),
+        ({"training": {"learning_rate": 10**400}}, r"training\.learning_rate"),
+    ],
+)
+def test_values_of_another_type_or_range_are_named(changes, where):
+    with pytest.raises(ConfigError, match=where):
+        grid(**changes)
+
+
+def test_keys_without_a_value_are_at_their_defaults():
+    nothing = dict.fromkeys(["seeds", "data_dir", "overrides", "per_dataset", "layer", "tuning"])
+    assert grid(**nothing) == grid(seeds=[0, 1, 2])
+
+
+@pytest.mark.parametrize("seed", [None, "x", 0.5, -1, 2**31, True])
+def test_a_runs_seed_is_a_number_from_0(seed):
+    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
+    with pytest.raises(ConfigError, match=r"run\.seed"):
+        RunConfig.from_dict({**value, "seed": seed})
+
+
+@pytest.mark.parametrize("key", ["dataset", "inputs", "layer"])
+def test_a_runs_other_values_have_their_types_too(key):
+    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
+    with pytest.raises(ConfigError, match=key):
+        RunConfig.from_dict({**value, key: 3})
+
+
+NUMBERS = [
+    (section, each.name, hint)
+    for section, cls in SECTIONS.items()
+    for each in dataclasses.fields(cls)
+    if (hint := get_type_hints(cls)[each.name]) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("section", "key", "hint"), NUMBERS)
+def test_every_number_has_a_range(section, key, hint):
+    wrong = ["-1", "nan", "inf", float("nan"), float("-inf")] if hint is float else [-1]
+    for value in wrong:
+        with pytest.raises(ConfigError, match=rf"{section}\.{key}"):
+            build_section(section, {key: value})
 
 
 def test_numbers_without_a_dot_are_numbers():

@@ -5,7 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.errors import DataError
+from haste.errors import ConfigError, DataError
 from haste.metrics.runs import read_predictions
 from haste.predict import Predictor
 from haste.training.run import train_and_evaluate
@@ -69,6 +69,15 @@ def test_bad_texts_are_named(tmp_path, content, message):
     result = CliRunner().invoke(app, ["predict", "--run", str(tmp_path), "--input", str(path)])
     assert isinstance(result.exception, DataError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:x"])
+def test_a_device_that_is_none_is_refused(run, tmp_path, device):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w01")
+    command = ["predict", "--run", str(run.root), "--input", str(texts), "--device", device]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ConfigError)
 
 
 def test_a_run_that_is_not_finished_is_named(tiny):

@@ -35,6 +35,8 @@ Pattern = Literal[
     "dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured"
 ]
 
+Device = Literal["auto", "cpu", "cuda"]
+
 
 def _model_name(value: str) -> str:
     plain_name(Path(value).name)
@@ -45,6 +47,7 @@ ModelName = Annotated[PathText, AfterValidator(_model_name)]
 FAN_INS = get_args(FanIn)
 GROUP_SIZES = get_args(GroupSize)
 PATTERNS = get_args(Pattern)
+DEVICES = get_args(Device)
 GROUPINGS = get_args(Grouping)
 
 FORMER_KEYS: dict[str, dict[str, str]] = {}
@@ -197,7 +200,7 @@ class TrainingConfig:
     evaluate: Literal["validation", "test"] = "test"
     """the split that is read at the end, `validation` or `test`: predictions and metrics are of it"""
     checkpoint_minutes: Annotated[Float, Field(ge=0)] = 5.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """auto, cpu or cuda"""
     backend: Literal["auto", "torch", "triton"] = "auto"
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""

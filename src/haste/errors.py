@@ -35,7 +35,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     >>> suggest("fanin", ["fan_in", "group_size"])
     " Did you mean 'fan_in'?"
     """
-    known = sorted(known)
+    known = sorted(map(str, known))
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_type_hints
@@ -307,6 +308,11 @@ class GridConfig:
             value = {key: part for key, part in value.items() if part is not None}
             if isinstance(value.get("datasets"), Mapping):
                 described = {name: part for name, part in value["datasets"].items() if part}
+                for name, part in described.items():
+                    if not isinstance(part, Mapping):
+                        raise ConfigError(
+                            f"datasets.{name}: expected settings (key: value), got {part!r}."
+                        )
                 value |= {"datasets": tuple(value["datasets"]), "dataset_settings": described}
         return parse(cls, value, "config")
 
@@ -462,17 +468,50 @@ def read_grid(paths: Sequence[Path]) -> GridConfig:
     """The grid of one file, or of several laid one over the other, as Snakemake's --configfile does it:
     mappings key by key, anything else is replaced.
 
-    Raises DataError for a file that is missing or damaged, ConfigError for what is wrong in it.
+    Raises DataError for a file that is missing or damaged, ConfigError for what is wrong in it; both name
+    the file.
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        value = read_yaml(path)
-        if not isinstance(value, Mapping):
+        merged = _laid_over(merged, _read_settings(path))
+    with naming(*paths):
+        if {"dataset", "inputs"} <= merged.keys():
+            raise ConfigError("the configuration of one run, not of a grid; haste train trains it.")
+        return GridConfig.from_dict(merged)
+
+
+def read_run(path: Path) -> RunConfig:
+    """The configuration of a run; raises as `read_grid` does."""
+    settings = _read_settings(path)
+    with naming(path):
+        if {"datasets", "methods"} <= settings.keys():
             raise ConfigError(
-                f"{path}: no configuration in it; expected settings (key: value), like config.yaml."
+                f"the configuration of a grid, not of one run. Its runs: haste plan --grid {path}; the "
+                f"configuration of one of them: haste configure --grid {path}"
             )
-        merged = _laid_over(merged, value)
-    return GridConfig.from_dict(merged)
+        return RunConfig.from_dict(settings)
+
+
+@contextmanager
+def naming(*paths: Path) -> Iterator[None]:
+    """Put the files that settings come from before each line of a ConfigError that does not name them."""
+    named = ", ".join(map(str, paths))
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith(named):
+            raise
+        lines = (f"{named}: {line}" for line in str(error).splitlines())
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    value = read_yaml(path)
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{path}: no configuration in it; expected settings (key: value), like config.yaml."
+        )
+    return value
 
 
 def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

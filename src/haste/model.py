@@ -20,7 +20,7 @@ from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError
-from haste.files import read_yaml
+from haste.grid import read_run
 from haste.kernels.rounding import mix
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
@@ -142,7 +142,7 @@ def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings:
 
 def load_model(run: RunDir, device: torch.device) -> tuple[Model, RunConfig]:
     """The trained model of a finished run, and its configuration."""
-    config = RunConfig.from_dict(read_yaml(run.config))
+    config = read_run(run.config)
     model = build_model(config, device)
     model.load(run.model)
     return model, config

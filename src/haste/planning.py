@@ -22,7 +22,7 @@ from typing import Any
 
 from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
-from haste.errors import DataError
+from haste.errors import ConfigError, DataError
 from haste.files import read_json, reading
 from haste.fleet.state import is_finished, run_dir
 from haste.grid import GridConfig, RunKey
@@ -120,6 +120,12 @@ def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
     plans = []
     for name in grid.datasets:
         size = dataset_size(grid, registry, name)
+        made = grid.layout.corpus(name).info.is_file()
+        own = registry.dataset(name).path
+        if own and not made and not Path(own).is_dir():
+            raise ConfigError(
+                f"datasets.{name}.path: {own} is no folder; give the one with its files."
+            )
         configs = [grid.resolve(key) for key in grid.runs() if _is_trained(key, name)]
         documents = size.train + size.validation + size.test
         lengths = {(run.encoder.model_name, run.encoder.max_len) for run in configs}
@@ -132,7 +138,7 @@ def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
         disk += sum(4 * documents * length for _, length in lengths)
         disk += sum(4 * size.labels * each for each in hidden.values())
         disk += 4 * size.labels * len(orders - {None})
-        plans.append(DataPlan(name, size, grid.layout.corpus(name).info.is_file(), disk))
+        plans.append(DataPlan(name, size, made, disk))
     return plans
 
 
@@ -159,11 +165,12 @@ def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
     """Size of the corpus, or what the registry expects where it has not been made yet."""
     info = grid.layout.corpus(name).info
     if info.is_file():
-        found = read_json(info)
-        documents = found["documents"]
-        return Size(
-            documents["train"], documents["test"], found["n_labels"], documents["validation"]
-        )
+        found = read_json(info, "haste corpus")
+        with reading(info, "the description of a corpus", "haste corpus"):
+            documents = found["documents"]
+            return Size(
+                documents["train"], documents["test"], found["n_labels"], documents["validation"]
+            )
     return expected_size(registry, name)
 
 
@@ -183,7 +190,9 @@ def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) 
     hidden = (known and known.hidden_size) or HIDDEN
     path = Path(model) / "config.json"
     if path.is_file():
-        hidden = int(read_json(path)["hidden_size"])
+        described = read_json(path)
+        with reading(path, "the configuration of a pretrained encoder"):
+            hidden = int(described["hidden_size"])
     return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
 
 

@@ -132,7 +132,7 @@ MISTAKES = {
     ),
     "seed": (
         {"seeds": ["zero"]},
-        "seeds[0]: expected int, got 'zero'.",
+        "config.yaml: seeds[0]: expected int, got 'zero'.",
     ),
 }
 

@@ -15,7 +15,7 @@ from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.fleet.state import is_finished
-from haste.grid import GridConfig, RunKey
+from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
 from haste.planning import (
@@ -38,16 +38,16 @@ try:
     for path in workflow.configfiles:
         read_yaml(path)
     # before the schema, because this names the nearest key
-    GRID = GridConfig.from_dict(config)
-    REGISTRY = load_registry(RESOURCES / "datasets.yaml").with_datasets(
-        GRID.dataset_settings
-    )
-    DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
-    for path in (GRID.data_dir, GRID.results_dir):
-        if set("{}") & set(path):
-            raise ConfigError(
-                f"config: {path!r}: Snakemake reads braces as wildcards; rename it."
-            )
+    REGISTRY = load_registry(RESOURCES / "datasets.yaml")
+    with naming(*workflow.configfiles):
+        GRID = GridConfig.from_dict(config)
+        REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
+        DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
+        for path in (GRID.data_dir, GRID.results_dir):
+            if set("{}") & set(path):
+                raise ConfigError(
+                    f"config: {path!r}: Snakemake reads braces as wildcards; rename it."
+                )
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(

@@ -76,10 +76,9 @@ def scale(
     """
     from haste.bench.scale import bench as measure
     from haste.bench.scale import plan
-    from haste.files import read_yaml
-    from haste.grid import GridConfig
+    from haste.grid import read_grid
 
-    settings = GridConfig.from_dict(read_yaml(grid))
+    settings = read_grid([grid])
     rows = plan(settings, only or ())
     log.info("wrote %s", measure(out, settings, rows, seconds=seconds))
 

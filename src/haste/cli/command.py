@@ -1,4 +1,5 @@
-"""Assembles the subcommands and turns errors of ours into one line and exit code 2.
+"""Assembles the subcommands and turns errors of ours, and of the file system, into one line and exit
+code 2.
 
 Modules of subcommands import torch and the like inside the functions, so `haste --help` is quick.
 """
@@ -6,6 +7,8 @@ Modules of subcommands import torch and the like inside the functions, so `haste
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from typing import Annotated
 
@@ -37,9 +40,17 @@ def configure(
 
 
 def main() -> None:
-    """Entry point: errors of ours end in one message and exit code 2; a bug keeps its trace."""
+    """Entry point: errors of ours and of the file system end in one message and exit code 2; a bug keeps
+    its trace."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read has enough; what is left in the buffer must not be tried again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except HasteError as error:
         sys.exit(_refuse(error, error.exit_code))
     except OSError as error:
@@ -49,7 +60,20 @@ def main() -> None:
             where = f"writing {error.filename}" if error.filename else "writing"
             reason = error.strerror or "No space left on device"
             sys.exit(_refuse(f"disk full while {where} ({reason}); free space and run again."))
-        raise
+        # the trace, with --verbose
+        logging.getLogger(__name__).debug("%s", error, exc_info=error)
+        sys.exit(_refuse(_reason(error)))
+
+
+def _reason(error: OSError) -> str:
+    """One line with path and reason."""
+    if error.filename is None:
+        return " ".join(str(error).split())
+    reason = error.strerror or type(error).__name__
+    if isinstance(error, FileExistsError):
+        reason = "is there already, and is no folder"
+    # of a rename that failed, the name it was to get
+    return f"{os.fsdecode(error.filename2 or error.filename)}: {reason}"
 
 
 def _refuse(message: object, code: int = 2) -> int:

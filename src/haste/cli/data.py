@@ -85,12 +85,13 @@ def corpus(
     """Make documents, labels and their matrices from a fetched source, or a folder of one's own."""
     from haste.data.build import build_corpus
     from haste.data.registry import load_registry
-    from haste.files import read_yaml
-    from haste.grid import GridConfig
+    from haste.grid import naming, read_grid
 
     known = load_registry(registry)
     if grid is not None:
-        known = known.with_datasets(GridConfig.from_dict(read_yaml(grid)).dataset_settings)
+        settings = read_grid([grid]).dataset_settings
+        with naming(grid):
+            known = known.with_datasets(settings)
     chosen = known.dataset(dataset)
     with counting("Reading") as tick:
         info = build_corpus(chosen, raw, out, tick)

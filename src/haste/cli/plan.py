@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,12 +47,14 @@ def plan(
     from rich.console import Console
 
     from haste.data.registry import load_registry
-    from haste.grid import read_grid
+    from haste.grid import naming, read_grid
     from haste.planning import plan_data, plan_runs
 
     chosen = read_grid(grid)
-    known = load_registry(registry).with_datasets(chosen.dataset_settings)
-    data, runs = plan_data(chosen, known), plan_runs(chosen, known)
+    known = load_registry(registry)
+    with naming(*grid):
+        known = known.with_datasets(chosen.dataset_settings)
+        data, runs = plan_data(chosen, known), plan_runs(chosen, known)
     named = ", ".join(map(str, grid))
     console = Console()
     # a log has no width of its own, and 80 columns would fold every name
@@ -72,7 +75,7 @@ def _data_table(data: Sequence[DataPlan], title: str) -> Table:
             each.name,
             "made" if each.made else "to make",
             *(f"{number:,}" if number else "not known" for number in numbers),
-            _bytes(each.disk) if each.size.train else f"{_bytes(each.disk)} + texts",
+            _bytes(each.disk) if each.size.train else "not known",
         )
     table.caption = (
         f"At most {_bytes(sum(each.disk for each in data))} on disk: texts, tokens, label embeddings "
@@ -143,15 +146,18 @@ def configure(
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
 ) -> None:
     """Write the configuration of one run of a grid, with every value resolved."""
-    from haste.errors import ConfigError
+    from haste.errors import ConfigError, suggest
     from haste.files import write_yaml
-    from haste.grid import RunKey, read_grid
+    from haste.grid import RunKey, naming, read_grid
 
     chosen = read_grid(grid)
     key = RunKey(dataset, method, variant, seed)
-    if key not in chosen.all_runs():
-        raise ConfigError(
-            f"{grid}: no run of {method}, variant {variant}, seed {seed} on {dataset} in this grid; "
-            f"`haste plan --grid {grid}` lists those there are."
-        )
-    write_yaml(out, chosen.run_settings(key))
+    runs = chosen.all_runs()
+    with naming(*grid):
+        for name, wanted in asdict(key).items():
+            known = {getattr(run, name) for run in runs}
+            if wanted not in known:
+                hint = suggest(str(wanted), known)
+                raise ConfigError(f"no run of this grid has {name} {wanted}.{hint}")
+            runs = [run for run in runs if getattr(run, name) == wanted]
+        write_yaml(out, chosen.run_settings(key))

@@ -37,14 +37,14 @@ def train(
     encoder:, layer:, rewire:, auxiliary: and training:. The config.yaml of a
     finished run has every key.
     """
-    from haste.config import RunConfig
-    from haste.files import read_yaml
+    from haste.grid import naming, read_run
     from haste.paths import RunDir
 
-    run = RunConfig.from_dict(read_yaml(config))
+    run = read_run(config)
     from haste.training.run import train_and_evaluate  # torch, which a bad config need not wait for
 
-    train_and_evaluate(run, RunDir(out or config.parent))
+    with naming(config):
+        train_and_evaluate(run, RunDir(out or config.parent))
 
 
 def predict(

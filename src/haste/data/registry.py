@@ -155,8 +155,8 @@ class Dataset:
     """instead of a source: a folder with the files"""
     synth: Mapping[Annotated[str, _one_of(SYNTH)], Any] = field(default_factory=dict)
     """instead of a source: options of `haste synth`, by which it is generated"""
-    propensity_a: Float = 0.55
-    propensity_b: Float = 1.5
+    propensity_a: Annotated[Float, Field(ge=0, le=100)] = 0.55
+    propensity_b: Annotated[Float, Field(ge=0, le=10**6)] = 1.5
     opaque_labels: Bool = False
     """nothing may use a label's text"""
     filtered: Bool = False

@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from haste.config import RunConfig
+from haste.config import DEVICES, RunConfig
 from haste.data.batches import with_label_texts
 from haste.data.corpus import load_corpus, require_label_text
 from haste.data.tokenize import load_tokens
@@ -108,7 +108,9 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means here; raises ConfigError without a GPU."""
+    """The device that `auto`, `cpu` or `cuda` means here; raises ConfigError for another, or without a GPU."""
+    if name not in DEVICES:
+        raise ConfigError(f"device: {name!r} is not allowed; choose one of {', '.join(DEVICES)}.")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "training.device: cuda, but torch sees no CUDA GPU; use auto or cpu, or run `haste doctor`."
