@@ -167,6 +167,7 @@ def test_a_gpu_run_is_planned_by_the_benchmark_or_not_at_all(settings, registry)
     assert {(p.source, p.seconds, p.memory) for p in plan_runs(grid, registry)} == {
         ("not measured", None, None)
     }
+    # with the column's former name: a file of an earlier version
     for device, seconds in (("b", 9.0), ("a", 2.0)):
         path = grid.layout.benchmarks / device / "scale.csv"
         path.parent.mkdir(parents=True)
@@ -183,7 +184,7 @@ def test_a_damaged_benchmark_is_named(settings, registry):
     grid = GridConfig.from_dict(settings)
     path = grid.layout.benchmarks / "gpu" / "scale.csv"
     path.parent.mkdir(parents=True)
-    path.write_text("dataset,method,seconds_a_step\nwords,dense,quick\n")
+    path.write_text("dataset,method,seconds_per_step\nwords,dense,quick\n")
     with pytest.raises(DataError, match=r"gpu/scale\.csv: not the scale benchmark"):
         plan_runs(grid, registry)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from haste import former_names
 from haste.errors import ConfigError
 from haste.settings import (
     Bool,
@@ -50,9 +51,6 @@ PATTERNS = get_args(Pattern)
 DEVICES = get_args(Device)
 GROUPINGS = get_args(Grouping)
 
-FORMER_KEYS: dict[str, dict[str, str]] = {}
-"""section -> former name -> name: what files of earlier versions say"""
-
 
 @settings("encoder")
 class EncoderConfig:
@@ -74,10 +72,10 @@ class EncoderConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "torch"] = "auto"
     """transformer: auto, with a kernel of our own for short documents on a GPU, or torch"""
-    recompute: Bool = False
+    gradient_checkpointing: Bool = False
     """transformer: activations inside its blocks are computed again for the backward pass, not kept;
     less memory, a third more work"""
-    fused_optimizer: Bool = False
+    optimizer_in_backward: Bool = False
     """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
 
     @property
@@ -96,7 +94,7 @@ class LayerConfig:
     """F: features each label reads (weights a label; for `unstructured` on average)"""
     group_size: GroupSize = 16
     """G: labels that share an index set"""
-    run: Literal[4, 8, 16, 32] = 8
+    block_size: Literal[4, 8, 16, 32] = 8
     """block_sparse: length of a contiguous run of features"""
     head_ratio: Annotated[Float, Field(ge=0, le=0.9)] = 0.0
     """share of labels, most frequent first, in a dense head; 0 for no head"""
@@ -133,8 +131,10 @@ class LayerConfig:
             raise SettingError(
                 "features", f"{self.features!r} needs a head; set layer.head_ratio above 0"
             )
-        if self.fan_in % self.run and self.pattern == "block_sparse":
-            raise SettingError("run", f"{self.run} does not divide layer.fan_in, {self.fan_in}")
+        if self.fan_in % self.block_size and self.pattern == "block_sparse":
+            raise SettingError(
+                "block_size", f"{self.block_size} does not divide layer.fan_in, {self.fan_in}"
+            )
 
     @property
     def grouped(self) -> bool:
@@ -188,13 +188,13 @@ class TrainingConfig:
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 1e-4
     warmup: Share = 0.05
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
-    by_length: Bool = False
+    group_by_length: Bool = False
     """batches of documents of like length, so that little of a batch is padding"""
-    label_texts: Bool = False
+    augment_with_label_text: Bool = False
     """label texts are training documents too, each with its own label as its positive"""
     validate_every: Annotated[Int, Field(ge=1)] = 1
     """epochs between looks at the validation split"""
-    calibrate: Bool = False
+    tune_tail_bias: Bool = False
     """after training, one number is added to all scores of the tail, the one with which the validation
     split scores best; with layer.head_ratio above 0 alone"""
     evaluate: Literal["validation", "test"] = "test"
@@ -206,7 +206,7 @@ class TrainingConfig:
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
     graphs: Bool = True
     """on a GPU, steps of a transformer are replayed as CUDA graphs, for which lengths are rounded up; off,
-    the host launches each kernel. Not with recompute, fused_optimizer or the torch backend"""
+    the host launches each kernel. Not with gradient_checkpointing, optimizer_in_backward or the torch backend"""
     deterministic: Bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: Annotated[Int, Field(ge=1, le=4096)] = 1
@@ -251,9 +251,9 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.training.calibrate and self.layer.head_ratio == 0:
+        if self.training.tune_tail_bias and self.layer.head_ratio == 0:
             raise SettingError(
-                "training.calibrate",
+                "training.tune_tail_bias",
                 f"{self.method} {self.variant} has no head to shift its tail against; "
                 "set layer.head_ratio above 0, or leave it out",
             )
@@ -276,7 +276,7 @@ class RunConfig:
 
         Raises ConfigError on unknown or missing keys and on values that are out of range.
         """
-        return parse(cls, rename_keys(value, FORMER_KEYS), "run")
+        return parse(cls, rename_keys(value, former_names.SETTINGS), "run")
 
 
 def build_section(name: str, values: Mapping[str, Any]) -> Any:

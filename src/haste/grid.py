@@ -19,8 +19,8 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from haste import former_names
 from haste.config import (
-    FORMER_KEYS,
     SECTIONS,
     AuxiliaryConfig,
     EncoderConfig,
@@ -298,7 +298,7 @@ class GridConfig:
     @classmethod
     def from_dict(cls, value: Any) -> GridConfig:
         """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
-        value = rename_keys(value, FORMER_KEYS)
+        value = rename_keys(value, former_names.SETTINGS)
         if isinstance(value, Mapping):
             if "dataset_settings" in value:
                 raise ConfigError(

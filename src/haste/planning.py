@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haste import former_names
 from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
 from haste.errors import ConfigError, DataError
@@ -57,7 +58,7 @@ CORPUS_BYTES = 2048
 TEXT_BYTES = 6
 """of a word and a blank, as fetched and once more in the corpus"""
 BENCHMARK = "scale.csv"
-"""columns dataset, method, seconds_a_step; there may be more"""
+"""columns dataset, method, seconds_per_step; there may be more"""
 
 
 @dataclass(frozen=True)
@@ -275,10 +276,10 @@ def _benchmarks(grid: GridConfig) -> Benchmarks:
     found: dict[tuple[str, str], tuple[str, float]] = {}
     for path in sorted(grid.layout.benchmarks.glob(f"*/{BENCHMARK}")):
         with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("seconds_a_step"):
+            for row in map(former_names.renamed, csv.DictReader(file)):
+                if row.get("seconds_per_step"):
                     where = (row["dataset"], row["method"])
-                    found.setdefault(where, (path.parent.name, float(row["seconds_a_step"])))
+                    found.setdefault(where, (path.parent.name, float(row["seconds_per_step"])))
     return found
 
 

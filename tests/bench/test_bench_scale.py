@@ -104,12 +104,12 @@ def test_presets_change_what_they_say_and_nothing_else(grid):
         workload_of(ScaleRow("Amazon-3M", "haste", name), grid).config
         for name in ("speed", "memory")
     )
-    assert speed.training.by_length
-    assert not speed.encoder.recompute
-    assert memory.encoder.recompute
-    assert memory.encoder.fused_optimizer
+    assert speed.training.group_by_length
+    assert not speed.encoder.gradient_checkpointing
+    assert memory.encoder.gradient_checkpointing
+    assert memory.encoder.optimizer_in_backward
     assert (speed.layer, speed.rewire) == (memory.layer, memory.rewire)
-    assert replace(speed.training, by_length=False) == memory.training
+    assert replace(speed.training, group_by_length=False) == memory.training
 
 
 @pytest.mark.parametrize("preset", ["speed", "memory"])
@@ -117,11 +117,11 @@ def test_presets_change_what_they_say_and_nothing_else(grid):
 def test_every_method_is_measured(grid, method, preset):
     found, kernels = measure(tiny(grid, method, preset), torch.device("cpu"))
     parts = [found[f"{part}_seconds"] for part in ("encoder", "layer", "rest")]
-    assert sum(parts) == pytest.approx(found["seconds_a_step"])
+    assert sum(parts) == pytest.approx(found["seconds_per_step"])
     assert min(parts) >= 0
-    assert found["layer_share"] == pytest.approx(found["layer_seconds"] / found["seconds_a_step"])
+    assert found["layer_share"] == pytest.approx(found["layer_seconds"] / found["seconds_per_step"])
     assert found["steps_an_epoch"] == 251  # 1001 documents in batches of 4
-    assert found["epoch_minutes"] == pytest.approx(251 * found["seconds_a_step"] / 60)
+    assert found["epoch_minutes"] == pytest.approx(251 * found["seconds_per_step"] / 60)
     assert 4 * 4 <= found["tokens_a_step"] <= found["padded_tokens_a_step"] <= 4 * 16
     assert set(found) < set(scale.COLUMNS)
     assert kernels == []
@@ -166,7 +166,7 @@ class FakeGpu:
             raise found
         numbers = {name: 1.0 for name in scale.COLUMNS if name.endswith(("_seconds", "_gib"))}
         row = {"kernel": "gemm", "calls_a_step": 2.0, "milliseconds_a_step": 0.5}
-        return {"seconds_a_step": 0.0221234, **numbers}, [row]
+        return {"seconds_per_step": 0.0221234, **numbers}, [row]
 
 
 def read(path):
@@ -185,7 +185,7 @@ def test_files_of_a_device(grid, tmp_path, monkeypatch):
         ("Amazon-3M", "haste", "speed"),
         ("Amazon-3M", "haste", "memory"),
     ]
-    assert rows[0]["seconds_a_step"] == "0.022123"
+    assert rows[0]["seconds_per_step"] == "0.022123"
     assert rows[0]["labels"] == "2812281"
     assert read_json(path.with_name("scale.json"))["commit"] == "abc"
     profile = read(path.with_name("scale_profile.csv"))

@@ -40,14 +40,14 @@ def write_tokenizer(folder, padding=True):
     return folder
 
 
-def write_documents(folder, texts, label_texts=(None, None), opaque=True):
+def write_documents(folder, texts, augment_with_label_text=(None, None), opaque=True):
     width = 2
     positives = {s: sp.csr_matrix(np.ones((len(rows), width))) for s, rows in texts.items()}
     content = CorpusContent(
         documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
         positives=positives,
         mirrored={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
-        labels=label_table("ab", "ab", label_texts, width),
+        labels=label_table("ab", "ab", augment_with_label_text, width),
     )
     write_corpus(
         folder,

@@ -112,9 +112,9 @@ def test_short_documents_may_be_attended_to_by_our_own_kernel(tmp_path, monkeypa
 
 def test_activations_computed_again_give_the_same_gradient(folder):
     gradients = []
-    for recompute in (False, True):
+    for gradient_checkpointing in (False, True):
         model = load_transformer(folder, torch.float32)
-        encoder = TransformerEncoder(model, "mean", recompute=recompute)
+        encoder = TransformerEncoder(model, "mean", gradient_checkpointing=gradient_checkpointing)
         encoder.train()
         torch.manual_seed(5)
         encoder(IDS, OFFSETS).square().sum().backward()

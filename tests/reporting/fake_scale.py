@@ -32,7 +32,7 @@ def write_scale(results: Path, device: str = "h200") -> Path:
             record = {"dataset": dataset, "method": method, "preset": preset, "labels": labels}
             fits = method == "haste" or labels < 50_000_000
             numbers = {
-                "seconds_a_step": 0.02,
+                "seconds_per_step": 0.02,
                 "epoch_minutes": minutes * (1 if preset == "speed" else 2),
                 "peak_allocated_gib": PEAK[method] * labels / 1e6,
                 "steps_allocated_gib": PEAK[method] * labels / 1e6,

@@ -348,4 +348,4 @@ def test_haste_plus_is_the_combination_that_was_chosen():
     preset = grid.resolve(RunKey("wordnet-mini", "haste-plus", "default", 0))
     assert preset.layer == best.layer
     assert preset.rewire == best.rewire
-    assert preset.training.calibrate == best.training.calibrate
+    assert preset.training.tune_tail_bias == best.training.tune_tail_bias

@@ -22,7 +22,7 @@ def losses(run):
         return [float(row["loss"]) for row in csv.DictReader(stream)]
 
 
-def rewritten(tiny, *, text=True, label_texts=None, opaque=False):
+def rewritten(tiny, *, text=True, augment_with_label_text=None, opaque=False):
     """The made-up data set again: with features (counts of words) for text, or texts of labels."""
     corpus = load_corpus(tiny.corpus)
     tokens = load_tokens(tiny.tokens, tiny.corpus)
@@ -47,7 +47,10 @@ def rewritten(tiny, *, text=True, label_texts=None, opaque=False):
             {split: corpus.positives(split) for split in SPLITS},
             {split: corpus.mirrored(split) for split in ("validation", "test")},
             label_table(
-                corpus.labels["uid"], corpus.labels["name"], label_texts or [None] * width, 40
+                corpus.labels["uid"],
+                corpus.labels["name"],
+                augment_with_label_text or [None] * width,
+                40,
             ),
             None if text else features,
             dataset="tiny",
@@ -82,7 +85,7 @@ def test_sparse_features_train_and_learn(tiny):
 
 
 def test_label_texts_are_training_documents_where_asked_for(tiny, monkeypatch):
-    tiny = rewritten(tiny, label_texts=[f"w{i:02d}" for i in range(43)])
+    tiny = rewritten(tiny, augment_with_label_text=[f"w{i:02d}" for i in range(43)])
     seen = []
     monkeypatch.setattr(Trainer, "step", lambda self, rows: seen.append((self, rows)) or stop())
 
@@ -93,7 +96,7 @@ def test_label_texts_are_training_documents_where_asked_for(tiny, monkeypatch):
         raise Stop
 
     for asked in (False, True):
-        config = tiny.config(training={"label_texts": asked})
+        config = tiny.config(training={"augment_with_label_text": asked})
         with pytest.raises(Stop):
             train_and_evaluate(config, tiny.run_dir(f"run{asked}", config))
     (without, _), (trainer, _) = seen
@@ -106,8 +109,10 @@ def test_label_texts_are_training_documents_where_asked_for(tiny, monkeypatch):
 
 
 def test_label_texts_teach_their_labels(tiny):
-    tiny = rewritten(tiny, label_texts=[f"w{i:02d}" for i in range(43)])
-    config = tiny.config(**{**LEARNS, "training": {**LEARNS["training"], "label_texts": True}})
+    tiny = rewritten(tiny, augment_with_label_text=[f"w{i:02d}" for i in range(43)])
+    config = tiny.config(
+        **{**LEARNS, "training": {**LEARNS["training"], "augment_with_label_text": True}}
+    )
     run = tiny.run_dir("run", config)
     train_and_evaluate(config, run)
     assert losses(run)[-1] < 0.5 * losses(run)[0]
@@ -116,12 +121,12 @@ def test_label_texts_teach_their_labels(tiny):
 @pytest.mark.parametrize(
     ("opaque", "message"),
     [
-        (True, r"training\.label_texts: the labels of tiny are opaque ids"),
-        (False, r"training\.label_texts: these tokens have no label texts"),
+        (True, r"training\.augment_with_label_text: the labels of tiny are opaque ids"),
+        (False, r"training\.augment_with_label_text: these tokens have no label texts"),
     ],
 )
 def test_label_texts_that_may_not_be_used_or_are_not_there(tiny, opaque, message):
     tiny = rewritten(tiny, opaque=opaque)
-    config = tiny.config(training={"label_texts": True})
+    config = tiny.config(training={"augment_with_label_text": True})
     with pytest.raises(DataError, match=message):
         train_and_evaluate(config, tiny.run_dir("run", config))

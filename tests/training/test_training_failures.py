@@ -29,17 +29,21 @@ def test_a_batch_that_fits_is_named(tiny):
         "To go on, lower training.batch_size from 128 to 96, or lower encoder.max_len from 64 to 48, or "
         in text
     )
-    assert "encoder.recompute: true" in text
-    assert "encoder.fused_optimizer: true" in text
+    assert "encoder.gradient_checkpointing: true" in text
+    assert "encoder.optimizer_in_backward: true" in text
 
 
 def test_what_is_set_already_is_not_advised(tiny):
     config = tiny.config(
-        encoder={"kind": "transformer", "recompute": True, "fused_optimizer": True}
+        encoder={
+            "kind": "transformer",
+            "gradient_checkpointing": True,
+            "optimizer_in_backward": True,
+        }
     )
     text = said(config, MemoryUse(100 * GIB, 95 * GIB, 25 * GIB, 10 * GIB))
-    assert "recompute" not in text
-    assert "fused_optimizer" not in text
+    assert "gradient_checkpointing" not in text
+    assert "optimizer_in_backward" not in text
 
 
 @pytest.mark.parametrize(

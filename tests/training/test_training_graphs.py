@@ -32,8 +32,8 @@ def test_models_that_cannot_be_captured(tiny, lacking):
     ("section", "settings"),
     [
         ("training", {"graphs": False}),
-        ("encoder", {"recompute": True}),
-        ("encoder", {"fused_optimizer": True}),
+        ("encoder", {"gradient_checkpointing": True}),
+        ("encoder", {"optimizer_in_backward": True}),
     ],
 )
 def test_settings_that_leave_steps_to_the_host(tiny, section, settings):

@@ -33,17 +33,19 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     "encoder",
-    [{}, {"fused_optimizer": True, "dtype": "bfloat16"}, {"recompute": True}],
-    ids=["plain", "fused", "recompute"],
+    [{}, {"optimizer_in_backward": True, "dtype": "bfloat16"}, {"gradient_checkpointing": True}],
+    ids=["plain", "fused", "gradient_checkpointing"],
 )
 def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, encoder):
     whole = trained(tiny, bert, "whole", **encoder)
     cut = trained(tiny, bert, "cut", stop=stop, stop_after=13, **encoder)
     assert same(whole, cut)
-    assert read_json(whole.resources)["recompute"] is bool(encoder.get("recompute"))
+    assert read_json(whole.resources)["gradient_checkpointing"] is bool(
+        encoder.get("gradient_checkpointing")
+    )
 
 
-@pytest.mark.parametrize("option", ["fused_optimizer", "recompute"])
+@pytest.mark.parametrize("option", ["optimizer_in_backward", "gradient_checkpointing"])
 def test_what_saves_memory_changes_no_number(tiny, bert, option):
     assert same(trained(tiny, bert, "plain"), trained(tiny, bert, option, **{option: True}))
 
@@ -59,7 +61,9 @@ def test_a_fused_optimizer_keeps_no_gradients_and_takes_the_schedules_step_size(
         return loss
 
     monkeypatch.setattr(Trainer, "step", look)
-    config = tiny.config(encoder={"learning_rate": 1e-3, "max_len": 12, "fused_optimizer": True})
+    config = tiny.config(
+        encoder={"learning_rate": 1e-3, "max_len": 12, "optimizer_in_backward": True}
+    )
     train_and_evaluate(config, tiny.run_dir("run", config))
     rates = [rate for rate, _ in seen]
     assert rates[0] == pytest.approx(1e-3)  # one step of warm-up of 20
@@ -68,7 +72,7 @@ def test_a_fused_optimizer_keeps_no_gradients_and_takes_the_schedules_step_size(
 
 
 def test_batches_by_length_train(tiny):
-    config = tiny.config(training={"by_length": True})
+    config = tiny.config(training={"group_by_length": True})
     run = tiny.run_dir("run", config)
     train_and_evaluate(config, run)
     assert read_json(run.resources)["steps"] == 20
@@ -76,7 +80,7 @@ def test_batches_by_length_train(tiny):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_model_that_is_given_up_is_freed(tiny, fused):
-    config = tiny.config(encoder={"max_len": 12, "fused_optimizer": fused})
+    config = tiny.config(encoder={"max_len": 12, "optimizer_in_backward": fused})
     model = build_model(config, torch.device("cpu"))
     step = TrainStep(config, model, 10)
     features = model.encoder.inner(torch.ones(1, model.encoder.feature_size))

@@ -9,7 +9,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from haste.config import FORMER_KEYS, SECTIONS, InputsConfig
+from haste import former_names
+from haste.config import SECTIONS, InputsConfig
 from haste.data.build import file_sums, source_files
 from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
@@ -51,7 +52,7 @@ try:
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(
-    rename_keys(config, FORMER_KEYS),
+    rename_keys(config, former_names.SETTINGS),
     "../schemas/config.schema.yaml",
     set_default=False,
 )

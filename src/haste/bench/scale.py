@@ -54,7 +54,7 @@ COLUMNS = (
     "max_len",
     "tokens_a_step",
     "padded_tokens_a_step",
-    "seconds_a_step",
+    "seconds_per_step",
     "encoder_seconds",
     "layer_seconds",
     "rest_seconds",
@@ -83,8 +83,8 @@ PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "mil
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
 SPEED, MEMORY = "speed", "memory"
 PRESETS: dict[str, dict[str, dict[str, bool]]] = {
-    SPEED: {"training": {"by_length": True}},
-    MEMORY: {"encoder": {"recompute": True, "fused_optimizer": True}},
+    SPEED: {"training": {"group_by_length": True}},
+    MEMORY: {"encoder": {"gradient_checkpointing": True, "optimizer_in_backward": True}},
 }
 """changes of a run's settings, by section"""
 SWEEP = "sweep"
@@ -269,7 +269,7 @@ def measure(
         "max_len": config.encoder.max_len,
         "tokens_a_step": round(feed.tokens_a_step()),
         "padded_tokens_a_step": round(feed.padded_tokens_a_step()),
-        "seconds_a_step": a_step,
+        "seconds_per_step": a_step,
         "encoder_seconds": parts[ENCODER],
         "layer_seconds": parts[LAYER],
         "rest_seconds": a_step - parts[ENCODER] - parts[LAYER],
@@ -305,7 +305,7 @@ def build(workload: Workload, device: torch.device) -> Model:
             workload.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
         ),
         config.encoder.pooling,
-        recompute=config.encoder.recompute,
+        gradient_checkpointing=config.encoder.gradient_checkpointing,
     )
     labels = np.arange(workload.about.labels, dtype=np.int32)
     order = LabelOrder(labels, _head(workload), config.layer.group_size)
@@ -371,7 +371,7 @@ class _Feed:
         vocabulary = workload.architecture.vocab_size
         self.tokens = draw_tokens(about, n, config.encoder.max_len, vocabulary, random)
         self.labels = draw_labels(about, n, _head(workload), random)
-        lengths = self.tokens.lengths() if config.training.by_length else None
+        lengths = self.tokens.lengths() if config.training.group_by_length else None
         self.batches = EpochBatches(n, batch, config.seed, lengths)
 
     def rows(self) -> Iterator[np.ndarray]:
@@ -534,7 +534,7 @@ def _told(record: dict[str, Any], took: float) -> str:
     if record["note"]:
         return f"{name}: {record['note']} ({took:.0f} s)"
     return (
-        f"{name}: {1e3 * record['seconds_a_step']:.2f} ms a step (encoder "
+        f"{name}: {1e3 * record['seconds_per_step']:.2f} ms a step (encoder "
         f"{1e3 * record['encoder_seconds']:.2f}, layer {1e3 * record['layer_seconds']:.2f}), "
         f"{record['peak_allocated_gib']:.2f} GiB, measured in {took:.0f} s"
     )

@@ -119,8 +119,8 @@ class EpochBatches:
         whole = self.n - self.n % self.batch_size
         for begin in range(0, whole, WINDOW * self.batch_size):
             window = order[begin : min(begin + WINDOW * self.batch_size, whole)]
-            by_length = window[np.argsort(self.lengths[window], kind="stable")]
-            window[:] = random.permutation(by_length.reshape(-1, self.batch_size)).ravel()
+            group_by_length = window[np.argsort(self.lengths[window], kind="stable")]
+            window[:] = random.permutation(group_by_length.reshape(-1, self.batch_size)).ravel()
         return order
 
     def rows(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:

@@ -31,9 +31,9 @@ def encode(
     device = next(encoder.parameters()).device
     shape = (len(tokens), encoder.feature_size)
     features = np.empty(shape, np.float32) if out is None else out
-    by_length = np.argsort(tokens.lengths(), kind="stable")
+    group_by_length = np.argsort(tokens.lengths(), kind="stable")
     for begin in range(0, len(tokens), batch_size):
-        rows = by_length[begin : begin + batch_size]
+        rows = group_by_length[begin : begin + batch_size]
         batch = collate(tokens, None, rows).to_torch(device)
         encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()

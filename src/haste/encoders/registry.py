@@ -31,7 +31,7 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
         return TransformerEncoder(
             load_transformer(model, DTYPES[config.dtype], config.attention),
             config.pooling,
-            recompute=config.recompute,
+            gradient_checkpointing=config.gradient_checkpointing,
         )
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:

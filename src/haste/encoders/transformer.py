@@ -42,16 +42,18 @@ class TransformerEncoder(Encoder):
 
     fixed_shapes = True
 
-    def __init__(self, model: nn.Module, pooling: str, *, recompute: bool = False) -> None:
-        """`model`: of transformers. `recompute`: for the backward pass, activations inside its blocks
+    def __init__(
+        self, model: nn.Module, pooling: str, *, gradient_checkpointing: bool = False
+    ) -> None:
+        """`model`: of transformers. `gradient_checkpointing`: for the backward pass, activations inside its blocks
         are computed again instead of kept."""
         super().__init__()
         self.model = model
-        self.recompute = recompute
+        self.gradient_checkpointing = gradient_checkpointing
         if getattr(model, "pooler", None) is not None:
             # nothing reads it, so it has no gradient
             model.pooler = None
-        if recompute:
+        if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.pooling = pooling
         self.feature_size = model.config.hidden_size

@@ -169,7 +169,7 @@ def _part(
         case "fixed_fan_in":
             layer = FixedFanIn(n_features, n_labels, choice.fan_in, options, random)
         case "group_fan_in" | "block_sparse":
-            run = choice.run if pattern == "block_sparse" else 1
+            run = choice.block_size if pattern == "block_sparse" else 1
             layer = GroupFanIn(
                 n_features, n_labels, choice.fan_in, choice.group_size, options, random, run
             )

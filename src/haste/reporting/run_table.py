@@ -17,7 +17,7 @@ COLUMNS = (
     *(Column(name, name) for name in METRICS),
     *(Column(f"P@{k} without mirrored", f"P@{k} w/o mirrored") for k in (1, 3, 5)),
     *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
-    Column("tail_shift", "Tail shifted by", digits=2, signed=True),
+    Column("tail_bias_offset", "Tail shifted by", digits=2, signed=True),
     Column("epochs", "Epochs", digits=0),
     Column("loss", "Training loss", digits=2),
     Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),

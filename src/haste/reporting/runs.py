@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haste import former_names
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_npz, read_yaml, reading
 from haste.grid import RunKey
@@ -170,7 +171,7 @@ def load_run(run_dir: Path | str) -> Run:
         ("metrics", "without_mirrored", "deciles", "backend"),
     )
     resources = _mapping(
-        read_json(files.resources),
+        former_names.renamed(read_json(files.resources)),
         files.resources,
         ("device", "seconds", "peak_bytes", "completed"),
     )
@@ -237,7 +238,7 @@ def run_row(run: Run) -> dict[str, Any]:
         **{name: run.metrics[name] for name in METRICS},
         **{f"P@{k} without mirrored": mirrored.get(f"P@{k}") for k in (1, 3, 5)},
         **{f"validation {name}": value for name, value in run.validation().items()},
-        "tail_shift": resources.get("tail_shift"),
+        "tail_bias_offset": resources.get("tail_bias_offset"),
         "device": resources["device"],
         "parameters": resources.get("parameters"),
         "layer_bytes": resources.get("layer_bytes"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haste import former_names
 from haste.errors import DataError
 from haste.files import read_json
 from haste.presets import methods
@@ -16,7 +17,7 @@ from haste.reporting.published import PEAK_MEMORY, SECONDS_AN_EPOCH, Published
 from haste.reporting.table import Cell, Column, Table
 
 TITLE = "Time and memory of training at the paper's sizes"
-NEEDED = ("dataset", "method", "preset", "labels", "seconds_a_step", "peak_allocated_gib")
+NEEDED = ("dataset", "method", "preset", "labels", "seconds_per_step", "peak_allocated_gib")
 """columns of scale.csv that are relied upon; there are more, see `benchmarks.scale.COLUMNS`"""
 SWEEP = "sweep"
 """in place of a data set's name, rows of growing label counts"""
@@ -37,7 +38,7 @@ class ScaleResults:
     @classmethod
     def load(cls, path: Path) -> ScaleResults:
         """From a scale.csv and what lies beside it; raises DataError."""
-        rows = read_benchmark(path)
+        rows = [former_names.renamed(row) for row in read_benchmark(path)]
         missing = [name for name in NEEDED if name not in rows[0]]
         if missing:
             raise DataError(
@@ -79,7 +80,7 @@ def scale_table(devices: Sequence[ScaleResults], published: Published) -> Table:
         Column("labels", "Labels", digits=0),
         Column("batch", "Batch", digits=0),
         Column("tokens_a_step", "Tokens a step", digits=0),
-        Column("seconds_a_step", "Step (ms)", digits=2, scale=1e-3),
+        Column("seconds_per_step", "Step (ms)", digits=2, scale=1e-3),
         Column("encoder_seconds", "encoder", digits=2, scale=1e-3),
         Column("layer_seconds", "output layer", digits=2, scale=1e-3),
         Column("rest_seconds", "rest", digits=2, scale=1e-3),

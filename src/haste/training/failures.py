@@ -70,10 +70,12 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
         length = config.encoder.max_len * fits // batch
         if length >= _LEAST_LENGTH:
             advice.append(f"lower encoder.max_len from {config.encoder.max_len} to {length}")
-        if not config.encoder.recompute:
-            advice.append("set encoder.recompute: true, which keeps few of its activations")
-        if not config.encoder.fused_optimizer:
-            advice.append("set encoder.fused_optimizer: true, which keeps no gradients of it")
+        if not config.encoder.gradient_checkpointing:
+            advice.append(
+                "set encoder.gradient_checkpointing: true, which keeps few of its activations"
+            )
+        if not config.encoder.optimizer_in_backward:
+            advice.append("set encoder.optimizer_in_backward: true, which keeps no gradients of it")
     if smaller := _fan_in(config, use, needed - room):
         advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
     # kernels bound what they hold of the logits themselves

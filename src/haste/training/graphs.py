@@ -35,8 +35,8 @@ def can_capture(config: RunConfig, model: Model) -> bool:
         and model.device.type == "cuda"
         and model.encoder.fixed_shapes
         and model.layer.capturable
-        and not config.encoder.recompute
-        and not config.encoder.fused_optimizer
+        and not config.encoder.gradient_checkpointing
+        and not config.encoder.optimizer_in_backward
     )
 
 

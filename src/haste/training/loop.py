@@ -59,7 +59,7 @@ class Trainer:
         self.history = history
         self.validate = validate
         self.rank = LabelOrder(model.labels, 0, 1).rank
-        lengths = tokens.lengths() if config.training.by_length else None
+        lengths = tokens.lengths() if config.training.group_by_length else None
         self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
         self.total_steps = len(self.batches) * config.training.epochs
         self.train_step = TrainStep(config, model, self.total_steps)

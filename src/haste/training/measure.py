@@ -55,13 +55,13 @@ class Meter:
         steps: int,
         epoch_seconds: Sequence[float],
         threads: int,
-        recompute: bool = False,
-        tail_shift: float | None = None,
+        gradient_checkpointing: bool = False,
+        tail_bias_offset: float | None = None,
     ) -> dict[str, Any]:
         """The content of resources.json; bytes are bytes, times are seconds.
 
-        `parameters` is None where a library does not tell how many it trained; `recompute`: whether
-        the encoder's activations were computed twice to save memory; `tail_shift`: of the tail's logits,
+        `parameters` is None where a library does not tell how many it trained; `gradient_checkpointing`: whether
+        the encoder's activations were computed twice to save memory; `tail_bias_offset`: of the tail's logits,
         where they were calibrated.
         """
         seconds = dict(self.seconds)
@@ -72,8 +72,8 @@ class Meter:
             "machine": machine(),
             "threads": threads,
             "runs_at_once": int(os.environ.get(AT_ONCE, "1")),
-            "recompute": recompute,
-            **({} if tail_shift is None else {"tail_shift": tail_shift}),
+            "gradient_checkpointing": gradient_checkpointing,
+            **({} if tail_bias_offset is None else {"tail_bias_offset": tail_bias_offset}),
             "parameters": None if parameters is None else int(parameters),
             "layer_bytes": int(layer_bytes),
             "state_bytes": int(state_bytes),

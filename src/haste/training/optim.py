@@ -24,7 +24,7 @@ def build_optimizers(
     Adam for parameters with sparse gradients (rows without a gradient rest).
 
     The dense parameters become parts of one (`haste.training.flat`) for each weight decay; with
-    `config.fused_optimizer` they stay alone, and each steps in the backward pass.
+    `config.optimizer_in_backward` they stay alone, and each steps in the backward pass.
     """
     sparse = {id(parameter): parameter for parameter in encoder.sparse_parameters()}
     decayed, plain = [], []
@@ -33,7 +33,10 @@ def build_optimizers(
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     kinds = [(decayed, config.weight_decay), (plain, 0.0)]
     groups = [
-        {"params": own if config.fused_optimizer else [flat.flatten(own)], "weight_decay": decay}
+        {
+            "params": own if config.optimizer_in_backward else [flat.flatten(own)],
+            "weight_decay": decay,
+        }
         for own, decay in kinds
         if own
     ]
@@ -43,9 +46,9 @@ def build_optimizers(
         kahan_sum=config.dtype == "bfloat16",
         # it does not always find out by itself that parameters are on a GPU
         triton=True if groups[0]["params"][0].is_cuda else None,
-        gradient_release=config.fused_optimizer,
+        gradient_release=config.optimizer_in_backward,
     )
-    if config.fused_optimizer:
+    if config.optimizer_in_backward:
         # a hook that held the optimiser would keep it, and so the model, for good: nothing collects
         # cycles through hooks
         step_alone = partial(_step_alone, weakref.ref(adam))
@@ -67,10 +70,10 @@ def backward(
 ) -> None:
     """Gradients of what `build_optimizers` was given, from that of `features`; both [B, H].
 
-    With `config.fused_optimizer` this moves the weights, too, and leaves no gradients.
+    With `config.optimizer_in_backward` this moves the weights, too, and leaves no gradients.
     """
     gradient = gradient.to(features.dtype)
-    if config.fused_optimizer:
+    if config.optimizer_in_backward:
         # its steps are hooks of torch's own backward pass
         features.backward(gradient)
         return

@@ -22,10 +22,10 @@ from haste.metrics.truth import load_truth
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.training import checkpoint
-from haste.training.calibration import calibrate
 from haste.training.loop import Trainer
 from haste.training.measure import Meter
 from haste.training.optim import optimizer_bytes
+from haste.training.tail_bias import tune_tail_bias
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         corpus = load_corpus(config.inputs.corpus)
         tokens = load_tokens(config.inputs.tokens, corpus.directory)
         documents, labels = tokens.splits["train"], corpus.positives("train")
-        if config.training.label_texts:
-            require_label_text(corpus, "training.label_texts")
-            texts = tokens.of_labels("training.label_texts")
+        if config.training.augment_with_label_text:
+            require_label_text(corpus, "training.augment_with_label_text")
+            texts = tokens.of_labels("training.augment_with_label_text")
             documents, labels = with_label_texts(documents, labels, texts)
         steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
         model = build_model(config, device, steps)
@@ -74,11 +74,11 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
         progress = trainer.run()
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
-    tail_shift = None
+    tail_bias_offset = None
     with meter.phase("evaluate"):
-        if config.training.calibrate:
+        if config.training.tune_tail_bias:
             # after the checkpoint, so a run that goes on from there is not shifted twice
-            tail_shift = calibrate(model, tokens.splits["validation"], truth)
+            tail_bias_offset = tune_tail_bias(model, tokens.splits["validation"], truth)
         split = config.training.evaluate
         ids, scores = model.predict(tokens.splits[split], MAX_RANK)
         metrics = load_truth(corpus.directory, split).evaluate(ids, scores)
@@ -96,8 +96,8 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
             steps=progress.step,
             epoch_seconds=progress.epoch_seconds,
             threads=config.training.threads,
-            recompute=config.encoder.recompute,
-            tail_shift=tail_shift,
+            gradient_checkpointing=config.encoder.gradient_checkpointing,
+            tail_bias_offset=tail_bias_offset,
         ),
     )
     # last: where it is, the run is whole

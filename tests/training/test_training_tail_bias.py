@@ -15,9 +15,9 @@ from haste.layers.base import LayerOptions, LinearRows
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
 from haste.metrics.truth import Truth
-from haste.training import calibration
-from haste.training.calibration import SHIFTS, calibrate
+from haste.training import tail_bias
 from haste.training.run import train_and_evaluate
+from haste.training.tail_bias import SHIFTS, tune_tail_bias
 
 N_FEATURES, HEAD, TAIL = 3, 6, 10
 
@@ -63,14 +63,14 @@ def test_an_overconfident_tail_is_shifted_below_the_head():
     model, tokens, truth = problem(tail_bias=2.1)
     before = model.layer.tail.bias.clone()
     # the fifth of the head has 1.0: what is above it of the tail must go below, no more
-    assert calibrate(model, tokens, truth) == -1.25
+    assert tune_tail_bias(model, tokens, truth) == -1.25
     assert torch.allclose(model.layer.tail.bias, before - 1.25)
     assert model.layer.head.bias.tolist() == [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
 
 
 def test_a_tail_that_is_fine_stays_where_it_is():
     model, tokens, truth = problem(tail_bias=0.5)
-    assert calibrate(model, tokens, truth) == 0.0
+    assert tune_tail_bias(model, tokens, truth) == 0.0
 
 
 def test_a_tail_may_be_raised():
@@ -80,12 +80,12 @@ def test_a_tail_may_be_raised():
     rows[:, model.labels[HEAD : HEAD + 5]] = 1
     truth = replace(truth, positives=sp.csr_matrix(rows))
     model.layer.head.bias.fill_(1.0)
-    assert calibrate(model, tokens, truth) == pytest.approx(2.5)
+    assert tune_tail_bias(model, tokens, truth) == pytest.approx(2.5)
 
 
 def test_the_best_of_both_parts_are_looked_at():
     model, tokens, _ = problem(tail_bias=9.0)
-    ids, scores, tail = calibration._best_of_each(model, model.layer, tokens)
+    ids, scores, tail = tail_bias._best_of_each(model, model.layer, tokens)
     assert ids.shape == (5, 10)
     assert ids[0].tolist() == [*model.labels[:5], *model.labels[HEAD : HEAD + 5]]
     assert tail[0].tolist() == [False] * 5 + [True] * 5
@@ -97,11 +97,13 @@ def test_a_layer_without_a_tail_is_refused(tiny):
     model.layer = model.layer.head
     assert isinstance(model.layer, LinearRows)
     with pytest.raises(
-        ConfigError, match=r"training\.calibrate: .* layer has none; set layer\.head"
+        ConfigError, match=r"training\.tune_tail_bias: .* layer has none; set layer\.head"
     ):
-        calibrate(model, tokens, truth)
-    with pytest.raises(ConfigError, match=r"training\.calibrate: .* has no head to shift its tail"):
-        tiny.config(training={"calibrate": True})
+        tune_tail_bias(model, tokens, truth)
+    with pytest.raises(
+        ConfigError, match=r"training\.tune_tail_bias: .* has no head to shift its tail"
+    ):
+        tiny.config(training={"tune_tail_bias": True})
 
 
 def test_a_run_is_trained_as_without_and_shifted_once(tiny, stop):
@@ -110,16 +112,16 @@ def test_a_run_is_trained_as_without_and_shifted_once(tiny, stop):
         layer={"fan_in": 16, "head_ratio": 0.2, "dropout": 0.2},
         training={"checkpoint_minutes": 0.0},
     )
-    shifted = replace(plain, training=replace(plain.training, calibrate=True))
+    shifted = replace(plain, training=replace(plain.training, tune_tail_bias=True))
     runs = {name: tiny.run_dir(name, plain) for name in ("plain", "shifted", "stopped")}
     train_and_evaluate(plain, runs["plain"])
     train_and_evaluate(shifted, runs["shifted"])
     stop(shifted, runs["stopped"], 7)
     train_and_evaluate(shifted, runs["stopped"])
     want, got, again = (load_file(run.model) for run in runs.values())
-    shift = read_json(runs["shifted"].resources)["tail_shift"]
+    shift = read_json(runs["shifted"].resources)["tail_bias_offset"]
     assert shift in SHIFTS
-    assert "tail_shift" not in read_json(runs["plain"].resources)
+    assert "tail_bias_offset" not in read_json(runs["plain"].resources)
     (bias,) = (name for name in want if ".tail." in name and name.endswith(".bias"))
     assert torch.allclose(got[bias], want[bias] + shift, atol=1e-6)
     assert [n for n in want if n != bias and not torch.equal(want[n], got[n])] == []

@@ -29,7 +29,7 @@ DEPTH = 5
 """predictions that the metrics look at"""
 
 
-def calibrate(model: Model, tokens: Ragged, truth: Truth) -> float:
+def tune_tail_bias(model: Model, tokens: Ragged, truth: Truth) -> float:
     """Add to all scores of the tail the one of SHIFTS with which documents `tokens` [N] score best.
 
     The best: largest mean of P@1, P@5 and PSP@5, of equal ones the smallest shift. Returns it. Raises
@@ -59,7 +59,7 @@ def _head_and_tail(layer: OutputLayer) -> HeadTail:
         layer = layer.layer
     if not isinstance(layer, HeadTail):
         raise ConfigError(
-            "training.calibrate: shifts the tail against the head, and this layer has none; set "
+            "training.tune_tail_bias: shifts the tail against the head, and this layer has none; set "
             "layer.head_ratio above 0."
         )
     return layer
