@@ -102,7 +102,7 @@ def test_a_folder_of_ones_own_becomes_a_corpus(here):
 
 
 def test_a_generated_data_set_becomes_a_corpus(here):
-    synth = {"layout": "pecos", "documents": 60, "labels": 20, "seed": 1}
+    synth = {"documents": 60, "labels": 20, "seed": 1}
     grid = {"name": "own", "datasets": {"made": {"synth": synth}}, "methods": ["dense"]}
     (here / "grid.yaml").write_text(yaml.safe_dump(grid))
     options = [f"--{name}={value}" for name, value in synth.items()]

@@ -1,20 +1,20 @@
-"""Generated data: in every layout the same, as many and as frequent as planned, and learnable."""
+"""Generated data: as many and as frequent as planned, and learnable."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
 from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.formats import LAYOUTS, detect
+from haste.data.formats import detect
 from haste.data.registry import Dataset
-from haste.data.synthetic import FORMATS, LIKE, Plan, draw, generate, like
+from haste.data.synthetic import LIKE, Plan, draw, generate, like
 from haste.data.synthetic import _Words as Words
 from haste.errors import ConfigError
 
@@ -26,51 +26,28 @@ def drawn(plan, split):
     """(uid, text, labels) of each document."""
     return {
         uid: (text, labels.tolist())
-        for block in draw(plan, split, Words(plan), as_text=True)
+        for block in draw(plan, split, Words(plan))
         for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True)
     }
 
 
-def test_every_layout_that_is_read_can_be_generated():
-    assert set(FORMATS.values()) == set(LAYOUTS)
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-def test_every_layout_comes_back_as_a_corpus_with_the_same_documents_and_labels(tmp_path, layout):
-    generate(PLAN, layout, tmp_path / "raw")
-    assert isinstance(detect(tmp_path / "raw"), FORMATS[layout])
+def test_it_comes_back_as_a_corpus_with_the_same_documents_and_labels(tmp_path):
+    generate(PLAN, tmp_path / "raw")
     dataset = Dataset(name="made", path="raw", validation=0.1, expected=EXPECTED)
     info = build_corpus(dataset, tmp_path / "raw", tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
     wanted = {"train": drawn(PLAN, "train"), "test": drawn(PLAN, "test")}
     wanted["validation"] = wanted["train"]
-    names = [uid.removeprefix("l") for uid in corpus.labels["uid"].to_pylist()]
+    names = corpus.labels["uid"].to_pylist()
     for split in ("train", "validation", "test"):
         uids = corpus.documents(split)["uid"].to_pylist()
         assert len(uids) == info.documents[split]
+        assert corpus.texts(split) == [wanted[split][uid][0] for uid in uids]
         positives = corpus.positives(split)
         for row, uid in enumerate(uids):
             labels = sorted(int(names[column]) for column in positives[row].indices)
             assert labels == wanted[split][uid][1]
-        if info.has_text:
-            assert corpus.texts(split) == [wanted[split][uid][0] for uid in uids]
-        else:
-            features = corpus.features(split)
-            assert features.shape == (len(uids), PLAN.vocabulary)
-            np.testing.assert_allclose(features.sum(axis=1), 1, rtol=1e-5)
-    assert (info.has_text, info.n_features) == (FORMATS[layout].has_text, corpus.info.n_features)
-    has_texts = corpus.labels["text"].null_count == 0
-    assert has_texts == (layout in ("json", "xmc"))
-
-
-def test_layouts_of_features_hold_the_same_numbers(tmp_path):
-    found = []
-    for layout in ("pecos-features", "xmc-features", "libsvm"):
-        generate(PLAN, layout, tmp_path / layout)
-        blocks = detect(tmp_path / layout).blocks("train")
-        found.append(sp.vstack([block.features for block in blocks]).toarray())
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    assert corpus.labels["text"].null_count == 0
 
 
 def test_a_seed_says_it_all():
@@ -138,13 +115,11 @@ def test_frequencies_fall_as_zipf_says():
 
 def test_labels_can_be_learnt_from_the_words():
     plan = Plan(2_000, 500, 50, 2.0, 20)
-    words = Words(plan)
+    vectorizer = CountVectorizer().fit(Words(plan).of_labels())
     parts = {}
     for split in ("train", "test"):
-        blocks = list(draw(plan, split, words, as_text=False))
-        features = sp.vstack([block.features for block in blocks])
-        labels = [row for block in blocks for row in block.labels]
-        parts[split] = features, labels
+        texts, labels = zip(*drawn(plan, split).values(), strict=True)
+        parts[split] = vectorizer.transform(texts), labels
     features, labels = parts["train"]
     # nearest centroid: nothing is trained but the mean of each label's documents
     truth = np.zeros((len(labels), plan.labels), np.float32)
@@ -185,7 +160,7 @@ def test_published_sets_can_be_made_small(name, scale):
 def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "X.trn.txt").touch()
     with pytest.raises(ConfigError, match=r"holds X\.trn\.txt already. Give an empty folder"):
-        generate(PLAN, "json", tmp_path)
+        generate(PLAN, tmp_path)
 
 
 def run(*arguments):
@@ -194,10 +169,10 @@ def run(*arguments):
 
 def test_the_command(tmp_path):
     numbers = ["--documents", 40, "--labels", 10, "--labels-per-document", 2, "--words", 4]
-    result = run(tmp_path, "--layout", "pecos", *numbers, "--seed", 3)
+    result = run(tmp_path, *numbers, "--seed", 3)
     assert result.exit_code == 0, result.output
     layout = detect(tmp_path)
-    assert (layout.name, layout.count("train"), layout.count("test")) == ("PECOS", 40, 10)
+    assert (layout.name, layout.count("train"), layout.count("test")) == ("JSON lines", 40, 10)
     assert layout.n_labels == 10
 
 
@@ -214,7 +189,6 @@ def test_the_command_like_a_published_set(tmp_path):
         (["--like", "amazon-3mm"], "Did you mean 'amazon-3m'"),
         (["--documents", "5"], "--documents and --labels are needed, or --like"),
         (["--documents", "5", "--labels", "4", "--scale", "2"], "--scale: means nothing without"),
-        (["--like", "eurlex-4k", "--layout", "jsn"], "'jsn' is not known. Did you mean 'json'"),
     ],
 )
 def test_the_command_refuses(tmp_path, arguments, text):

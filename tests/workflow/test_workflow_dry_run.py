@@ -113,7 +113,7 @@ def test_the_scaled_grid_is_the_papers():
 
 def test_a_generated_data_set(project: Project):
     shown = project.snakemake("-np", "--configfile", "workflow/configs/paper-scaled.yaml").stdout
-    assert "haste synth --like=amazon-670k --scale=0.002 --layout=pecos " in shown
+    assert "haste synth --like=amazon-670k --scale=0.002 " in shown
     assert " -- data/small-Amazon-670K/raw" in shown
     assert "--raw data/small-Amazon-670K/raw" in shown
 

@@ -21,12 +21,6 @@ def register(app: typer.Typer) -> None:
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    layout: Annotated[
-        str,
-        typer.Option(
-            help="pecos, json, attentionxml, xmc, pecos-features, xmc-features or libsvm."
-        ),
-    ] = "json",
     like: Annotated[
         str | None,
         typer.Option(help="Take the numbers of a published data set, such as amazon-3m."),
@@ -51,7 +45,7 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other documents.")] = 0,
 ) -> None:
-    """Generate a data set whose labels can be learnt, in any of the layouts that are read."""
+    """Generate a data set whose labels can be learnt, as JSON lines."""
     from haste.data.synthetic import Plan, generate
     from haste.data.synthetic import like as plan_like
     from haste.errors import ConfigError
@@ -73,7 +67,7 @@ def synth(
     else:
         plan = replace(plan_like(like).scaled(scale), **given, seed=seed)
     with counting("Writing", plan.documents + plan.test_documents) as tick:
-        generate(plan, layout, out, tick)
+        generate(plan, out, tick)
     log.info(
         "%s: %d training and %d test documents with %d labels",
         out,

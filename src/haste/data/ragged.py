@@ -1,11 +1,18 @@
-"""Rows of different length laid one after the other, and taking some of them out at once."""
+"""Rows of different length laid one after the other: taking some of them out, collecting them on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from haste.files import atomic, naming_target
 
 
 @dataclass(frozen=True)
@@ -55,3 +62,66 @@ class Ragged:
             np.concatenate([self.values, other.values]),
             np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
         )
+
+
+class RaggedWriter:
+    """A Ragged that grows block by block; its values go to a file (.npy), so memory does not grow with them."""
+
+    def __init__(self, file: BinaryIO, dtype: DTypeLike, target: Path | str) -> None:
+        """`target`: what an error names when the disk is full."""
+        self._file = file
+        self._dtype = np.dtype(dtype)
+        self._target = target
+        self._lengths = [np.zeros(0, np.int64)]
+        with naming_target(target):
+            self._write_header(0)
+        self._header_size = file.tell()
+
+    @classmethod
+    def temporary(cls, folder: Path, dtype: DTypeLike) -> Self:
+        """With an unnamed file in `folder`, which goes when nothing uses it any more."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(tempfile.TemporaryFile(dir=folder), dtype, folder)
+
+    @classmethod
+    @contextlib.contextmanager
+    def saved(cls, path: Path | str, dtype: DTypeLike) -> Iterator[Self]:
+        """When the context ends without an error, `path` is byte for byte what np.save writes of all
+        values; else it is left as it was."""
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            writer = cls(file, dtype, path)
+            yield writer
+            file.seek(0)
+            # numpy leaves room in the header for a length of any number of digits
+            writer._write_header(int(writer.offsets()[-1]))
+
+    def append(self, values: np.ndarray, lengths: Sequence[int] | np.ndarray) -> None:
+        """Add rows of these lengths, their values one after the other."""
+        with naming_target(self._target):
+            self._file.write(np.ascontiguousarray(values, self._dtype).data)
+        self._lengths.append(np.asarray(lengths, np.int64))
+
+    def offsets(self) -> np.ndarray:
+        """int64 [N + 1] of the rows so far."""
+        lengths = np.concatenate(self._lengths)
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return offsets
+
+    def ragged(self) -> Ragged:
+        """All rows so far; values memory-mapped."""
+        offsets = self.offsets()
+        with naming_target(self._target):
+            self._file.flush()
+        if not offsets[-1]:  # nothing cannot be mapped
+            return Ragged(np.zeros(0, self._dtype), offsets)
+        shape, start = (int(offsets[-1]),), self._header_size
+        return Ragged(np.memmap(self._file, self._dtype, "r", start, shape), offsets)
+
+    def _write_header(self, length: int) -> None:
+        description = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (length,),
+        }
+        np.lib.format.write_array_header_1_0(self._file, description)

@@ -34,7 +34,7 @@ TEXTS = get_args(Text)
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
 SYNTH = (
-    *("layout", "like", "scale", "documents", "test_documents", "labels", "labels_per_document"),
+    *("like", "scale", "documents", "test_documents", "labels", "labels_per_document"),
     *("words", "seed"),
 )
 COUNTS = ("train", "validation", "test", "labels", "train_all", "features")

@@ -9,20 +9,17 @@ words, which tells it apart, and half are words that any document has.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from haste.data.formats.attention_xml import AttentionXml
-from haste.data.formats.base import ROWS, SPLITS, Block, Layout, Sizes, default_uids
-from haste.data.formats.json_lines import JsonLines
-from haste.data.formats.libsvm import LibSvm
-from haste.data.formats.pecos import Pecos, PecosFeatures
-from haste.data.formats.repository import RepositoryFeatures, RepositoryText
+from haste.data.formats.base import ROWS, SHORT, SPLITS, Block, default_uids
+from haste.data.formats.lines import write_lines
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError, suggest
 
@@ -37,6 +34,8 @@ FLATTENED = 1000
 SIGNAL = 0.5
 """share of the words that are of a document's labels"""
 COMMON_WORDS = 2000
+TITLE_WORDS = 8
+"""words of a document's title: its first"""
 MOST_WORDS = 100_000
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u")]
 
@@ -101,17 +100,6 @@ LIKE = {
 }
 """published numbers of documents and labels and of labels a document; how long documents are is rounded"""
 
-FORMATS: dict[str, type[Layout]] = {
-    "pecos": Pecos,
-    "json": JsonLines,
-    "attentionxml": AttentionXml,
-    "xmc": RepositoryText,
-    "pecos-features": PecosFeatures,
-    "xmc-features": RepositoryFeatures,
-    "libsvm": LibSvm,
-}
-"""by the name that the command takes"""
-
 
 def like(name: str) -> Plan:
     """The plan of a published data set; raises ConfigError with the nearest name."""
@@ -120,55 +108,49 @@ def like(name: str) -> Plan:
     return LIKE[name]
 
 
-def generate(
-    plan: Plan, layout: str, out: Path | str, tick: Callable[[int], None] | None = None
-) -> None:
-    """Write the data set in a layout of FORMATS into the folder `out`.
+def generate(plan: Plan, out: Path | str, tick: Callable[[int], None] | None = None) -> None:
+    """Write the data set as JSON lines (trn.json.gz, tst.json.gz, lbl.json.gz) into the folder `out`.
 
-    Raises ConfigError for another layout, and for a folder with files, which could be taken for part
-    of the data set. `tick` is called with the number of documents written so far.
+    Raises ConfigError for a folder with files, which could be taken for part of the data set. `tick` is
+    called with the number of documents written so far.
     """
-    if layout not in FORMATS:
-        raise ConfigError(f"--layout: {layout!r} is not known.{suggest(layout, FORMATS)}")
-    chosen, folder = FORMATS[layout], Path(out)
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if found := next(folder.iterdir(), None):
-        raise ConfigError(f"{folder}: holds {found.name} already. Give an empty folder.")
+    if present := next(folder.iterdir(), None):
+        raise ConfigError(f"{folder}: holds {present.name} already. Give an empty folder.")
     words = _Words(plan)
     done = 0
 
-    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+    def documents(split: str) -> Iterator[str]:
         nonlocal done
-        for block in blocks:
-            yield block
+        for block in draw(plan, split, words):
+            for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True):
+                yield _json_line(uid, text, target_ind=labels.tolist())
             done += len(block)
             if tick:
                 tick(done)
 
-    for split, documents in zip(SPLITS, (plan.documents, plan.test_documents), strict=True):
-        sizes = Sizes(documents, 0 if chosen.has_text else plan.vocabulary, plan.labels)
-        blocks = draw(plan, split, words, as_text=chosen.has_text)
-        chosen.write(folder, split, counted(blocks), sizes)
-    chosen.write_labels(folder, words.of_labels())
+    for split in SPLITS:
+        write_lines(folder / f"{SHORT[split]}.json.gz", documents(split))
+    lines = (_json_line(str(label), text) for label, text in enumerate(words.of_labels()))
+    write_lines(folder / "lbl.json.gz", lines)
 
 
-def draw(plan: Plan, split: str, words: _Words, as_text: bool) -> Iterator[Block]:
-    """The documents of `train` or `test`, with labels int32, each once and ascending.
+def _json_line(uid: str, text: str, **more: Any) -> str:
+    words = text.split(" ", TITLE_WORDS)
+    title, content = " ".join(words[:TITLE_WORDS]), "".join(words[TITLE_WORDS:])
+    return json.dumps({"uid": uid, "title": title, "content": content, **more})
 
-    Each block has a random stream of its own, so documents are the same in whatever layout.
-    """
+
+def draw(plan: Plan, split: str, words: _Words) -> Iterator[Block]:
+    """The documents of `train` or `test`, with labels int32, each once and ascending."""
     documents = plan.documents if split == "train" else plan.test_documents
     for first in range(0, documents, ROWS):
         number = min(ROWS, documents - first)
         random = np.random.default_rng((plan.seed, SPLITS.index(split), first))
         labels = _draw_labels(plan, split, first, number, random)
         drawn = words.of_documents(labels, random)
-        yield Block(
-            uids=default_uids(split, first, number),
-            texts=words.texts(drawn) if as_text else None,
-            labels=labels,
-            features=None if as_text else words.features(drawn),
-        )
+        yield Block(default_uids(split, first, number), words.texts(drawn), labels)
 
 
 def _draw_labels(
@@ -268,14 +250,6 @@ class _Words:
         ends = words.offsets.tolist()
         spelled = [written[word] for word in words.values.tolist()]
         return [" ".join(spelled[a:b]) for a, b in itertools.pairwise(ends)]
-
-    def features(self, words: Ragged) -> sp.csr_matrix:
-        """Documents as float32 [B, vocabulary]: how often each has a word, over its length."""
-        weights = np.repeat(1 / words.lengths(), words.lengths()).astype(np.float32)
-        shape = (len(words), self._plan.vocabulary)
-        matrix = sp.csr_matrix((weights, words.values.astype(np.int32), words.offsets), shape=shape)
-        matrix.sum_duplicates()
-        return matrix
 
 
 def _spell(word: int) -> str:

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from haste.data.corpus import Corpus
-from haste.data.growing import growing_array
-from haste.data.ragged import Ragged
+from haste.data.ragged import Ragged, RaggedWriter
 from haste.errors import ConfigError, DataError
 from haste.files import atomic, read_json, reading, sha256, write_json
 from haste.paths import SPLITS, CorpusDir, TokenDir
@@ -154,23 +153,21 @@ def _tokenize_texts(
     n_tokens, done = {}, 0
     used = np.zeros(vocab_size, bool)
     for name, path in sources.items():
-        offsets = np.zeros(wanted[name] + 1, np.int64)
         row = 0
-        with growing_array(directory.ids(name), np.int32) as append:
+        with RaggedWriter.saved(directory.ids(name), np.int32) as writer:
             for texts in _texts(path, rows[name], wanted[name]):
                 encodings = tokenizer.encode_batch_fast(texts)
                 lengths = [len(encoding) for encoding in encodings]
                 ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
                 block = np.fromiter(ids, np.int32, sum(lengths))
-                append(block)
+                writer.append(block, lengths)
                 if name == "train":
                     used[block] = True
-                end = row + len(texts)
-                offsets[row + 1 : end + 1] = offsets[row] + np.cumsum(lengths)
-                row = end
+                row += len(texts)
                 if tick and name != LABELS:
                     tick(done + row)
         done += row
+        offsets = writer.offsets()
         _save(directory.offsets(name), offsets)
         n_tokens[name] = int(offsets[-1])
     special = sorted(

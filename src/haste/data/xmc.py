@@ -14,8 +14,7 @@ import scipy.sparse as sp
 from haste.data.corpus import CorpusWriter, document_table, label_table
 from haste.data.formats import Block, Layout
 from haste.data.labelspace import arrange_columns
-from haste.data.ragged import Ragged
-from haste.data.spool import RaggedSpool
+from haste.data.ragged import Ragged, RaggedWriter
 from haste.errors import DataError
 from haste.paths import SPLITS
 
@@ -75,15 +74,15 @@ def stream(
     not as the layout wants it.
     """
     root = writer.directory.root
-    labels = {split: RaggedSpool(np.int32, root) for split in SPLITS}
-    features = {split: _FeatureSpool(root) for split in SPLITS}
+    labels = {split: RaggedWriter.temporary(root, np.int32) for split in SPLITS}
+    features = {split: _FeatureWriter(root) for split in SPLITS}
     done = 0
     for published in ("train", "test"):
         first = 0
         for block in layout.blocks(published):
             for split, rows in _parts(published, validation[first : first + len(block)], block):
                 part = block.labels.take(rows)
-                labels[split].append(part.values, part.offsets)
+                labels[split].append(part.values, part.lengths())
                 if block.features is not None:
                     features[split].append(block.features[rows])
                 writer.add(split, _documents(block, rows))
@@ -169,16 +168,17 @@ def filter_matrices(
     return {"validation": matrices["train"], "test": matrices["test"]}
 
 
-class _FeatureSpool:
+class _FeatureWriter:
     """A CSR matrix of float32 that is collected on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._ids = RaggedSpool(np.int32, folder)
-        self._values = RaggedSpool(np.float32, folder)
+        self._ids = RaggedWriter.temporary(folder, np.int32)
+        self._values = RaggedWriter.temporary(folder, np.float32)
 
     def append(self, rows: sp.csr_matrix) -> None:
-        self._ids.append(rows.indices, rows.indptr)
-        self._values.append(rows.data, rows.indptr)
+        lengths = np.diff(rows.indptr)
+        self._ids.append(rows.indices, lengths)
+        self._values.append(rows.data, lengths)
 
     def matrix(self, width: int) -> sp.csr_matrix:
         ids, values = self._ids.ragged(), self._values.ragged()

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from layout_files import FEATURES, FILES, FILTERS, N_LABELS, TEST, TRAIN, read, write
 
+from haste.data import xmc
+from haste.data.build import build_corpus
+from haste.data.corpus import load_corpus
 from haste.data.formats import base as base_module
 from haste.data.formats import detect
 from haste.data.formats import pecos as pecos_module
+from haste.data.registry import Dataset
 from haste.errors import DataError
 
 WANTED = {"train": TRAIN, "test": TEST}
@@ -33,6 +37,20 @@ def test_every_layout_gives_the_same_documents(tmp_path, monkeypatch, name, rows
         assert found == wanted
         assert layout.count(split) == len(documents)
         assert max(len(block) for block in layout.blocks(split)) == min(rows, len(documents))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_layout_becomes_a_corpus(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(xmc, "held_out", lambda n, _: np.arange(n) == 1)
+    raw = write(tmp_path / "raw", FILES[name])
+    info = build_corpus(Dataset(name="mine", path="raw"), raw, tmp_path / "corpus")
+    corpus = load_corpus(tmp_path / "corpus")
+    assert info.documents == {"train": 2, "validation": 1, "test": 2}
+    assert corpus.positives("train").sum(axis=1).ravel().tolist() == [[2, 0]]
+    if info.has_text:
+        assert corpus.texts("train") == [text for text, _ in TRAIN[::2]]
+    else:
+        assert corpus.features("test").toarray().tolist() == FEATURES["test"]
 
 
 @pytest.mark.parametrize("name", FILES)

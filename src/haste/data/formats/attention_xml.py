@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -14,17 +14,14 @@ from haste.data.formats.base import (
     SPLITS,
     Block,
     Layout,
-    Sizes,
     chosen_of_line,
     default_uids,
     in_blocks,
     label_columns,
     pack_labels,
     take_strings,
-    texts_of,
 )
-from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
-from haste.data.spool import RaggedSpool
+from haste.data.formats.lines import count_lines, read_lines, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +97,6 @@ class AttentionXml(Layout):
         """See Layout."""
         words = take_strings(pa.chunked_array([list(self._ids)], pa.large_string()), ids)
         return label_columns(words, words, pa.nulls(len(words), pa.large_string()))
-
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:  # noqa: ARG003
-        """See Layout; the word of a label is "l" and its id."""
-        spool = RaggedSpool(np.int32, folder)
-        write_lines(folder / TEXTS[0].format(split), texts_of(blocks, spool))
-        rows = (" ".join(f"l{label}" for label in row.tolist()) for row in spool.ragged())
-        write_lines(folder / f"{split}_labels.txt", rows)
 
 
 def _texts(folder: Path, split: str) -> Path | None:

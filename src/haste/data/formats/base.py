@@ -16,7 +16,6 @@ import scipy.sparse as sp
 
 from haste.data.formats.lines import bad_line, read_lines, without_blank_end
 from haste.data.ragged import Ragged
-from haste.data.spool import RaggedSpool
 from haste.errors import DataError
 
 SPLITS = ("train", "test")
@@ -29,15 +28,6 @@ MOST = 100_000_000
 """labels, features or documents: a file that speaks of more is taken for damaged"""
 TITLE_ENDS = "/SEP/"
 """stands between title and content in text files of one line a document"""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the files of a split declare."""
-
-    documents: int
-    features: int
-    labels: int
 
 
 @dataclass(frozen=True)
@@ -146,15 +136,6 @@ class Layout(ABC):
             pairs.extend(pair)
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
-    @classmethod
-    @abstractmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """Write a split in this layout, so that `blocks` gives the same documents and labels."""
-
-    @classmethod  # noqa: B027
-    def write_labels(cls, folder: Path, texts: Iterable[str]) -> None:
-        """Write the texts of all labels, in a layout that has room for them; most have none."""
-
 
 def label_columns(
     uids: pa.Array | pa.ChunkedArray,
@@ -180,13 +161,6 @@ def in_blocks(rows: Iterable[tuple]) -> Iterator[tuple[int, tuple[tuple, ...]]]:
         if not block:
             return
         yield first, tuple(zip(*block, strict=True))
-
-
-def texts_of(blocks: Iterable[Block], labels: RaggedSpool) -> Iterator[str]:
-    """The texts of blocks, whose labels are put aside on the way."""
-    for block in blocks:
-        labels.append(block.labels.values, block.labels.offsets)
-        yield from block.texts
 
 
 def default_uids(split: str, first: int, number: int) -> list[str]:

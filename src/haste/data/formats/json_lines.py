@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from haste.data.formats.base import (
     SPLITS,
     Block,
     Layout,
-    Sizes,
     chosen_text,
     default_uids,
     in_blocks,
@@ -29,12 +28,9 @@ from haste.data.formats.lines import (
     count_lines,
     read_lines,
     without_blank_end,
-    write_lines,
 )
 
 ENDINGS = (".json", ".json.gz", ".raw.json", ".raw.json.gz")
-TITLE_WORDS = 8
-"""words of a title that is written"""
 
 
 class JsonLines(Layout):
@@ -88,22 +84,6 @@ class JsonLines(Layout):
                 column.append(pa.array(values, pa.large_string()))
         columns = (pa.chunked_array(column, pa.large_string()) for column in chunks)
         return label_columns(*(take_strings(column, ids) for column in columns))
-
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:  # noqa: ARG003
-        """See Layout; a title is the first words of the text."""
-        lines = (
-            _object(uid, text, target_ind=labels.tolist())
-            for block in blocks
-            for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True)
-        )
-        write_lines(folder / f"{SHORT[split]}.json.gz", lines)
-
-    @classmethod
-    def write_labels(cls, folder: Path, texts: Iterable[str]) -> None:
-        """See Layout."""
-        lines = (_object(str(label), text) for label, text in enumerate(texts))
-        write_lines(folder / "lbl.json.gz", lines)
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -159,9 +139,3 @@ def _texts(path: Path, number: int, entry: dict[str, Any]) -> tuple[str | None, 
                 path, number, f"{key}: a text of whole characters", ascii(value)
             ) from error
     return uid, title, content
-
-
-def _object(uid: str, text: str, **more: Any) -> str:
-    words = text.split(" ", TITLE_WORDS)
-    title, content = " ".join(words[:TITLE_WORDS]), "".join(words[TITLE_WORDS:])
-    return json.dumps({"uid": uid, "title": title, "content": content, **more})

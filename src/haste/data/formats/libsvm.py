@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -11,16 +10,14 @@ from haste.data.formats.base import (
     SPLITS,
     Block,
     Layout,
-    Sizes,
     default_uids,
     in_blocks,
     pack_labels,
     whole_number,
 )
-from haste.data.formats.lines import bad_line, write_lines
+from haste.data.formats.lines import bad_line
 from haste.data.formats.sparse_rows import (
     feature_matrix,
-    feature_rows,
     parse_row,
     read_header,
     rows_below_header,
@@ -92,14 +89,3 @@ class LibSvm(Layout):
                 if min(labels) < 0:
                     raise bad_line(path, number, "labels like 3,14,15", line)
             yield labels, *parse_row(words, self.n_features, path, number)
-
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """See Layout."""
-        header = f"{sizes.documents} {sizes.features} {sizes.labels}"
-        rows = (
-            f"{','.join(map(str, labels.tolist()))} {features}"
-            for block in blocks
-            for labels, features in zip(block.labels, feature_rows(block.features), strict=True)
-        )
-        write_lines(folder / f"{split}.txt", itertools.chain([header], rows))

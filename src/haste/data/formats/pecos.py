@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
 from haste.data.formats.base import (
     ROWS,
@@ -15,19 +14,15 @@ from haste.data.formats.base import (
     SPLITS,
     Block,
     Layout,
-    Sizes,
     chosen_of_line,
     default_uids,
     in_blocks,
-    texts_of,
 )
-from haste.data.formats.lines import read_lines, side_by_side, write_lines
+from haste.data.formats.lines import read_lines, side_by_side
 from haste.data.formats.matrices import read_matrix, read_shape
 from haste.data.formats.sparse_rows import same_counts
 from haste.data.ragged import Ragged
-from haste.data.spool import RaggedSpool
 from haste.errors import DataError
-from haste.files import write_csr
 
 FEATURES = ("X.{}.tfidf.npz", "tfidf-attnxml/X.{}.npz", "X.{}.npz")
 
@@ -83,13 +78,6 @@ class Pecos(Layout):
         matrix.eliminate_zeros()
         return Ragged(matrix.indices, matrix.indptr)
 
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """See Layout."""
-        spool = RaggedSpool(np.int32, folder)
-        write_lines(folder / f"X.{SHORT[split]}.txt", texts_of(blocks, spool))
-        _write_labels(folder, split, spool, sizes)
-
 
 class PecosFeatures(Pecos):
     """The same without texts: sparse features X.trn.npz, or one of the names of tf-idf features."""
@@ -127,20 +115,6 @@ class PecosFeatures(Pecos):
             uids = default_uids(split, first, len(rows))
             yield Block(uids, None, labels.take(rows), part)
 
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """See Layout."""
-        ids, values, labels = (RaggedSpool(t, folder) for t in (np.int32, np.float32, np.int32))
-        for block in blocks:
-            ids.append(block.features.indices, block.features.indptr)
-            values.append(block.features.data, block.features.indptr)
-            labels.append(block.labels.values, block.labels.offsets)
-        rows = ids.ragged()
-        matrix = (values.ragged().values, rows.values, rows.offsets)
-        shape = (sizes.documents, sizes.features)
-        write_csr(folder / FEATURES[0].format(SHORT[split]), sp.csr_matrix(matrix, shape=shape))
-        _write_labels(folder, split, labels, sizes)
-
 
 def _has_labels(folder: Path) -> bool:
     return all((folder / f"Y.{SHORT[split]}.npz").is_file() for split in SPLITS)
@@ -157,12 +131,3 @@ def _features(folder: Path) -> dict[str, Path] | None:
 def _same_width(paths: list[Path], what: str) -> int:
     train, test = paths
     return same_counts(train, test, what, (read_shape(train)[1], read_shape(test)[1]))
-
-
-def _write_labels(folder: Path, split: str, spool: RaggedSpool, sizes: Sizes) -> None:
-    rows = spool.ragged()
-    ones = np.ones(len(rows.values), dtype=np.float32)
-    shape = (sizes.documents, sizes.labels)
-    # copied, since sorting is done in place
-    matrix = sp.csr_matrix((ones, np.array(rows.values), rows.offsets), shape=shape)
-    write_csr(folder / f"Y.{SHORT[split]}.npz", matrix)

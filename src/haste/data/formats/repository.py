@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -15,25 +14,21 @@ from haste.data.formats.base import (
     SPLITS,
     Block,
     Layout,
-    Sizes,
     chosen_of_line,
     default_uids,
     in_blocks,
     label_columns,
     pack_labels,
     take_strings,
-    texts_of,
 )
-from haste.data.formats.lines import read_lines, side_by_side, without_blank_end, write_lines
+from haste.data.formats.lines import read_lines, side_by_side, without_blank_end
 from haste.data.formats.sparse_rows import (
     feature_matrix,
-    feature_rows,
     parse_row,
     read_header,
     rows_below_header,
     same_counts,
 )
-from haste.data.spool import RaggedSpool
 from haste.errors import DataError
 
 
@@ -99,18 +94,6 @@ class RepositoryText(_Repository):
                 pack_labels(labels, self.n_labels, path, first + 2),
             )
 
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """See Layout."""
-        spool = RaggedSpool(np.int32, folder)
-        write_lines(folder / f"{SHORT[split]}_X.txt", texts_of(blocks, spool))
-        _write_labels(folder, split, spool, sizes)
-
-    @classmethod
-    def write_labels(cls, folder: Path, texts: Iterable[str]) -> None:
-        """See Layout."""
-        write_lines(folder / "Y.txt", texts)
-
     def labels(self, ids: np.ndarray) -> pa.Table:
         """See Layout."""
         path = self._labels_path
@@ -175,20 +158,6 @@ class RepositoryFeatures(_Repository):
                 feature_matrix(*zip(*parsed, strict=True), width),
             )
 
-    @classmethod
-    def write(cls, folder: Path, split: str, blocks: Iterable[Block], sizes: Sizes) -> None:
-        """See Layout."""
-        spool = RaggedSpool(np.int32, folder)
-
-        def rows() -> Iterator[str]:
-            for block in blocks:
-                spool.append(block.labels.values, block.labels.offsets)
-                yield from feature_rows(block.features)
-
-        header = f"{sizes.documents} {sizes.features}"
-        write_lines(folder / f"{SHORT[split]}_X_Xf.txt", itertools.chain([header], rows()))
-        _write_labels(folder, split, spool, sizes)
-
 
 def _has(folder: Path, *endings: str) -> bool:
     return all(
@@ -196,9 +165,3 @@ def _has(folder: Path, *endings: str) -> bool:
         for split in SPLITS
         for ending in endings
     )
-
-
-def _write_labels(folder: Path, split: str, spool: RaggedSpool, sizes: Sizes) -> None:
-    header = f"{sizes.documents} {sizes.labels}"
-    rows = (" ".join(f"{label}:1.0" for label in row.tolist()) for row in spool.ragged())
-    write_lines(folder / f"{SHORT[split]}_X_Y.txt", itertools.chain([header], rows))

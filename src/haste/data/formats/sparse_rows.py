@@ -11,7 +11,6 @@ import scipy.sparse as sp
 
 from haste.data.formats.base import MOST, whole_number
 from haste.data.formats.lines import bad_line, read_lines, without_blank_end
-from haste.data.ragged import Ragged
 from haste.errors import DataError
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -68,14 +67,6 @@ def feature_matrix(
     matrix = sp.csr_matrix((data, columns, indptr), shape=(len(ids), width))
     matrix.sum_duplicates()
     return matrix
-
-
-def feature_rows(matrix: sp.csr_matrix) -> Iterator[str]:
-    """The rows of a matrix as `parse_row` reads them, with the float32 values in full."""
-    rows = Ragged(matrix.indices, matrix.indptr), Ragged(matrix.data, matrix.indptr)
-    for ids, values in zip(*rows, strict=True):
-        pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        yield " ".join(f"{column}:{value:.9g}" for column, value in pairs)
 
 
 def same_counts(first: Path, second: Path, what: str, counts: tuple[int, int]) -> int:
