@@ -23,6 +23,7 @@ from haste.data.tokenize import tokenize
 from haste.files import write_yaml
 from haste.labels.order import LabelOrder
 from haste.paths import RunDir
+from small_grid import finish, grid, make_inputs, tiny_grid  # noqa: F401
 
 WORDS = [f"w{i:02d}" for i in range(60)]
 N_LABELS, N_EXTRA, HIDDEN = 40, 3, 32

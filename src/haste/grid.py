@@ -84,6 +84,11 @@ class RunKey:
     seed: int
 
     @property
+    def name(self) -> str:
+        """As --only and logs know it: dataset/method/variant/seedK."""
+        return f"{self.dataset}/{self.method}/{self.variant}/seed{self.seed}"
+
+    @property
     def is_trial(self) -> bool:
         """Whether it is one of the trials of `tuning:`."""
         return self.variant.startswith(TRIAL_PREFIX)

@@ -6,16 +6,16 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from workflow_project import GRID, Project, copy_workflow
 
-from haste.files import write_json, write_npz, write_yaml
-from haste.fleet.exporting import export_results
-from haste.fleet.importing import import_results
+from haste.files import write_json
 from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
 from haste.presets import method
+from haste.transfer.exporting import export_results
+from haste.transfer.importing import import_results
+from small_grid import CORPUS, write_run
 
 NEW = {**GRID, "overrides": {"dense": {"training": {"epochs": 3}}}}
 
@@ -34,18 +34,12 @@ def results_of_another_machine(
         config = grid.resolve(key)
         model, info = Path(config.inputs.model), Path(config.inputs.corpus, "corpus.json")
         before = info.stat()
-        info.write_text(json.dumps({"filtered": False}))
+        write_json(info, CORPUS)
         # of the same age as everything that Snakemake has seen there
         os.utime(info, ns=(before.st_atime_ns, before.st_mtime_ns))
         (model / "config.json").write_text(json.dumps({"hidden_size": 384}))
         (model / "model.safetensors").write_text("weights")
-        run = run_dir(grid, key)
-        write_yaml(run.config, config.as_dict())
-        run.history.write_text("epoch\n")
-        ids = np.zeros((2, 20), np.int32)
-        write_npz(run.predictions, ids=ids, scores=ids.astype(np.float32))
-        write_json(run.resources, {"completed": True})
-        write_json(run.metrics, {"metrics": {"P@1": 50.0}})
+        write_run(grid, key)
     export_results(grid, out)
 
 

@@ -77,8 +77,8 @@ def export_results(
 
     Weights are left out, and of trials the predictions too, because nothing reads them.
     """
-    from haste.fleet.exporting import export_results as export
     from haste.grid import read_grid
+    from haste.transfer.exporting import export_results as export
 
     number = export(read_grid(grid), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
@@ -87,14 +87,18 @@ def export_results(
 def import_results(
     archive: Annotated[Path, typer.Argument(help="A zip that haste export-results wrote.")],
     grid: GridOption,
+    without_data: Annotated[
+        bool,
+        typer.Option("--without-data", help="Take runs whose data is not here, so not compared."),
+    ] = False,
 ) -> None:
     """Take runs of another machine into results/<grid>/runs, where Snakemake finds them done.
 
-    Their data should be here first: it is compared with what they were trained from. Runs that are
+    Their data must be here first: it is compared with what they were trained from. Runs that are
     finished here are left alone.
     """
-    from haste.fleet.importing import import_results as take
     from haste.grid import read_grid
+    from haste.transfer.importing import import_results as take
 
-    found = take(archive, read_grid(grid))
+    found = take(archive, read_grid(grid), without_data=without_data)
     log.info("%d runs taken, %d were here already", len(found.taken), len(found.kept))

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from haste.files import atomic
-from haste.fleet.digests import InputDigests
 from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import worklist
 from haste.grid import GridConfig
 from haste.training.checkpoint import fingerprint
+from haste.transfer.digests import InputDigests
 
 COLUMNS = (
     "order",

@@ -26,9 +26,8 @@ class Task:
 
     @property
     def name(self) -> str:
-        """As --only and logs know it: dataset/method/variant/seedK."""
-        key = self.key
-        return f"{key.dataset}/{key.method}/{key.variant}/seed{key.seed}"
+        """As --only and logs know it."""
+        return self.key.name
 
 
 def worklist(grid: GridConfig) -> list[Task]:

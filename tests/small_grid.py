@@ -1,6 +1,5 @@
 """A small grid whose inputs are there, and finished runs of it without any training."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pytest
 from haste.files import write_json, write_npz, write_yaml
 from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
+from haste.metrics.metrics import METRICS
 from haste.paths import RunDir
-from haste.reporting.runs import HISTORY, METRICS
+from haste.training.loop import COLUMNS
 
 SETTINGS = {
     "name": "small",
@@ -72,6 +72,15 @@ def finish() -> Callable[..., RunDir]:
     return write_run
 
 
+CORPUS = {
+    "filtered": False,
+    "documents": {"validation": 2, "test": 3},
+    "n_labels": 90,
+    "n_extra": 10,
+}
+"""what is read of corpus.json; documents are those of the runs' predictions"""
+
+
 def write_inputs(grid: GridConfig) -> None:
     """A few bytes in the place of each input of each trained run."""
     for key in grid.runs():
@@ -85,7 +94,7 @@ def write_inputs(grid: GridConfig) -> None:
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{path.name}\n")
-        corpus.joinpath("corpus.json").write_text(json.dumps({"filtered": False}))
+        write_json(corpus / "corpus.json", CORPUS)
 
 
 def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
@@ -93,7 +102,8 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
     run, config = run_dir(grid, key), grid.resolve(key)
     run.root.mkdir(parents=True, exist_ok=True)
     write_yaml(run.config, config.as_dict())
-    rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in range(2))]
+    epochs = range(config.training.epochs)
+    rows = [",".join(COLUMNS), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
     run.history.write_text("\n".join(rows) + "\n")
     ids = np.tile(np.arange(100, dtype=np.int32), (3, 1))
     write_npz(run.predictions, ids=ids, scores=-ids.astype(np.float32))

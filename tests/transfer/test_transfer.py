@@ -1,8 +1,10 @@
 """Results leave one machine and are taken in on another, or refused."""
 
 import hashlib
+import io
 import json
 import logging
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -15,17 +17,18 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, write_json, write_yaml
-from haste.fleet.digests import InputDigests
-from haste.fleet.drive import drive
-from haste.fleet.exporting import export_results
-from haste.fleet.importing import import_results
-from haste.fleet.places import Place
 from haste.fleet.state import is_done, run_dir
-from haste.fleet.worklist import worklist
 from haste.grid import GridConfig, RunKey
-from haste.reporting.runs import METRICS, load_run
+from haste.metrics.metrics import METRICS
+from haste.reporting.runs import load_run
 from haste.reporting.sources import Documents
 from haste.training.checkpoint import fingerprint
+from haste.training.loop import COLUMNS
+from haste.training.run import train_and_evaluate
+from haste.transfer import archive as layout
+from haste.transfer.digests import InputDigests
+from haste.transfer.exporting import export_results
+from haste.transfer.importing import import_results
 
 DENSE = RunKey("words", "dense", "default", 0)
 OTHER = RunKey("words", "haste", "grouping-random", 0)
@@ -46,12 +49,12 @@ def exported(grid, make_inputs, finish) -> GridConfig:
     return grid
 
 
-def rewrite(change) -> None:
+def rewrite(change, compression: int = zipfile.ZIP_STORED) -> None:
     """Put the members of the zip, as `change` (name -> content, in place) leaves them, into a new one."""
     with zipfile.ZipFile(ZIP) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
-    with zipfile.ZipFile(ZIP, "w") as archive:
+    with zipfile.ZipFile(ZIP, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -322,11 +325,6 @@ def test_a_configuration_that_is_none_is_refused(exported):
     refused(exported, "is not what the grid small says now")
 
 
-def test_a_run_that_was_stopped_is_refused(exported):
-    rewrite(lambda m: signed(m, f"{PREFIX}resources.json", b'{"completed": false}'))
-    refused(exported, "is of a run that was stopped before its end; nothing was taken")
-
-
 def test_other_inputs_are_refused(exported):
     Path(exported.resolve(OTHER).inputs.order).write_text("another order")
     refused(
@@ -334,10 +332,154 @@ def test_other_inputs_are_refused(exported):
     )
 
 
-def test_inputs_that_are_not_here_are_a_warning(exported, caplog):
+def test_inputs_that_are_not_here_are_refused_unless_it_is_said(exported, caplog):
     Path(exported.resolve(OTHER).inputs.order).unlink()
-    assert len(import_results(ZIP, exported).taken) == 2
-    assert "1 runs (words/haste/grouping-random/seed0, ...): not all inputs are here" in caplog.text
+    refused(
+        exported, r"1 runs \(words/haste/grouping-random/seed0, .* take them unseen: --without-data"
+    )
+    assert len(import_results(ZIP, exported, without_data=True).taken) == 2
+    assert "1 runs (words/haste/grouping-random/seed0, ...) are taken without" in caplog.text
+
+
+def test_without_any_data(exported):
+    shutil.rmtree("data")
+    refused(exported, "2 runs .* cannot be compared with their data, which is not all here")
+    assert len(import_results(ZIP, exported, without_data=True).taken) == 2
+
+
+def test_runs_whose_inputs_are_gone_do_not_leave(grid, make_inputs, finish, caplog):
+    make_inputs(grid)
+    for key in (DENSE, OTHER):
+        finish(grid, key)
+    Path(grid.resolve(OTHER).inputs.order).unlink()
+    assert export_results(grid, ZIP) == 1
+    assert "words/haste/grouping-random/seed0: its inputs are not all here" in caplog.text
+
+
+@pytest.mark.parametrize(("field", "value"), [("inputs", ""), ("inputs", 3), ("columns", -1)])
+def test_a_manifest_that_says_nothing_of_inputs_is_refused(exported, field, value):
+    def change(members):
+        manifest = json.loads(members["manifest.json"])
+        manifest["runs"][0][field] = value
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    rewrite(change)
+    refused(exported, rf"manifest\.json is damaged \(ValueError: {field}")
+
+
+def changed(name: str, change) -> bytes:
+    """A member of the archive with its JSON changed in place."""
+    with zipfile.ZipFile(ZIP) as archive:
+        value = json.loads(archive.read(f"{PREFIX}{name}"))
+    change(value)
+    return json.dumps(value).encode()
+
+
+def npz(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def predictions(ids=None, scores=None) -> bytes:
+    """As they are in the archive, but for what is given."""
+    own = np.tile(np.arange(10, dtype=np.int32), (3, 1)) if ids is None else ids
+    return npz(ids=own, scores=-own.astype(np.float32) if scores is None else scores)
+
+
+def large_header() -> bytes:
+    """An .npz whose arrays say that they are large."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, descr in (("ids", "<i4"), ("scores", "<f4")):
+            header = io.BytesIO()
+            described = {"descr": descr, "fortran_order": False, "shape": (10**12, 10)}
+            np.lib.format.write_array_header_1_0(header, described)
+            archive.writestr(f"{name}.npy", header.getvalue())
+    return out.getvalue()
+
+
+GARBAGE = {
+    "metrics.json": [
+        lambda: b"hello",
+        lambda: b"[]",
+        lambda: b"[" * 100_000,
+        lambda: b"\xff",
+        lambda: changed("metrics.json", lambda value: value.pop("deciles")),
+        lambda: changed("metrics.json", lambda value: value["metrics"].pop("P@1")),
+        lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": "high"})),
+        lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": 100.1})),
+        lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": -1})),
+        lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": True})),
+        lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": np.nan})),
+        lambda: changed("metrics.json", lambda value: value.update(without_mirrored={"P@1": 1e3})),
+        lambda: changed("metrics.json", lambda value: value.update(deciles=[{"decile": 1}])),
+        lambda: changed("metrics.json", lambda value: value.update(backend=None)),
+    ],
+    "resources.json": [
+        lambda: b"hello",
+        lambda: b"{}",
+        lambda: changed("resources.json", lambda value: value.update(completed=1)),
+        lambda: changed("resources.json", lambda value: value.pop("seconds")),
+        lambda: changed("resources.json", lambda value: value.update(device=0)),
+        lambda: changed("resources.json", lambda value: value.update(seconds={"train": -1})),
+        lambda: changed("resources.json", lambda value: value.update(layer_bytes=np.inf)),
+    ],
+    "history.csv": [
+        lambda: b"hello",
+        lambda: b"",
+        lambda: b"epoch,step,loss\n1,1,1\n2,2,1\n",
+        lambda: HEADER + b"0,0,1.0,0.1,1.0,,,,0\n",
+        lambda: HEADER + b"0,0,nan,0.1,1.0,,,,0\n" * 2,
+        lambda: HEADER + b"0,0,1.0,0.1,1.0,101,,,0\n" * 2,
+        lambda: HEADER + b"0,0,,0.1,1.0,,,,0\n" * 2,
+        lambda: HEADER + b"0\n" * 2,
+    ],
+    "predictions.npz": [
+        lambda: b"hello",
+        large_header,
+        lambda: npz(ids=np.zeros((3, 10), np.int32)),
+        lambda: npz(ids=np.zeros(3, object), scores=np.zeros((3, 10), np.float32)),
+        lambda: predictions(np.tile(np.arange(10), (3, 1))),
+        lambda: predictions(np.tile(np.arange(9, dtype=np.int32), (3, 1))),
+        lambda: predictions(np.tile(np.arange(10, dtype=np.int32), (4, 1))),
+        lambda: predictions(np.tile(np.arange(95, 105, dtype=np.int32), (3, 1))),
+        lambda: predictions(np.tile(np.arange(-2, 8, dtype=np.int32), (3, 1))),
+        lambda: predictions(np.zeros((3, 10), np.int32)),
+        lambda: predictions(scores=np.full((3, 10), np.nan, np.float32)),
+        lambda: predictions(scores=np.zeros((3, 10))),
+    ],
+}
+HEADER = ",".join(COLUMNS).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, each) for name, all_ in GARBAGE.items() for each in all_]
+)
+def test_contents_that_no_training_writes_are_refused(exported, name, content):
+    content = content()
+    rewrite(lambda members: signed(members, f"{PREFIX}{name}", content))
+    refused(exported, rf"{name} is not what training writes \(.*\); nothing was taken")
+
+
+def test_what_unpacks_to_far_more_than_results_do_is_refused(exported):
+    large = b" " * (30 << 20)
+    rewrite(lambda members: signed(members, f"{PREFIX}history.csv", large), zipfile.ZIP_DEFLATED)
+    refused(exported, r"history\.csv unpacks to more than 1 MiB from 0\.0 MiB, as no results do")
+
+
+def test_much_in_all_is_refused(exported, monkeypatch):
+    monkeypatch.setattr(layout, "MOST_IN_ALL", 1000)
+    monkeypatch.setattr(layout, "MAX_RATIO_IN_ALL", 0)
+    refused(exported, r"unpacks to more than .* MiB from .* MiB, as no results do")
+
+
+def test_a_configuration_of_aliases_is_refused_at_once(exported):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    bomb = "\n".join(lines).encode()
+    rewrite(lambda members: signed(members, f"{PREFIX}config.yaml", bomb))
+    refused(exported, r"config\.yaml, line \d+: the alias")
 
 
 def test_finished_runs_are_left_alone(exported, finish, caplog):
@@ -393,12 +535,15 @@ def test_the_commands(caplog):
 
 def test_ten_predictions_do_for_the_paired_bootstrap(tiny_grid):
     """Trained for real: every metric that is compared document by document is that of metrics.json."""
-    tasks = worklist(tiny_grid)
-    assert drive(tiny_grid, tasks, [Place("CPU")], jobs=2).failed == []
+    keys = tiny_grid.runs()
+    for key in keys:
+        run, config = run_dir(tiny_grid, key), tiny_grid.resolve(key)
+        write_yaml(run.config, config.as_dict())
+        train_and_evaluate(config, run)
     export_results(tiny_grid, ZIP)
     Path("results").rename("results-of-the-gpu")
     import_results(ZIP, tiny_grid)
-    runs = [load_run(run_dir(tiny_grid, task.key).root) for task in tasks]
+    runs = [load_run(run_dir(tiny_grid, key).root) for key in keys]
     assert runs[0].predictions().shape[1] == 10
     documents = Documents(tiny_grid.layout.corpus("tiny"))
     compared = [name for name in METRICS if not name.startswith("R@")]

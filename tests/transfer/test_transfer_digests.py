@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from haste.fleet.digests import MISSING, InputDigests
 from haste.grid import RunKey
+from haste.transfer.digests import MISSING, InputDigests
 
 KEY = RunKey("words", "spartex", "default", 0)
 

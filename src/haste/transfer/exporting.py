@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from haste import patterns
 from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json
-from haste.fleet.archive import MANIFEST, Manifest, RunEntry, run_members
-from haste.fleet.digests import MISSING, InputDigests
 from haste.fleet.state import is_done, run_dir
-from haste.fleet.worklist import select, worklist
-from haste.grid import GridConfig, RunKey
+from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.training.checkpoint import fingerprint
 from haste.training.measure import machine
+from haste.transfer.archive import MANIFEST, Manifest, RunEntry, run_members, trained_runs
+from haste.transfer.digests import MISSING, InputDigests
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +35,28 @@ k = 5 from them; R@10 and R@100 are in metrics.json"""
 def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[str] = ()) -> int:
     """Write the finished trained runs of a grid and their manifest to `out`; returns how many.
 
-    `only`: patterns as for `haste drive`, see `select`; without one all runs, trials included. Each run's
+    `only`: patterns of dataset/method/variant/seedK or of one of the four, trials only for one that says
+    `trial-`; without a pattern all runs, trials included. Each run's
     predictions are cut to the first `top` of a document, but kept whole where the data set takes
     reciprocal pairs out of them before they are measured: the next best move up then. Those of trials
-    are left out, because nothing reads them; so are runs that lack a file, with a word in the log. Raises
+    are left out, because nothing reads them; so are runs that lack a file or whose inputs are gone, with a
+    word in the log. Raises
     DataError where no such run is finished, and ConfigError for a pattern that no run matches.
     """
-    tasks = select(worklist(grid), only) if only else worklist(grid)
+    keys = trained_runs(grid)
+    if only:
+        keys = patterns.select(
+            keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for
+        )
     digests = InputDigests()
     members: dict[str, str] = {}
     runs: dict[RunKey, RunEntry] = {}
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for task in tasks:
-            run, config = run_dir(grid, task.key), grid.resolve(task.key)
+        for key in keys:
+            run, config = run_dir(grid, key), grid.resolve(key)
             if not is_done(run, config):
                 continue
-            files = run_members(run, task.key)
+            files = run_members(run, key)
             lacking = next((path for path in files.values() if not path.is_file()), None)
             if lacking is not None:
                 log.error(
@@ -58,6 +64,13 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
                     "it again: haste drive.",
                     lacking,
                     run.metrics,
+                )
+                continue
+            inputs = digests.of(config.inputs)
+            if inputs == MISSING:
+                log.error(
+                    "%s: its inputs are not all here, so no import could compare them; the run is left out",
+                    key.name,
                 )
                 continue
             columns = 0
@@ -69,10 +82,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
                     content = path.read_bytes()
                 archive.writestr(_info(name), content)
                 members[name] = hashlib.sha256(content).hexdigest()
-            inputs = digests.of(config.inputs)
-            if inputs == MISSING:
-                log.warning("%s: its inputs are not here, so import cannot compare them", task.name)
-            runs[task.key] = RunEntry(fingerprint(config), inputs, columns)
+            runs[key] = RunEntry(fingerprint(config), inputs, columns)
         if not runs:
             named = f" that --only {' '.join(only)} names" if only else ""
             raise DataError(
@@ -82,6 +92,10 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
         manifest = Manifest(grid.name, machine(), members, runs)
         archive.writestr(_info(MANIFEST), manifest.to_json())
     return len(runs)
+
+
+def _is_asked_for(key: RunKey, pattern: str) -> bool:
+    return not key.is_trial or TRIAL_PREFIX in pattern
 
 
 def _info(name: str) -> zipfile.ZipInfo:

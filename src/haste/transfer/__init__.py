@@ -1,0 +1,1 @@
+"""Finished runs carried from one machine to another in a zip, contents and digests checked."""
