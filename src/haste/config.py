@@ -23,8 +23,10 @@ from haste.settings import (
     Seed,
     SettingError,
     Share,
+    naming,
     parse,
     plain_name,
+    read_settings,
     rename_keys,
     settings,
 )
@@ -282,3 +284,15 @@ class RunConfig:
 def build_section(name: str, values: Mapping[str, Any]) -> Any:
     """One section (`encoder`, `layer`, ...) from plain values, checked."""
     return parse(SECTIONS[name], values, name)
+
+
+def read_run(path: Path) -> RunConfig:
+    """The configuration of a run; raises DataError for a damaged file, ConfigError for what is wrong in it."""
+    value = read_settings(path)
+    with naming(path):
+        if {"datasets", "methods"} <= value.keys():
+            raise ConfigError(
+                f"the configuration of a grid, not of one run. Its runs: haste plan --grid {path}; the "
+                f"configuration of one of them: haste configure --grid {path}"
+            )
+        return RunConfig.from_dict(value)

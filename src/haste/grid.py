@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_type_hints
@@ -32,7 +31,6 @@ from haste.config import (
     build_section,
 )
 from haste.errors import ConfigError, suggest
-from haste.files import read_yaml
 from haste.labels.spec import OrderSpec
 from haste.paths import Layout
 from haste.presets import ablation, ablations, method
@@ -44,8 +42,10 @@ from haste.settings import (
     PathText,
     Seed,
     SettingError,
+    naming,
     parse,
     partial_settings,
+    read_settings,
     rename_keys,
     settings,
 )
@@ -478,45 +478,11 @@ def read_grid(paths: Sequence[Path]) -> GridConfig:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = _laid_over(merged, _read_settings(path))
+        merged = _laid_over(merged, read_settings(path))
     with naming(*paths):
         if {"dataset", "inputs"} <= merged.keys():
             raise ConfigError("the configuration of one run, not of a grid; haste train trains it.")
         return GridConfig.from_dict(merged)
-
-
-def read_run(path: Path) -> RunConfig:
-    """The configuration of a run; raises as `read_grid` does."""
-    settings = _read_settings(path)
-    with naming(path):
-        if {"datasets", "methods"} <= settings.keys():
-            raise ConfigError(
-                f"the configuration of a grid, not of one run. Its runs: haste plan --grid {path}; the "
-                f"configuration of one of them: haste configure --grid {path}"
-            )
-        return RunConfig.from_dict(settings)
-
-
-@contextmanager
-def naming(*paths: Path) -> Iterator[None]:
-    """Put the files that settings come from before each line of a ConfigError that does not name them."""
-    named = ", ".join(map(str, paths))
-    try:
-        yield
-    except ConfigError as error:
-        if str(error).startswith(named):
-            raise
-        lines = (f"{named}: {line}" for line in str(error).splitlines())
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _read_settings(path: Path) -> Mapping[str, Any]:
-    value = read_yaml(path)
-    if not isinstance(value, Mapping):
-        raise ConfigError(
-            f"{path}: no configuration in it; expected settings (key: value), like config.yaml."
-        )
-    return value
 
 
 def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from haste.config import RunConfig
+from haste.config import RunConfig, read_run
 from haste.data.batches import Batch, collate
 from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
@@ -20,7 +20,6 @@ from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError
-from haste.grid import read_run
 from haste.kernels.rounding import mix
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder

@@ -100,7 +100,7 @@ class RunDir:
 
     @property
     def resources(self) -> Path:
-        """JSON: see haste.training.measure.Resources."""
+        """JSON: see haste.resources.Meter.resources."""
         return self.root / "resources.json"
 
     @property

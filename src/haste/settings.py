@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -26,6 +27,7 @@ from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict, dataclass_transform, is_typeddict
 
 from haste.errors import ConfigError, suggest
+from haste.files import read_yaml
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
@@ -182,6 +184,29 @@ def _renamed(where: str, section: Mapping[str, Any], names: Mapping[str, str]) -
                 f"{where}: {old!r} is the former name of {new!r}; keep one of the two."
             )
     return {names.get(key, key): value for key, value in section.items()}
+
+
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """The mapping in a YAML file; raises DataError for a damaged file, ConfigError for another value."""
+    value = read_yaml(path)
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{path}: no configuration in it; expected settings (key: value), like config.yaml."
+        )
+    return value
+
+
+@contextmanager
+def naming(*paths: Path) -> Iterator[None]:
+    """Put the files that settings come from before each line of a ConfigError that does not name them."""
+    named = ", ".join(map(str, paths))
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith(named):
+            raise
+        lines = (f"{named}: {line}" for line in str(error).splitlines())
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _config_error(error: ValidationError, cls: Any, root: str) -> ConfigError:

@@ -15,7 +15,7 @@ from haste.files import atomic, mapped_array
 from haste.labels.embed import load_embeddings
 from haste.labels.grouping import order_labels
 from haste.labels.spec import OrderSpec
-from haste.training.measure import Meter, machine
+from haste.resources import Meter, machine
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 8_600_000)
 """up to that of LF-Paper2Keywords"""

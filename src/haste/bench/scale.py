@@ -39,8 +39,8 @@ from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
 from haste.model import Model, assemble
+from haste.resources import machine
 from haste.training import loader
-from haste.training.measure import machine
 from haste.training.step import ENCODER, LAYER, REST, TrainStep
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from triton.testing import do_bench
 
 from haste.errors import KernelError
-from haste.training.measure import machine
+from haste.resources import machine
 
 Call = Callable[[], object]
 

@@ -85,7 +85,8 @@ def corpus(
     """Make documents, labels and their matrices from a fetched source, or a folder of one's own."""
     from haste.data.build import build_corpus
     from haste.data.registry import load_registry
-    from haste.grid import naming, read_grid
+    from haste.grid import read_grid
+    from haste.settings import naming
 
     known = load_registry(registry)
     if grid is not None:

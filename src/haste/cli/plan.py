@@ -47,8 +47,9 @@ def plan(
     from rich.console import Console
 
     from haste.data.registry import load_registry
-    from haste.grid import naming, read_grid
+    from haste.grid import read_grid
     from haste.planning import plan_data, plan_runs
+    from haste.settings import naming
 
     chosen = read_grid(grid)
     known = load_registry(registry)
@@ -148,7 +149,8 @@ def configure(
     """Write the configuration of one run of a grid, with every value resolved."""
     from haste.errors import ConfigError, suggest
     from haste.files import write_yaml
-    from haste.grid import RunKey, naming, read_grid
+    from haste.grid import RunKey, read_grid
+    from haste.settings import naming
 
     chosen = read_grid(grid)
     key = RunKey(dataset, method, variant, seed)

@@ -37,8 +37,9 @@ def train(
     encoder:, layer:, rewire:, auxiliary: and training:. The config.yaml of a
     finished run has every key.
     """
-    from haste.grid import naming, read_run
+    from haste.config import read_run
     from haste.paths import RunDir
+    from haste.settings import naming
 
     run = read_run(config)
     from haste.training.run import train_and_evaluate  # torch, which a bad config need not wait for

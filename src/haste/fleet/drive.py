@@ -23,7 +23,7 @@ from haste.fleet.state import clear, is_done, log_path, run_dir
 from haste.fleet.worklist import Task
 from haste.grid import GridConfig
 from haste.paths import RunDir
-from haste.training.measure import AT_ONCE
+from haste.resources import AT_ONCE
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from haste.metrics.metrics import MAX_RANK
 from haste.metrics.runs import write_predictions
 from haste.metrics.truth import load_truth
 from haste.paths import RunDir
-from haste.training.measure import Meter
+from haste.resources import Meter
 
 BASELINES = ("omikuji", "popularity")
 

@@ -21,9 +21,9 @@ from haste.metrics.runs import write_predictions
 from haste.metrics.truth import load_truth
 from haste.model import build_model
 from haste.paths import RunDir
+from haste.resources import Meter
 from haste.training import checkpoint
 from haste.training.loop import Trainer
-from haste.training.measure import Meter
 from haste.training.optim import optimizer_bytes
 from haste.training.tail_bias import tune_tail_bias
 

@@ -76,7 +76,7 @@ class Manifest:
 
     grid: str
     machine: Mapping[str, str]
-    """where the archive was made, see haste.training.measure.machine"""
+    """where the archive was made, see haste.resources.machine"""
     members: Mapping[str, str]
     """name -> sha256 of the content"""
     runs: Mapping[RunKey, RunEntry]

@@ -20,8 +20,8 @@ from haste.fleet.state import is_done, run_dir
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
+from haste.resources import machine
 from haste.training.checkpoint import fingerprint
-from haste.training.measure import machine
 from haste.transfer.archive import MANIFEST, Manifest, RunEntry, run_members, trained_runs
 from haste.transfer.digests import MISSING, InputDigests
 

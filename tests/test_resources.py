@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from haste.training import measure
-from haste.training.measure import Meter, machine, peak_bytes
+from haste import resources as measure
+from haste.resources import Meter, machine, peak_bytes
 
 
 def test_a_phases_peak_is_its_own():
@@ -20,7 +20,7 @@ def test_a_phases_peak_is_its_own():
 
 def test_seconds_of_a_phase_add_up(monkeypatch):
     ticks = iter([0.0, 2.0, 10.0, 13.0])
-    monkeypatch.setattr("haste.training.measure.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("haste.resources.time.perf_counter", lambda: next(ticks))
     meter = Meter("cpu")
     for _ in range(2):
         with meter.phase("train"):
