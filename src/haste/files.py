@@ -145,9 +145,13 @@ def _reserve(file: BinaryIO) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN is refused."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path | str, made_by: str | None = None) -> Any:
@@ -184,7 +188,10 @@ def read_csr(path: Path | str, made_by: str | None = None) -> sp.csr_matrix:
     import scipy.sparse as sp
 
     with reading(path, "a sparse matrix (.npz)", made_by):
-        return sp.csr_matrix(sp.load_npz(path))
+        matrix = sp.csr_matrix(sp.load_npz(path))
+        # every index, which scipy leaves to whoever uses them
+        matrix.check_format()
+        return matrix
 
 
 def write_npz(path: Path | str, **arrays: np.ndarray) -> None:

@@ -149,7 +149,7 @@ class Layout:
         return TokenDir(self.data_dir / dataset / "tokens" / f"{tokenizer}-{max_len}")
 
     def embeddings(self, dataset: str, encoder: str) -> Path:
-        """float32 .npy [L, H]: label embeddings, rows of unit length."""
+        """float32 .npy [L, H]: label embeddings, rows of unit length; beside it its digest, .sum.json."""
         return self.data_dir / dataset / "labels" / f"embeddings-{encoder}.npy"
 
     def order(self, dataset: str, variant: str) -> Path:

@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from haste.data.corpus import (
 )
 from haste.errors import DataError
 from haste.files import write_csr
+from haste.labels.frequency import label_frequencies
 from haste.paths import CorpusDir
 
 DESCRIBED = {
@@ -113,11 +114,65 @@ def test_a_missing_file_is_named(corpus, path):
         ("test.mirrored.npz", lambda c: c.mirrored("test")),
     ],
 )
-def test_a_truncated_file_is_named(corpus, path, read):
+def test_a_damaged_file_is_named(corpus, path, read, describe_anew):
     file = corpus.directory.root / path
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=f"{path}: not a"):
+    content = file.read_bytes()
+    for at in range(0, len(content), 97):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(DataError, match=f"{path}: is not what was written.*haste corpus"):
+            read(corpus)
+    file.write_bytes(content[:-20])
+    with pytest.raises(DataError, match=f"{path}: is not what was written"):
         read(corpus)
+    describe_anew(corpus.directory.info)
+    with pytest.raises(DataError, match=f"{path}: not a"):
+        read(load_corpus(corpus.directory))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"documents": {"train": 2}},
+        {"documents": {"train": 2, "validation": 1, "test": -1}},
+        {"points": {"train": 2, "validation": 1, "test": 1, "more": 1}},
+        {"n_labels": "2"},
+        {"n_extra": -1},
+        {"statistics": {}},
+        {"statistics": []},
+        {"licence": 1},
+        {"unheard": 1},
+    ],
+)
+def test_a_description_of_no_corpus_is_named(corpus, changed, describe_anew):
+    describe_anew(corpus.directory.info, **changed)
+    with pytest.raises(DataError, match=r"corpus\.json: not the description.*haste corpus"):
+        load_corpus(corpus.directory)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_label_out_of_range_is_refused(corpus, split, describe_anew):
+    path = corpus.directory.positives(split)
+    arrays = dict(np.load(path))
+    arrays["indices"][0] = 2**30
+    np.savez(path, **arrays)
+    describe_anew(corpus.directory.info)
+    for read in (
+        lambda: load_corpus(corpus.directory).positives(split),
+        lambda: frequencies(corpus),
+    ):
+        with pytest.raises(DataError, match=rf"{split}\.labels\.npz: not a sparse matrix"):
+            read()
+
+
+def frequencies(corpus):
+    return label_frequencies(corpus.directory, "train_and_test")
+
+
+def test_damaged_labels_are_not_counted(corpus):
+    path = corpus.directory.positives("train")
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(DataError, match=r"train\.labels\.npz: is not what was written"):
+        frequencies(corpus)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"dataset": "tiny"}'])
@@ -127,10 +182,8 @@ def test_a_damaged_description_is_named(corpus, text):
         load_corpus(corpus.directory)
 
 
-def test_rows_that_do_not_match_are_refused(corpus):
-    value = json.loads(corpus.directory.info.read_text())
-    value["documents"]["train"] = 3
-    corpus.directory.info.write_text(json.dumps(value))
+def test_rows_that_do_not_match_are_refused(corpus, describe_anew):
+    describe_anew(corpus.directory.info, documents={**corpus.info.documents, "train": 3})
     changed = load_corpus(corpus.directory)
     with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, .* says 3"):
         changed.documents("train")
@@ -138,10 +191,11 @@ def test_rows_that_do_not_match_are_refused(corpus):
         changed.positives("train")
 
 
-def test_a_training_document_with_an_extra_label_is_refused(corpus):
+def test_a_training_document_with_an_extra_label_is_refused(corpus, describe_anew):
+    describe_anew(corpus.directory.info)
     write_csr(corpus.directory.positives("train"), sp.csr_matrix([[1, 0, 0], [0, 0, 1.0]]))
     with pytest.raises(DataError, match="has label 2, but only the first 2 are trainable"):
-        corpus.positives("train")
+        load_corpus(corpus.directory).positives("train")
 
 
 def test_writing_that_is_cut_short_leaves_no_corpus(corpus, monkeypatch):
@@ -208,11 +262,9 @@ def test_a_corpus_of_text_has_no_features(corpus):
         corpus.features("train")
 
 
-def test_a_description_from_before_there_were_features_is_read(corpus):
-    value = json.loads(corpus.directory.info.read_text())
-    del value["n_features"], value["has_text"]
-    corpus.directory.info.write_text(json.dumps(value))
-    assert load_corpus(corpus.directory).info == corpus.info
+def test_a_description_from_before_there_were_features_and_digests_is_read(corpus, describe_anew):
+    describe_anew(corpus.directory.info, n_features=None, has_text=None)
+    assert load_corpus(corpus.directory).info == replace(corpus.info, digests={})
 
 
 def test_text_of_opaque_labels_is_refused(corpus, tmp_path):

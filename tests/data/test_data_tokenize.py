@@ -131,19 +131,21 @@ def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
         load_tokens(tmp_path / "tokens", corpus.directory)
 
 
-def test_tokens_made_before_times_were_noted_are_read(corpus, model, tmp_path):
+def test_tokens_made_before_times_and_digests_were_noted_are_read(
+    corpus, model, tmp_path, describe_anew
+):
     tokenize(corpus, model, 5, tmp_path / "tokens")
-    path = tmp_path / "tokens" / "tokens.json"
-    value = json.loads(path.read_text())
-    for key in ("corpus_seen", "weighted"):
-        del value[key]
-    path.write_text(json.dumps(value))
+    describe_anew(tmp_path / "tokens/tokens.json", corpus_seen=None, weighted=None)
     load_tokens(tmp_path / "tokens", corpus.directory)
 
 
-def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_path):
+def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_path, describe_anew):
     path = corpus.directory.documents("train")
     pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DataError, match=r"train\.parquet: is not what was written"):
+        tokenize(corpus, model, 5, tmp_path / "tokens")
+    describe_anew(corpus.directory.info)
+    corpus = load_corpus(corpus.directory)
     with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, corpus\.json says 3"):
         tokenize(corpus, model, 5, tmp_path / "tokens")
 
@@ -221,11 +223,14 @@ def test_changed_features_make_tokens_stale(tmp_path):
         load_tokens(tmp_path / "tokens", corpus.directory)
 
 
-def test_weights_of_another_length_are_refused(tmp_path):
+def test_weights_of_another_length_are_refused(tmp_path, describe_anew):
     corpus = write_features(tmp_path / "corpus")
     tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
     np.save(tmp_path / "tokens" / "train.weights.npy", np.ones(3, np.float32))
-    with pytest.raises(DataError, match=r"train\.ids\.npy: has 4 tokens"):
+    with pytest.raises(DataError, match=r"train\.weights\.npy: is not what was written"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+    describe_anew(tmp_path / "tokens/tokens.json")
+    with pytest.raises(DataError, match=r"train\.weights\.npy: has 3 tokens"):
         load_tokens(tmp_path / "tokens", corpus.directory)
 
 
@@ -236,8 +241,9 @@ def test_labels_that_change_do_not(corpus, model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["short", "cut", "missing", "pickled"])
-def test_damaged_tokens_are_refused(corpus, model, tmp_path, damage):
+def test_damaged_tokens_are_refused(corpus, model, tmp_path, damage, describe_anew):
     tokenize(corpus, model, 5, tmp_path / "tokens")
+    describe_anew(tmp_path / "tokens/tokens.json")
     path = tmp_path / "tokens" / "train.ids.npy"
     if damage == "short":
         np.save(path, np.load(path)[:-1])
@@ -249,6 +255,58 @@ def test_damaged_tokens_are_refused(corpus, model, tmp_path, damage):
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
     text = {"short": "has 10 tokens", "missing": "no such file"}.get(damage, "not an .npy file")
     with pytest.raises(DataError, match=f"train.ids.npy: {text}"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+def test_every_file_of_tokens_is_held_to_its_digest(tmp_path):
+    corpus = write_features(tmp_path / "corpus")
+    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
+    for path in (tmp_path / "tokens").iterdir():
+        content = path.read_bytes()
+        for at in (0, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+            with pytest.raises(DataError, match=rf"{path}: .*haste tokenize"):
+                load_tokens(tmp_path / "tokens", corpus.directory)
+        path.write_bytes(content)
+    load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("train.ids", {3: -1}, "the id -1, which is not from 0 to 7"),
+        ("test.ids", {0: 8}, "the id 8, which"),
+        ("test.ids", {0: 2**30}, "the id 1073741824, which"),
+        ("vocabulary", {0: 6, 1: 4}, "its ids do not rise"),
+        ("vocabulary", {0: 6}, "its ids do not rise"),
+        ("vocabulary", {2: 2**30}, "the id 1073741824, which"),
+        ("vocabulary", {0: -1}, "the id -1, which"),
+        ("train.offsets", {0: 1}, "not from 0 to 11"),
+        ("train.offsets", {1: 7}, "they do not rise"),
+        ("train.offsets", {3: 10}, "not from 0 to 11"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_without_digests_too(
+    corpus, model, tmp_path, describe_anew, name, values, text
+):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    describe_anew(tmp_path / "tokens/tokens.json")
+    path = tmp_path / f"tokens/{name}.npy"
+    array = np.load(path)
+    array[list(values)] = list(values.values())
+    np.save(path, array)
+    with pytest.raises(DataError, match=rf"{path}: .*{text}.*haste tokenize"):
+        load_tokens(tmp_path / "tokens", corpus.directory)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_tokens": {"train": 11}}, {"vocab_size": 0}, {"vocab_size": "8"}, {"corpus_sha256": {}}],
+)
+def test_a_description_of_no_tokens_is_named(corpus, model, tmp_path, describe_anew, changed):
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    describe_anew(tmp_path / "tokens/tokens.json", **changed)
+    with pytest.raises(DataError, match=r"tokens\.json: not the description.*haste tokenize"):
         load_tokens(tmp_path / "tokens", corpus.directory)
 
 

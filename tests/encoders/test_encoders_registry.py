@@ -74,3 +74,10 @@ def test_an_encoder_that_is_only_asked_draws_the_same_and_leaves_the_generator_a
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(DataError, match=r"model.safetensors: no such file. Fetch the model"):
         word_embeddings(tmp_path)
+
+
+def test_tokens_of_another_model_are_refused(tiny):
+    tokens = load_tokens(tiny.tokens, tiny.corpus)
+    other = replace(tokens, vocabulary=np.append(tokens.vocabulary, np.int32(1000)))
+    with pytest.raises(DataError, match=f"{tiny.model}: has embeddings of .* the token 1000"):
+        build_encoder(EncoderConfig(), tiny.model, other)

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, write_json
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, TokenDir
@@ -104,12 +103,13 @@ def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_pat
     assert [(a[0], a[2], *a[4:]) for a in asked] == [
         ("bag", TokenDir(tmp_path / "t"), "train", {"pooling": "cls"})
     ]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus", "embeddings.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("corpus", "embeddings.npy", "embeddings.npy.sum.json")
+    ]
 
 
-def test_embed_takes_a_labels_own_text(corpus, tmp_path, features):
-    path = CorpusDir(corpus).info
-    write_json(path, {**read_json(path), "opaque_labels": False})
+def test_embed_takes_a_labels_own_text(corpus, tmp_path, features, describe_anew):
+    describe_anew(CorpusDir(corpus).info, opaque_labels=False)
     given, asked = features
     assert embed(corpus, tmp_path, "--source", "label_text").exit_code == 0
     embeddings = np.load(tmp_path / "embeddings.npy")

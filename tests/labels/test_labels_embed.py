@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from haste.checksums import write_beside
 from haste.errors import DataError
 from haste.labels import embed
 from haste.labels.embed import label_embeddings, load_embeddings
@@ -83,3 +84,16 @@ def test_load_refuses_objects(tmp_path):
     np.save(path, np.array([{}, {}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"embeddings\.npy: not label embeddings"):
         load_embeddings(path, 2)
+
+
+def test_load_holds_embeddings_to_their_digest(tmp_path):
+    path = tmp_path / "embeddings.npy"
+    np.save(path, np.eye(2, dtype=np.float32))
+    write_beside(path)
+    content = path.read_bytes()
+    for at in range(0, len(content), 5):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(
+            DataError, match=r"embeddings\.npy: is not what was written.*haste embed"
+        ):
+            load_embeddings(path, 2)

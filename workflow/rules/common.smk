@@ -10,8 +10,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from haste import former_names
+from haste.checksums import file_sums
 from haste.config import SECTIONS, InputsConfig
-from haste.data.build import file_sums, source_files
+from haste.data.build import source_files
 from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml

@@ -38,6 +38,7 @@ def embed(
     import numpy as np
     import scipy.sparse as sp
 
+    from haste.checksums import remove_beside, write_beside
     from haste.config import EncoderConfig
     from haste.data.corpus import load_corpus, require_label_text
     from haste.data.tokenize import LABELS
@@ -54,6 +55,7 @@ def embed(
     n_labels = opened.info.n_labels
     if source == "label_text":
         require_label_text(opened, "label embeddings")
+    remove_beside(out)
     with atomic(out) as temporary:
         with Console(stderr=True).status(f"Encoding the {source.replace('_', ' ')}s"):
             features = encode_split(
@@ -74,6 +76,7 @@ def embed(
         embeddings = mapped_array(temporary, dtype, shape)
         label_embeddings(features, belongs, embeddings)
         embeddings.flush()
+    write_beside(out)
     log.info("%s: %d labels in %d dimensions", out, *shape)
 
 

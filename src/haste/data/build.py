@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from haste.checksums import file_sums
 from haste.data import xmc
 from haste.data.corpus import (
     EVALUATED,
@@ -24,7 +25,6 @@ from haste.data.labelspace import label_space, mirrored_pairs, positives_matrix
 from haste.data.registry import Dataset
 from haste.data.wordnet import Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError
-from haste.files import crc32
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +66,6 @@ def source_files(dataset: Dataset, raw: Path | str) -> list[Path]:
     if dataset.kind == "wordnet":
         return wordnet_files(raw)
     return detect(raw, dataset.text).files()
-
-
-def file_sums(paths: Iterable[Path], folder: Path | str) -> dict[str, str]:
-    """Bytes and crc32 of files by their path in `folder`."""
-    return {
-        path.relative_to(folder).as_posix(): f"{path.stat().st_size} bytes, crc32 {crc32(path)}"
-        for path in sorted(paths)
-    }
 
 
 def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:

@@ -5,29 +5,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+from pydantic import Field
 
+from haste.checksums import Sum, check_file, file_sums, read_description, write_description
 from haste.errors import DataError
-from haste.files import atomic, read_csr, read_json, reading, write_csr, write_json
-from haste.labels.frequency import label_frequencies
+from haste.files import atomic, read_csr, reading, write_csr
+from haste.labels.frequency import count_labels
 from haste.paths import SPLITS, CorpusDir
+from haste.settings import Int, settings
 
+MADE_BY = "haste corpus"
 EVALUATED = ("validation", "test")
 """the splits with mirrored pairs"""
 RARE = 5
 """labels with at most so many training documents count as rare"""
 DOCUMENTS = pa.schema([("uid", pa.string()), ("text", pa.string())])
 """of the Parquet files of documents; text is null where there are only sparse features"""
+Count = Annotated[Int, Field(ge=0)]
+Positive = Annotated[Int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
+@settings("statistics")
 class Statistics:
     """Facts of a corpus for the `datasets` table; all but the last two over training documents."""
 
@@ -44,48 +50,54 @@ class Statistics:
     """validation, test: share of positives that are in the matrix of mirrored pairs"""
 
 
-@dataclass(frozen=True)
+@settings("corpus")
 class CorpusInfo:
     """corpus.json."""
 
     dataset: str
-    n_labels: int
+    n_labels: Positive
     """L: labels with a training document, the first columns"""
-    n_extra: int
+    n_extra: Count
     """E: labels of validation and test documents alone, the last columns"""
-    documents: Mapping[str, int]
+    documents: Mapping[str, Positive]
     """by split"""
-    points: Mapping[str, int]
+    points: Mapping[str, Positive]
     """positives by split"""
     propensity_a: float
     propensity_b: float
     opaque_labels: bool
     """no method may use a label's text"""
-    max_len: int
+    max_len: Positive
     """tokens kept of a document where a run does not say otherwise"""
     licence: str
     source: Mapping[str, Any]
     """what was fetched: package, version, file, sha256"""
     statistics: Statistics
-    n_features: int = 0
+    n_features: Count = 0
     """D: columns of the sparse features, 0 where there are none"""
     has_text: bool = True
     """whether documents have a text; where they have not, they have sparse features"""
     filtered: bool = False
     """the pairs of the mirrored matrices leave the predictions before any metric is taken"""
+    digests: Mapping[str, Sum] = field(default_factory=dict)
+    """of all files, by name; none in a corpus of before they were written down"""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus folder; documents and matrices are read, and checked, when asked for."""
+    """A corpus folder; documents and matrices are read, and held to their digests, when asked for."""
 
     directory: CorpusDir
     info: CorpusInfo
 
+    def check(self, path: Path) -> None:
+        """Raise DataError where a file of the corpus is missing or not what was written."""
+        check_file(path, self.info.digests, MADE_BY)
+
     def documents(self, split: str) -> pa.Table:
         """Columns uid and text (string, null without text), one row a document; raises DataError."""
-        table = _read_parquet(self.directory.documents(split), ("uid", "text"))
-        return self._with_rows(table, self.info.documents[split], self.directory.documents(split))
+        path = self.directory.documents(split)
+        return self._read_parquet(path, ("uid", "text"), self.info.documents[split])
 
     def texts(self, split: str) -> list[str]:
         """The documents' texts, in the order of the rows; raises DataError when there are none."""
@@ -99,9 +111,9 @@ class Corpus:
     @property
     def labels(self) -> pa.Table:
         """Columns uid, name, text (null where labels are opaque), trainable; row = column of the matrices."""
-        path = self.directory.labels
-        table = _read_parquet(path, ("uid", "name", "text", "trainable"))
-        return self._with_rows(table, self.info.n_labels + self.info.n_extra, path)
+        columns = ("uid", "name", "text", "trainable")
+        rows = self.info.n_labels + self.info.n_extra
+        return self._read_parquet(self.directory.labels, columns, rows)
 
     def positives(self, split: str) -> sp.csr_matrix:
         """float32 CSR [N, L + E] of ones; raises DataError when it does not fit the corpus."""
@@ -128,7 +140,8 @@ class Corpus:
 
     def _read_matrix(self, path: Path, split: str, width: int | None = None) -> sp.csr_matrix:
         """`width`: its columns, L + E where it is not given."""
-        matrix = read_csr(path, "haste corpus")
+        self.check(path)
+        matrix = read_csr(path, MADE_BY)
         expected = (self.info.documents[split], width or self.info.n_labels + self.info.n_extra)
         if matrix.shape != expected:
             raise DataError(
@@ -137,7 +150,10 @@ class Corpus:
             )
         return matrix
 
-    def _with_rows(self, table: pa.Table, expected: int, path: Path) -> pa.Table:
+    def _read_parquet(self, path: Path, columns: tuple[str, ...], expected: int) -> pa.Table:
+        self.check(path)
+        with reading(path, f"a Parquet file with the columns {', '.join(columns)}", MADE_BY):
+            table = pq.read_table(path).select(list(columns))
         if len(table) != expected:
             raise DataError(
                 f"{path}: has {len(table)} rows, {self.directory.info} says {expected}. "
@@ -150,13 +166,22 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     """Open a corpus folder; raises DataError when corpus.json or another file is missing or damaged."""
     if not isinstance(directory, CorpusDir):
         directory = CorpusDir(Path(directory))
-    value = read_json(directory.info, "haste corpus")
-    with reading(directory.info, "the description of a corpus", "haste corpus"):
-        info = CorpusInfo(**{**value, "statistics": Statistics(**value["statistics"])})
+    value = read_description(directory.info, MADE_BY)
+    with reading(directory.info, "the description of a corpus", MADE_BY):
+        info = _corpus_info(value)
     for path in _data_files(directory, info):
-        with reading(path, "a file of a corpus", "haste corpus"):
+        with reading(path, "a file of a corpus", MADE_BY):
             pass
     return Corpus(directory, info)
+
+
+def _corpus_info(value: Mapping[str, Any]) -> CorpusInfo:
+    """Of corpus.json; raises ValueError or ConfigError for what no corpus has."""
+    info = CorpusInfo(**value)
+    for counts in (info.documents, info.points):
+        if set(counts) != set(SPLITS):
+            raise ValueError(f"{counts} is not a count for each split")
+    return info
 
 
 def require_label_text(corpus: Corpus, purpose: str) -> None:
@@ -301,7 +326,9 @@ class CorpusWriter:
             has_text=self._has_text,
             **described,
         )
-        write_json(self.directory.info, dataclasses.asdict(info))
+        sums = file_sums(_data_files(self.directory, info), self.directory.root)
+        info = dataclasses.replace(info, digests=sums)
+        write_description(self.directory.info, dataclasses.asdict(info))
         return info
 
     def _statistics(
@@ -311,7 +338,7 @@ class CorpusWriter:
         n_labels: int,
     ) -> Statistics:
         train = positives["train"]
-        frequencies = label_frequencies(self.directory)[:n_labels]
+        frequencies = count_labels(train)[:n_labels]
         return Statistics(
             labels_per_document=train.nnz / train.shape[0],
             points_per_label=train.nnz / n_labels,
@@ -383,8 +410,3 @@ def _strings(values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> Any:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values.cast(pa.string())
     return pa.array(values, pa.string())
-
-
-def _read_parquet(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    with reading(path, f"a Parquet file with the columns {', '.join(columns)}"):
-        return pq.read_table(path).select(list(columns))

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from haste.data.corpus import Corpus
+from haste.checksums import Sum, check_file, file_sums, read_description, write_description
+from haste.data.corpus import MADE_BY as CORPUS_MADE_BY
+from haste.data.corpus import Corpus, Count, Positive
 from haste.data.ragged import Ragged, RaggedWriter
 from haste.errors import ConfigError, DataError
-from haste.files import atomic, read_json, reading, sha256, write_json
+from haste.files import atomic, read_json, reading, sha256
 from haste.paths import SPLITS, CorpusDir, TokenDir
+from haste.settings import settings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+MADE_BY = "haste tokenize"
 TOKENIZER_FILE = "tokenizer.json"
 LABELS = "labels"
 """stands beside the splits: the texts of the trainable labels, where labels have text"""
@@ -31,15 +35,15 @@ BLOCK = 4096
 """documents handed to the tokenizer at once"""
 
 
-@dataclass(frozen=True)
+@settings("tokens")
 class TokenInfo:
     """tokens.json."""
 
     tokenizer: str
     """name of the model the tokenizer belongs to"""
-    max_len: int
+    max_len: Positive
     """tokens kept of a document, special tokens included; sparse features are not cut"""
-    vocab_size: int
+    vocab_size: Positive
     """ids are below this"""
     pad_id: int
     special_ids: list[int]
@@ -47,13 +51,15 @@ class TokenInfo:
     tokenizer_sha256: str
     corpus_sha256: Mapping[str, str]
     """of the file that each split comes from, and that of the labels where their texts are there"""
-    n_tokens: Mapping[str, int]
+    n_tokens: Mapping[str, Count]
     """by split and for the labels, special tokens included"""
     weighted: bool = False
     """ids are columns of sparse features, and each has a weight"""
     corpus_seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """size and time of change (ns) of those files when they were hashed: while both stay, they are
     taken for the same"""
+    digests: Mapping[str, Sum] = field(default_factory=dict)
+    """of all other files, by name; none in tokens of before they were written down"""
 
 
 @dataclass(frozen=True)
@@ -104,23 +110,25 @@ def tokenize(
     else:
         described = _take_features(corpus, directory, tick)
     info = TokenInfo(max_len=max_len, corpus_sha256=digests, corpus_seen=seen, **described)
-    write_json(directory.info, dataclasses.asdict(info))
+    info = dataclasses.replace(info, digests=file_sums(_files(directory, info), directory.root))
+    write_description(directory.info, dataclasses.asdict(info))
     return info
 
 
 def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir) -> Tokens:
     """Open a token folder made from `corpus`.
 
-    Raises DataError when a file is missing, damaged or of another size, and when the corpus' texts
-    are no longer those that were tokenised.
+    Raises DataError when a file is missing or not what was written, when its values cannot be (ids out
+    of range, offsets that do not rise, a vocabulary that is not sorted), and when the corpus' texts are
+    no longer those that were tokenised.
     """
     if not isinstance(directory, TokenDir):
         directory = TokenDir(Path(directory))
     if not isinstance(corpus, CorpusDir):
         corpus = CorpusDir(Path(corpus))
-    value = read_json(directory.info, "haste tokenize")
-    with reading(directory.info, "the description of tokens", "haste tokenize"):
-        info = TokenInfo(**value)
+    value = read_description(directory.info, MADE_BY)
+    with reading(directory.info, "the description of tokens", MADE_BY):
+        info = _token_info(value)
     if not all(_fresh(info, name, corpus) for name in info.corpus_sha256):
         what = "features" if info.weighted else "texts"
         raise DataError(
@@ -128,11 +136,30 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
             f"--corpus {corpus.root} --model <folder of {info.tokenizer or 'any model'}> --max-len {info.max_len} "
             f"--out {directory.root}"
         )
-    return Tokens(
-        info=info,
-        splits={name: _load_split(directory, name, info) for name in info.n_tokens},
-        vocabulary=_load(directory.vocabulary),
-    )
+    for path in _files(directory, info):
+        check_file(path, info.digests, MADE_BY)
+    vocabulary = _load(directory.vocabulary, np.int32)
+    with reading(directory.vocabulary, "a vocabulary", MADE_BY):
+        _check_range(vocabulary, info.vocab_size)
+        if (vocabulary[1:] <= vocabulary[:-1]).any():
+            raise ValueError("its ids do not rise")
+    splits = {name: _load_split(directory, name, info) for name in info.n_tokens}
+    return Tokens(info=info, splits=splits, vocabulary=vocabulary)
+
+
+def _token_info(value: Mapping[str, Any]) -> TokenInfo:
+    """Of tokens.json; raises ValueError or ConfigError for what no tokens have."""
+    info = TokenInfo(**value)
+    names = set(info.n_tokens)
+    if names - {LABELS} != set(SPLITS) or set(info.corpus_sha256) != names:
+        raise ValueError("n_tokens and corpus_sha256 are not those of all splits")
+    return info
+
+
+def _files(directory: TokenDir, info: TokenInfo) -> list[Path]:
+    """All files but the description."""
+    kinds = [directory.ids, directory.offsets, *([directory.weights] if info.weighted else [])]
+    return [directory.vocabulary, *(kind(name) for name in info.n_tokens for kind in kinds)]
 
 
 def _tokenize_texts(
@@ -155,6 +182,7 @@ def _tokenize_texts(
     for name, path in sources.items():
         row = 0
         with RaggedWriter.saved(directory.ids(name), np.int32) as writer:
+            corpus.check(path)
             for texts in _texts(path, rows[name], wanted[name]):
                 encodings = tokenizer.encode_batch_fast(texts)
                 lengths = [len(encoding) for encoding in encodings]
@@ -215,7 +243,7 @@ def _take_features(
 
 def _texts(path: Path, rows: int, wanted: int) -> Iterator[list[str]]:
     """The first `wanted` texts of a Parquet file, in blocks; DataError when it has not just `rows`."""
-    with reading(path, "a Parquet file with the column text"):
+    with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
         # pages as they come: a file may have all its rows in one group
         stored = pq.ParquetFile(path, pre_buffer=False)
         found = stored.metadata.num_rows
@@ -236,7 +264,8 @@ def _labels_have_text(corpus: Corpus) -> bool:
     if corpus.info.opaque_labels:
         return False
     path = corpus.directory.labels
-    with reading(path, "a Parquet file with the column text"):
+    corpus.check(path)
+    with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
         blocks = pq.ParquetFile(path).iter_batches(columns=["text"])
         return any(block.column(0).null_count < len(block) for block in blocks)
 
@@ -268,15 +297,31 @@ def _digest(path: Path) -> str:
 
 
 def _load_split(directory: TokenDir, split: str, info: TokenInfo) -> Ragged:
-    ids, offsets = _load(directory.ids(split)), _load(directory.offsets(split))
-    weights = _load(directory.weights(split)) if info.weighted else None
-    lengths = {len(ids), info.n_tokens[split], int(offsets[-1])}
-    if len(lengths if weights is None else lengths | {len(weights)}) > 1:
-        raise DataError(
-            f"{directory.ids(split)}: has {len(ids)} tokens; {directory.info} says "
-            f"{info.n_tokens[split]} and the offsets {offsets[-1]}. Make the tokens again."
-        )
+    ids, offsets = (
+        _load(path, dtype)
+        for path, dtype in ((directory.ids(split), np.int32), (directory.offsets(split), np.int64))
+    )
+    weights = _load(directory.weights(split), np.float32) if info.weighted else None
+    for array in (ids, weights):
+        if array is not None and len(array) != info.n_tokens[split]:
+            raise DataError(
+                f"{array.filename}: has {len(array)} tokens; {directory.info} says "
+                f"{info.n_tokens[split]}. Make the tokens again: {MADE_BY}."
+            )
+    with reading(directory.ids(split), "ids of tokens", MADE_BY):
+        _check_range(ids, info.vocab_size)
+    with reading(directory.offsets(split), "offsets of documents", MADE_BY):
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(ids):
+            raise ValueError(f"they are not from 0 to {len(ids)}")
+        if (offsets[1:] < offsets[:-1]).any():
+            raise ValueError("they do not rise")
     return Ragged(ids, offsets, weights)
+
+
+def _check_range(ids: np.ndarray, size: int) -> None:
+    if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+        wrong = ids.min() if ids.min() < 0 else ids.max()
+        raise ValueError(f"it has the id {wrong}, which is not from 0 to {size - 1}")
 
 
 def _load_tokenizer(model: Path, max_len: int) -> tuple[Tokenizer, int]:
@@ -320,6 +365,9 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array, allow_pickle=False)
 
 
-def _load(path: Path) -> np.ndarray:
-    with reading(path, "an .npy file", "haste tokenize"):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+def _load(path: Path, dtype: type) -> np.ndarray:
+    with reading(path, f"an .npy file of {dtype.__name__} [n]", MADE_BY):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype != dtype or array.ndim != 1:
+            raise ValueError(f"{array.dtype} {list(array.shape)}")
+        return array

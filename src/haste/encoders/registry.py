@@ -28,10 +28,11 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     the model's. Raises ConfigError or DataError.
     """
     if config.kind == "transformer":
+        transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
+        largest = max(int(ids.values.max(initial=-1)) for ids in tokens.splits.values())
+        _check_ids(largest, transformer.get_input_embeddings().num_embeddings, model)
         return TransformerEncoder(
-            load_transformer(model, DTYPES[config.dtype], config.attention),
-            config.pooling,
-            gradient_checkpointing=config.gradient_checkpointing,
+            transformer, config.pooling, gradient_checkpointing=config.gradient_checkpointing
         )
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:
@@ -41,8 +42,17 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     if tokens.info.weighted:
         embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), pretrained.shape[1])
     else:
+        _check_ids(int(vocabulary[-1]), len(pretrained), model)
         embeddings = torch.from_numpy(pretrained[vocabulary])
     return BagEncoder(embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
+
+
+def _check_ids(largest: int, size: int, model: Path | str) -> None:
+    if largest >= size:
+        raise DataError(
+            f"{model}: has embeddings of {size} tokens, but the documents have the token {largest}: they "
+            "were cut by the tokenizer of another model. Run haste tokenize with this one."
+        )
 
 
 def word_embeddings(model: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from haste.checksums import check_beside
 from haste.errors import DataError
 from haste.files import reading
 
@@ -51,9 +52,10 @@ def label_embeddings(
 def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
     """The memory-mapped float32 or float16 [L, H] that haste embed wrote, checked block by block.
 
-    Raises DataError when the file is missing or damaged, is of another number of labels, or has a row
-    whose length is neither 1 nor 0.
+    Raises DataError when the file is missing or not what was written, is of another number of labels,
+    or has a row whose length is neither 1 nor 0.
     """
+    check_beside(Path(path), "haste embed")
     with reading(path, "label embeddings (.npy)", "haste embed"):
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     if embeddings.dtype.name not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
+from haste.checksums import check_file, described_sums
 from haste.errors import ConfigError
 from haste.files import read_csr
 from haste.paths import CorpusDir
 
+MADE_BY = "haste corpus"
 SPLITS_OF = {"train": ("train",), "train_and_test": ("train", "test")}
 
 
@@ -23,7 +26,13 @@ def label_frequencies(corpus: CorpusDir, over: str = "train") -> np.ndarray:
         raise ConfigError(
             f"frequencies: {over!r} is not allowed; choose one of {', '.join(SPLITS_OF)}."
         )
-    return sum(
-        np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
-        for matrix in (read_csr(corpus.positives(split)) for split in SPLITS_OF[over])
-    )
+    paths = [corpus.positives(split) for split in SPLITS_OF[over]]
+    sums = described_sums(corpus.info, MADE_BY)
+    for path in paths:
+        check_file(path, sums, MADE_BY)
+    return sum(count_labels(read_csr(path, MADE_BY)) for path in paths)
+
+
+def count_labels(positives: sp.csr_matrix) -> np.ndarray:
+    """Documents that have each label: int64 [L + E], of CSR [N, L + E]."""
+    return np.bincount(positives.indices, minlength=positives.shape[1]).astype(np.int64)

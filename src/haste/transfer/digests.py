@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from haste.checksums import plain_sha256
 from haste.config import InputsConfig
-from haste.files import sha256
 from haste.paths import CorpusDir, TokenDir
 
 MISSING = ""
@@ -49,7 +49,7 @@ class InputDigests:
 
     def _of_file(self, path: Path) -> str:
         if path not in self._files:
-            self._files[path] = sha256(path)
+            self._files[path] = plain_sha256(path)
         return self._files[path]
 
 

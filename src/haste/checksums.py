@@ -1,0 +1,119 @@
+"""Size and CRC-32 of files, written down by the stage that makes them and held to where they are read.
+
+They find damage, not forgery. Files of before they were written down have none, and are read as they
+are: what is in them is checked all the same, as far as one can see it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from haste.errors import DataError
+from haste.files import crc32, json_text, read_json, reading, sha256, write_json
+
+Sum = Mapping[str, Any]
+"""bytes (int) and crc32 (eight hexadecimal digits)"""
+SUMS = "digests"
+"""key of a description (corpus.json, tokens.json): Sum by file name"""
+SEAL = "crc32"
+"""key of a description: the CRC-32 of all the rest of it"""
+
+
+def file_sum(path: Path) -> dict[str, Any]:
+    """The Sum of a file; one that has not changed since is not read again."""
+    found = path.stat()
+    crc = _crc32(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    return {"bytes": found.st_size, "crc32": crc}
+
+
+def file_sums(paths: Iterable[Path], folder: Path | str) -> dict[str, dict[str, Any]]:
+    """The Sums of files by their path in `folder`, sorted."""
+    return {path.relative_to(folder).as_posix(): file_sum(path) for path in sorted(paths)}
+
+
+def check_file(path: Path, sums: Mapping[str, Sum], made_by: str) -> None:
+    """Raise DataError where a file is missing or is not what `sums` say of its name; nothing where
+    they say nothing. `made_by`: the command that makes it."""
+    with reading(path, "a file", made_by):
+        known = sums.get(path.name)
+        found = known and file_sum(path)
+    if found != known:
+        raise DataError(
+            f"{path}: is not what was written: {known['bytes']} bytes with CRC {known['crc32']} then, "
+            f"{found['bytes']} with {found['crc32']} now. Delete it, and make it again: {made_by}."
+        )
+
+
+def write_description(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a description of files as JSON, sealed."""
+    write_json(path, {**value, SEAL: _seal(value)})
+
+
+def read_description(path: Path, made_by: str) -> dict[str, Any]:
+    """What `write_description` was given, or anyone wrote without a seal; raises DataError where it is
+    missing, damaged or altered."""
+    value = read_json(path, made_by)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: not a description of files. Make it again: {made_by}.")
+    seal = value.pop(SEAL, None)
+    if seal is not None and seal != _seal(value):
+        raise DataError(
+            f"{path}: is not what was written: its CRC was {seal}, and is {_seal(value)}. Delete it, and "
+            f"make it again: {made_by}."
+        )
+    return value
+
+
+def described_sums(path: Path, made_by: str) -> Mapping[str, Sum]:
+    """The Sums in a description; none where it, or they, have not been written."""
+    return read_description(path, made_by).get(SUMS, {}) if path.is_file() else {}
+
+
+def plain_sha256(path: Path) -> str:
+    """Hex digest of a file, of a description as it would be without Sums and seal: what they guard is
+    the same whether or not they were written down."""
+    if path.suffix == ".json":
+        with contextlib.suppress(ValueError):
+            value = json.loads(path.read_bytes())
+            if isinstance(value, dict) and SEAL in value:
+                kept = {key: part for key, part in value.items() if key not in (SEAL, SUMS)}
+                return hashlib.sha256(json_text(kept).encode()).hexdigest()
+    return sha256(path)
+
+
+def write_beside(path: Path) -> None:
+    """Write down the Sum of a file that no description tells of, in a file beside it."""
+    write_json(_beside(path), {path.name: file_sum(path)})
+
+
+def remove_beside(path: Path) -> None:
+    """Before the file is written again."""
+    _beside(path).unlink(missing_ok=True)
+
+
+def check_beside(path: Path, made_by: str) -> None:
+    """As `check_file`, by what `write_beside` wrote."""
+    beside = _beside(path)
+    sums = read_json(beside, made_by) if beside.is_file() else {}
+    check_file(path, sums, made_by)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sum.json")
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _crc32(path: Path, size: int, time: int, inode: int) -> str:  # noqa: ARG001, they are the key
+    return crc32(path)
