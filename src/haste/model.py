@@ -110,7 +110,12 @@ def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -
     tokens = load_tokens(config.inputs.tokens, corpus.directory)
     encoder = build_encoder(config.encoder, config.inputs.model, tokens).to(device)
     clusters = None
-    if config.auxiliary.scale > 0 and config.inputs.clusters:
+    if config.auxiliary.scale > 0:
+        if config.inputs.clusters is None:
+            raise ConfigError(
+                f"auxiliary.scale: {config.auxiliary.scale:g}, but without inputs.clusters there are no "
+                "clusters of labels; make them with haste group, or set auxiliary.scale: 0."
+            )
         clusters = LabelOrder.load(Path(config.inputs.clusters)).clusters()
     frequencies = n_documents = None
     if config.layer.bias_init == "log_prior":
@@ -178,6 +183,7 @@ def _order(config: RunConfig, n_labels: int) -> LabelOrder:
             )
         return LabelOrder.identity(n_labels)
     order = LabelOrder.load(Path(config.inputs.order))
+    order.check_tail(config.inputs.order)
     if order.n_labels != n_labels:
         raise DataError(
             f"{config.inputs.order}: orders {order.n_labels} labels, the corpus has {n_labels}. "

@@ -123,7 +123,7 @@ def test_a_download_of_another_name_is_refused(offered, tmp_path):
         fetch(source, tmp_path / "raw", lambda _, folder: (folder / "other.tgz").touch())
 
 
-@pytest.mark.parametrize("damage", ["change", "cut", "remove", "record"])
+@pytest.mark.parametrize("damage", ["change", "cut", "remove", "record", "member", "members"])
 def test_a_damaged_folder_is_seen_and_mended(offered, tmp_path, damage):
     archives, source = offered
     out = tmp_path / "raw"
@@ -135,13 +135,19 @@ def test_a_damaged_folder_is_seen_and_mended(offered, tmp_path, damage):
         path.write_bytes(b"<a/>")
     elif damage == "remove":
         path.unlink()
-    else:
+    elif damage == "record":
         (out / "SOURCE.json").write_text("{}")
+    else:
+        record = json.loads((out / "SOURCE.json").read_text())
+        members = {"member": {"data.xml": {"size": "?", "sha256": 1}}, "members": [1]}[damage]
+        (out / "SOURCE.json").write_text(json.dumps({**record, "members": members}))
     expected = {
         "change": "data.xml: wrong sha256",
         "cut": "data.xml: truncated: expected 200 bytes, found 4",
         "remove": "data.xml: missing. Run: haste fetch words --out",
-        "record": "SOURCE.json: not the record of a fetched source",
+        **dict.fromkeys(
+            ("record", "member", "members"), "SOURCE.json: not the record of a fetched"
+        ),
     }
     with pytest.raises(DataError, match=expected[damage]):
         verify(out)
@@ -298,11 +304,12 @@ def test_a_page_in_place_of_an_archive_is_not_locked(web, server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_lock_that_is_no_lock_is_named(web, tmp_path):
+@pytest.mark.parametrize("text", ["set: [1]", "set: {x: {files: {a: b}}}", "[1]", "set: 1"])
+def test_a_lock_that_is_no_lock_is_named(web, tmp_path, text):
     source, offer = web
     offer(("a", b"1"))
     lock = tmp_path / "datasets.lock.yaml"
-    lock.write_text("set: [1]\n")
+    lock.write_text(text)
     with pytest.raises(DataError, match=r"datasets\.lock\.yaml: not a lock of fetched files"):
         fetch(source, tmp_path / "raw", lock=lock)
 

@@ -368,3 +368,12 @@ def test_order_labels_by_hand():
     assert order.labels.tolist() == list(range(39, -1, -1))
     measured = order_labels(spec, np.tile(np.float32([[0, 1]]), (40, 1)), frequencies)
     assert measured.cohesion.tolist() == [1, 1]
+
+
+def test_a_head_that_leaves_no_tail_is_refused_and_one_group_is_said(caplog):
+    spec = OrderSpec("frequency", 0.1, 16, "train", "bag-x-32", 0)
+    with pytest.raises(ConfigError, match=f"{spec.name}: the head takes all 16 labels"):
+        order_labels(spec, None, np.arange(16))
+    assert not caplog.records
+    assert order_labels(spec, None, np.arange(30)).n_groups == 1
+    assert "the tail of 14 labels is one group" in caplog.text

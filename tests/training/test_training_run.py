@@ -313,3 +313,12 @@ def test_a_head_without_an_order_is_refused(tiny):
     result = CliRunner().invoke(app, ["train", str(path)])
     assert isinstance(result.exception, ConfigError)
     assert "without inputs.order nothing says which labels are the head" in str(result.exception)
+
+
+def test_clusters_that_a_setting_needs_and_an_order_without_a_tail_are_refused(tiny):
+    result = CliRunner().invoke(app, ["train", str(by_hand(tiny, auxiliary={"scale": 0.5}))])
+    assert isinstance(result.exception, ConfigError)
+    assert "auxiliary.scale: 0.5, but without inputs.clusters" in str(result.exception)
+    full = tiny.config(head=40, layer={"fan_in": 16, "head_ratio": 0.5})
+    with pytest.raises(ConfigError, match="the head takes all 40 labels"):
+        train_and_evaluate(full, tiny.run_dir("full", full))

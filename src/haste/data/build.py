@@ -93,8 +93,8 @@ def check_counts(dataset: Dataset, found: Mapping[str, int]) -> None:
     ]
     if wrong:
         raise DataError(
-            f"{dataset.name}: {'; '.join(wrong)}. Fetch the source again, or correct `expected` in "
-            "datasets.yaml if the data set has changed."
+            f"{dataset.name}: {'; '.join(wrong)}. {'Fetch' if dataset.source else 'Correct'} the source, or "
+            "its `expected` if the data set has changed."
         )
 
 

@@ -145,7 +145,7 @@ def verify(folder: Path | str) -> SourceRecord:
     value = read_json(folder / RECORD, "haste fetch")
     with reading(folder / RECORD, "the record of a fetched source", "haste fetch"):
         record = SourceRecord(**value)
-        members = {name: (m["size"], m["sha256"]) for name, m in record.members.items()}
+        members = {name: (int(m["size"]), str(m["sha256"])) for name, m in record.members.items()}
     advice = f"Run: haste fetch {record.name} --out {folder}"
     for name, (size, digest) in members.items():
         path = folder / name
@@ -274,7 +274,7 @@ def _install(
 
 def _files_of_another(source: Source, out: Path) -> list[Path]:
     names = {name for origin in source.origins for name in origin.members}
-    with suppress(DataError, KeyError):
+    with suppress(DataError, KeyError, TypeError, AttributeError):
         names |= read_json(out / RECORD)["members"].keys()
     return [out / name for name in names if ".." not in PurePosixPath(name).parts]
 

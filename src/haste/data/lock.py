@@ -57,4 +57,5 @@ class SourceLock:
             for origins in entries.values():
                 for entry in origins.values():
                     dict(entry["files"])
+                    str(entry["fetched"])
         return entries

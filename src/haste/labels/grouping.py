@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -12,6 +14,8 @@ from haste.labels.clusters import gather, group_in_clusters
 from haste.labels.order import LabelOrder
 from haste.labels.spec import OrderSpec
 from haste.labels.split import most_frequent_first, split_head_tail
+
+log = logging.getLogger(__name__)
 
 ARRANGEMENTS = {"semantic": greedy_seeding, "balanced": recursive_bisection}
 """groupings by embeddings: how a cluster of labels is cut into groups"""
@@ -25,12 +29,21 @@ def order_labels(
     """Head and groups of the tail as `spec` says, with the groups' cohesion where embeddings are given.
 
     `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0), or None where the grouping needs none;
-    `frequencies`: int64 [L]. Raises what `group_labels` raises.
+    `frequencies`: int64 [L]. Raises what `group_labels` raises, and ConfigError where the head leaves no
+    tail.
     """
     head, tail = split_head_tail(frequencies, spec.head_ratio, spec.group_size)
     tail = group_labels(spec.grouping, embeddings, frequencies, tail, spec.group_size, spec.seed)
     measured = () if embeddings is None else (cohesion(embeddings, tail, spec.group_size),)
-    return LabelOrder(np.concatenate([head, tail]), len(head), spec.group_size, *measured)
+    order = LabelOrder(np.concatenate([head, tail]), len(head), spec.group_size, *measured)
+    order.check_tail(spec.name)
+    if order.n_groups == 1:
+        log.warning(
+            "%s: the tail of %d labels is one group: all of them share one index set",
+            spec.name,
+            order.n_tail,
+        )
+    return order
 
 
 def group_labels(

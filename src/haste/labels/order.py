@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from haste.errors import DataError
+from haste.errors import ConfigError, DataError
 from haste.files import read_npz, write_npz
 
 
@@ -95,6 +95,15 @@ class LabelOrder:
                 "make it with head ratio 0 (haste group --order <grouping>-h0-...)."
             )
         return self.rank // np.int32(self.group_size)
+
+    def check_tail(self, where: str) -> None:
+        """Raise ConfigError where all labels are in the head: there is no tail that could be sparse."""
+        if not self.n_tail:
+            raise ConfigError(
+                f"{where}: the head takes all {self.n_labels} labels, as it has whole groups of "
+                f"{self.group_size}, and leaves no tail. Lower layer.group_size or layer.head_ratio, or "
+                "train a dense layer."
+            )
 
     def save(self, path: Path | str) -> None:
         """Write as .npz, whole or not at all."""
