@@ -42,6 +42,31 @@ def test_an_ablation_holds_its_preset_with_the_same_seeds():
     ]
 
 
+def test_a_model_is_the_one_that_is_given():
+    def inputs(model):
+        key = RunKey("wordnet-mini", "haste", "default", 0)
+        return grid(encoder={"model": model}).resolve(key).inputs
+
+    assert inputs("minilm").model == "data/models/minilm"
+    given = [inputs(model) for model in ("minilm", "/a/minilm", "/b/minilm", "./minilm")]
+    assert [each.model for each in given[1:]] == ["/a/minilm", "/b/minilm", "minilm"]
+    assert len({each.tokens for each in given}) == len({each.order for each in given}) == 4
+    assert inputs("/a/./minilm/").tokens == given[1].tokens
+    with pytest.raises(ConfigError, match="model: '' is not a plain name"):
+        inputs("/")
+
+
+def test_a_run_has_one_model():
+    value = grid(encoder={"model": "/a/minilm"}).resolve(
+        RunKey("wordnet-mini", "dense", "default", 0)
+    )
+    value = value.as_dict()
+    RunConfig.from_dict(value)
+    value["inputs"]["model"] = "/b/minilm"
+    with pytest.raises(ConfigError, match=r"inputs\.model: is not the folder of encoder\.model"):
+        RunConfig.from_dict(value)
+
+
 def test_later_settings_win():
     changed = grid(
         layer={"fan_in": 64, "dropout": 0.5},

@@ -37,7 +37,12 @@ sources:
     origins:
       - {via: pip, package: words, version: "1", file: words.tar.gz, size: 1, sha256: SHA,
          members: {words.xml: words/words.xml}, unpacked: 1}
-models: {}
+models:
+  all-MiniLM-L6-v2:
+    licence: none
+    terms: none
+    origins:
+      - {via: https, url: "https://example.org/model.zip", unpacked: 1}
 datasets:
   words:
     kind: wordnet

@@ -6,6 +6,8 @@ Which runs there are, and how a run's settings come together, is in haste.grid.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -61,7 +63,8 @@ class EncoderConfig:
     kind: Literal["bag", "transformer"] = "bag"
     """bag (token embedding bag, for CPU) or transformer"""
     model: ModelName = "all-MiniLM-L6-v2"
-    """a name of `models` in datasets.yaml, a folder, or a hub name (transformer only)"""
+    """a name of `models` in datasets.yaml; or a folder, its path with a /, such as ./models/mine, that has
+    config.json, tokenizer.json and model.safetensors"""
     max_len: Annotated[Int, Field(ge=4, le=4096)] = 32
     """tokens kept of a document, special tokens included"""
     pooling: Literal["mean", "cls"] = "mean"
@@ -81,9 +84,17 @@ class EncoderConfig:
     """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
 
     @property
+    def model_folder(self) -> Path | None:
+        """The folder where `model` is one and not a name."""
+        return Path(self.model) if "/" in self.model else None
+
+    @property
     def model_name(self) -> str:
-        """The model's name as part of a file name."""
-        return Path(self.model).name
+        """The model's name as part of a file name; of a folder, no other one's."""
+        if self.model_folder is None:
+            return self.model
+        path = os.path.normpath(self.model)
+        return f"{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 @settings("layer")
@@ -253,6 +264,9 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        folder = self.encoder.model_folder
+        if folder and os.path.normpath(folder) != os.path.normpath(self.inputs.model):
+            raise SettingError("inputs.model", f"is not the folder of encoder.model, {folder}")
         if self.training.tune_tail_bias and self.layer.head_ratio == 0:
             raise SettingError(
                 "training.tune_tail_bias",

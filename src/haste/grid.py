@@ -432,7 +432,7 @@ class GridConfig:
         return InputsConfig(
             corpus=str(layout.corpus(key.dataset).root),
             tokens=str(layout.tokens(key.dataset, encoder.model_name, encoder.max_len).root),
-            model=str(layout.model(encoder.model_name)),
+            model=str(encoder.model_folder or layout.model(encoder.model_name)),
             order=order,
             clusters=clusters,
         )

@@ -193,7 +193,9 @@ def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) 
     if path.is_file():
         described = read_json(path)
         with reading(path, "the configuration of a pretrained encoder"):
-            hidden = int(described["hidden_size"])
+            # DistilBERT calls it dim, T5 d_model
+            names = [name for name in ("hidden_size", "dim", "d_model") if name in described]
+            hidden = int(described[names[0]]) if names else hidden
     return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
 
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -53,6 +55,23 @@ def test_pooling_by_hand(folder):
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"encoder.model: cannot load .*config.json"):
         load_transformer(tmp_path, torch.float32)
+
+
+def test_code_in_a_models_folder_is_never_run(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "x", "auto_map": {"AutoConfig": "x.X", "AutoModel": "x.X"}})
+    )
+    (tmp_path / "x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(ConfigError, match="cannot load"):
+        load_transformer(tmp_path, torch.float32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_of_the_hub_is_not_looked_up(monkeypatch):
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", pytest.fail)
+    with pytest.raises(ConfigError, match=r"encoder\.model: org/name is no folder"):
+        load_transformer("org/name", torch.float32)
 
 
 def test_sparse_features_are_refused(folder):

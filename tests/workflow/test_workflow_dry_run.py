@@ -13,6 +13,7 @@ from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
 from haste.presets import method
+from haste.pretrained import FILES
 from haste.reporting import needs
 
 CONFIGS = [
@@ -138,6 +139,29 @@ def test_a_folder_of_ones_own(project: Project, tmp_path):
     assert f"--raw '{folder}'" in shown
     assert "haste corpus mine --registry" in shown
     assert "--grid results/mine/grid.yaml" in shown
+
+
+def test_a_model_of_ones_own(project: Project, tmp_path):
+    folder = tmp_path / "models" / "all-MiniLM-L6-v2"
+    grid = {
+        "name": "mine",
+        "datasets": ["wordnet-smoke"],
+        "methods": ["haste"],
+        "encoder": {"model": str(folder), "kind": "transformer", "max_len": 16},
+    }
+    (project.root / "mine.yaml").write_text(yaml.safe_dump(grid))
+    result = project.snakemake("-n", "--configfile", "mine.yaml")
+    assert result.returncode != 0
+    assert f"mine.yaml: encoder.model: {folder} is no folder" in result.stdout
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_text("{}")
+    assert "fetch_model" not in project.jobs("--configfile", "mine.yaml")
+    shown = project.snakemake("-np", "--configfile", "mine.yaml").stdout
+    assert f"--model {folder} --max-len 16 --encoder transformer" in shown
+    (folder / "config.json").write_text('{"max_position_embeddings": 8}')
+    result = project.snakemake("-n", "--configfile", "mine.yaml")
+    assert "mine.yaml: encoder.max_len: 16" in result.stdout
 
 
 def test_short_names_are_targets(finished: Project):

@@ -28,6 +28,7 @@ from haste.planning import (
     reservation,
 )
 from haste.presets import method
+from haste.pretrained import FILES, check_models
 from haste.reporting import needs
 from haste.settings import rename_keys
 
@@ -45,6 +46,7 @@ try:
         GRID = GridConfig.from_dict(config)
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
         DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
+        check_models(GRID, REGISTRY)
         for path in (GRID.data_dir, GRID.results_dir):
             if set("{}") & set(path):
                 raise ConfigError(
@@ -71,12 +73,24 @@ RESERVED = {
     for key, run in TRAINED.items()
 }
 # those of the preset too: tables of label orders show it, whether or not it is trained
-ENCODERS = {
-    encoder_id(run.encoder): run.encoder
-    for run in [
-        *(GRID.resolve(needs.preset(GRID, name)) for name in GRID.datasets),
-        *TRAINED.values(),
+CONFIGS = [
+    *(GRID.resolve(needs.preset(GRID, name)) for name in GRID.datasets),
+    *TRAINED.values(),
+]
+ENCODERS = {encoder_id(run.encoder): run.encoder for run in CONFIGS}
+# what stands for an encoder's model: the record of what was fetched, or the files of the user's own folder
+MODEL_FILES = {
+    run.encoder.model_name: [
+        Path(run.inputs.model, name)
+        for name in (FILES if run.encoder.model_folder else ["SOURCE.json"])
     ]
+    for run in CONFIGS
+}
+# of documents of one length for one model
+TRANSFORMER_READS = {
+    (encoder.model_name, str(encoder.max_len))
+    for encoder in ENCODERS.values()
+    if encoder.kind == "transformer"
 }
 SETTINGS = {key: GRID.run_settings(key) for key in GRID.all_runs()}
 # names of all values of a run's configuration, by section
@@ -107,7 +121,7 @@ wildcard_constraints:
     dataset=one_of(GRID.datasets),
     source=one_of(dataset.source for dataset in DATASETS.values() if dataset.source),
     generated=one_of(name for name, dataset in DATASETS.items() if dataset.synth),
-    model=one_of(encoder.model_name for encoder in ENCODERS.values()),
+    model=one_of(MODEL_FILES),
     encoder=one_of(ENCODERS),
     max_len=r"\d+",
     variant=one_of(key.variant for key in GRID.all_runs()),
@@ -191,9 +205,9 @@ def token_files(dataset, model, max_len):
     return [tokens.info, tokens.vocabulary, *splits]
 
 
-def model_file(model):
-    """What stands for a fetched encoder."""
-    return LAYOUT.model(model) / "SOURCE.json"
+def model_of(wildcards, input):
+    """The folder of the model."""
+    return Path(input.model[0]).parent
 
 
 def encoder_inputs(wildcards):
@@ -201,7 +215,7 @@ def encoder_inputs(wildcards):
     encoder = ENCODERS[wildcards.encoder]
     return {
         "tokens": token_files(wildcards.dataset, encoder.model_name, encoder.max_len),
-        "model": model_file(encoder.model_name),
+        "model": MODEL_FILES[encoder.model_name],
     }
 
 
@@ -221,7 +235,7 @@ def train_inputs(wildcards):
     return [
         *corpus_files(run.dataset),
         *token_files(run.dataset, encoder.model_name, encoder.max_len),
-        model_file(encoder.model_name),
+        *MODEL_FILES[encoder.model_name],
         *(path for path in (run.inputs.order, run.inputs.clusters) if path),
     ]
 
@@ -229,7 +243,8 @@ def train_inputs(wildcards):
 def embedding_mb(dataset, name):
     """Memory to reserve where the label embeddings of an encoder are held."""
     encoder = ENCODERS[name]
-    hidden, _ = encoder_size(encoder, LAYOUT.model(encoder.model_name), REGISTRY)
+    model = MODEL_FILES[encoder.model_name][0].parent
+    hidden, _ = encoder_size(encoder, model, REGISTRY)
     return embedding_memory(expected_size(REGISTRY, dataset), hidden)
 
 

@@ -25,7 +25,7 @@ rule fetch:
 
 rule fetch_model:
     output:
-        model_file("{model}"),
+        LAYOUT.model("{model}") / "SOURCE.json",
     log:
         LOGS / "data" / "models" / "{model}.log",
     conda:
@@ -96,7 +96,7 @@ rule corpus:
 rule tokenize:
     input:
         corpus=corpus_files("{dataset}"),
-        model=model_file("{model}"),
+        model=lambda wildcards: MODEL_FILES[wildcards.model],
     output:
         token_files("{dataset}", "{model}", "{max_len}"),
     log:
@@ -110,8 +110,13 @@ rule tokenize:
         runtime=240,
     params:
         corpus=corpus_of,
-        model=subpath(input.model, parent=True),
+        model=model_of,
+        encoder=lambda wildcards: (
+            "transformer"
+            if (wildcards.model, wildcards.max_len) in TRANSFORMER_READS
+            else "bag"
+        ),
         out=subpath(output[0], parent=True),
     shell:
         "logged {log:q} haste tokenize --corpus {params.corpus:q} --model {params.model:q}"
-        " --max-len {wildcards.max_len:q} --out {params.out:q}"
+        " --max-len {wildcards.max_len:q} --encoder {params.encoder:q} --out {params.out:q}"

@@ -20,7 +20,7 @@ rule embed:
     params:
         corpus=corpus_of,
         tokens=lambda wildcards, input: Path(input.tokens[0]).parent,
-        model=subpath(input.model, parent=True),
+        model=model_of,
         encoder=lambda wildcards: ENCODERS[wildcards.encoder],
     shell:
         "logged {log:q} haste embed --corpus {params.corpus:q} --tokens {params.tokens:q}"

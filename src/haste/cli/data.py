@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,13 @@ LAYOUT = Layout(Path("data"), Path("results"), "")
 RegistryOption = Annotated[
     Path, typer.Option("--registry", help="The registry of sources, models and data sets.")
 ]
+
+
+class Kind(StrEnum):
+    """Of an encoder."""
+
+    bag = "bag"
+    transformer = "transformer"
 
 
 def register(app: typer.Typer) -> None:
@@ -117,14 +125,20 @@ def tokenize(
             help="Tokens kept of a document, special ones included; if not given, the data set's.",
         ),
     ] = None,
+    encoder: Annotated[
+        Kind, typer.Option(help="What is to read them: a transformer's documents have a limit.")
+    ] = Kind.bag,
 ) -> None:
     """Cut documents into the token ids of a model's tokenizer."""
     from haste.data.corpus import load_corpus
     from haste.data.tokenize import tokenize as tokenize_corpus
+    from haste.pretrained import check_length
 
     opened = load_corpus(corpus)
+    length = max_len or opened.info.max_len
+    check_length(encoder.value, model, length)
     with counting("Tokenising", sum(opened.info.documents.values())) as tick:
-        info = tokenize_corpus(opened, model, max_len or opened.info.max_len, out, tick)
+        info = tokenize_corpus(opened, model, length, out, tick)
     log.info(
         "%s: %.1f %s a training document",
         opened.info.dataset,

@@ -49,12 +49,14 @@ def plan(
     from haste.data.registry import load_registry
     from haste.grid import read_grid
     from haste.planning import plan_data, plan_runs
+    from haste.pretrained import check_models
     from haste.settings import naming
 
     chosen = read_grid(grid)
     known = load_registry(registry)
     with naming(*grid):
         known = known.with_datasets(chosen.dataset_settings)
+        check_models(chosen, known)
         data, runs = plan_data(chosen, known), plan_runs(chosen, known)
     named = ", ".join(map(str, grid))
     console = Console()

@@ -14,6 +14,7 @@ from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
 from haste.encoders.transformer import TransformerEncoder, load_transformer
 from haste.errors import DataError
+from haste.pretrained import check_length
 
 FEATURE_EMBEDDING_SCALE = 0.05
 """standard deviation of the embedding of a sparse feature, about that of pretrained word embeddings"""
@@ -23,10 +24,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> Encoder:
     """The untrained encoder of a run, on the CPU.
 
-    `model` is a folder with config.json, tokenizer.json and model.safetensors (for transformers, a
-    hub name will do). Sparse features get random embeddings, from torch's generator, of the size of
-    the model's. Raises ConfigError or DataError.
+    `model` is a folder with config.json, tokenizer.json and model.safetensors. Sparse features get random
+    embeddings, from torch's generator, of the size of the model's. Raises ConfigError or DataError.
     """
+    check_length(config.kind, Path(model), tokens.info.max_len)
     if config.kind == "transformer":
         transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
         largest = max(int(ids.values.max(initial=-1)) for ids in tokens.splits.values())

@@ -1,4 +1,4 @@
-"""Any Hugging Face encoder, from a local folder or the hub, pooled to one vector a document."""
+"""Any Hugging Face encoder, from a folder, pooled to one vector a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from haste.errors import ConfigError
 
 
 def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
-    """A pretrained model from a folder or by its hub name; raises ConfigError when there is none.
+    """A pretrained model from a folder, whose own code is never run; raises ConfigError when there is none.
 
     `attention`: as encoder.attention, auto or torch.
     """
@@ -20,17 +20,21 @@ def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "au
 
     from haste.encoders.attention import implementation
 
+    if not Path(model).is_dir():
+        raise ConfigError(f"encoder.model: {model} is no folder with a model.")
     try:
         return AutoModel.from_pretrained(
             str(model),
             dtype=dtype,
             attn_implementation=implementation(attention),
-            local_files_only=Path(model).exists(),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
-            "tokenizer.json and model.safetensors, or a hub name."
+            "tokenizer.json and model.safetensors."
         ) from error
 
 

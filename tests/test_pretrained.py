@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, DistilBertConfig, MPNetConfig, RobertaConfig
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.data.registry import Registry
+from haste.encoders.registry import build_encoder
+from haste.errors import ConfigError
+from haste.grid import GridConfig
+from haste.pretrained import FILES, check_models, max_tokens
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+}
+SHAPES = {
+    "bert": BertConfig(**SMALL, max_position_embeddings=10),
+    "roberta": RobertaConfig(**SMALL, max_position_embeddings=12),
+    "roberta of another padding": RobertaConfig(
+        **SMALL, max_position_embeddings=14, pad_token_id=3
+    ),
+    "mpnet": MPNetConfig(**SMALL, max_position_embeddings=12),
+    "distilbert": DistilBertConfig(
+        vocab_size=20, dim=8, n_layers=1, n_heads=1, hidden_dim=8, max_position_embeddings=10
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_limit_is_where_the_model_itself_fails(tmp_path, name):
+    SHAPES[name].save_pretrained(tmp_path)
+    model = AutoModel.from_config(SHAPES[name]).eval()
+    assert max_tokens(tmp_path) == 10
+    model(torch.full((1, 10), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, 11), 7))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with a model of at most 10 tokens."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text("")
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 10}))
+    return folder
+
+
+def grid(**encoder):
+    return GridConfig.from_dict(
+        {"name": "g", "datasets": ["d"], "methods": ["dense"], "encoder": encoder}
+    )
+
+
+NONE = Registry({}, {}, {})
+
+
+def test_a_folder_is_a_model_if_its_files_are_there(own):
+    check_models(grid(model=str(own)), NONE)
+    (own / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"encoder\.model: .*mine has no tokenizer\.json"):
+        check_models(grid(model=str(own)), NONE)
+    with pytest.raises(ConfigError, match=r"encoder\.model: org/name is no folder"):
+        check_models(grid(model="org/name"), NONE)
+    with pytest.raises(ConfigError, match=r"there is no model 'mine'.* \./mine"):
+        check_models(grid(model="mine"), NONE)
+
+
+def test_documents_that_a_transformer_cannot_read_are_refused_before_any_job(own, tmp_path, tiny):
+    check_models(grid(model=str(own), kind="transformer", max_len=10), NONE)
+    check_models(grid(model=str(own), kind="bag", max_len=600), NONE)
+    with pytest.raises(ConfigError, match=r"encoder\.max_len: 11, .* at most 10 tokens"):
+        check_models(grid(model=str(own), kind="transformer", max_len=11), NONE)
+    tokens = ["--corpus", str(tiny.corpus), "--model", str(own), "--out", str(tmp_path / "tokens")]
+    command = ["tokenize", *tokens, "--max-len", "11", "--encoder", "transformer"]
+    result = CliRunner().invoke(app, command)
+    assert "max_len: 11" in str(result.exception)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_tokens_that_are_there_are_held_against_the_model(own, tiny):
+    from haste.data.corpus import load_corpus
+    from haste.data.tokenize import load_tokens
+
+    tokens = load_tokens(tiny.tokens, load_corpus(tiny.corpus).directory)
+    config = tiny.config(encoder={"kind": "transformer"}).encoder
+    with pytest.raises(ConfigError, match=r"encoder\.max_len: 12, .* at most 10 tokens"):
+        build_encoder(config, own, tokens)
