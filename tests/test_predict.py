@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,6 +10,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.metrics.runs import read_predictions
+from haste.paths import RunDir
 from haste.predict import Predictor
 from haste.training.run import train_and_evaluate
 
@@ -39,36 +43,74 @@ def test_never_more_labels_than_there_are(run):
         list(Predictor(run, torch.device("cpu"))(["w01"], 0))
 
 
-def test_command_prints_text_and_jsonl(run, tmp_path):
-    texts = tmp_path / "texts.txt"
-    texts.write_text("w01 w02\n\nw03 unknown\n")
-    command = ["predict", "--run", str(run.root), "--input", str(texts), "--k", "2"]
-    plain = CliRunner().invoke(app, command)
-    assert plain.exit_code == 0
-    lines = plain.stdout.splitlines()
-    assert [lines[0], lines[3]] == ["w01 w02", "w03 unknown"]
-    assert len(lines) == 6
-    rows = CliRunner().invoke(app, [*command, "--format", "jsonl"]).stdout.splitlines()
-    first = json.loads(rows[0])
-    assert first["text"] == "w01 w02"
-    assert lines[1] == f"  {first['labels'][0]['score']:.3f}  {first['labels'][0]['name']}"
+def command(run, texts, *more):
+    return ["predict", "--run", str(run.root), "--input", str(texts), "--k", "2", *more]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no such file; give texts, one a line"),
-        (b"\n  \n", "holds no text"),
-        (b"caf\xe9", "not UTF-8 at byte 3"),
-    ],
-)
-def test_bad_texts_are_named(tmp_path, content, message):
+def test_each_line_has_a_result_beside_it(run, tmp_path):
+    texts = ["w01 w02", "", " \t", "w03 unknown", "w04\u2028w05\x0bw06\x0c\x85w07", "\u00fc"]
     path = tmp_path / "texts.txt"
-    if content is not None:
-        path.write_bytes(content)
-    result = CliRunner().invoke(app, ["predict", "--run", str(tmp_path), "--input", str(path)])
-    assert isinstance(result.exception, DataError)
-    assert message in str(result.exception)
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join(texts).encode())
+    plain = CliRunner().invoke(app, command(run, path))
+    assert plain.exit_code == 0
+    columns = [line.split("\t") for line in plain.stdout.split("\n")[:-1]]
+    assert [len(each) for each in columns] == [2, 1, 1, 2, 2, 2]
+    assert columns[1] == columns[2] == [""]
+    shown = CliRunner().invoke(app, command(run, path, "--format", "jsonl")).stdout.split("\n")
+    rows = [json.loads(line) for line in shown[:-1]]
+    assert [row["text"] for row in rows] == texts
+    assert [len(row["labels"]) for row in rows] == [2, 0, 0, 2, 2, 2]
+    first = rows[0]["labels"][0]
+    assert columns[0][0] == f"{first['score']:.3f} {first['name']}"
+
+
+def test_a_name_stays_on_its_line_and_in_its_column(run, tmp_path, monkeypatch):
+    path = tmp_path / "texts.txt"
+    path.write_text("w01\n")
+    made = Predictor.__init__
+
+    def rename(self, *args):
+        made(self, *args)
+        self.names = ["a\tb\nc\u2028d"] * len(self.names)
+
+    monkeypatch.setattr(Predictor, "__init__", rename)
+    (line,) = CliRunner().invoke(app, command(run, path)).stdout.splitlines()
+    assert [each.split(" ", 1)[1] for each in line.split("\t")] == ["a b c d"] * 2
+
+
+def test_blocks_give_what_all_together_gives(run):
+    texts = [f"w{i % 60:02d} w{i * 7 % 60:02d}" for i in range(30)]
+    predictor = Predictor(run, torch.device("cpu"))
+    together = predictor(texts, 3)
+    apart = [found for text in texts for found in predictor([text], 3)]
+    assert [[s.uid for s in row] for row in apart] == [[s.uid for s in row] for row in together]
+
+
+def test_texts_that_are_no_file_are_named_before_the_model_is_loaded(tmp_path):
+    for path, error in ((tmp_path / "none.txt", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        result = CliRunner().invoke(app, command(RunDir(tmp_path), path))
+        assert isinstance(result.exception, error)
+        assert result.exception.filename == str(path)
+
+
+def test_standard_input_is_answered_line_by_line_in_any_locale(run):
+    words = [sys.executable, "-m", "haste", *command(run, "-")]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    with subprocess.Popen(
+        [*words, "--format", "jsonl"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        process.stdin.write("w01 \u00fc\n".encode())
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["text"] == "w01 \u00fc"
+        rest, error = process.communicate(b"\nw02\ncaf\xe9\nw03\n", timeout=60)
+    assert [json.loads(line)["text"] for line in rest.splitlines()] == ["", "w02"]
+    assert process.returncode == 2
+    assert b"standard input: line 4" in error.splitlines()[-1]
+    assert b"Traceback" not in error
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x"])

@@ -1,9 +1,10 @@
 import io
+import os
 
 import pytest
 
 from haste.errors import DataError
-from haste.textlines import iter_lines
+from haste.textlines import LineStream, iter_lines
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,23 @@ def test_what_is_no_text_is_named_by_line_and_byte():
     assert next(lines) == "fine"
     with pytest.raises(DataError, match=r"x\.txt: line 2, byte 4: 0xe9 is not utf-8"):
         next(lines)
+
+
+def test_a_block_is_what_there_is_without_waiting():
+    reader, writer = os.pipe()
+    blocks = LineStream(reader).blocks("x", max_lines=3)
+    os.write(writer, b"a\nb\nc\nd\n")
+    assert [next(blocks), next(blocks)] == [["a", "b", "c"], ["d"]]
+    os.write(writer, b"e\nf")
+    os.close(writer)
+    assert list(blocks) == [["e", "f"]]
+    os.close(reader)
+
+
+def test_blocks_are_bounded_and_end_with_the_last_good_line(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"aaaa\n" * 5 + b"caf\xe9\n")
+    found = []
+    with path.open("rb", buffering=0) as file, pytest.raises(DataError, match="x: line 6"):
+        found.extend(LineStream(file.fileno()).blocks("x", max_chars=7))
+    assert found == [["aaaa"] * 2, ["aaaa"] * 2, ["aaaa"]]

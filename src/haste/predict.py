@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,19 +51,25 @@ class Predictor:
         self.uids: list[str] = labels["uid"].to_pylist()
         self.names: list[str] = labels["name"].to_pylist()
 
-    def __call__(self, texts: Sequence[str], k: int) -> Iterator[list[Suggestion]]:
-        """The k best labels of each text, best first."""
+    def __call__(self, texts: Sequence[str], k: int) -> list[list[Suggestion]]:
+        """The k best labels of each text, best first; none of a text without any."""
         if k < 1:
             raise DataError(f"k: {k} labels asked for; ask for at least 1.")
-        ids, scores = self.model.predict(self._tokens(texts), k)
+        found: list[list[Suggestion]] = [[] for _ in texts]
+        rows = [row for row, text in enumerate(texts) if text.strip()]
+        if not rows:
+            return found
+        k = min(k, len(self.model.labels))
+        ids, scores = self.model.predict(self._tokens([texts[row] for row in rows]), k)
         with np.errstate(over="ignore"):
             probabilities = 1 / (1 + np.exp(-scores))
-        for row, values in zip(ids, probabilities, strict=True):
-            yield [
+        for row, labels, values in zip(rows, ids, probabilities, strict=True):
+            found[row] = [
                 Suggestion(self.uids[label], self.names[label], float(value))
-                for label, value in zip(row, values, strict=True)
+                for label, value in zip(labels, values, strict=True)
                 if label >= 0
             ]
+        return found
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         encoded = self.tokenizer.encode_batch(list(texts))

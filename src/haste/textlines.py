@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import select
+from collections import deque
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from haste.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20
 LONGEST = 64 << 20
 """bytes of a line; a longer one is taken for damage, and would have to be held in memory"""
 
 
+class ReadsLines(Protocol):
+    """What lines are read from: a file opened for bytes, or a LineStream."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line with its end, no more than some `limit` bytes of it; empty at the end."""
+
+
 def iter_lines(
-    stream: BinaryIO, *, name: str, max_bytes: int = LONGEST, encoding: str = "utf-8"
+    stream: ReadsLines, *, name: str, max_bytes: int = LONGEST, encoding: str = "utf-8"
 ) -> Iterator[str]:
     r"""The lines of `stream` without their ends (\n or \r\n), one at a time, empty ones too.
 
@@ -31,7 +42,7 @@ def iter_lines(
             ) from error
 
 
-def iter_raw_lines(stream: BinaryIO, *, name: str, max_bytes: int = LONGEST) -> Iterator[bytes]:
+def iter_raw_lines(stream: ReadsLines, *, name: str, max_bytes: int = LONGEST) -> Iterator[bytes]:
     """As `iter_lines`, not decoded. No more than `max_bytes` of a line are ever read."""
     number = 0
     # two more for the end of a line
@@ -46,3 +57,51 @@ def iter_raw_lines(stream: BinaryIO, *, name: str, max_bytes: int = LONGEST) -> 
                 "Check what ends its lines."
             )
         yield line
+
+
+class LineStream:
+    """Lines of a file descriptor that knows whether another one can be had without waiting."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+
+    def readline(self, limit: int, /) -> bytes:
+        """See ReadsLines."""
+        while not self._lines:
+            if len(self._rest) >= limit:
+                line, self._rest = self._rest[:limit], self._rest[limit:]
+                return line
+            chunk = os.read(self._descriptor, _CHUNK)
+            if not chunk:
+                line, self._rest = self._rest, b""
+                return line
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            self._lines.extend(line + b"\n" for line in lines)
+        return self._lines.popleft()
+
+    def blocks(
+        self, name: str, *, max_lines: int = 4096, max_chars: int = 1 << 24
+    ) -> Iterator[list[str]]:
+        """The lines as `iter_lines` has them, as many together as can be had without waiting, up to
+        `max_lines`, or `max_chars` and the rest of a line."""
+        block: list[str] = []
+        size = 0
+        try:
+            for line in iter_lines(self, name=name):
+                block.append(line)
+                size += len(line)
+                if len(block) == max_lines or size >= max_chars or not self._ready():
+                    yield block
+                    block, size = [], 0
+        except DataError:
+            # lines before the bad one are good
+            if block:
+                yield block
+            raise
+        if block:
+            yield block
+
+    def _ready(self) -> bool:
+        return bool(self._lines) or bool(select.select([self._descriptor], [], [], 0)[0])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from haste.cli.data import counting
+
+if TYPE_CHECKING:
+    from haste.predict import Suggestion
 
 
 class Format(StrEnum):
@@ -53,34 +60,61 @@ def predict(
     input_file: Annotated[
         Path, typer.Option("--input", help="Texts, UTF-8, one a line; - for standard input.")
     ],
-    k: Annotated[int, typer.Option(help="Labels a text.")] = 5,
+    k: Annotated[int, typer.Option(min=1, help="Labels a text.")] = 5,
     output_format: Annotated[
         Format, typer.Option("--format", help="How to print them.")
     ] = Format.text,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Print the best labels of new texts, with their probabilities.
+    """Print the best labels of new texts, with their probabilities: a line for each line of the input.
 
-    As text: each text, and below it a line for each label, probability first.
-    As jsonl: a line for each text, {"text": ..., "labels": [{"uid": ...,
-    "name": ..., "score": ...}]}, best first.
+    Lines end in \\n alone; results come as texts do, in UTF-8, so they can be
+    pasted beside them. A line without text has a result without labels.
+
+    As text: the labels, best first, with tabs between them, each its
+    probability, a space and its name; an empty line where there are none.
+    As jsonl: {"text": ..., "labels": [{"uid": ..., "name": ..., "score": ...}]}.
     """
-    import json
+    import sys
 
     from haste.paths import RunDir
-    from haste.predict import Predictor
-    from haste.training.run import choose_device
+    from haste.textlines import LineStream
 
-    texts = _read_lines(input_file)
-    predictor = Predictor(RunDir(run), choose_device(device))
-    for text, found in zip(texts, predictor(texts, k), strict=True):
-        if output_format is Format.jsonl:
-            labels = [{"uid": s.uid, "name": s.name, "score": round(s.score, 6)} for s in found]
-            typer.echo(json.dumps({"text": text, "labels": labels}, ensure_ascii=False))
-        else:
-            typer.echo(text)
-            for s in found:
-                typer.echo(f"  {s.score:.3f}  {s.name}")
+    name = "standard input" if str(input_file) == "-" else str(input_file)
+    with ExitStack() as stack:
+        # before the model, which takes longer to find that a file is missing
+        source = (
+            sys.stdin.buffer
+            if str(input_file) == "-"
+            else stack.enter_context(input_file.open("rb", buffering=0))
+        )
+        from haste.predict import Predictor
+        from haste.training.run import choose_device
+
+        predictor = Predictor(RunDir(run), choose_device(device))
+        show = _as_json if output_format is Format.jsonl else _as_text
+        # a bar among the results would be in their way
+        bar = nullcontext() if sys.stdout.isatty() else counting("Predicting")
+        tick, done = stack.enter_context(bar), 0
+        for texts in LineStream(source.fileno()).blocks(name):
+            lines = map(show, texts, predictor(texts, k))
+            sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
+            sys.stdout.buffer.flush()
+            done += len(texts)
+            if tick:
+                tick(done)
+
+
+def _as_text(_: str, found: Sequence[Suggestion]) -> str:
+    # a name is on one line and in one column whatever is in it
+    return "\t".join(f"{each.score:.3f} {' '.join(each.name.split())}" for each in found)
+
+
+def _as_json(text: str, found: Sequence[Suggestion]) -> str:
+    import json
+
+    labels = [{"uid": each.uid, "name": each.name, "score": round(each.score, 6)} for each in found]
+    return json.dumps({"text": text, "labels": labels}, ensure_ascii=False)
 
 
 def doctor(
@@ -110,20 +144,3 @@ def doctor(
     Console().print(table)
     if wrong:
         raise typer.Exit(1)
-
-
-def _read_lines(path: Path) -> list[str]:
-    import sys
-
-    from haste.errors import DataError
-
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; give texts, one a line.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise DataError(f"{path}: holds no text; give texts, one a line.")
-    return lines
