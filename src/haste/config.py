@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 
 from haste import former_names
 from haste.errors import ConfigError
+from haste.kernels.state import FanIn, GroupSize
 from haste.settings import (
     Bool,
     Float,
@@ -33,8 +34,6 @@ from haste.settings import (
     settings,
 )
 
-FanIn = Literal[16, 32, 64, 128, 256]
-GroupSize = Literal[16, 32, 64, 128]
 Grouping = Literal["semantic", "balanced", "frequency", "random"]
 Pattern = Literal[
     "dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured"
@@ -49,8 +48,6 @@ def _model_name(value: str) -> str:
 
 
 ModelName = Annotated[PathText, AfterValidator(_model_name)]
-FAN_INS = get_args(FanIn)
-GROUP_SIZES = get_args(GroupSize)
 PATTERNS = get_args(Pattern)
 DEVICES = get_args(Device)
 GROUPINGS = get_args(Grouping)

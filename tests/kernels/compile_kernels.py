@@ -9,14 +9,14 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from haste.kernels import (
-    triton_attention,
-    triton_dense,
-    triton_dropout,
-    triton_fixed,
-    triton_group,
-    triton_linear,
-    triton_spread,
+from haste.kernels.triton import (
+    attention,
+    dense,
+    densify,
+    dropout,
+    fixed,
+    group_linear,
+    group_step,
 )
 
 HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
@@ -54,20 +54,20 @@ HEADS = {**dict.fromkeys(("q", "k", "v"), HALF), "keys": "*u8", "seed": "*i64", 
 FREE = {"POSITIVES": False, "BY_PAIR": False, "targets": None}
 ATOMIC = {"dz_slab": None, "w_slab": None}
 CASES = [
-    (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
-    (triton_group._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w": "*u8"}),
+    (group_step._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
+    (group_step._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w": "*u8"}),
     (
-        triton_group._walk,
+        group_step._walk,
         {**WALK, **FREE, **ATOMIC, "UNROLL": True, "BF16_LOSS": True},
         IN_MEMORY,
     ),
     (
-        triton_group._walk,
+        group_step._walk,
         {**WALK, **ATOMIC, "POSITIVES": True, "BY_PAIR": True, "UNROLL": False},
         {},
     ),
     (
-        triton_group._walk,
+        group_step._walk,
         {
             **WALK,
             "POSITIVES": True,
@@ -78,61 +78,61 @@ CASES = [
         },
         {},
     ),
-    (triton_group._mark, {"G": 16, "N": 256, "BY_PAIR": True}, {}),
-    (triton_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "STAGES": 2}, {}),
-    (triton_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "STAGES": 2}, {}),
-    (triton_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "STAGES": 2}, {}),
-    (triton_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "STAGES": 2}, {}),
+    (group_step._mark, {"G": 16, "N": 256, "BY_PAIR": True}, {}),
+    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "STAGES": 2}, {}),
+    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "STAGES": 2}, {}),
+    (group_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "STAGES": 2}, {}),
+    (group_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "STAGES": 2}, {}),
     (
-        triton_linear._grad_features,
+        group_linear._grad_features,
         {**GROUP, **PRODUCT, "STAGES": 2, "NCOPIES": 4},
         {"out": WIDE},
     ),
-    (triton_spread._invert, {"F": 32, "RUN": 1, "HP": 512, "NONE": 255}, {}),
+    (densify._invert, {"F": 32, "RUN": 1, "HP": 512, "NONE": 255}, {}),
     (
-        triton_spread._spread_gradient,
+        densify._spread_gradient,
         {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": False, **PRODUCT},
         {"out": WIDE},
     ),
     (
-        triton_spread._spread_gradient,
+        densify._spread_gradient,
         {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": True, **PRODUCT},
         {"out": WIDE},
     ),
-    (triton_spread._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
-    (triton_spread._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
-    (triton_spread._sample, {"F": 32, "N": 1024}, {}),
-    (triton_fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
+    (densify._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
+    (densify._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
+    (densify._sample, {"F": 32, "N": 1024}, {}),
+    (fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
     (
-        triton_dense._loss_and_gradient,
+        dense._loss_and_gradient,
         {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, **EXACT},
         {},
     ),
     (
-        triton_dense._loss_and_gradient,
+        dense._loss_and_gradient,
         {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, "BF16_LOSS": True},
         {},
     ),
-    (triton_dense._add_positives, {"HP": 512, **EXACT}, {}),
-    (triton_dense._add_positives, {"HP": 512, "BF16_LOSS": True}, {}),
+    (dense._add_positives, {"HP": 512, **EXACT}, {}),
+    (dense._add_positives, {"HP": 512, "BF16_LOSS": True}, {}),
     (
-        triton_dense._update,
+        dense._update,
         {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
         {},
     ),
     (
-        triton_dense._update,
+        dense._update,
         {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
         IN_MEMORY,
     ),
-    (triton_dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF}),
-    (triton_dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF, **IN_MEMORY}),
-    (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, {}),
-    (triton_dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, IN_MEMORY),
-    (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF}),
-    (triton_dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF, **IN_MEMORY}),
-    (triton_attention._attend, ATTENTION, HEADS),
-    (triton_attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
+    (dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF}),
+    (dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF, **IN_MEMORY}),
+    (dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, {}),
+    (dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, IN_MEMORY),
+    (dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF}),
+    (dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF, **IN_MEMORY}),
+    (attention._attend, ATTENTION, HEADS),
+    (attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
 ]
 
 

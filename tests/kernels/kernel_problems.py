@@ -2,9 +2,8 @@
 
 import torch
 
-from haste.data.batches import Positives
 from haste.kernels import reference
-from haste.kernels.update import Sgd
+from haste.kernels.state import Positives, Sgd
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2, rounding="nearest")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from kernel_problems import DEVICE
 
-from haste.data.batches import Positives
 from haste.kernels import dense_fused_step, group_fused_step, reference
+from haste.kernels.state import Positives
 
 STEPS = 200
 INTERPRETED_STEPS = 60

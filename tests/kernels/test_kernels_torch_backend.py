@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from haste.data.batches import Positives
 from haste.kernels import reference, torch_backend
-from haste.kernels.update import Sgd
+from haste.kernels.state import Positives, Sgd
 
 SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2)
 

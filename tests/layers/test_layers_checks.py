@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
+from haste.kernels.state import Positives
 from haste.layers.auxiliary import WithAuxiliary
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense

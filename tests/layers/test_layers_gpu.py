@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_layers_steps import LAYERS, L, batch
 
-from haste.data.batches import Positives
 from haste.kernels.rounding import generator
+from haste.kernels.state import Positives
 from haste.layers.base import OutputLayer
 
 pytestmark = [

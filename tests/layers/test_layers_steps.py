@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
+from haste.kernels.state import Positives
 from haste.layers import indexed
 from haste.layers.auxiliary import WithAuxiliary
 from haste.layers.base import LayerOptions

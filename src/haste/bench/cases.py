@@ -10,7 +10,6 @@ from torch import Tensor
 
 from haste.bench import released_cuda
 from haste.bench.problems import BLOCK_SIZE, Part, Problem
-from haste.data.batches import Positives
 from haste.kernels import (
     block_sparse_linear,
     dense_fused_step,
@@ -20,12 +19,13 @@ from haste.kernels import (
     reference,
 )
 from haste.kernels.rounding import round_to, widen
-from haste.kernels.triton_fixed import (
+from haste.kernels.state import Positives
+from haste.kernels.triton.fixed import (
     fixed_fan_in_forward,
     fixed_fan_in_grad_features,
     fixed_fan_in_grad_weight,
 )
-from haste.kernels.triton_linear import group_forward, group_grad_features, group_grad_weight
+from haste.kernels.triton.group_linear import group_forward, group_grad_features, group_grad_weight
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
 from haste.layers.group_fan_in import GroupFanIn

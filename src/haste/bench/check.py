@@ -17,11 +17,11 @@ from torch import Tensor
 
 from haste.bench.cases import Case, Results, build, fused_step
 from haste.bench.problems import Part, Problem, Shape
-from haste.data.batches import Positives
 from haste.kernels import topk
 from haste.kernels.attention import short_attention
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import widen
+from haste.kernels.state import Positives
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels import reference
 from haste.kernels.rounding import FP8, FP8_SCALE
+from haste.kernels.state import Positives
 from haste.sparsity.connectivity import draw
 
 GATE_LABELS = 4096

@@ -15,7 +15,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from haste.bench.problems import Part
-    from haste.data.batches import Positives
+    from haste.kernels.state import Positives
 
 
 def installed() -> bool:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
+from haste.kernels.state import Positives
 
 if TYPE_CHECKING:
     import torch
@@ -19,21 +20,6 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 """batches whose documents are sorted by length together"""
-
-
-@dataclass(frozen=True)
-class Positives:
-    """The positive (label, document) pairs of a batch, each once, ordered by label and then by row.
-
-    `label` int32 [P] ascending: the layer's internal row where a `rank` was given, else the label id;
-    `row` int32 [P]: the document's place in the batch, ascending within a label.
-    """
-
-    label: Array
-    row: Array
-
-    def __len__(self) -> int:
-        return len(self.label)
 
 
 @dataclass(frozen=True)

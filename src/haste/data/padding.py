@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.batches import Batch, Positives
+from haste.data.batches import Batch
+from haste.kernels.state import Positives
 
 if TYPE_CHECKING:
     import torch

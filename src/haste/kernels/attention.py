@@ -65,7 +65,7 @@ def short_attention(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, keys, p, scale) -> Tensor:
-        from haste.kernels.triton_attention import attend
+        from haste.kernels.triton.attention import attend
 
         query, key, value = (_rows(each) for each in (query, key, value))
         keys = keys.contiguous().view(torch.uint8)
@@ -76,7 +76,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient) -> tuple[Tensor | None, ...]:
-        from haste.kernels.triton_attention import attend_backward
+        from haste.kernels.triton.attention import attend_backward
 
         query, key, value, keys, seed = ctx.saved_tensors
         p, scale = ctx.settings

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from haste.errors import KernelError
-from haste.kernels.rounding import FP8
-
-if TYPE_CHECKING:
-    from haste.data.batches import Positives
+from haste.kernels.rounding import FP8, ROUNDINGS
+from haste.kernels.state import Positives, Sgd
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STORED = (*FLOATS, FP8)
@@ -159,6 +157,15 @@ def check_positives(positives: Positives, batch: int, device: torch.device) -> N
     check_tensor("positives.row", row, (len(label),), (torch.int32,), device)
     if row.device.type == "cpu":
         check_index("positives.row", row, batch)
+
+
+def check_sgd(sgd: Sgd) -> None:
+    """Raise KernelError for constants of SGD that are out of range; tensors are not looked at."""
+    if not isinstance(sgd.lr, Tensor):
+        check_number("lr", sgd.lr, 0, sys.float_info.max)
+    check_number("momentum", sgd.momentum, 0, 1)
+    check_number("weight_decay", sgd.weight_decay, 0, sys.float_info.max)
+    check_one_of("rounding", sgd.rounding, ROUNDINGS)
 
 
 def check_momentum(

@@ -13,14 +13,14 @@ def dropout(values: Tensor, p: float, *, seed: int, step: int | Tensor, backend:
     """`values` with a share `p` of them, in [0, 1), zeroed and the rest scaled by 1 / (1 - p).
 
     The same call on the gradient of the result gives that of `values`. `backend` as in
-    `haste.kernels.functional`, each with numbers of its own; with triton `step` may be a tensor int32 of
+    `haste.kernels.api`, each with numbers of its own; with triton `step` may be a tensor int32 of
     one number, as for a fused step.
     """
     check_one_of("dtype", values.dtype, FLOATS)
     check_one_of("backend", backend, BACKENDS)
     check_share("p", p)
     if backend == "triton":
-        from haste.kernels.triton_dropout import scaled_or_zero
+        from haste.kernels.triton.dropout import scaled_or_zero
 
         return scaled_or_zero(values, p, seed, step)
     random = generator(values.device, seed, step)

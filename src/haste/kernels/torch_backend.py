@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels.loss import bce_sum
-from haste.kernels.rounding import widen
-from haste.kernels.update import Sgd, sgd_
+from haste.kernels.rounding import round_to, widen
+from haste.kernels.state import Positives, Sgd
 
 TILE_BYTES = 64 << 20
 """rough bound on the largest temporary of a step"""
@@ -179,6 +178,35 @@ def _group_tiles(
         at = index[begin:end].reshape(-1).long()
         gathered = columns.index_select(0, at).view(end - begin, fan_in, batch)
         yield slice(begin * group_size, min(end * group_size, n_labels)), gathered, at
+
+
+def sgd_(
+    value: Tensor,
+    velocity: Tensor | None,
+    gradient: Tensor,
+    sgd: Sgd,
+    random: torch.Generator | None,
+) -> None:
+    """Update `value` and `velocity` (same shape; None without momentum) in place.
+
+    `gradient` is fp32 and is overwritten. Tensors narrower than fp32 are widened, updated and rounded
+    back as `sgd.rounding` says.
+    """
+    wide = value.dtype == torch.float32
+    current = value if wide else widen(value)
+    if sgd.weight_decay:
+        gradient.add_(current, alpha=sgd.weight_decay)
+    if velocity is not None:
+        if velocity.dtype == torch.float32:
+            gradient = velocity.mul_(sgd.momentum).add_(gradient)
+        else:
+            gradient.add_(velocity.float(), alpha=sgd.momentum)
+            velocity.copy_(round_to(gradient, velocity.dtype, sgd.rounding, random))
+    if wide:
+        value.add_(gradient, alpha=-sgd.lr)
+    else:
+        current = current.add_(gradient, alpha=-sgd.lr)
+        value.copy_(round_to(current, value.dtype, sgd.rounding, random))
 
 
 def _update(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
+from haste.kernels.state import Positives
 from haste.layers.base import OutputLayer, StepResult, WrappedLayer
 from haste.layers.dense import Dense
 

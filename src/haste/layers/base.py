@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.checks import (
     BACKENDS,
@@ -24,6 +23,7 @@ from haste.kernels.checks import (
     check_positives,
 )
 from haste.kernels.rounding import FP8, ROUNDINGS, round_to
+from haste.kernels.state import Positives
 from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26

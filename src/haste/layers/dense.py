@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels import dense_fused_step
 from haste.kernels.checks import check_count
 from haste.kernels.rounding import widen
+from haste.kernels.state import Positives
 from haste.layers.base import LayerOptions, LinearRows, StepResult
 
 INITIAL_STD = 0.02

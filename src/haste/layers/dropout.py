@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels.checks import check_share
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
+from haste.kernels.state import Positives
 from haste.layers.base import OutputLayer, StepResult, WrappedLayer
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels import fixed_fan_in_fused_step, torch_backend
 from haste.kernels.rounding import widen
+from haste.kernels.state import Positives
 from haste.layers.base import LayerOptions, StepResult
 from haste.layers.indexed import IndexedRows
 
@@ -55,7 +55,7 @@ class FixedFanIn(IndexedRows):
         """See OutputLayer."""
         self.check(features, rows)
         if self.options.backend == "triton":
-            from haste.kernels.triton_fixed import fixed_fan_in_forward
+            from haste.kernels.triton.fixed import fixed_fan_in_forward
 
             return fixed_fan_in_forward(
                 features, self.weight[rows], self.slots[rows], self.bias[rows],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels import group_fused_step, torch_backend
 from haste.kernels.rounding import widen
+from haste.kernels.state import Positives
 from haste.layers.base import LayerOptions, StepResult
 from haste.layers.indexed import IndexedRows
 
@@ -69,7 +69,7 @@ class GroupFanIn(IndexedRows):
         last = -(-rows.stop // self.unit_size)
         own = slice(begin, rows.stop)
         if self.options.backend == "triton":
-            from haste.kernels.triton_linear import group_forward
+            from haste.kernels.triton.group_linear import group_forward
 
             logits = group_forward(
                 features, self.weight[own], self.slots[first:last], self.bias[own],

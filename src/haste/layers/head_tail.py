@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
+from haste.kernels.state import Positives
 from haste.layers.base import OutputLayer, RewireStats, StepResult
 
 

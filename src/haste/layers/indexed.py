@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.checks import check_count
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import run_index
 from haste.kernels.rounding import raw, widen
+from haste.kernels.state import Positives
 from haste.layers.base import LayerOptions, LinearRows, RewireStats
 from haste.sparsity.connectivity import draw, regrow_, weakest
 from haste.sparsity.cut import Cut

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from haste.config import FAN_INS, GROUP_SIZES
 from haste.kernels import group_linear
 from haste.kernels.checks import FLOATS, check_count, check_inputs, check_number, check_one_of
 from haste.kernels.rounding import generator
+from haste.kernels.state import FAN_INS, GROUP_SIZES
 from haste.sparsity.connectivity import draw, regrow_, weakest
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.data.batches import Positives
 from haste.kernels.loss import bce_sum
 from haste.kernels.rounding import raw, widen
+from haste.kernels.state import Positives
 from haste.kernels.torch_backend import positives_of
 from haste.layers.base import LayerOptions, RewireStats
 from haste.layers.dense import Dense

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from haste.config import FAN_INS, RunConfig
+from haste.config import RunConfig
 from haste.errors import TrainingError
 from haste.kernels.rounding import widen
+from haste.kernels.state import FAN_INS
 from haste.model import Model
 from haste.training.optim import optimizer_bytes
 

@@ -1,6 +1,6 @@
 """The products of the group-shared layer in Triton, one at a time: forward, and both gradients.
 
-For models that train by autograd; a training step of an output layer is quicker by `triton_group`,
+For models that train by autograd; a training step of an output layer is quicker by `group_step`,
 which never writes [B, L]. The tiles are as there.
 """
 
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import raw
-from haste.kernels.triton_device import (
+from haste.kernels.triton.common import (
     batch_tiles,
     dot_dtype,
     dot_weight,
@@ -21,8 +21,8 @@ from haste.kernels.triton_device import (
     processors,
     transposed,
 )
-from haste.kernels.triton_group import COPIES, check_sizes, spread_is_faster
-from haste.kernels.triton_spread import SpreadGradient
+from haste.kernels.triton.densify import SpreadGradient
+from haste.kernels.triton.group_step import COPIES, check_sizes, spread_is_faster
 
 
 @triton.jit
@@ -131,7 +131,7 @@ def group_forward(
     run: int = 1,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """[B, L] in `dtype` (default: that of the features); arguments as in `triton_group.group_step`."""
+    """[B, L] in `dtype` (default: that of the features); arguments as in `group_step.group_step`."""
     check_sizes(weight, index, group_size)
     batch, n_labels = features.shape[0], weight.shape[0]
     out = torch.empty(batch, n_labels, dtype=dtype or features.dtype, device=features.device)
@@ -191,7 +191,7 @@ def group_grad_features(
 ) -> Tensor:
     """fp32 [B, H]: the gradient of the features for grad [B, L], contiguous.
 
-    `distinct` and `deterministic` as in `triton_group.group_step`.
+    `distinct` and `deterministic` as in `group_step.group_step`.
     """
     batch, n_labels = grad.shape
     fan_in = weight.shape[1]

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.triton_device import PHILOX_ROUNDS, narrow, number, random_row
+from haste.kernels.triton.common import PHILOX_ROUNDS, narrow, number, random_row
 
 BLOCK = 1024
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from kernel_problems import DEVICE, NAMES, SGD, cast, error, oracle, problem, run, within
 
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels import (
     block_sparse_linear,
@@ -19,6 +18,7 @@ from haste.kernels import (
     reference,
 )
 from haste.kernels.reference import run_index
+from haste.kernels.state import Positives
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 OPTIONS = {
@@ -156,9 +156,9 @@ def test_where_positives_lie(kind, pairs):
 
 
 def test_large_batches_go_in_parts(monkeypatch):
-    from haste.kernels import triton_linear
+    from haste.kernels.triton import group_linear
 
-    monkeypatch.setattr(triton_linear, "MAX_BATCH", 32)
+    monkeypatch.setattr(group_linear, "MAX_BATCH", 32)
     p = problem(70, 64, 40, 16, 16)
     agree(
         lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend="triton"),
@@ -332,33 +332,33 @@ def test_the_released_bf16_loss_in_kernels(kind):
 
 
 def test_dense_steps_go_slab_by_slab(monkeypatch):
-    from haste.kernels import triton_dense
+    from haste.kernels.triton import dense
 
-    monkeypatch.setattr(triton_dense, "SLAB_BYTES", 2 * 128 * 20)
+    monkeypatch.setattr(dense, "SLAB_BYTES", 2 * 128 * 20)
     check_fused("dense", dense_problem(20, 32, 150), torch.float32, 1, backend="triton")
     check_fused("fixed", problem(20, 48, 150, 32, 1), torch.float32, 1, backend="triton")
 
 
 def test_the_caller_bounds_the_labels_of_a_slab(monkeypatch):
-    from haste.kernels import triton_dense
+    from haste.kernels.triton import dense
 
     sizes = []
-    gradient = triton_dense._Slabs.gradient
+    gradient = dense._Slabs.gradient
 
     def noted(self, first, last, rows):
         sizes.append(last - first)
         return gradient(self, first, last, rows)
 
-    monkeypatch.setattr(triton_dense._Slabs, "gradient", noted)
+    monkeypatch.setattr(dense._Slabs, "gradient", noted)
     p = dense_problem(6, 32, 150)
     check_fused("dense", p, torch.float32, 1, backend="triton", labels_a_tile=75)
     assert set(sizes) == {64, 22}
 
 
 def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
-    from haste.kernels import triton_group
+    from haste.kernels.triton import group_step
 
-    monkeypatch.setattr(triton_group, "SLAB", 64)
+    monkeypatch.setattr(group_step, "SLAB", 64)
     p = problem(5, 40, 100, 16, 16)
     more = {"backend": "triton", "distinct": True, "deterministic": True}
     for dtype in (torch.float32, torch.bfloat16):
@@ -371,15 +371,15 @@ def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
 @pytest.mark.parametrize("few", [0, 10**9])
 @pytest.mark.parametrize("at_once", [1, 5, 10**9])
 def test_positives_are_found_however_many_there_are(monkeypatch, few, at_once):
-    from haste.kernels import triton_group
+    from haste.kernels.triton import group_step
 
     p = problem(6, 32, 72, 16, 16, positives=0.01)
     groups = (p["label"] // 16).unique().numel()
     assert 1 < groups < 5, "some groups have a positive and some have none"
-    monkeypatch.setattr(triton_group, "FEW", few)
-    monkeypatch.setattr(triton_group, "TARGET_BYTES", at_once * 16 * 16)
+    monkeypatch.setattr(group_step, "FEW", few)
+    monkeypatch.setattr(group_step, "TARGET_BYTES", at_once * 16 * 16)
     check_fused("group", p, torch.float32, 16, backend="triton")
-    monkeypatch.setattr(triton_group, "SLAB", 32)
+    monkeypatch.setattr(group_step, "SLAB", 32)
     more = {"distinct": True, "deterministic": True}
     check_fused("group", p, torch.float32, 16, backend="triton", **more)
 
@@ -465,7 +465,7 @@ def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
 
 
 def test_which_backend_runs_and_that_others_are_refused(monkeypatch):
-    from haste.kernels.functional import choose_backend
+    from haste.kernels.api import choose_backend
 
     here = torch.zeros(1)
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -13,11 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.config import FAN_INS
-from haste.data.batches import Positives
 from haste.kernels.checks import check_one_of
 from haste.kernels.rounding import FP8, FP8_SCALE, raw
-from haste.kernels.triton_device import (
+from haste.kernels.state import FAN_INS, Positives, Sgd
+from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     as_bf16,
     batch_tiles,
@@ -36,8 +35,7 @@ from haste.kernels.triton_device import (
     transposed,
     widen,
 )
-from haste.kernels.triton_spread import spread_rows
-from haste.kernels.update import Sgd
+from haste.kernels.triton.densify import spread_rows
 
 SLAB_BYTES = 32 << 20
 """of dz for a slab of labels"""
@@ -312,7 +310,7 @@ def dense_step(
 
     features [B, H]; weight [L, H] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
     alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
-    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `triton_group.group_step`.
+    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `group_step.group_step`.
     """
     size = min(slab_labels(features.shape[0]), labels_a_tile)
     if weight.dtype == FP8:

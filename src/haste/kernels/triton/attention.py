@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.triton_device import (
+from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     dot_dtype,
     narrow,

@@ -7,7 +7,7 @@ gathered once for its logits, the loss, both gradients and the update.
 
 The features' gradient takes one of two routes. `atomics`: each group adds its part to one of a few
 copies of [H, Bp]. `spread`: the step goes slab by slab of labels, keeps dz and the weights as they
-were, and multiplies them as if dense (`triton_spread`); its order of sums is fixed.
+were, and multiplies them as if dense (`densify`); its order of sums is fixed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.config import FAN_INS, GROUP_SIZES
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels.checks import check_one_of
 from haste.kernels.rounding import FP8, raw
-from haste.kernels.triton_device import (
+from haste.kernels.state import FAN_INS, GROUP_SIZES, Positives, Sgd
+from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     as_bf16,
     bce_rows,
@@ -43,8 +42,7 @@ from haste.kernels.triton_device import (
     transposed,
     widen,
 )
-from haste.kernels.triton_spread import SpreadGradient
-from haste.kernels.update import Sgd
+from haste.kernels.triton.densify import SpreadGradient
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from haste.config import FAN_INS
-from haste.data.batches import Positives
 from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.checks import (
@@ -26,11 +24,12 @@ from haste.kernels.checks import (
     check_one_of,
     check_positives,
     check_rows,
+    check_sgd,
     check_tensor,
 )
 from haste.kernels.reference import run_index
 from haste.kernels.rounding import FP8, generator, mix, widen
-from haste.kernels.update import Sgd
+from haste.kernels.state import FAN_INS, Positives, Sgd
 
 
 def group_linear(
@@ -92,7 +91,7 @@ def block_sparse_linear(
 class _GroupLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features, weight, index, bias, group_size, run, distinct, deterministic):  # noqa: ANN205
-        from haste.kernels.triton_linear import group_forward
+        from haste.kernels.triton.group_linear import group_forward
 
         ctx.save_for_backward(features, weight, index)
         ctx.options = {"group_size": group_size, "run": run}
@@ -103,7 +102,7 @@ class _GroupLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN205
-        from haste.kernels.triton_linear import group_grad_features, group_grad_weight
+        from haste.kernels.triton.group_linear import group_grad_features, group_grad_weight
 
         features, weight, index = ctx.saved_tensors
         grad = grad.contiguous()
@@ -147,7 +146,7 @@ def fixed_fan_in_linear(
 class _FixedFanInLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features, weight, index, bias, distinct):  # noqa: ANN205
-        from haste.kernels.triton_fixed import fixed_fan_in_forward
+        from haste.kernels.triton.fixed import fixed_fan_in_forward
 
         ctx.save_for_backward(features, weight, index)
         ctx.distinct = distinct
@@ -157,7 +156,7 @@ class _FixedFanInLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN205
-        from haste.kernels.triton_fixed import (
+        from haste.kernels.triton.fixed import (
             fixed_fan_in_grad_features,
             fixed_fan_in_grad_weight,
         )
@@ -210,12 +209,13 @@ def group_fused_step(
     one number, so that a CUDA graph of the step can be replayed with other numbers.
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_sgd(sgd)
     check_groups(features, weight, index, bias, group_size, run)
     _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
     _check_order(deterministic, distinct)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
-        from haste.kernels.triton_group import group_step
+        from haste.kernels.triton.group_step import group_step
 
         return group_step(
             *state, group_size=group_size, sgd=sgd, seed=mix(seed, len(weight)), step=step, run=run,
@@ -249,11 +249,12 @@ def fixed_fan_in_fused_step(
 ) -> tuple[Tensor, Tensor]:
     """As `group_fused_step`, with an index set for each label: index int32 [L, F]."""
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_sgd(sgd)
     check_groups(features, weight, index, bias, 1)
     _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
     state = (features, weight, index, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
-        from haste.kernels.triton_dense import fixed_fan_in_step
+        from haste.kernels.triton.dense import fixed_fan_in_step
 
         return fixed_fan_in_step(
             *state, sgd=sgd, seed=mix(seed, len(weight)), step=step, distinct=distinct,
@@ -287,9 +288,10 @@ def dense_fused_step(
     """As `group_fused_step`, for rows that read all features: weight [L, H].
 
     `mask` bool [L, H] keeps pruned weights at zero; `labels_a_tile` bounds the labels whose logits are
-    held at a time (the Triton backend holds at most `triton_dense.SLAB_BYTES` of them anyway).
+    held at a time (the Triton backend holds at most `dense.SLAB_BYTES` of them anyway).
     """
     sgd = Sgd(lr, momentum_factor, weight_decay, rounding)
+    check_sgd(sgd)
     check_rows(features, weight, bias, features.shape[-1])
     _check_step(features, weight, bias, momentum, bias_momentum, positives, loss_dtype)
     if mask is not None:
@@ -298,7 +300,7 @@ def dense_fused_step(
         check_count("labels_a_tile", labels_a_tile)
     state = (weight, bias, momentum, bias_momentum, positives)
     if choose_backend(backend, features) == "triton":
-        from haste.kernels.triton_dense import dense_step
+        from haste.kernels.triton.dense import dense_step
 
         return dense_step(
             features, *state, sgd=sgd, seed=mix(seed, len(weight)), step=step, mask=mask,

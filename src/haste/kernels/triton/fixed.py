@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import raw
-from haste.kernels.triton_device import dot_weight, narrow, product, transposed, widen
-from haste.kernels.triton_spread import sample, spread_rows
+from haste.kernels.triton.common import dot_weight, narrow, product, transposed, widen
+from haste.kernels.triton.densify import sample, spread_rows
 
 SLAB_BYTES = 96 << 20
 """of spread weights at a time"""

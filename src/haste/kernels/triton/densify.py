@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import raw
-from haste.kernels.triton_device import dot_dtype, narrow, processors, widen
+from haste.kernels.triton.common import dot_dtype, narrow, processors, widen
 
 
 @triton.jit
@@ -120,7 +120,7 @@ def _sample(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constex
 class SpreadGradient:
     """fp32 [H, B], summed over slabs of labels: their weights, spread to H features, times dz.
 
-    The order of the sums is fixed. index int32 [K, F / run] as in `triton_group.group_step`, no feature
+    The order of the sums is fixed. index int32 [K, F / run] as in `group_step.group_step`, no feature
     twice in a group; `width`: B; `dtype`: of weights and dz.
     """
 
