@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from haste.files import write_json, write_npz, write_yaml
-from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
 from haste.paths import RunDir
+from haste.runs import run_dir
 from haste.training.loop import COLUMNS
 
 SETTINGS = {

@@ -10,7 +10,6 @@ from haste.config import build_section
 from haste.data.registry import Origin, Source, load_registry
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml, write_json, write_yaml
-from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.planning import (
@@ -28,6 +27,7 @@ from haste.planning import (
     plan_runs,
     reservation,
 )
+from haste.runs import run_dir
 
 REGISTRY = """
 sources:

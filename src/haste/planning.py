@@ -25,10 +25,10 @@ from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, reading
-from haste.fleet.state import is_finished, run_dir
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import method
+from haste.runs import is_finished, read_resources, run_dir
 
 MIB = 2**20
 HIDDEN = 384
@@ -318,7 +318,7 @@ def _similar(
 def _finished(run: RunDir) -> Mapping[str, Any] | None:
     """resources.json of a finished run; None where there is none that can be read."""
     try:
-        resources = read_json(run.resources)
+        resources = read_resources(run)
     except DataError:
         return None
     return resources if resources.get("completed") else None

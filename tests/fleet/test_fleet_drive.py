@@ -15,9 +15,9 @@ from haste.errors import ConfigError
 from haste.files import read_json, read_yaml
 from haste.fleet import drive as driver
 from haste.fleet.places import VISIBLE, Place, find_places
-from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import select, worklist
 from haste.grid import GridConfig, RunKey
+from haste.runs import is_done, run_dir
 
 STUB = Path(__file__).with_name("stub_train.py")
 DENSE = "words/dense/default/seed0"
@@ -198,7 +198,7 @@ def test_cuda_without_a_gpu_is_refused_before_anything_starts(drive, tell):
 def test_a_run_that_outlived_its_driver_is_not_started_twice(drive, tell, tmp_path, caplog):
     tell(DENSE, "wait")
     code = (
-        "import sys; from pathlib import Path; from haste.config import GridConfig;"
+        "import sys; from pathlib import Path; from haste.grid import GridConfig;"
         "from haste.files import read_yaml; from haste.fleet.drive import drive;"
         "from haste.fleet.places import Place; from haste.fleet.worklist import select, worklist;"
         "grid = GridConfig.from_dict(read_yaml('grid.yaml'));"

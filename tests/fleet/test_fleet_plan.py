@@ -11,7 +11,7 @@ from haste.files import write_yaml
 from haste.fleet.plan import COLUMNS, write_plan
 from haste.fleet.worklist import worklist
 from haste.grid import RunKey
-from haste.training.checkpoint import fingerprint
+from haste.runs import fingerprint
 
 KEY = RunKey("words", "dense", "default", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 from typer.testing import CliRunner
 
+from haste.checksums import read_description
 from haste.cli import app
 from haste.data.corpus import (
     Corpus,
@@ -99,7 +101,7 @@ def test_popularity_by_hand(corpus, tmp_path):
     assert metrics["without_mirrored"] == pytest.approx(
         {"P@1": 0.0, "P@3": 100 * 2 / 21, "P@5": 100 * 4 / 35}
     )
-    assert read_json(run.metrics) == metrics
+    assert read_description(run.metrics, "it") == metrics
     assert read_yaml(run.config) == {
         "dataset": "trees",
         "method": "popularity",
@@ -116,8 +118,9 @@ def test_a_config_made_beforehand_is_left_alone(corpus, tmp_path):
     run.config.write_text(text)
     run_baseline("popularity", corpus, run, seed=0, threads=1)
     assert run.config.read_text() == text
-    run_baseline("popularity", corpus, run, seed=1, threads=1)
-    assert read_yaml(run.config)["seed"] == 1
+    with pytest.raises(ConfigError, match=r"config\.yaml: is of another run \(seed is 0 there"):
+        run_baseline("popularity", corpus, run, seed=1, threads=1)
+    assert run.config.read_text() == text
 
 
 def test_popularity_breaks_ties_by_id_and_never_predicts_the_unseen():
@@ -211,6 +214,11 @@ def test_evaluate_names_what_is_wrong(corpus, tmp_path):
     run.config.write_text("dataset: trees\n")
     with pytest.raises(DataError, match=r"inputs\.corpus is missing"):
         evaluate_run(run)
+    run.config.unlink()
+    run.metrics.unlink()
+    with pytest.raises(ConfigError, match=r"json: would be replaced, and no config\.yaml"):
+        run_baseline("popularity", corpus, run, seed=0, threads=1)
+    shutil.rmtree(run.root)
     run_baseline("popularity", corpus, run, seed=0, threads=1)
     write_npz(run.predictions, labels=np.zeros(3))
     with pytest.raises(DataError, match="has labels; expected ids and scores"):

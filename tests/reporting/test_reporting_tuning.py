@@ -11,7 +11,6 @@ from fake_grid import FakeGrid
 
 from haste.errors import DataError
 from haste.files import read_json, write_json
-from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import methods
@@ -20,6 +19,7 @@ from haste.reporting.published import Published
 from haste.reporting.sources import Sources
 from haste.reporting.table import Stat, markdown, write_table
 from haste.reporting.tables import build_table
+from haste.runs import run_dir
 from haste.transfer.importing import import_results
 
 ROOT = Path(__file__).parents[2]

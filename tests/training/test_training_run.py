@@ -1,28 +1,36 @@
 """Whole runs on the made-up data set: files, learning, interruption."""
 
 import csv
-import json
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from haste.cli import app
+from haste.checksums import read_description
+from haste.cli import app, command
 from haste.errors import ConfigError, DataError, TrainingError
 from haste.files import read_json, read_yaml, write_yaml
+from haste.metrics.metrics import MAX_RANK
 from haste.metrics.runs import evaluate_run, read_predictions
 from haste.metrics.truth import load_truth
+from haste.model import Model, load_model
+from haste.tensor_file import load_tensors, save_tensors
 from haste.training import checkpoint
 from haste.training import run as training_run
 from haste.training.loop import COLUMNS, Trainer
 from haste.training.run import choose_device, train_and_evaluate
+from haste.training.stopping import stop_signals
 
 LAYERS = {
     "dense": {"pattern": "dense"},
@@ -126,12 +134,12 @@ def test_predictions_and_metrics_are_of_the_split_that_the_run_evaluates(
     truth = {name: load_truth(tiny.corpus, name) for name in (split, other)}
     ids, scores = read_predictions(run)
     assert len(ids) == truth[split].positives.shape[0] != truth[other].positives.shape[0]
-    metrics = read_json(run.metrics)
+    metrics = read_description(run.metrics, "it")
     assert metrics["metrics"] == truth[split].evaluate(ids, scores)["metrics"]
     if split == "validation":
         assert metrics["metrics"]["P@1"] == pytest.approx(float(rows(run)[-1]["P@1"]))
     run.metrics.unlink()
-    assert evaluate_run(run) == metrics == read_json(run.metrics)
+    assert evaluate_run(run) == metrics == read_description(run.metrics, "it")
 
 
 def test_a_run_of_a_split_that_is_none_is_not_evaluated_again(tiny):
@@ -191,7 +199,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, stop_after):
         }
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+STOPPED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+
+
+@pytest.mark.parametrize("how", STOPPED)
 def test_a_killed_process_goes_on_to_the_same_weights(tiny, how):
     config = tiny.config(
         head=8, **{**SECTIONS, "training": {"epochs": 8, "checkpoint_minutes": 0.0}}
@@ -211,54 +222,181 @@ def test_a_killed_process_goes_on_to_the_same_weights(tiny, how):
         errors = process.communicate(timeout=60)[1].decode()
     finally:
         process.kill()
-    assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL), errors
+    assert process.returncode == STOPPED[how], errors
+    if how != signal.SIGKILL:
+        assert f"stopped by {how.name} after step" in errors
+        assert "Traceback" not in errors
     assert not cut.metrics.exists()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "going on from step" in done.stderr
+    assert "resuming from step" in done.stderr
+    want, got = load_file(whole.model), load_file(cut.model)
+    assert all(torch.equal(want[k], got[k]) for k in want)
+    # nothing is left of the checkpoint, of the killed save or of the lock
+    names = {path.name for path in cut.root.iterdir()}
+    assert names == {path.name for path in whole.root.iterdir()} == FILES
+
+
+FILES = {
+    *("config.yaml", "history.csv", "metrics.json"),
+    *("model.safetensors", "predictions.npz", "resources.json"),
+}
+
+
+@pytest.mark.parametrize("at", ["save", "predict", "write_predictions"])
+def test_a_signal_after_the_last_step_leaves_the_evaluation_alone(tiny, monkeypatch, caplog, at):
+    config = tiny.config()
+    run = tiny.run_dir("run", config)
+    steps = []
+    owner = {"save": Trainer, "predict": Model, "write_predictions": training_run}[at]
+    original = getattr(owner, at)
+
+    def interrupted(self, *arguments):
+        if at != "predict" or arguments[1:] == (MAX_RANK,):
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, at, interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            train_and_evaluate(config, run)
+    assert stopped.value.code == 129
+    assert "stopped by SIGHUP after the last step" in caplog.text
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *given: steps.append(1) or step(*given))
+    train_and_evaluate(config, run)
+    assert not steps
+    assert {path.name for path in run.root.iterdir()} == FILES
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite(change):
+    """Damage that the digest does not show: what is in the file is not what it should be."""
+
+    def damage(path):
+        tensors, header = load_tensors(path)
+        change(tensors, header)
+        save_tensors(path, tensors, header)
+
+    return damage
+
+
+def in_header(**values):
+    return rewrite(lambda _, header: header.update(values))
+
+
+DAMAGE = {
+    "text": lambda path: path.write_bytes(b"not a checkpoint"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "bit": flip,
+    "progress": in_header(progress="{"),
+    "other progress": in_header(progress='{"stride": 3}'),
+    "no tensor": rewrite(lambda tensors, _: tensors.pop("layer.bias")),
+    "shape": rewrite(lambda tensors, _: tensors.update({"layer.bias": torch.zeros(3)})),
+    "optimizers": in_header(optimizers="[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tiny, stop, caplog, damage):
+    config = tiny.config()
+    whole, cut = tiny.run_dir("whole", config), tiny.run_dir("cut", config)
+    train_and_evaluate(config, whole)
+    stop(tiny.config(training={"checkpoint_minutes": 0.0}), cut, 7)
+    DAMAGE[damage](cut.checkpoint / checkpoint.FILE)
+    train_and_evaluate(config, cut)
+    assert f"{cut.checkpoint / checkpoint.FILE}: cannot be read" in caplog.text
+    assert "starting anew" in caplog.text
     want, got = load_file(whole.model), load_file(cut.model)
     assert all(torch.equal(want[k], got[k]) for k in want)
 
 
-def test_a_checkpoint_of_another_configuration_is_left_out_of_account(tiny, caplog):
-    first = tiny.config()
-    run = tiny.run_dir("run", first)
-    trainer_files = run.checkpoint / checkpoint.FILE
-    run.checkpoint.mkdir()
-    trainer_files.write_bytes(b"not a checkpoint")
-    train_and_evaluate(first, run)
-    assert "cannot be read" in caplog.text
-    assert "starting anew" in caplog.text
-
-
-def test_fingerprint_depends_on_what_decides_numbers(tiny):
+def test_a_damaged_model_is_named(tiny):
     config = tiny.config()
-    same = tiny.config(training={"checkpoint_minutes": 9.0, "threads": 2})
-    assert checkpoint.fingerprint(config) == checkpoint.fingerprint(same)
-    for other in ({"learning_rate": 0.06}, {"evaluate": "validation"}):
-        assert checkpoint.fingerprint(config) != checkpoint.fingerprint(tiny.config(training=other))
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tiny, monkeypatch
-):
-    config = tiny.config(training={"epochs": 3, "checkpoint_minutes": 0.0})
     run = tiny.run_dir("run", config)
-    step = Trainer.step
+    train_and_evaluate(config, run)
+    flip(run.model)
+    with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
+        load_model(run, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("step", "minutes", "known", "unknown"),
+    [
+        (1, 5.0, "No step had changed a weight", "training.learning_rate"),
+        (13, 5.0, r"Lower training\.learning_rate \(0\.05\)", "checkpoint"),
+        (13, 0.0, r"Lower training\.learning_rate .*the last checkpoint, from before, is in", "1e"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_with_what_is_known(
+    tiny, monkeypatch, step, minutes, known, unknown
+):
+    config = tiny.config(training={"epochs": 3, "checkpoint_minutes": minutes})
+    run = tiny.run_dir("run", config)
+    original = Trainer.step
 
     def poisoned(self, rows):
-        loss = step(self, rows)
-        return loss * torch.nan if self.progress.step == 12 else loss
+        loss = original(self, rows)
+        return loss * torch.nan if self.progress.step == step - 1 else loss
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    text = r"the loss is nan at step 13 of 30; all weights are finite. Lower training.learning_rate"
-    with pytest.raises(TrainingError, match=text):
+    text = rf"the loss is nan at step {step} of 30; all weights are finite\. {known}"
+    with pytest.raises(TrainingError, match=text) as error:
         train_and_evaluate(config, run)
+    assert unknown not in str(error.value)
     assert not run.metrics.exists()
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", step)
-        train_and_evaluate(config, run)
-    assert json.loads(run.metrics.read_text())["metrics"]["P@1"] > 0
+    if not minutes:
+        with pytest.raises(TrainingError, match="first step after the checkpoint"):
+            train_and_evaluate(config, run)
+    monkeypatch.setattr(Trainer, "step", original)
+    train_and_evaluate(config, run)
     assert len(rows(run)) == 3
+
+
+def test_weights_that_are_not_finite_before_training_are_the_models_fault(tiny):
+    model = tiny.root / "nan"
+    shutil.copytree(tiny.model, model)
+    weights = load_file(model / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][7, 3] = torch.nan
+    save_file(weights, model / "model.safetensors")
+    config = tiny.config()
+    config = replace(config, inputs=replace(config.inputs, model=str(model)))
+    with pytest.raises(DataError, match=r"nan: a model made from it .*embedding"):
+        train_and_evaluate(config, tiny.run_dir("run", config))
+
+
+@pytest.mark.parametrize("target", ["history", "model", "checkpoint"])
+def test_a_full_disk_names_what_could_not_be_written(tiny, monkeypatch, capsys, target):
+    config = tiny.config(training={"checkpoint_minutes": 0.0})
+    run = tiny.run_dir("run", config)
+    path = run.checkpoint / checkpoint.FILE if target == "checkpoint" else getattr(run, target)
+    replaced = Path.replace
+
+    def full(self, to):
+        if Path(to) == path:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(self))
+        return replaced(self, to)
+
+    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(sys, "argv", ["haste", "train", str(run.config)])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert f"haste: error: disk full while writing {path} (Disk quota exceeded)" in said
 
 
 def test_no_gpu_is_said(monkeypatch):

@@ -17,12 +17,11 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, write_json, write_yaml
-from haste.fleet.state import is_done, run_dir
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
 from haste.reporting.runs import load_run
 from haste.reporting.sources import Documents
-from haste.training.checkpoint import fingerprint
+from haste.runs import fingerprint, is_done, run_dir
 from haste.training.loop import COLUMNS
 from haste.training.run import train_and_evaluate
 from haste.transfer import archive as layout

@@ -10,9 +10,9 @@ import pytest
 from workflow_project import GRID, Project, copy_workflow
 
 from haste.files import write_json
-from haste.fleet.state import run_dir
 from haste.grid import GridConfig, RunKey
 from haste.presets import method
+from haste.runs import run_dir
 from haste.transfer.exporting import export_results
 from haste.transfer.importing import import_results
 from small_grid import CORPUS, write_run

@@ -16,7 +16,6 @@ from haste.data.build import source_files
 from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
-from haste.fleet.state import is_finished
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
@@ -30,6 +29,7 @@ from haste.planning import (
 from haste.presets import method
 from haste.pretrained import FILES, check_models
 from haste.reporting import needs
+from haste.runs import is_finished
 from haste.settings import rename_keys
 
 # relative, so that a project that was moved is not run again

@@ -35,14 +35,22 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default that of the config.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Train anew where a run has finished, in its place."),
+    ] = False,
 ) -> None:
-    """Train one run and evaluate it; goes on from its checkpoint after a stop.
+    """Train one run and evaluate it; resumes from its checkpoint after a stop.
 
     A run's YAML names its dataset, method, variant and seed, and under inputs:
     the folders corpus, tokens and model, and the file order (for groups or a
     head; haste group makes it). What differs from the defaults stands under
     encoder:, layer:, rewire:, auxiliary: and training:. The config.yaml of a
     finished run has every key.
+
+    A run that has finished with this configuration from these inputs is left as
+    it is. SIGINT, SIGHUP and SIGTERM stop it with a checkpoint (exit codes 130,
+    129, 143); where another process trains the same run, the exit code is 75.
     """
     from haste.config import read_run
     from haste.paths import RunDir
@@ -52,7 +60,7 @@ def train(
     from haste.training.run import train_and_evaluate  # torch, which a bad config need not wait for
 
     with naming(config):
-        train_and_evaluate(run, RunDir(out or config.parent))
+        train_and_evaluate(run, RunDir(out or config.parent), force=force)
 
 
 def predict(

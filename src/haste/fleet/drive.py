@@ -19,11 +19,12 @@ from typing import IO
 from haste.errors import DataError
 from haste.files import read_json, write_yaml
 from haste.fleet.places import Place, fitting
-from haste.fleet.state import clear, is_done, log_path, run_dir
+from haste.fleet.state import clear, log_path
 from haste.fleet.worklist import Task
 from haste.grid import GridConfig
 from haste.paths import RunDir
 from haste.resources import AT_ONCE
+from haste.runs import is_done, run_dir
 
 log = logging.getLogger(__name__)
 

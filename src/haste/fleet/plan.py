@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from haste.files import atomic
-from haste.fleet.state import is_done, run_dir
 from haste.fleet.worklist import worklist
 from haste.grid import GridConfig
-from haste.training.checkpoint import fingerprint
+from haste.runs import fingerprint, is_done, run_dir
 from haste.transfer.digests import InputDigests
 
 COLUMNS = (

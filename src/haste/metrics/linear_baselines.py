@@ -6,14 +6,16 @@ They leave the files of a trained run (without history.csv), measured the same w
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from haste.checksums import write_description
 from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
-from haste.files import read_yaml, write_json, write_yaml
+from haste.files import write_yaml
 from haste.grid import DEFAULT_VARIANT
 from haste.metrics.label_trees import Documents, LabelTrees
 from haste.metrics.metrics import MAX_RANK
@@ -21,6 +23,8 @@ from haste.metrics.runs import write_predictions
 from haste.metrics.truth import load_truth
 from haste.paths import RunDir
 from haste.resources import Meter
+from haste.run_lock import locked
+from haste.runs import IDENTITY, claim, corpus_digest, remove_results
 
 BASELINES = ("omikuji", "popularity")
 
@@ -64,7 +68,23 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
         raise ConfigError(f"baseline: there is no {name!r}.{suggest(name, BASELINES)}")
     if threads < 1:
         raise ConfigError(f"baseline: {threads} threads; at least 1 is needed.")
-    meter = Meter(device="cpu")
+    config = {
+        "dataset": corpus.info.dataset,
+        "method": name,
+        "variant": DEFAULT_VARIANT,
+        "seed": seed,
+        "inputs": {"corpus": str(corpus.directory.root)},
+    }
+    with locked(out.root):
+        claim(out, config)
+        return _run_baseline(config, corpus, out, threads)
+
+
+def _run_baseline(
+    config: Mapping[str, Any], corpus: Corpus, out: RunDir, threads: int
+) -> dict[str, Any]:
+    name, meter = config["method"], Meter(device="cpu")
+    trained_from = {"config": config, "inputs": corpus_digest(corpus.directory)}
     with meter.phase("setup"):
         truth = load_truth(corpus.directory, "test")
         read = corpus.texts if corpus.info.has_text else corpus.features
@@ -81,13 +101,6 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
     with meter.phase("evaluate"):
         ids, scores = model.predict(documents["test"], MAX_RANK)
         metrics = truth.evaluate(ids, scores)
-    config = {
-        "dataset": corpus.info.dataset,
-        "method": name,
-        "variant": DEFAULT_VARIANT,
-        "seed": seed,
-        "inputs": {"corpus": str(corpus.directory.root)},
-    }
     resources = meter.resources(
         parameters=model.parameters,
         layer_bytes=model.model_bytes,
@@ -97,9 +110,10 @@ def run_baseline(name: str, corpus: Corpus, out: RunDir, seed: int, threads: int
         threads=threads,
     )
     # a workflow made it beforehand; writing it again would make every output look stale
-    if not out.config.is_file() or read_yaml(out.config) != config:
+    if not out.config.exists():
         write_yaml(out.config, config)
+    remove_results(out)
     write_predictions(out, ids, scores)
-    write_json(out.resources, resources)
-    write_json(out.metrics, metrics)
+    write_description(out.resources, {**resources, IDENTITY: trained_from})
+    write_description(out.metrics, metrics)
     return metrics

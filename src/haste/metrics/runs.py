@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from haste.checksums import write_description
 from haste.errors import DataError
-from haste.files import read_npz, read_yaml, write_json, write_npz
+from haste.files import read_npz, read_yaml, write_npz
 from haste.metrics.truth import load_truth
 from haste.paths import SPLITS, RunDir
 
@@ -49,5 +50,5 @@ def evaluate_run(run: RunDir) -> dict[str, Any]:
             "Delete it and train again."
         )
     metrics = load_truth(root, split).evaluate(*read_predictions(run))
-    write_json(run.metrics, metrics)
+    write_description(run.metrics, metrics)
     return metrics

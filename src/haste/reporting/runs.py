@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haste import former_names
+from haste.checksums import SUMS, check_file, read_description
+from haste.config import RunConfig
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, read_npz, read_yaml, reading
+from haste.files import read_npz, read_yaml, reading
 from haste.grid import RunKey
 from haste.paths import RunDir
 from haste.presets import method
 from haste.reporting.needs import run_files
+from haste.runs import has_checkpoint, made_by, stale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,16 +165,18 @@ def load_run(run_dir: Path | str) -> Run:
     key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
     try:
         trained = method(key.method).kind == "trained"
+        resolved = RunConfig.from_dict(config) if trained else None
     except ConfigError as error:
         raise DataError(f"{files.config}: {error}") from error
+    command = made_by(files, trained)
     _check_made(files, *run_files(files, key))
     metrics = _mapping(
-        read_json(files.metrics),
+        read_description(files.metrics, command),
         files.metrics,
         ("metrics", "without_mirrored", "deciles", "backend"),
     )
     resources = _mapping(
-        former_names.renamed(read_json(files.resources)),
+        former_names.renamed(read_description(files.resources, command)),
         files.resources,
         ("device", "seconds", "peak_bytes", "completed"),
     )
@@ -180,9 +185,15 @@ def load_run(run_dir: Path | str) -> Run:
         raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
     history = epochs = None
     split = "test"
-    if trained:
-        training = _mapping(config.get("training"), files.config, ("epochs",))
-        epochs, split = int(training["epochs"]), training.get("evaluate", "test")
+    if resolved:
+        if why := stale(resources, resolved):
+            raise DataError(f"{files.resources}: {why}.{_again(root)}")
+        if has_checkpoint(files):
+            raise DataError(
+                f"{files.checkpoint}: the run was stopped before its end.{_again(root)}"
+            )
+        epochs, split = resolved.training.epochs, resolved.training.evaluate
+        check_file(files.history, resources.get(SUMS, {}), command)
         history = _history(files, epochs)
     return Run(
         root=root,

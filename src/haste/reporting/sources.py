@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from haste.data.corpus import load_corpus
 from haste.errors import DataError
-from haste.fleet.state import is_finished, run_dir
+from haste.files import read_yaml
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
@@ -22,12 +22,13 @@ from haste.metrics.filters import remove_predictions
 from haste.metrics.metrics import per_document
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
-from haste.presets import Method, methods
+from haste.presets import Method, method, methods
 from haste.reporting.needs import Inputs
 from haste.reporting.published import Published
 from haste.reporting.runs import Run, load_runs
 from haste.reporting.shorter import ShorterRuns
 from haste.reporting.table import Interval
+from haste.runs import differences, is_finished, run_dir
 
 
 class Documents:
@@ -103,11 +104,10 @@ class Sources:
         Raises DataError for another run that is not finished, or was measured on another split.
         """
         if run_dirs is None:
-            run_dirs = [
-                run_dir(grid, key).root
-                for key in inputs.runs
-                if not inputs.partial or is_finished(grid, key)
-            ]
+            keys = [key for key in inputs.runs if not inputs.partial or is_finished(grid, key)]
+            for key in keys:
+                _check_configuration(grid, key)
+            run_dirs = [run_dir(grid, key).root for key in keys]
         runs = tuple(load_runs(run_dirs))
         for run in runs:
             if run.split != inputs.split:
@@ -163,6 +163,18 @@ class Sources:
                 )
             found[variant] = [] if lacking else [given[key] for key in seeds]
         return found
+
+
+def _check_configuration(grid: GridConfig, key: RunKey) -> None:
+    """Refuse (DataError) a run that lies there with other settings than the grid's."""
+    path = run_dir(grid, key).config
+    if method(key.method).kind != "trained" or not path.is_file():
+        return
+    if differ := differences(grid.resolve(key), read_yaml(path)):
+        raise DataError(
+            f"{path}: is not what the grid {grid.name} says now: {'; '.join(differ[:3])}. Make it again "
+            "(haste configure), and the run (haste train)."
+        )
 
 
 def cohesion_orders(sources: Sources) -> list[tuple[str, str, LabelOrder]]:

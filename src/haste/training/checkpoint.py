@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.model import Model, check_fit, copy_into
+from haste.runs import fingerprint
 from haste.tensor_file import load_tensors, save_tensors
 from haste.training.optim import restore, state_of
 
@@ -97,14 +97,6 @@ def discard(folder: Path) -> None:
             left.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def fingerprint(config: RunConfig) -> str:
-    """A digest of all settings of a run that decide its numbers."""
-    value = config.as_dict()
-    for key in ("checkpoint_minutes", "threads"):
-        value["training"].pop(key)
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

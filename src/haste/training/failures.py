@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from haste.config import RunConfig
-from haste.errors import TrainingError
+from haste.data.ragged import Ragged
+from haste.errors import DataError, TrainingError
 from haste.kernels.rounding import widen
 from haste.kernels.state import FAN_INS
 from haste.model import Model
@@ -91,23 +93,62 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
 
 
 def not_finite(
-    config: RunConfig, loss: float, step: int, total_steps: int, model: Model, folder: Path
+    config: RunConfig,
+    loss: float,
+    step: int,
+    total_steps: int,
+    model: Model,
+    resumed: int,
+    folder: Path,
 ) -> TrainingError:
     """The error for a loss that is no longer finite: its step, and the tensors that are not either.
 
-    `folder`: of the checkpoint.
+    `resumed`: steps that were done before, of the checkpoint in `folder`.
     """
+    if step == 1:
+        # weights and inputs were finite: `check_start`
+        advice = (
+            "No step had changed a weight, so it does not come from a learning rate: the first batch gives "
+            f"more than layer.dtype {config.layer.dtype}, layer.loss_dtype {config.layer.loss_dtype} and "
+            f"encoder.dtype {config.encoder.dtype} hold"
+        )
+    elif step == resumed + 1:
+        advice = (
+            f"It is the first step after the checkpoint in {folder}, with which it will come again: remove "
+            "that folder to train from the start, with lower learning rates"
+        )
+    else:
+        advice = (
+            f"Lower training.learning_rate ({config.training.learning_rate:g}) or encoder.learning_rate "
+            f"({config.encoder.learning_rate:g})"
+        )
+        if any(folder.glob("[!.]*")):
+            advice += f"; the last checkpoint, from before, is in {folder}"
     return TrainingError(
         f"{config.method}/{config.variant} seed {config.seed}: the loss is {loss} at step {step} of "
-        f"{total_steps}; {_bad_tensors(model)}. Lower training.learning_rate or encoder.learning_rate; "
-        f"the last good checkpoint is kept in {folder}."
+        f"{total_steps}; {_bad_tensors(model) or 'all weights are finite'}. {advice}."
     )
 
 
+def check_start(config: RunConfig, model: Model, documents: Ragged) -> None:
+    """Refuse (DataError) weights, or values of sparse features, that are not finite before the first step."""
+    if bad := _bad_tensors(model):
+        raise DataError(
+            f"{config.inputs.model}: a model made from it has weights that are {bad}. Fetch it again: "
+            "haste fetch."
+        )
+    if documents.weights is not None and not np.isfinite(documents.weights).all():
+        raise DataError(
+            f"{config.inputs.tokens}: features of the training documents have values that are not finite. "
+            "Mend the data, and make it again: haste corpus, haste tokenize."
+        )
+
+
 def _bad_tensors(model: Model) -> str:
+    """The names of tensors that are not finite; empty where all are."""
     bad = [name for name, value in model.tensors(momenta=True).items() if not _is_finite(value)]
     if not bad:
-        return "all weights are finite"
+        return ""
     named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     return f"not finite: {named}"
 

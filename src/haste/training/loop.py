@@ -6,8 +6,6 @@ import csv
 import io
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +26,7 @@ from haste.labels.order import LabelOrder
 from haste.model import Model
 from haste.training import checkpoint, failures, loader
 from haste.training.step import TrainStep
+from haste.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,7 @@ class Trainer:
         folder: Path,
         history: Path,
         validate: Callable[[], dict[str, float]],
+        stop: StopSignals,
     ) -> None:
         """`tokens` and `labels` CSR [N, >= L] are those of the training split; `folder` takes the
         checkpoint, `history` one row an epoch; `validate` gives validation metrics in percent."""
@@ -58,6 +58,7 @@ class Trainer:
         self.folder = folder
         self.history = history
         self.validate = validate
+        self.stop = stop
         self.rank = LabelOrder(model.labels, 0, 1).rank
         lengths = tokens.lengths() if config.training.group_by_length else None
         self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
@@ -66,16 +67,17 @@ class Trainer:
         self.padding = self.train_step.padding(labels)
         self.optimizers = self.train_step.optimizers
         self.progress = checkpoint.Progress()
+        self._resumed = 0
         self._last_save = time.perf_counter()
         self._check_interval = _GPU_CHECK_INTERVAL if model.device.type == "cuda" else 1
         self._unchecked: list[torch.Tensor] = []
 
     def run(self) -> checkpoint.Progress:
         """Train to the last epoch; raises TrainingError when the loss is no longer finite or memory runs
-        out, and SystemExit(143) on SIGTERM, after a checkpoint."""
+        out, and Stopped, after a checkpoint, when a signal asked for it."""
         self.resume()
         begin = time.perf_counter() - self.progress.seconds
-        with _stop_signal() as stopped, _bar(self.config, self.total_steps) as advance:
+        with _bar(self.config, self.total_steps) as advance:
             while self.progress.step < self.total_steps:
                 epoch, first = divmod(self.progress.step, len(self.batches))
                 self.model.train(True)
@@ -93,13 +95,13 @@ class Trainer:
                             self._check()
                         self.progress.seconds = time.perf_counter() - begin
                         if self.progress.step % len(self.batches):
-                            self._pause_if_due(total, stopped)
+                            self._pause_if_due(total)
                 self._check()
                 # a GPU has caught up only now
                 self.progress.seconds = time.perf_counter() - begin
                 self.progress.loss = float(total)
                 self._end_epoch(epoch)
-                self._pause_if_due(total.zero_(), stopped)
+                self._pause_if_due(total.zero_())
         return self.progress
 
     def step(self, batch: Batch | PaddedBatch) -> torch.Tensor:
@@ -120,27 +122,26 @@ class Trainer:
         """Go on from the checkpoint, if there is one of this configuration."""
         found = checkpoint.load(self.folder, self.config, self.model, self.optimizers)
         if found is not None:
-            self.progress = found
+            self.progress, self._resumed = found, found.step
             # the folder may have been cleared since, and no epoch may be left that would write it
             write_history(self.history, found.history)
-            log.info("going on from step %d of %d", found.step, self.total_steps)
+            log.info("resuming from step %d of %d", found.step, self.total_steps)
 
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save(self.folder, self.config, self.model, self.optimizers, self.progress)
         self._last_save = time.perf_counter()
 
-    def _pause_if_due(self, total: torch.Tensor, stopped: threading.Event) -> None:
+    def _pause_if_due(self, total: torch.Tensor) -> None:
         """Every n minutes, and when told to stop: a checkpoint, with the epoch's loss so far."""
         minutes = (time.perf_counter() - self._last_save) / 60
-        if minutes < self.config.training.checkpoint_minutes and not stopped.is_set():
+        if minutes < self.config.training.checkpoint_minutes and not self.stop.asked:
             return
         self._check()
         self.progress.loss = float(total)
         self.save()
-        if stopped.is_set():
-            log.warning("stopped at step %d; run again to go on", self.progress.step)
-            raise SystemExit(143)
+        self.stop.kept = f"after step {self.progress.step} of {self.total_steps}, with a checkpoint"
+        self.stop.check()
 
     def _batches(
         self, epoch: int, first: int
@@ -157,7 +158,7 @@ class Trainer:
         for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise failures.not_finite(
-                    self.config, loss, at, self.total_steps, self.model, self.folder
+                    self.config, loss, at, self.total_steps, self.model, self._resumed, self.folder
                 )
 
     def _end_epoch(self, epoch: int) -> None:
@@ -211,17 +212,3 @@ def _bar(config: RunConfig, total_steps: int) -> Iterator[Callable[[int], None]]
             return
         task = bar.add_task(f"{config.method} {config.variant}", total=total_steps)
         yield lambda step: bar.update(task, completed=step)
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets (a cluster's preemption), in the main thread."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGTERM, before)

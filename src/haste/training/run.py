@@ -10,32 +10,51 @@ import os
 
 import torch
 
+from haste.checksums import SUMS, file_sums, write_description
 from haste.config import DEVICES, RunConfig
 from haste.data.batches import with_label_texts
 from haste.data.corpus import load_corpus, require_label_text
 from haste.data.tokenize import load_tokens
 from haste.errors import ConfigError
-from haste.files import read_yaml, write_json, write_yaml
+from haste.files import write_yaml
 from haste.metrics.metrics import MAX_RANK, quick_metrics
 from haste.metrics.runs import write_predictions
 from haste.metrics.truth import load_truth
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.resources import Meter
-from haste.training import checkpoint
+from haste.run_lock import locked
+from haste.runs import IDENTITY, claim, identity, is_done, remove_results
+from haste.training import checkpoint, failures
 from haste.training.loop import Trainer
 from haste.training.optim import optimizer_bytes
+from haste.training.stopping import StopSignals, stop_signals
 from haste.training.tail_bias import tune_tail_bias
 
 log = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
-    """Train a run, or go on with it, and write all files of its folder.
+def train_and_evaluate(config: RunConfig, out: RunDir, *, force: bool = False) -> None:
+    """Train a run, or resume it, and write all files of its folder; a finished one is left as it is.
 
-    Raises ConfigError, DataError or KernelError for inputs that will not do, and TrainingError when
-    the loss is no longer finite.
+    With `force` it is trained anew, in the place of what is there. Raises ConfigError, DataError or
+    KernelError for inputs that will not do and for a folder of other files, RunLockedError where another
+    process trains there, TrainingError when the loss is no longer finite, and Stopped on a signal.
     """
+    with locked(out.root), stop_signals() as stop:
+        if is_done(out, config) and not force:
+            log.info(
+                "%s: has finished with this configuration; nothing is done. --force trains it anew.",
+                out.root,
+            )
+            return
+        claim(out, config, force=force)
+        if force:
+            checkpoint.discard(out.checkpoint)
+        _train(config, out, stop)
+
+
+def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
     device = choose_device(config.training.device)
     torch.set_num_threads(config.training.threads)
     if config.training.deterministic:
@@ -67,13 +86,19 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
             out.checkpoint,
             out.history,
             validate,
+            stop,
         )
-    if not out.config.is_file() or read_yaml(out.config) != config.as_dict():
+        failures.check_start(config, model, documents)
+    # of what lies there now, which may be replaced while this trains
+    trained_from = identity(config)
+    if not out.config.exists():
         write_yaml(out.config, config.as_dict())
-    with meter.phase("train"):
+    remove_results(out)
+    with meter.phase("train"), stop.held():
         progress = trainer.run()
         # kept until the results are on disk, so a kill from here on costs no training
         trainer.save()
+        stop.kept = "after the last step; all are kept, and the evaluation is left"
     tail_bias_offset = None
     with meter.phase("evaluate"):
         if config.training.tune_tail_bias:
@@ -87,24 +112,24 @@ def train_and_evaluate(config: RunConfig, out: RunDir) -> None:
     weights = [*model.encoder.parameters(), *model.projection.parameters()]
     outside = sum(p.numel() * p.element_size() for p in weights)
     meter.seconds["train"] = progress.seconds
-    write_json(
-        out.resources,
-        meter.resources(
-            parameters=sum(p.numel() for p in weights) + model.layer.trained_parameters(),
-            layer_bytes=model.layer.layer_bytes(),
-            state_bytes=outside + optimizer_bytes(trainer.optimizers) + model.layer.layer_bytes(),
-            steps=progress.step,
-            epoch_seconds=progress.epoch_seconds,
-            threads=config.training.threads,
-            gradient_checkpointing=config.encoder.gradient_checkpointing,
-            tail_bias_offset=tail_bias_offset,
-        ),
+    resources = meter.resources(
+        parameters=sum(p.numel() for p in weights) + model.layer.trained_parameters(),
+        layer_bytes=model.layer.layer_bytes(),
+        state_bytes=outside + optimizer_bytes(trainer.optimizers) + model.layer.layer_bytes(),
+        steps=progress.step,
+        epoch_seconds=progress.epoch_seconds,
+        threads=config.training.threads,
+        gradient_checkpointing=config.encoder.gradient_checkpointing,
+        tail_bias_offset=tail_bias_offset,
     )
-    # last: where it is, the run is whole
-    write_json(out.metrics, metrics)
-    checkpoint.discard(out.checkpoint)
-    values = "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items())
-    log.info("%s: %s", split, values)
+    sums = file_sums([out.history], out.root)
+    write_description(out.resources, {**resources, IDENTITY: trained_from, SUMS: sums})
+    with stop.held(last=True):
+        # last: where it is, the run is whole
+        write_description(out.metrics, metrics)
+        checkpoint.discard(out.checkpoint)
+        values = "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items())
+        log.info("%s: %s", split, values)
 
 
 def choose_device(name: str) -> torch.device:

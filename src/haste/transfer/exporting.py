@@ -16,12 +16,11 @@ from haste import patterns
 from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json
-from haste.fleet.state import is_done, run_dir
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.resources import machine
-from haste.training.checkpoint import fingerprint
+from haste.runs import fingerprint, is_done, run_dir
 from haste.transfer.archive import MANIFEST, Manifest, RunEntry, run_members, trained_runs
 from haste.transfer.digests import MISSING, InputDigests
 

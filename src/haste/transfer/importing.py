@@ -14,9 +14,10 @@ from typing import Any
 from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json, reading
-from haste.fleet.state import clear, is_done, log_path, run_dir
+from haste.fleet.state import clear, log_path
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir
+from haste.runs import is_done, run_dir
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 from haste.transfer import contents

@@ -1,0 +1,221 @@
+"""What a finished run is: its results say what they were trained from, and whoever reads them compares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from haste.checksums import SEAL, file_sum, read_description
+from haste.config import InputsConfig, RunConfig
+from haste.errors import ConfigError, DataError
+from haste.files import read_yaml
+from haste.grid import GridConfig, RunKey
+from haste.paths import CorpusDir, RunDir, TokenDir
+from haste.presets import method
+
+IDENTITY = "run"
+"""key of resources.json: `config`, the settings that decide a run's numbers, and `inputs`, the digest of
+what it read. Settings and not their digest: a setting that is added later has the default that stands for
+what there was before, which a digest could not say."""
+_NO_MATTER = ("checkpoint_minutes", "threads")
+"""settings of `training` that decide no number"""
+_OF_ONE_MACHINE = (SEAL, "corpus_seen")
+"""keys of corpus.json and tokens.json that say nothing of what is in the files"""
+
+
+def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
+    """The folder of a run of the grid."""
+    return grid.layout.run(key.dataset, key.method, key.variant, key.seed)
+
+
+def deciding_settings(config: RunConfig) -> dict[str, Any]:
+    """All settings of a run that decide its numbers."""
+    value = config.as_dict()
+    for key in _NO_MATTER:
+        value["training"].pop(key)
+    return value
+
+
+def fingerprint(config: RunConfig) -> str:
+    """A digest of all settings of a run that decide its numbers."""
+    text = json.dumps(deciding_settings(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a run's results say of what they were trained from, see IDENTITY."""
+    return {"config": deciding_settings(config), "inputs": input_digest(config.inputs)}
+
+
+def input_digest(inputs: InputsConfig) -> str | None:
+    """A digest of what a run reads, None where a part of it is not there.
+
+    It is quick: of corpus and tokens it takes their descriptions, which have the digests of the files
+    beside them, and the sizes of these.
+    """
+    corpus, tokens, model = map(Path, (inputs.corpus, inputs.tokens, inputs.model))
+    weights = sorted(model.glob("*.safetensors"))
+    others = [Path(path) for path in (inputs.order, inputs.clusters) if path]
+    needed = [CorpusDir(corpus).info, TokenDir(tokens).info, model / "config.json", *others]
+    if not weights or not all(path.is_file() for path in needed):
+        return None
+    found = {
+        "corpus": _described(CorpusDir(corpus).info, "haste corpus"),
+        "tokens": _described(TokenDir(tokens).info, "haste tokenize"),
+        "model": [file_sum(path) for path in (model / "config.json", *weights)],
+        "labels": [file_sum(path) for path in others],
+    }
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def corpus_digest(corpus: CorpusDir) -> str | None:
+    """As `input_digest`, of a run that reads nothing but a corpus."""
+    if not corpus.info.is_file():
+        return None
+    found = json.dumps(_described(corpus.info, "haste corpus"), sort_keys=True)
+    return hashlib.sha256(found.encode()).hexdigest()
+
+
+def _described(info: Path, made_by: str) -> dict[str, Any]:
+    """What describes the files of a folder, and their sizes."""
+    told = read_description(info, made_by)
+    files = [path for end in ("parquet", "npz", "npy") for path in info.parent.glob(f"[!.]*.{end}")]
+    sizes = {path.name: path.stat().st_size for path in files}
+    return {"told": {k: v for k, v in told.items() if k not in _OF_ONE_MACHINE}, "sizes": sizes}
+
+
+def is_done(run: RunDir, config: RunConfig) -> bool:
+    """Whether a run has finished with just this configuration, from the inputs that lie there now."""
+    if not _is_whole(run):
+        return False
+    try:
+        config_is = not differences(config, read_yaml(run.config))
+        return config_is and stale(read_resources(run), config) is None
+    except DataError:
+        return False
+
+
+def is_finished(grid: GridConfig, key: RunKey) -> bool:
+    """Whether a run of the grid has finished, as `is_done`; one of a linear method has no settings."""
+    run = run_dir(grid, key)
+    if method(key.method).kind != "linear":
+        return is_done(run, grid.resolve(key))
+    if not _is_whole(run):
+        return False
+    trained_from = read_resources(run).get(IDENTITY, {}).get("inputs")
+    return trained_from in (None, corpus_digest(grid.layout.corpus(key.dataset)))
+
+
+def stale(resources: Mapping[str, Any], config: RunConfig) -> str | None:
+    """How the results with these resources are not those of `config`; None where they are, or where they
+    were written before results said what they are of."""
+    told = resources.get(IDENTITY)
+    if told is None:
+        return None
+    differ = differences(config, told["config"])
+    if differ:
+        return f"the results are of another configuration: {'; '.join(differ[:3])}"
+    here = input_digest(config.inputs)
+    if None not in (here, told["inputs"]) and here != told["inputs"]:
+        return (
+            "the results are of other inputs than lie now in "
+            f"{config.inputs.corpus}, {config.inputs.tokens}, {config.inputs.model} or its label order"
+        )
+    return None
+
+
+def differences(config: RunConfig | Mapping[str, Any], written: Any) -> list[str]:
+    """Settings that decide numbers and that parsed settings of a run say otherwise: "training.epochs is 2
+    there and 3 here"; those that they are too old to have are at their defaults."""
+    if isinstance(config, RunConfig):
+        try:
+            written = deciding_settings(RunConfig.from_dict(written))
+        except ConfigError as error:
+            return [str(error)]
+        config = deciding_settings(config)
+    there, here = dict(_leaves(written)), dict(_leaves(config))
+    return [
+        f"{key} is {there.get(key)} there and {here.get(key)} here"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
+    ]
+
+
+def read_resources(run: RunDir) -> dict[str, Any]:
+    """resources.json, or DataError."""
+    return read_description(run.resources, made_by(run))
+
+
+def made_by(run: RunDir, trained: bool = True) -> str:
+    """The command that makes a run, finished or not."""
+    return f"haste train --force {run.config}" if trained else f"haste baseline --out {run.root}"
+
+
+def _is_whole(run: RunDir) -> bool:
+    """Whether the results are there and nothing is left to do."""
+    if not run.metrics.is_file() or has_checkpoint(run):
+        return False
+    try:
+        return read_resources(run).get("completed") is True
+    except DataError:
+        return False
+
+
+def has_checkpoint(run: RunDir) -> bool:
+    """Whether a run was stopped, and would go on from there."""
+    return any(run.checkpoint.glob("[!.]*"))
+
+
+def results(run: RunDir) -> tuple[Path, ...]:
+    """What a run leaves besides its configuration; the file by which it counts as finished first."""
+    return (run.metrics, run.resources, run.predictions, run.history, run.model)
+
+
+def remove_results(run: RunDir) -> None:
+    """Remove the results in a run's folder, not its checkpoint: they would pass for those of the next."""
+    for path in results(run):
+        path.unlink(missing_ok=True)
+
+
+def claim(
+    run: RunDir, settings: RunConfig | Mapping[str, Any], *, force: bool | None = None
+) -> None:
+    """Refuse (ConfigError) a folder with files that this run would replace and that are not its own.
+
+    `settings`: the run's, of a linear method what names it. With `force` another run may be
+    replaced; None where there is no such option.
+    """
+    elsewhere = "Give another folder (--out)"
+    if not run.config.exists():
+        for path in results(run):
+            if path.exists():
+                raise ConfigError(
+                    f"{path}: would be replaced, and no config.yaml beside it says that a run made it. "
+                    f"{elsewhere}, or move it."
+                )
+        return
+    written = read_yaml(run.config)
+    if not isinstance(written, Mapping) or not {"dataset", "method", "seed"} <= set(written):
+        raise ConfigError(
+            f"{run.config}: would be replaced, and is not the configuration of a run. {elsewhere}."
+        )
+    differ = differences(settings, written)
+    if differ and not force:
+        raise ConfigError(
+            f"{run.config}: is of another run ({'; '.join(differ[:3])}), which would be replaced. "
+            f"{elsewhere}{'.' if force is None else ', or --force to train in its place.'}"
+        )
+    if differ:
+        run.config.unlink()
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of nested settings, by their path."""
+    if not isinstance(value, Mapping):
+        yield where, value
+        return
+    for key, each in value.items():
+        yield from _leaves(each, f"{where}.{key}" if where else str(key))
