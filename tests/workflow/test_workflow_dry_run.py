@@ -1,6 +1,7 @@
 """Dry runs of every configuration with every profile, and every target by name."""
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from workflow_project import GRID, ROOT, Project, write_documents
 
 from haste.data.registry import load_registry
+from haste.fleet.worklist import worklist
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
@@ -274,6 +276,45 @@ def test_cuda_runs_ask_for_a_gpu(project: Project):
         run.replace("wordnet", "wordnet-mini", 2).replace("results/wordnet-mini", "results/mini"),
     )
     assert "gpu=0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "on_gpu"),
+    [("cuda", "", True), ("auto", "0,1", True), ("auto", "", False), ("cpu", "0", False)],
+)
+def test_a_run_on_a_gpu_gets_a_slot_of_it(project: Project, device, visible, on_gpu):
+    project.configure(
+        {**GRID, "methods": ["dense"], "ablations": [], "training": {"device": device}}
+    )
+    arguments = ("-np", "--workflow-profile", "gpu", "--set-resources", "train:runs_per_gpu=5")
+    shown = project.snakemake(*arguments, CUDA_VISIBLE_DEVICES=visible).stdout
+    assert ("haste gpu-slot --runs-per-gpu 5 -- haste train -- results/" in shown) == on_gpu
+    train = shown.split("rule train:")[1].split("\n\n")[0]
+    assert f"gpu={int(on_gpu)}" in train
+    # of a process with CUDA
+    assert (reserved(train) > 6000) == on_gpu
+
+
+def reserved(job: str) -> int:
+    return int(re.search(r"mem_mb=(\d+)", job)[1])
+
+
+def test_what_decides_most_is_trained_first(project: Project):
+    project.configure(GRID)
+    ranks = {}
+    for job in project.snakemake("-n").stdout.split("\n\n"):
+        rule, rank = re.search(r"rule (\w+):", job), re.search(r"priority: (\d+)", job)
+        if rule and rank:
+            run = re.search(r"method=(\S+), variant=(\S+), seed=(\d+)", job)
+            ranks[rule[1], run.groups() if run else ""] = int(rank[1])
+    trained = {run: rank for (rule, run), rank in ranks.items() if rule == "train"}
+    decided = [task.key for task in worklist(GridConfig.from_dict(GRID))]
+    assert sorted(trained, key=trained.get, reverse=True) == [
+        (key.method, key.variant, str(key.seed)) for key in decided
+    ]
+    rules = {rule for rule, _ in ranks}
+    assert {"fetch", "fetch_model", "corpus", "tokenize", "embed", "group", "configure"} < rules
+    assert min(rank for (rule, _), rank in ranks.items() if rule != "train") > max(trained.values())
 
 
 def test_slurm_does_not_ask_the_accounting_database():

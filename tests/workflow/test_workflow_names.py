@@ -49,7 +49,7 @@ def test_every_placeholder_is_quoted(file, command):
 
 @pytest.mark.parametrize(("file", "command"), commands())
 def test_every_command_is_logged_and_no_log_erased(file, command):
-    assert command.startswith("logged {log:q} haste ") or "2>> {log:q}" in command, file
+    assert command.startswith("logged {log:q} ") or "2>> {log:q}" in command, file
     assert not re.search(r"(?<!>)> ", command), file
 
 

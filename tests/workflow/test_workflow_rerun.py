@@ -115,6 +115,17 @@ def test_one_table_makes_only_what_it_needs(finished: Project):
     assert jobs == {"configure": 4, "train": 4, "ablation_grouping": 1}
 
 
+def test_where_a_run_is_trained_is_no_reason_to_train_it_again(project: Project):
+    project.configure(changed(methods=["dense"], ablations=[], training={"device": "auto"}))
+    run = "results/small/runs/wordnet-smoke/dense/default/seed0/metrics.json"
+    done = project.snakemake("--cores", "2", run, CUDA_VISIBLE_DEVICES="fake")
+    assert done.returncode == 0, done.stdout[-3000:]
+    elsewhere = project.snakemake("-n", run, CUDA_VISIBLE_DEVICES="")
+    shared = project.snakemake("-n", run, "--set-resources", "train:runs_per_gpu=5")
+    for result in (elsewhere, shared):
+        assert "Nothing to be done" in result.stdout
+
+
 def test_a_deleted_figure_is_drawn_again(finished: Project):
     (finished.root / "results/small/figures/cohesion.pdf").unlink()
     assert finished.jobs() == {"figure_cohesion": 1}

@@ -46,10 +46,12 @@ rule bench_kernels:
         gpu=1,
         mem_mb=16000,
         runtime=30,
+        runs_per_gpu=1,
     params:
+        slot=gpu_slot,
         out=LAYOUT.benchmarks,
     shell:
-        "logged {log:q} haste bench kernels --out {params.out:q}"
+        "logged {log:q} {params.slot:q} haste bench kernels --out {params.out:q}"
 
 
 rule bench_scale:
@@ -62,8 +64,10 @@ rule bench_scale:
         gpu=1,
         mem_mb=24000,
         runtime=30,
+        runs_per_gpu=1,
     params:
+        slot=gpu_slot,
         out=LAYOUT.benchmarks,
         grid=RESOURCES.parent / "configs" / "paper.yaml",
     shell:
-        "logged {log:q} haste bench scale --out {params.out:q} --grid {params.grid:q}"
+        "logged {log:q} {params.slot:q} haste bench scale --out {params.out:q} --grid {params.grid:q}"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from haste.data.build import source_files
 from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
+from haste.fleet.worklist import worklist
+from haste.gpu_slot import visible_gpus
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
@@ -60,6 +62,17 @@ validate(
     set_default=False,
 )
 
+HAS_GPU = bool(visible_gpus(os.environ))
+
+
+def placed(run):
+    """The run with the device that `auto` means on this machine."""
+    if run.training.device != "auto":
+        return run
+    device = "cuda" if HAS_GPU else "cpu"
+    return replace(run, training=replace(run.training, device=device))
+
+
 LAYOUT = GRID.layout
 LOGS = Path("logs")
 TRAINED = {
@@ -69,9 +82,12 @@ TRAINED = {
 }
 LINEAR = [key for key in GRID.all_runs() if method(key.method).kind == "linear"]
 RESERVED = {
-    key: reservation(run, expected_size(REGISTRY, key.dataset), REGISTRY)
+    key: reservation(placed(run), expected_size(REGISTRY, key.dataset), REGISTRY)
     for key, run in TRAINED.items()
 }
+# what decides most is trained first, and what runs read is made before any of them
+PRIORITY = {task.key: rank for rank, task in enumerate(reversed(worklist(GRID)), 1)}
+BEFORE_RUNS = len(PRIORITY) + 1
 # those of the preset too: tables of label orders show it, whether or not it is trained
 CONFIGS = [
     *(GRID.resolve(needs.preset(GRID, name)) for name in GRID.datasets),

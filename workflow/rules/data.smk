@@ -6,6 +6,7 @@ rule fetch:
         LAYOUT.raw("{source}") / "SOURCE.json",
     log:
         LOGS / "data" / "{source}" / "fetch.log",
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     resources:
@@ -28,6 +29,7 @@ rule fetch_model:
         LAYOUT.model("{model}") / "SOURCE.json",
     log:
         LOGS / "data" / "models" / "{model}.log",
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     resources:
@@ -49,6 +51,7 @@ rule synth:
         directory(LAYOUT.raw("{generated}")),
     log:
         LOGS / "data" / "{generated}" / "synth.log",
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     resources:
@@ -72,6 +75,7 @@ rule corpus:
         DATA_LOG / "corpus.log",
     benchmark:
         DATA_LOG / "corpus.tsv"
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     resources:
@@ -103,6 +107,7 @@ rule tokenize:
         DATA_LOG / "tokenize-{model}-{max_len}.log",
     benchmark:
         DATA_LOG / "tokenize-{model}-{max_len}.tsv"
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     resources:

@@ -8,27 +8,21 @@ from snakemake.logging import logger
 from haste.files import write_yaml
 
 PROGRAMS = Path(sys.executable).parent
+LOGGED = Path(workflow.basedir, "workflow", "scripts", "logged.sh")
 # a lock of this file is held by every snakemake that runs jobs here; its end, by SIGKILL too, frees it
 ALIVE = Path(".snakemake", "alive")
 
 
-# Commands are `logged LOG COMMAND`. Snakemake deletes a log before each attempt, so the log is a link to
-# a file that keeps what all of them said, each below a line of its own. `exec` makes the command the
-# job's process, which signals reach. Where no environment of a rule's own has it, `haste` is found
-# beside the Python that runs Snakemake.
-shell.prefix(r"""
-set -euo pipefail
-export PATH="$PATH":{PROGRAMS:q}
-logged() {{
-    exec >> "$1.attempts" 2>&1
-    ln -sf "${{1##*/}}.attempts" "$1"
-    printf '== attempt %d, %s:' $(($(grep -c '^== attempt ' "$1" || true) + 1)) "$(date +%FT%T%z)"
-    shift
-    printf ' %q' "$@"
-    printf '\n'
-    exec "$@"
-}}
-""")
+# Commands are `logged LOG COMMAND`. Where no environment of a rule's own has it, `haste` is found beside
+# the Python that runs Snakemake.
+shell.prefix('set -euo pipefail; export PATH="$PATH":{PROGRAMS:q}; source {LOGGED:q}; ')
+
+
+def gpu_slot(wildcards, resources):
+    """What a command is put behind that gets a GPU to itself, or to a few: nothing where it needs none."""
+    if not resources.gpu:
+        return []
+    return ["haste", "gpu-slot", "--runs-per-gpu", resources.runs_per_gpu, "--"]
 
 
 def stale_lock():

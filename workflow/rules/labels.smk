@@ -11,6 +11,7 @@ rule embed:
         DATA_LOG / "embed-{encoder}.log",
     benchmark:
         DATA_LOG / "embed-{encoder}.tsv"
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     threads: 2
@@ -38,6 +39,7 @@ rule group:
         DATA_LOG / "group-{order}.log",
     benchmark:
         DATA_LOG / "group-{order}.tsv"
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     # grouping keeps to one core: its result must not depend on how many there are

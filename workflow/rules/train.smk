@@ -14,6 +14,7 @@ rule configure:
         RUN.config,
     log:
         f"{RUN_LOG}.configure.log",
+    priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
     # what the run depends on, value by value: a change of one makes it again, and -n names it
@@ -42,6 +43,7 @@ rule train:
         f"{RUN_LOG}.tsv"
     wildcard_constraints:
         method=one_of(key.method for key in TRAINED),
+    priority: lambda wildcards: PRIORITY[run_key(wildcards)]
     # Snakemake sets OMP_NUM_THREADS, MKL_NUM_THREADS and the like to {threads}
     conda:
         ENVIRONMENT
@@ -49,9 +51,14 @@ rule train:
     resources:
         mem_mb=lambda wildcards: RESERVED[run_key(wildcards)][0],
         runtime=lambda wildcards: RESERVED[run_key(wildcards)][1],
-        gpu=lambda wildcards: int(TRAINED[run_key(wildcards)].training.device == "cuda"),
+        gpu=lambda wildcards: int(
+            placed(TRAINED[run_key(wildcards)]).training.device == "cuda"
+        ),
+        runs_per_gpu=1,
+    params:
+        slot=gpu_slot,
     shell:
-        "logged {log:q} haste train -- {input.config:q}"
+        "logged {log:q} {params.slot:q} haste train -- {input.config:q}"
 
 
 rule baseline:

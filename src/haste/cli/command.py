@@ -82,9 +82,9 @@ def _refuse(message: object, code: int = 2) -> int:
 
 
 def _register() -> None:
-    from haste.cli import bench, data, evaluation, fleet, labels, plan, report, synth, training
+    from haste.cli import bench, data, evaluation, fleet, gpu, labels, plan, report, synth, training
 
-    for module in (data, synth, labels, training, evaluation, bench, report, plan, fleet):
+    for module in (data, synth, labels, training, evaluation, bench, report, plan, fleet, gpu):
         module.register(app)
 
 
