@@ -113,6 +113,19 @@ def test_standard_input_is_answered_line_by_line_in_any_locale(run):
     assert b"Traceback" not in error
 
 
+def test_a_prediction_imports_nothing_that_it_does_not_use(run):
+    code = (
+        "import sys; from pathlib import Path; from haste.device import choose_device; "
+        "from haste.paths import RunDir; from haste.predict import Predictor; "
+        "Predictor(RunDir(Path(sys.argv[1])), choose_device('cpu'))(['w01'], 1); "
+        "heavy = {'pandas', 'faiss', 'sklearn', 'transformers', 'optimi', 'torch._dynamo'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    words = [sys.executable, "-c", code, str(run.root)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x"])
 def test_a_device_that_is_none_is_refused(run, tmp_path, device):
     texts = tmp_path / "texts.txt"

@@ -9,12 +9,13 @@ import scipy.sparse as sp
 
 from haste.data.corpus import CorpusWriter, document_table, label_table, load_corpus
 from haste.data.tokenize import load_tokens, tokenize
+from haste.device import choose_device
 from haste.errors import DataError
 from haste.files import read_json
 from haste.paths import SPLITS
 from haste.predict import Predictor
 from haste.training.loop import Trainer
-from haste.training.run import choose_device, train_and_evaluate
+from haste.training.run import train_and_evaluate
 
 
 def losses(run):

@@ -96,8 +96,8 @@ def predict(
             if str(input_file) == "-"
             else stack.enter_context(input_file.open("rb", buffering=0))
         )
+        from haste.device import choose_device
         from haste.predict import Predictor
-        from haste.training.run import choose_device
 
         predictor = Predictor(RunDir(run), choose_device(device))
         show = _as_json if output_format is Format.jsonl else _as_text

@@ -152,8 +152,10 @@ class Corpus:
 
     def _read_parquet(self, path: Path, columns: tuple[str, ...], expected: int) -> pa.Table:
         self.check(path)
-        with reading(path, f"a Parquet file with the columns {', '.join(columns)}", MADE_BY):
-            table = pq.read_table(path).select(list(columns))
+        expected_columns = f"a Parquet file with the columns {', '.join(columns)}"
+        # read_table would import pandas
+        with reading(path, expected_columns, MADE_BY), pq.ParquetFile(path) as file:
+            table = file.read(columns=list(columns)).select(list(columns))
         if len(table) != expected:
             raise DataError(
                 f"{path}: has {len(table)} rows, {self.directory.info} says {expected}. "

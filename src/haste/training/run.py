@@ -11,11 +11,11 @@ import os
 import torch
 
 from haste.checksums import SUMS, file_sums, write_description
-from haste.config import DEVICES, RunConfig
+from haste.config import RunConfig
 from haste.data.batches import with_label_texts
 from haste.data.corpus import load_corpus, require_label_text
 from haste.data.tokenize import load_tokens
-from haste.errors import ConfigError
+from haste.device import choose_device
 from haste.files import write_yaml
 from haste.metrics.metrics import MAX_RANK, quick_metrics
 from haste.metrics.runs import write_predictions
@@ -130,16 +130,3 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         checkpoint.discard(out.checkpoint)
         values = "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items())
         log.info("%s: %s", split, values)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means here; raises ConfigError for another, or without a GPU."""
-    if name not in DEVICES:
-        raise ConfigError(f"device: {name!r} is not allowed; choose one of {', '.join(DEVICES)}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "training.device: cuda, but torch sees no CUDA GPU; use auto or cpu, or run `haste doctor`."
-        )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
