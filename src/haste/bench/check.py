@@ -112,9 +112,9 @@ def _rounding(part: Part, batch: int = 16) -> Iterator[Judgement]:
 
 # the self-check
 
-_GROUP = Shape("check", 64, 96, 40, 32, 16, head=8, momentum=0.9, encoder=96)
+_GROUP = Shape("check", 64, 96, 40, 32, 16, head=40, momentum=0.9, encoder=96)
 # tiles of 16 documents in one warp, of 32, and what large layers take: a dense product for dX
-_STEPS = (replace(_GROUP, batch=16), _GROUP, Shape("check", 128, 256, 80, 128, 32, 8, 5, 0.9, 256))
+_STEPS = (replace(_GROUP, batch=16), _GROUP, Shape("check", 128, 256, 80, 128, 32, 40, 5, 0.9, 256))
 LAYERS: Mapping[str, tuple[tuple[Shape, str, str], ...]] = {
     "group": (
         (_GROUP, "group_fan_in", "autograd"),
