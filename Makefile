@@ -58,7 +58,7 @@ $(INSTALLED): pyproject.toml $(wildcard envs/*.txt)
 	touch $@
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,6 +5,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# workers of pytest-xdist, as many as cores, have a thread each, and so has what they start
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _library in ("OMP", "OPENBLAS", "MKL", "RAYON"):
+        os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 import torch
 
 # without a GPU the kernels run in Triton's interpreter, which is chosen before triton is imported
@@ -14,6 +19,7 @@ if not torch.cuda.is_available():
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import settings
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -24,6 +30,10 @@ from haste.files import write_yaml
 from haste.labels.order import LabelOrder
 from haste.paths import RunDir
 from small_grid import finish, grid, make_inputs, tiny_grid  # noqa: F401
+
+# a busy machine is no failure
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 WORDS = [f"w{i:02d}" for i in range(60)]
 N_LABELS, N_EXTRA, HIDDEN = 40, 3, 32

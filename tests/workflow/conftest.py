@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from filelock import FileLock
 from workflow_project import GRID, Project, copy_workflow
 
 
@@ -13,12 +14,18 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished_session(tmp_path_factory) -> Project:
-    project = copy_workflow(tmp_path_factory.mktemp("finished") / "project")
-    project.configure(GRID)
-    result = project.snakemake("--cores", "2")
-    assert result.returncode == 0, result.stdout[-3000:]
-    return project
+def finished_session(tmp_path_factory, worker_id) -> Project:
+    # made once, also where several workers of pytest-xdist need it
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            project = copy_workflow(folder.with_name("unfinished"))
+            project.configure(GRID)
+            result = project.snakemake("--cores", "2")
+            assert result.returncode == 0, result.stdout[-3000:]
+            project.root.rename(folder)
+    return Project(folder)
 
 
 @pytest.fixture

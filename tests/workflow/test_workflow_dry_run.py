@@ -1,4 +1,4 @@
-"""Dry runs of every configuration with every profile, and every target by name."""
+"""Dry runs of every configuration and with every profile, and every target by name."""
 
 import dataclasses
 import re
@@ -47,8 +47,13 @@ def test_all_configurations_are_tried():
     assert {path.name for path in (ROOT / "workflow/profiles").iterdir()} == set(PROFILES)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("config", "profile"),
+    [
+        *((config, "default") for config in CONFIGS),
+        *(("workflow/configs/smoke.yaml", profile) for profile in PROFILES[1:]),
+    ],
+)
 def test_jobs_of_a_grid(project: Project, config, profile):
     grid = grid_of(config)
     registry = load_registry(ROOT / REGISTRY).with_datasets(grid.dataset_settings)

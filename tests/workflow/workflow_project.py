@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+import forked
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -31,19 +32,10 @@ class Project:
 
     root: Path
 
-    def snakemake(self, *args: str, **environment: str) -> subprocess.CompletedProcess:
+    def snakemake(self, *args: str, **environment: str) -> forked.Done:
         """Run it as a person would, plain; stdout and stderr together."""
-        return subprocess.run(
-            [str(SNAKEMAKE), *args],
-            cwd=self.root,
-            env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        environment = self.environment(**environment)
+        return forked.run("snakemake.cli:main", args, environment=environment, cwd=self.root)
 
     def environment(self, **more: str) -> dict[str, str]:
         """`haste` is the stub, before any other."""

@@ -49,6 +49,8 @@ def ahead(items: Iterable[Item], depth: int = AHEAD) -> Iterator[Item]:
     """The same items, made by another thread, at most `depth` of them before they are asked for.
 
     An exception of theirs is raised where the item would have come. Closing the iterator ends the thread.
+    torch's DataLoader would make them in a process: seconds until the first batch of each epoch, each batch
+    copied once more, and a draw from the default generator, which dropout uses.
     """
     made: queue.Queue[tuple[str, object]] = queue.Queue(depth)
     left = threading.Event()
