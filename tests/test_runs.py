@@ -14,7 +14,7 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_yaml, write_yaml
 from haste.reporting.runs import load_run
 from haste.run_lock import RunLockedError, locked
-from haste.runs import fingerprint, input_digest, is_done, results
+from haste.runs import differences, fingerprint, input_digest, is_done, results
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 
@@ -49,6 +49,19 @@ def test_settings_that_decide_no_number_do_not_count(tiny, finished):
         changed = tiny.config(training={"epochs": 1, **other})
         assert fingerprint(config) != fingerprint(changed)
         assert not is_done(run, changed)
+
+
+def test_a_configuration_that_is_too_old_for_a_key_has_its_default(tiny):
+    config = tiny.config(head=8, layer={"fan_in": 16, "head_ratio": 0.2})
+    tuned = replace(config, training=replace(config.training, tune_tail_bias=True))
+    written = config.as_dict()
+    del written["training"]["tune_tail_bias"]
+    assert differences(config, written) == []
+    there = "training.tune_tail_bias is False there and True here"
+    assert differences(tuned, written) == [there]
+    assert differences(config, {**written, "seed": 9}) == ["seed is 9 there and 0 here"]
+    assert differences(config, {"later": 1})
+    assert differences(config, None)
 
 
 def test_results_of_an_older_configuration_do_not_count(tiny, finished):

@@ -271,14 +271,6 @@ class RunConfig:
                 "set layer.head_ratio above 0, or leave it out",
             )
 
-    def is_of(self, written: Any) -> bool:
-        """Whether a parsed config.yaml says the same; keys that it is too old to have are at their
-        defaults, which stand for what there was before them."""
-        try:
-            return RunConfig.from_dict(written) == self
-        except ConfigError:
-            return False
-
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, as written to config.yaml."""
         return dataclasses.asdict(self)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from haste.config import RunConfig
 from haste.errors import DataError
@@ -17,7 +16,7 @@ from haste.files import atomic, read_json, reading
 from haste.fleet.state import clear, log_path
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir
-from haste.runs import is_done, run_dir
+from haste.runs import differences, is_done, run_dir
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 from haste.transfer import contents
@@ -116,13 +115,10 @@ def _check_run(read: MemberReader, grid: GridConfig, key: RunKey, entry: RunEntr
 def _check_config(read: MemberReader, grid: GridConfig, key: RunKey, config: RunConfig) -> None:
     name = member_name(key, "config.yaml")
     written = parse_yaml(read(name), f"{read.path}: {name}")
-    if not config.is_of(written):
-        there, here = dict(_leaves(written)), dict(_leaves(config.as_dict()))
-        differ = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
-        told = "; ".join(f"{k} is {there.get(k)} there and {here.get(k)} here" for k in differ[:3])
+    if differ := differences(config, written):
         raise DataError(
-            f"{read.path}: {name} is not what the grid {grid.name} says now: {told}. Nothing was taken; "
-            "train with this grid, or import with the grid it was trained with."
+            f"{read.path}: {name} is not what the grid {grid.name} says now: {'; '.join(differ[:3])}. Nothing "
+            "was taken; train with this grid, or import with the grid it was trained with."
         )
 
 
@@ -187,12 +183,3 @@ def _take(read: MemberReader, grid: GridConfig, key: RunKey, logs: Path) -> None
     for path in files.values():
         stamp = now - 1 if path == run.config else now
         os.utime(path, (stamp, stamp))
-
-
-def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values of nested settings, by their path."""
-    if not isinstance(value, Mapping):
-        yield where or "it", value
-        return
-    for key, each in value.items():
-        yield from _leaves(each, f"{where}.{key}" if where else str(key))
