@@ -123,3 +123,23 @@ def test_a_reader_that_has_enough_is_no_fault():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--scale=inf",
+        "--scale=nan",
+        "--scale=-1",
+        "--seed=-1",
+        "--words=-1",
+        "--labels-per-document=nan",
+    ],
+)
+def test_numbers_of_the_command_line_have_ranges_too(monkeypatch, tmp_path, option):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["haste", "synth", "set", "--like=eurlex-4k", option])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert not (tmp_path / "set").exists()

@@ -30,7 +30,9 @@ def baseline(
     name: Annotated[str, typer.Argument(help="omikuji or popularity.")],
     corpus: Annotated[Path, typer.Option(help="The corpus folder.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    seed: Annotated[int, typer.Option(help="Names the run; neither baseline can be seeded.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Names the run; neither baseline can be seeded.")
+    ] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Train and evaluate a linear row of the tables."""

@@ -26,7 +26,8 @@ def synth(
         typer.Option(help="Take the numbers of a published data set, such as amazon-3m."),
     ] = None,
     scale: Annotated[
-        float, typer.Option(min=0, help="With --like: this share of its documents and labels.")
+        float,
+        typer.Option(min=0, max=1000, help="With --like: this share of its documents and labels."),
     ] = 1.0,
     documents: Annotated[int | None, typer.Option(help="Training documents.")] = None,
     test_documents: Annotated[
@@ -43,7 +44,7 @@ def synth(
             help="Words of a document, on average; if not given, 50, or as in the data set."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, other documents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other documents.")] = 0,
 ) -> None:
     """Generate a data set whose labels can be learnt, as JSON lines."""
     from haste.data.synthetic import Plan, generate
