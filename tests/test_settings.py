@@ -16,7 +16,6 @@ from haste.settings import (
     PathText,
     SettingError,
     parse,
-    rename_keys,
     settings,
 )
 
@@ -96,14 +95,3 @@ def test_home_in_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/reader")
     assert Shelf("a", path="~/data").path == "/home/reader/data"
     assert Shelf("a", path="data~").path == "data~"
-
-
-def test_former_names_of_keys_at_any_depth():
-    former = {"layer": {"run": "block_size"}}
-    value = {"layer": {"run": 8}, "overrides": {"x": {"layer": {"run": 4}, "other": {"run": 1}}}}
-    assert rename_keys(value, former) == {
-        "layer": {"block_size": 8},
-        "overrides": {"x": {"layer": {"block_size": 4}, "other": {"run": 1}}},
-    }
-    with pytest.raises(ConfigError, match="'run' is the former name of 'block_size'"):
-        rename_keys({"layer": {"run": 8, "block_size": 4}}, former)

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from haste import former_names
 from haste.errors import ConfigError
+from haste.former_names import renamed_settings
 from haste.kernels.state import FanIn, GroupSize
 from haste.settings import (
     Bool,
@@ -30,7 +30,6 @@ from haste.settings import (
     parse,
     plain_name,
     read_settings,
-    rename_keys,
     settings,
 )
 
@@ -66,8 +65,6 @@ class EncoderConfig:
     """tokens kept of a document, special tokens included"""
     pooling: Literal["mean", "cls"] = "mean"
     """mean (over the tokens) or cls"""
-    label_embeddings: Literal["documents", "label_text"] = "documents"
-    """what embeds a label for the grouping: its training `documents`, or its own `label_text`"""
     learning_rate: Annotated[Float, Field(ge=0, le=1)] = 1e-3
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """not on biases and norms"""
@@ -200,8 +197,6 @@ class TrainingConfig:
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
     group_by_length: Bool = False
     """batches of documents of like length, so that little of a batch is padding"""
-    augment_with_label_text: Bool = False
-    """label texts are training documents too, each with its own label as its positive"""
     validate_every: Annotated[Int, Field(ge=1)] = 1
     """epochs between looks at the validation split"""
     tune_tail_bias: Bool = False
@@ -281,7 +276,7 @@ class RunConfig:
 
         Raises ConfigError on unknown or missing keys and on values that are out of range.
         """
-        return parse(cls, rename_keys(value, former_names.SETTINGS), "run")
+        return parse(cls, renamed_settings(value), "run")
 
 
 def build_section(name: str, values: Mapping[str, Any]) -> Any:

@@ -18,7 +18,6 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from haste import former_names
 from haste.config import (
     SECTIONS,
     AuxiliaryConfig,
@@ -31,6 +30,7 @@ from haste.config import (
     build_section,
 )
 from haste.errors import ConfigError, suggest
+from haste.former_names import renamed_settings
 from haste.labels.spec import OrderSpec
 from haste.paths import Layout
 from haste.presets import ablation, ablations, method
@@ -46,7 +46,6 @@ from haste.settings import (
     parse,
     partial_settings,
     read_settings,
-    rename_keys,
     settings,
 )
 
@@ -303,7 +302,7 @@ class GridConfig:
     @classmethod
     def from_dict(cls, value: Any) -> GridConfig:
         """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
-        value = rename_keys(value, former_names.SETTINGS)
+        value = renamed_settings(value)
         if isinstance(value, Mapping):
             if "dataset_settings" in value:
                 raise ConfigError(

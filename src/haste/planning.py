@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste import former_names
 from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, reading
+from haste.former_names import renamed_columns
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import method
@@ -278,7 +278,7 @@ def _benchmarks(grid: GridConfig) -> Benchmarks:
     found: dict[tuple[str, str], tuple[str, float]] = {}
     for path in sorted(grid.layout.benchmarks.glob(f"*/{BENCHMARK}")):
         with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
-            for row in map(former_names.renamed, csv.DictReader(file)):
+            for row in map(renamed_columns, csv.DictReader(file)):
                 if row.get("seconds_per_step"):
                     where = (row["dataset"], row["method"])
                     found.setdefault(where, (path.parent.name, float(row["seconds_per_step"])))

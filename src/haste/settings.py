@@ -161,31 +161,6 @@ def partial_settings(cls: type) -> Any:
     return made
 
 
-def rename_keys(value: Any, renamed: Mapping[str, Mapping[str, str]]) -> Any:
-    """`value` with the keys of sections that had another name, at any depth: section -> old -> new.
-
-    Raises ConfigError where a section has both names of a key.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    result = {}
-    for key, part in value.items():
-        part = rename_keys(part, renamed)
-        if key in renamed and isinstance(part, Mapping):
-            part = _renamed(str(key), part, renamed[key])
-        result[key] = part
-    return result
-
-
-def _renamed(where: str, section: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    for old, new in names.items():
-        if old in section and new in section:
-            raise ConfigError(
-                f"{where}: {old!r} is the former name of {new!r}; keep one of the two."
-            )
-    return {names.get(key, key): value for key, value in section.items()}
-
-
 def read_settings(path: Path) -> Mapping[str, Any]:
     """The mapping in a YAML file; raises DataError for a damaged file, ConfigError for another value."""
     value = read_yaml(path)

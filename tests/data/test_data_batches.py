@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.data.batches import WINDOW, EpochBatches, batch_positives, collate, with_label_texts
+from haste.data.batches import WINDOW, EpochBatches, batch_positives, collate
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
 
@@ -82,15 +82,6 @@ def test_weights_go_with_their_tokens():
     batch = collate(tokens, None, np.array([2, 0]))
     assert batch.weights.tolist() == [5, 6, 7, 8, 0, 1, 2]
     assert collate(rows, None, np.array([2, 0])).weights is None
-
-
-def test_label_texts_follow_the_documents():
-    tokens, labels = ragged([[1, 5], [2]]), csr([[1], [2, 0]], 4)
-    joined, positives = with_label_texts(tokens, labels, ragged([[7], [], [8, 9]]))
-    assert [joined[i].tolist() for i in range(5)] == [[1, 5], [2], [7], [], [8, 9]]
-    assert joined.offsets.dtype == np.int64
-    assert [sorted(positives[i].indices.tolist()) for i in range(5)] == [[1], [0, 2], [0], [1], [2]]
-    assert (positives.shape, positives.indices.dtype) == ((5, 4), np.int32)
 
 
 def test_duplicated_label_counts_once():

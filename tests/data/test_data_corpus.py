@@ -10,13 +10,11 @@ from haste.data.corpus import (
     document_table,
     label_table,
     load_corpus,
-    require_label_text,
     write_corpus,
 )
 from haste.errors import DataError
 from haste.files import write_csr
 from haste.labels.frequency import label_frequencies
-from haste.paths import CorpusDir
 
 DESCRIBED = {
     "dataset": "tiny",
@@ -265,10 +263,3 @@ def test_a_corpus_of_text_has_no_features(corpus):
 def test_a_description_from_before_there_were_features_and_digests_is_read(corpus, describe_anew):
     describe_anew(corpus.directory.info, n_features=None, has_text=None)
     assert load_corpus(corpus.directory).info == replace(corpus.info, digests={})
-
-
-def test_text_of_opaque_labels_is_refused(corpus, tmp_path):
-    with pytest.raises(DataError, match="label embeddings: the labels of tiny are opaque ids"):
-        require_label_text(corpus, "label embeddings")
-    write_corpus(tmp_path / "open", content([[0], [1]], 2), **{**DESCRIBED, "opaque_labels": False})
-    require_label_text(load_corpus(CorpusDir(tmp_path / "open")), "label embeddings")

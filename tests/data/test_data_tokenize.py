@@ -40,14 +40,14 @@ def write_tokenizer(folder, padding=True):
     return folder
 
 
-def write_documents(folder, texts, augment_with_label_text=(None, None), opaque=True):
+def write_documents(folder, texts):
     width = 2
     positives = {s: sp.csr_matrix(np.ones((len(rows), width))) for s, rows in texts.items()}
     content = CorpusContent(
         documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
         positives=positives,
         mirrored={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
-        labels=label_table("ab", "ab", augment_with_label_text, width),
+        labels=label_table("ab", "ab", [None, None], width),
     )
     write_corpus(
         folder,
@@ -55,7 +55,7 @@ def write_documents(folder, texts, augment_with_label_text=(None, None), opaque=
         dataset="tiny",
         propensity_a=0.55,
         propensity_b=1.5,
-        opaque_labels=opaque,
+        opaque_labels=True,
         max_len=4,
         licence="free",
         source={},
@@ -148,26 +148,6 @@ def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_pat
     corpus = load_corpus(corpus.directory)
     with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, corpus\.json says 3"):
         tokenize(corpus, model, 5, tmp_path / "tokens")
-
-
-def test_label_texts_are_tokenised_where_there_are_some(model, tmp_path):
-    corpus = write_documents(tmp_path / "corpus", TEXTS, ["green black", None], opaque=False)
-    info = tokenize(corpus, model, 5, tmp_path / "tokens")
-    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
-    labels = tokens.of_labels("a test")
-    assert [labels[i].tolist() for i in range(2)] == [[2, 5, 7, 3], [2, 3]]
-    assert info.n_tokens["labels"] == 6
-    # the vocabulary is that of the training documents
-    assert tokens.vocabulary.tolist() == [4, 6, 7]
-
-
-@pytest.mark.parametrize(("texts", "opaque"), [([None, None], False), (["green", "red"], True)])
-def test_labels_without_text_and_opaque_ones_have_no_tokens(model, tmp_path, texts, opaque):
-    corpus = write_documents(tmp_path / "corpus", TEXTS, texts, opaque)
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
-    with pytest.raises(DataError, match="a test: these tokens have no label texts"):
-        tokens.of_labels("a test")
 
 
 FEATURES = {

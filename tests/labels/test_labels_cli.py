@@ -72,17 +72,14 @@ def embed(corpus, tmp_path, *options):
 
 @pytest.fixture
 def features(monkeypatch):
-    """What the encoder is made to give, by split, and what it was asked for."""
-    given = {
-        "train": np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32),
-        "labels": np.random.default_rng(1).standard_normal((N_LABELS, 6)).astype(np.float32),
-    }
+    """What the encoder is made to give for the training documents, and what it was asked for."""
+    given = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
     asked = []
 
-    def encode_split(*arguments, split, scratch, **options):
+    def encode_split(*arguments, scratch, **options):
         assert scratch.is_dir()
-        asked.append((*arguments, split, options))
-        return given[split]
+        asked.append((*arguments, options))
+        return given
 
     monkeypatch.setattr("haste.encoders.features.encode_split", encode_split)
     return given, asked
@@ -96,33 +93,21 @@ def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_pat
     assert (embeddings.shape, embeddings.dtype) == ((N_LABELS, 6), dtype)
     tolerance = 1e-6 if dtype == "float32" else 1e-3
     # label 0 has document 0; label 39 has documents 0 to 20, and 29
-    train = given["train"]
+    train = given
     np.testing.assert_allclose(embeddings[0], train[0] / np.linalg.norm(train[0]), atol=tolerance)
     total = train[[*range(21), 29]].sum(axis=0)
     np.testing.assert_allclose(embeddings[39], total / np.linalg.norm(total), atol=tolerance)
     assert [(a[0], a[2], *a[4:]) for a in asked] == [
-        ("bag", TokenDir(tmp_path / "t"), "train", {"pooling": "cls"})
+        ("bag", TokenDir(tmp_path / "t"), {"pooling": "cls"})
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *("corpus", "embeddings.npy", "embeddings.npy.sum.json")
     ]
 
 
-def test_embed_takes_a_labels_own_text(corpus, tmp_path, features, describe_anew):
-    describe_anew(CorpusDir(corpus).info, opaque_labels=False)
-    given, asked = features
-    assert embed(corpus, tmp_path, "--source", "label_text").exit_code == 0
-    embeddings = np.load(tmp_path / "embeddings.npy")
-    own = given["labels"] / np.linalg.norm(given["labels"], axis=1, keepdims=True)
-    np.testing.assert_allclose(embeddings, own, atol=1e-6)
-    assert [a[4] for a in asked] == ["labels"]
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--source", "label_text"], DataError, "label embeddings: the labels of tiny are opaque"),
-        (["--source", "title"], ConfigError, r"encoder\.label_embeddings: 'title' is not allowed"),
         (["--dtype", "float64"], ConfigError, "dtype: 'float64' is not allowed; choose one of"),
     ],
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from haste import former_names
 from haste.checksums import file_sums
 from haste.config import SECTIONS, InputsConfig
 from haste.data.build import source_files
@@ -18,6 +17,7 @@ from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.fleet.worklist import worklist
 from haste.gpu_slot import visible_gpus
+from haste.former_names import renamed_settings
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
@@ -32,7 +32,6 @@ from haste.presets import method
 from haste.pretrained import FILES, check_models
 from haste.reporting import needs
 from haste.runs import is_finished
-from haste.settings import rename_keys
 
 # relative, so that a project that was moved is not run again
 RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
@@ -57,7 +56,7 @@ try:
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(
-    rename_keys(config, former_names.SETTINGS),
+    renamed_settings(config),
     "../schemas/config.schema.yaml",
     set_default=False,
 )

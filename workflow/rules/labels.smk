@@ -26,7 +26,7 @@ rule embed:
     shell:
         "logged {log:q} haste embed --corpus {params.corpus:q} --tokens {params.tokens:q}"
         " --model {params.model:q} --encoder {params.encoder.kind:q}"
-        " --pooling {params.encoder.pooling:q} --source {params.encoder.label_embeddings:q}"
+        " --pooling {params.encoder.pooling:q}"
         " --out {output:q}"
 
 

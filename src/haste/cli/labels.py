@@ -27,51 +27,39 @@ def embed(
     encoder: Annotated[str, typer.Option(help="bag or transformer, as pretrained.")],
     out: Annotated[Path, typer.Option(help="Embeddings to write (.npy).")],
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
-    source: Annotated[
-        str, typer.Option(help="documents (a label's training documents) or label_text (its own).")
-    ] = "documents",
     dtype: Annotated[
         str, typer.Option(help="float32, or float16: half the disk for millions of labels.")
     ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
-    import numpy as np
-    import scipy.sparse as sp
 
     from haste.checksums import remove_beside, write_beside
     from haste.config import EncoderConfig
-    from haste.data.corpus import load_corpus, require_label_text
-    from haste.data.tokenize import LABELS
+    from haste.data.corpus import load_corpus
     from haste.encoders.features import encode_split
     from haste.errors import ConfigError
     from haste.files import atomic, mapped_array
     from haste.labels.embed import DTYPES, label_embeddings
     from haste.paths import TokenDir
 
-    EncoderConfig(kind=encoder, pooling=pooling, label_embeddings=source)
+    EncoderConfig(kind=encoder, pooling=pooling)
     if dtype not in DTYPES:
         raise ConfigError(f"dtype: {dtype!r} is not allowed; choose one of {', '.join(DTYPES)}.")
     opened = load_corpus(corpus)
     n_labels = opened.info.n_labels
-    if source == "label_text":
-        require_label_text(opened, "label embeddings")
     remove_beside(out)
     with atomic(out) as temporary:
-        with Console(stderr=True).status(f"Encoding the {source.replace('_', ' ')}s"):
+        with Console(stderr=True).status("Encoding the documents"):
             features = encode_split(
                 encoder,
                 model,
                 TokenDir(tokens),
                 opened.directory,
-                split=LABELS if source == "label_text" else "train",
                 pooling=pooling,
                 # those of millions of documents do not fit into memory
                 scratch=out.parent,
             )
-        if source == "label_text":
-            belongs = sp.eye(n_labels, dtype=np.float32, format="csr")
-        else:
-            belongs = opened.positives("train")[:, :n_labels]
+        belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])
         embeddings = mapped_array(temporary, dtype, shape)
         label_embeddings(features, belongs, embeddings)

@@ -105,8 +105,8 @@ class EpochBatches:
         whole = self.n - self.n % self.batch_size
         for begin in range(0, whole, WINDOW * self.batch_size):
             window = order[begin : min(begin + WINDOW * self.batch_size, whole)]
-            group_by_length = window[np.argsort(self.lengths[window], kind="stable")]
-            window[:] = random.permutation(group_by_length.reshape(-1, self.batch_size)).ravel()
+            shortest_first = window[np.argsort(self.lengths[window], kind="stable")]
+            window[:] = random.permutation(shortest_first.reshape(-1, self.batch_size)).ravel()
         return order
 
     def rows(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
@@ -131,18 +131,6 @@ def collate(
     positives = None if labels is None else batch_positives(labels, rows, rank)
     longest = int(chosen.lengths().max(initial=0))
     return Batch(chosen.values, chosen.offsets, positives, chosen.weights, longest)
-
-
-def with_label_texts(
-    tokens: Ragged, labels: sp.csr_matrix, texts: Ragged
-) -> tuple[Ragged, sp.csr_matrix]:
-    """Training documents, and after them the labels' texts, each with its own label as its positive.
-
-    `tokens`: of N documents; `labels`: CSR [N, >= L] of ones; `texts`: tokens of labels 0..L-1. All of
-    it is in memory.
-    """
-    own = sp.eye(len(texts), labels.shape[1], format="csr", dtype=labels.dtype)
-    return tokens.followed_by(texts), sp.vstack([labels, own], format="csr")
 
 
 def batch_positives(

@@ -186,15 +186,6 @@ def _corpus_info(value: Mapping[str, Any]) -> CorpusInfo:
     return info
 
 
-def require_label_text(corpus: Corpus, purpose: str) -> None:
-    """Raise DataError when `purpose` (such as "label embeddings") wants the text of opaque labels."""
-    if corpus.info.opaque_labels:
-        raise DataError(
-            f"{purpose}: the labels of {corpus.info.dataset} are opaque ids; their text would give the answer "
-            "away and must not be used. Choose an option that needs training documents only."
-        )
-
-
 def document_table(
     uids: Sequence[str] | pa.Array, texts: Sequence[str | None] | pa.Array
 ) -> pa.Table:

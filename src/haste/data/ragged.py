@@ -56,13 +56,6 @@ class Ragged:
         weights = None if self.weights is None else np.asarray(self.weights[positions])
         return Ragged(np.asarray(self.values[positions]), offsets, weights)
 
-    def followed_by(self, other: Ragged) -> Ragged:
-        """All rows of this one and then those of `other`, in memory; neither has weights."""
-        return Ragged(
-            np.concatenate([self.values, other.values]),
-            np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
-        )
-
 
 class RaggedWriter:
     """A Ragged that grows block by block; its values go to a file (.npy), so memory does not grow with them."""

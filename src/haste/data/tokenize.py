@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 MADE_BY = "haste tokenize"
 TOKENIZER_FILE = "tokenizer.json"
-LABELS = "labels"
-"""stands beside the splits: the texts of the trainable labels, where labels have text"""
 BLOCK = 4096
 """documents handed to the tokenizer at once"""
 
@@ -50,9 +48,9 @@ class TokenInfo:
     """all special tokens, sorted, padding among them"""
     tokenizer_sha256: str
     corpus_sha256: Mapping[str, str]
-    """of the file that each split comes from, and that of the labels where their texts are there"""
+    """of the file that each split comes from"""
     n_tokens: Mapping[str, Count]
-    """by split and for the labels, special tokens included"""
+    """by split, special tokens included"""
     weighted: bool = False
     """ids are columns of sparse features, and each has a weight"""
     corpus_seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -68,19 +66,8 @@ class Tokens:
 
     info: TokenInfo
     splits: Mapping[str, Ragged]
-    """besides the splits `labels`: the texts of labels 0..L-1, where they have text"""
     vocabulary: np.ndarray
     """int32, sorted: the ordinary tokens of the training documents"""
-
-    def of_labels(self, purpose: str) -> Ragged:
-        """The tokens of the labels' texts; raises DataError when there are none, naming the `purpose`."""
-        if LABELS not in self.splits:
-            raise DataError(
-                f"{purpose}: these tokens have no label texts: the labels of the corpus have none, or "
-                "got theirs since. Choose an option that needs training documents only, or run haste "
-                "tokenize again."
-            )
-        return self.splits[LABELS]
 
 
 def tokenize(
@@ -92,7 +79,7 @@ def tokenize(
 ) -> TokenInfo:
     """Tokenise all splits with the tokenizer of the model folder `model` and write the folder `out`.
 
-    Documents are cut to `max_len` tokens, special ones included, and not padded; so are label texts.
+    Documents are cut to `max_len` tokens, special ones included, and not padded.
     The sparse features of a corpus without text are kept whole, and `model` is not opened. Memory
     does not grow with the corpus (but sparse features are read whole). tokens.json comes last.
     Raises DataError for a missing or unusable tokenizer, ConfigError for a `max_len` too small to
@@ -100,8 +87,6 @@ def tokenize(
     """
     directory = TokenDir(Path(out))
     sources = {name: _source(corpus.directory, name, corpus.info.has_text) for name in SPLITS}
-    if corpus.info.has_text and _labels_have_text(corpus):
-        sources[LABELS] = corpus.directory.labels
     # before they are read: a change meanwhile must not pass for what was read
     seen = {name: _seen(path) for name, path in sources.items()}
     digests = {name: _digest(path) for name, path in sources.items()}
@@ -129,7 +114,7 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
     value = read_description(directory.info, MADE_BY)
     with reading(directory.info, "the description of tokens", MADE_BY):
         info = _token_info(value)
-    if not all(_fresh(info, name, corpus) for name in info.corpus_sha256):
+    if not all(_fresh(info, split, corpus) for split in SPLITS):
         what = "features" if info.weighted else "texts"
         raise DataError(
             f"{directory.root}: stale: the {what} in {corpus.root} have changed since. Run: haste tokenize "
@@ -143,15 +128,15 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
         _check_range(vocabulary, info.vocab_size)
         if (vocabulary[1:] <= vocabulary[:-1]).any():
             raise ValueError("its ids do not rise")
-    splits = {name: _load_split(directory, name, info) for name in info.n_tokens}
+    splits = {split: _load_split(directory, split, info) for split in SPLITS}
     return Tokens(info=info, splits=splits, vocabulary=vocabulary)
 
 
 def _token_info(value: Mapping[str, Any]) -> TokenInfo:
     """Of tokens.json; raises ValueError or ConfigError for what no tokens have."""
     info = TokenInfo(**value)
-    names = set(info.n_tokens)
-    if names - {LABELS} != set(SPLITS) or set(info.corpus_sha256) != names:
+    # earlier versions have the labels' texts too, which nothing reads
+    if not set(SPLITS) <= info.n_tokens.keys() & info.corpus_sha256.keys():
         raise ValueError("n_tokens and corpus_sha256 are not those of all splits")
     return info
 
@@ -159,7 +144,7 @@ def _token_info(value: Mapping[str, Any]) -> TokenInfo:
 def _files(directory: TokenDir, info: TokenInfo) -> list[Path]:
     """All files but the description."""
     kinds = [directory.ids, directory.offsets, *([directory.weights] if info.weighted else [])]
-    return [directory.vocabulary, *(kind(name) for name in info.n_tokens for kind in kinds)]
+    return [directory.vocabulary, *(kind(split) for split in SPLITS for kind in kinds)]
 
 
 def _tokenize_texts(
@@ -174,16 +159,13 @@ def _tokenize_texts(
     tokenizer, pad_id = _load_tokenizer(model, max_len)
     directory.info.unlink(missing_ok=True)
     vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
-    n_labels = corpus.info.n_labels
-    rows = {**corpus.info.documents, LABELS: n_labels + corpus.info.n_extra}
-    wanted = {**corpus.info.documents, LABELS: n_labels}
     n_tokens, done = {}, 0
     used = np.zeros(vocab_size, bool)
     for name, path in sources.items():
         row = 0
         with RaggedWriter.saved(directory.ids(name), np.int32) as writer:
             corpus.check(path)
-            for texts in _texts(path, rows[name], wanted[name]):
+            for texts in _texts(path, corpus.info.documents[name]):
                 encodings = tokenizer.encode_batch_fast(texts)
                 lengths = [len(encoding) for encoding in encodings]
                 ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
@@ -192,7 +174,7 @@ def _tokenize_texts(
                 if name == "train":
                     used[block] = True
                 row += len(texts)
-                if tick and name != LABELS:
+                if tick:
                     tick(done + row)
         done += row
         offsets = writer.offsets()
@@ -241,8 +223,8 @@ def _take_features(
     }
 
 
-def _texts(path: Path, rows: int, wanted: int) -> Iterator[list[str]]:
-    """The first `wanted` texts of a Parquet file, in blocks; DataError when it has not just `rows`."""
+def _texts(path: Path, rows: int) -> Iterator[list[str]]:
+    """The texts of a Parquet file, in blocks; DataError when it has not just `rows`."""
     with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
         # pages as they come: a file may have all its rows in one group
         stored = pq.ParquetFile(path, pre_buffer=False)
@@ -252,28 +234,11 @@ def _texts(path: Path, rows: int, wanted: int) -> Iterator[list[str]]:
                 f"{path}: has {found} rows, corpus.json says {rows}. Make the corpus again."
             )
         for block in stored.iter_batches(BLOCK, columns=["text"]):
-            texts = block.column(0).slice(0, wanted).to_pylist()
-            if not texts:
-                return
-            wanted -= len(texts)
-            # a label may lack the text that others have
-            yield [text or "" for text in texts]
-
-
-def _labels_have_text(corpus: Corpus) -> bool:
-    if corpus.info.opaque_labels:
-        return False
-    path = corpus.directory.labels
-    corpus.check(path)
-    with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
-        blocks = pq.ParquetFile(path).iter_batches(columns=["text"])
-        return any(block.column(0).null_count < len(block) for block in blocks)
+            yield [text or "" for text in block.column(0).to_pylist()]
 
 
 def _source(corpus: CorpusDir, name: str, has_text: bool) -> Path:
-    """What the tokens of a split, or of the labels, are made from."""
-    if name == LABELS:
-        return corpus.labels
+    """What the tokens of a split are made from."""
     return corpus.documents(name) if has_text else corpus.features(name)
 
 

@@ -11,7 +11,7 @@ import torch
 from haste.config import EncoderConfig
 from haste.data.batches import collate
 from haste.data.ragged import Ragged
-from haste.data.tokenize import LABELS, load_tokens
+from haste.data.tokenize import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.files import mapped_array, naming_target
@@ -31,9 +31,9 @@ def encode(
     device = next(encoder.parameters()).device
     shape = (len(tokens), encoder.feature_size)
     features = np.empty(shape, np.float32) if out is None else out
-    group_by_length = np.argsort(tokens.lengths(), kind="stable")
+    shortest_first = np.argsort(tokens.lengths(), kind="stable")
     for begin in range(0, len(tokens), batch_size):
-        rows = group_by_length[begin : begin + batch_size]
+        rows = shortest_first[begin : begin + batch_size]
         batch = collate(tokens, None, rows).to_torch(device)
         encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()
@@ -50,15 +50,14 @@ def encode_split(
     scratch: Path | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """fp32 [N, H]: features of a split, or of `labels`, from the untrained encoder `kind`.
+    """fp32 [N, H]: features of a split from the untrained encoder `kind`.
 
     With `scratch` they lie in an unnamed file in that folder, mapped to memory. `seed` draws what no pretrained
     model gives, the embeddings of sparse features. Raises ConfigError for an encoder that cannot read
-    these documents, DataError when tokens or model are missing, damaged or stale, or labels have no
-    text.
+    these documents, DataError when tokens or model are missing, damaged or stale.
     """
     opened = load_tokens(tokens, corpus)
-    chosen = opened.of_labels("label embeddings") if split == LABELS else opened.splits[split]
+    chosen = opened.splits[split]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)

@@ -77,12 +77,7 @@ class OrderSpec:
 
 
 def encoder_id(encoder: EncoderConfig) -> str:
-    """The name of an untrained encoder in file names: kind, model, length, and the pooling and what it
-    embeds labels by unless these are the usual ones."""
-    usual = EncoderConfig()
-    parts = [encoder.kind, encoder.model_name, str(encoder.max_len)]
-    for field_name in ("pooling", "label_embeddings"):
-        value = getattr(encoder, field_name)
-        if value != getattr(usual, field_name):
-            parts.append(value)
-    return "-".join(parts)
+    """The name of an untrained encoder in file names: kind, model, length, and the pooling unless it is
+    the usual one."""
+    pooling = [] if encoder.pooling == EncoderConfig().pooling else [encoder.pooling]
+    return "-".join([encoder.kind, encoder.model_name, str(encoder.max_len), *pooling])

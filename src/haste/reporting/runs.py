@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haste import former_names
 from haste.checksums import SUMS, check_file, read_description
 from haste.config import RunConfig
 from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, reading
+from haste.former_names import renamed_columns
 from haste.grid import RunKey
 from haste.paths import RunDir
 from haste.presets import method
@@ -176,7 +176,7 @@ def load_run(run_dir: Path | str) -> Run:
         ("metrics", "without_mirrored", "deciles", "backend"),
     )
     resources = _mapping(
-        former_names.renamed(read_description(files.resources, command)),
+        renamed_columns(read_description(files.resources, command)),
         files.resources,
         ("device", "seconds", "peak_bytes", "completed"),
     )

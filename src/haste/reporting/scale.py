@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haste import former_names
 from haste.errors import DataError
 from haste.files import read_json
+from haste.former_names import renamed_columns
 from haste.presets import methods
 from haste.reporting.benchmarks import read_benchmark
 from haste.reporting.needs import SCALE_MACHINE
@@ -38,7 +38,7 @@ class ScaleResults:
     @classmethod
     def load(cls, path: Path) -> ScaleResults:
         """From a scale.csv and what lies beside it; raises DataError."""
-        rows = [former_names.renamed(row) for row in read_benchmark(path)]
+        rows = [renamed_columns(row) for row in read_benchmark(path)]
         missing = [name for name in NEEDED if name not in rows[0]]
         if missing:
             raise DataError(

@@ -12,8 +12,7 @@ import torch
 
 from haste.checksums import SUMS, file_sums, write_description
 from haste.config import RunConfig
-from haste.data.batches import with_label_texts
-from haste.data.corpus import load_corpus, require_label_text
+from haste.data.corpus import load_corpus
 from haste.data.tokenize import load_tokens
 from haste.device import choose_device
 from haste.files import write_yaml
@@ -66,10 +65,6 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         corpus = load_corpus(config.inputs.corpus)
         tokens = load_tokens(config.inputs.tokens, corpus.directory)
         documents, labels = tokens.splits["train"], corpus.positives("train")
-        if config.training.augment_with_label_text:
-            require_label_text(corpus, "training.augment_with_label_text")
-            texts = tokens.of_labels("training.augment_with_label_text")
-            documents, labels = with_label_texts(documents, labels, texts)
         steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
         model = build_model(config, device, steps)
         truth = load_truth(corpus.directory, "validation")
