@@ -171,15 +171,23 @@ def test_faults_are_named(changes, message):
         grid(**changes)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("shorter", "short_run_table", "runs.csv"), ("only_finished", "allow_partial", True)],
+)
+def test_keys_as_they_were_called_before_are_read(old, new, value):
+    assert getattr(grid(**{old: value}), new) == value
+
+
 def test_paths_may_begin_with_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     mine = grid(
         data_dir="~/data",
         results_dir="~",
-        shorter="~/runs.csv",
+        short_run_table="~/runs.csv",
         encoder={"model": "~/models/small"},
     )
-    assert (mine.data_dir, mine.results_dir, mine.shorter) == (
+    assert (mine.data_dir, mine.results_dir, mine.short_run_table) == (
         "/home/me/data",
         "/home/me",
         "/home/me/runs.csv",
@@ -198,8 +206,8 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
         ({"data_dir": ""}, "data_dir"),
         ({"results_dir": ["a"]}, "results_dir"),
         ({"name": 5}, "name"),
-        ({"only_finished": "no"}, "only_finished"),
-        ({"shorter": 3}, "shorter"),
+        ({"allow_partial": "no"}, "allow_partial"),
+        ({"short_run_table": 3}, "short_run_table"),
         ({"datasets": [1]}, "datasets"),
         ({"datasets": {"mine": 5}}, r"datasets\.mine"),
         ({"datasets": ["a", "a"]}, "datasets"),

@@ -12,7 +12,7 @@ from haste.checksums import write_description
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_yaml, write_yaml
-from haste.reporting.runs import load_run
+from haste.report.runs import load_run
 from haste.run_lock import RunLockedError, locked
 from haste.runs import differences, fingerprint, input_digest, is_done, results
 from haste.training.loop import Trainer

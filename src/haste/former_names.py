@@ -21,6 +21,8 @@ REMOVED = {
     "training": {"label_texts": False},
 }
 """section of a configuration -> key that there is no more -> the one value with which it is still read"""
+GRID = {"shorter": "short_run_table", "only_finished": "allow_partial"}
+"""keys of a grid that are in no section: former -> present"""
 COLUMNS = {
     "recompute": "gradient_checkpointing",
     "seconds_a_step": "seconds_per_step",
@@ -41,9 +43,15 @@ def renamed_settings(value: Any) -> Any:
     for key, part in value.items():
         part = renamed_settings(part)
         if key in SETTINGS and isinstance(part, Mapping):
-            part = _renamed_section(str(key), part)
+            part = _renamed(part, str(key), SETTINGS[key], REMOVED.get(key, {}))
         result[key] = part
     return result
+
+
+def renamed_grid(value: Any) -> Any:
+    """A grid with the present names of keys, in its sections and outside them; errors as `renamed_settings`."""
+    value = renamed_settings(value)
+    return _renamed(value, "config", GRID, {}) if isinstance(value, Mapping) else value
 
 
 def renamed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +59,9 @@ def renamed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {COLUMNS.get(key, key): value for key, value in row.items()}
 
 
-def _renamed_section(where: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    names, removed = SETTINGS[where], REMOVED.get(where, {})
+def _renamed(
+    section: Mapping[str, Any], where: str, names: Mapping[str, str], removed: Mapping[str, Any]
+) -> dict[str, Any]:
     for old, new in names.items():
         if old in section and new in section:
             raise ConfigError(

@@ -30,7 +30,7 @@ from haste.config import (
     build_section,
 )
 from haste.errors import ConfigError, suggest
-from haste.former_names import renamed_settings
+from haste.former_names import renamed_grid
 from haste.labels.spec import OrderSpec
 from haste.paths import Layout
 from haste.presets import ablation, ablations, method
@@ -269,11 +269,11 @@ class GridConfig:
     """what `datasets:` says of each, see haste.data.registry.Dataset"""
     tuning: Tuning | None = None
     """trials on the validation split, each for every trained method"""
-    shorter: PathText | None = None
+    short_run_table: PathText | None = None
     """csv of the table `runs` of the same grid with fewer epochs (what else differs is said beside it): a
     claim about runs whose training loss still falls is judged only if its differences have the same signs
     there"""
-    only_finished: Bool = False
+    allow_partial: Bool = False
     """tables and figures are made of the runs that have finished, and say which have not; none is trained for
     them"""
 
@@ -302,7 +302,7 @@ class GridConfig:
     @classmethod
     def from_dict(cls, value: Any) -> GridConfig:
         """Check a parsed config.yaml; raises ConfigError naming the key and the nearest known one."""
-        value = renamed_settings(value)
+        value = renamed_grid(value)
         if isinstance(value, Mapping):
             if "dataset_settings" in value:
                 raise ConfigError(

@@ -17,7 +17,7 @@ from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
 from haste.bench.timing import Times
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json
-from haste.reporting.benchmarks import KernelTimes, read_kernels
+from haste.report.benchmarks import KernelTimes, read_kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=56, positives=2, momentum=0.9, encoder=64)

@@ -19,8 +19,8 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, write_json, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
-from haste.reporting.runs import load_run
-from haste.reporting.sources import Documents
+from haste.report.load import Documents
+from haste.report.runs import load_run
 from haste.runs import fingerprint, is_done, run_dir
 from haste.training.loop import COLUMNS
 from haste.training.run import train_and_evaluate
@@ -549,4 +549,4 @@ def test_ten_predictions_do_for_the_paired_bootstrap(tiny_grid):
     for name in compared:
         assert documents.values(runs[0], name).mean() == pytest.approx(runs[0].metrics[name])
         interval = documents.difference(runs[:1], runs[1:], name)
-        assert interval.low <= interval.value <= interval.high
+        assert interval.low <= interval.difference <= interval.high

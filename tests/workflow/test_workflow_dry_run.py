@@ -16,7 +16,7 @@ from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
 from haste.presets import method
 from haste.pretrained import FILES
-from haste.reporting import needs
+from haste.report.registry import entries
 
 CONFIGS = [
     "config.yaml",
@@ -33,12 +33,8 @@ def grid_of(config: str) -> GridConfig:
 
 
 def short_names(grid: GridConfig) -> list[str]:
-    own = [f"ablation_{name}" for name in grid.ablations]
-    names = ["main", "claims", "datasets", "grouping_cohesion", "runs", *needs.BENCHMARKS]
-    if "grouping" in grid.ablations:
-        names.append("confusions")
-    tables = [f"table_{n}" for n in names]
-    return [*own, *tables, *(f"figure_{n}" for n in needs.figure_names(grid))]
+    registered = [*entries("table", grid).values(), *entries("figure", grid).values()]
+    return [entry.target for entry in registered if not entry.on_request]
 
 
 def test_all_configurations_are_tried():
@@ -61,8 +57,8 @@ def test_jobs_of_a_grid(project: Project, config, profile):
     kinds = Counter(method(key.method).kind for key in grid.runs())
     trained = [grid.resolve(key) for key in grid.runs() if method(key.method).kind == "trained"]
     read = {path for run in trained for path in (run.inputs.order, run.inputs.clusters) if path}
-    for name in needs.table_names(grid):
-        read |= {str(path) for path in needs.table_inputs(grid, name).orders}
+    for entry in entries("table", grid).values():
+        read |= {str(path) for path in entry.inputs_of(grid).orders}
     # every order is measured by the embeddings of its encoder
     embedded = {
         (path.parts[1], OrderSpec.parse(path.parent.name).encoder) for path in map(Path, read)

@@ -181,7 +181,7 @@ def test_runs_that_snakemake_made_otherwise_are_replaced(
 
 def test_tables_of_a_grid_that_is_under_way(elsewhere: Project, tmp_path):
     """Of the runs that have finished, until others come; none is trained."""
-    elsewhere.configure({**GRID, "only_finished": True})
+    elsewhere.configure({**GRID, "allow_partial": True})
     grid = GridConfig.from_dict(GRID)
     first, second = trained(grid)[:2], trained(grid)[2:]
     for name, keys in (("first", first), ("second", second)):

@@ -16,10 +16,11 @@ from workflow_project import ROOT, SNAKEMAKE
 
 from haste.grid import GridConfig
 from haste.presets import method
-from haste.reporting import needs
+from haste.report.registry import entries, entry
 
 CONFIG = ROOT / "workflow/configs/smoke.yaml"
 GRID = GridConfig.from_dict(yaml.safe_load(CONFIG.read_text()))
+TABLES, FIGURES = entries("table", GRID), entries("figure", GRID)
 RESULTS = ROOT / GRID.layout.results
 REPORT = RESULTS / "report.html"
 CHROMIUM = next(
@@ -109,7 +110,7 @@ def test_every_run_is_complete():
             assert not (ROOT / run.checkpoint).exists(), "a finished run needs no checkpoint"
 
 
-@pytest.mark.parametrize("name", needs.table_names(GRID))
+@pytest.mark.parametrize("name", TABLES)
 def test_every_table_has_rows_in_all_formats(name):
     prefix = ROOT / GRID.layout.table(name)
     with prefix.with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
@@ -120,14 +121,16 @@ def test_every_table_has_rows_in_all_formats(name):
 
 
 def test_tables_of_benchmarks_show_what_is_committed_or_that_they_need_a_gpu():
-    for name, file in needs.BENCHMARKS.items():
+    benchmarks = {name: entry.benchmark for name, entry in TABLES.items() if entry.benchmark}
+    assert benchmarks
+    for name, file in benchmarks.items():
         shown = (ROOT / GRID.layout.table(name)).with_suffix(".md").read_text(encoding="utf-8")
         committed = sorted((ROOT / GRID.layout.benchmarks).glob(f"*/{file}.csv"))
         for expected in [path.parent.name for path in committed] or ["needs CUDA"]:
             assert expected in shown
 
 
-@pytest.mark.parametrize("name", needs.figure_names(GRID))
+@pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_its_numbers_and_both_formats(name):
     prefix = ROOT / GRID.layout.figure(name)
     assert prefix.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
@@ -156,10 +159,10 @@ def test_report_folders(seen):
     assert "precision by decile" in seen["folders"]["Figures"]
 
 
-@pytest.mark.parametrize("name", needs.table_names(GRID))
+@pytest.mark.parametrize("name", TABLES)
 def test_report_shows_table_with_caption(seen, name):
     shown = seen["results"][f"{GRID.layout.table(name)}.html"]
-    check_caption(shown["text"], name)
+    check_caption(shown["text"], "table", name)
     page = base64.b64decode(shown["frame"].split(",", 1)[1]).decode()
     title = (ROOT / GRID.layout.table(name)).with_suffix(".md").read_text().splitlines()[0]
     assert title.removeprefix("## ") in html.unescape(page)
@@ -167,17 +170,16 @@ def test_report_shows_table_with_caption(seen, name):
     assert shown["width"] > 300
 
 
-@pytest.mark.parametrize("name", needs.figure_names(GRID))
+@pytest.mark.parametrize("name", FIGURES)
 def test_report_shows_figure_with_caption(seen, name):
     shown = seen["results"][f"{GRID.layout.figure(name)}.png"]
-    check_caption(shown["text"], name)
+    check_caption(shown["text"], "figure", name)
     assert shown["width"] > 300
 
 
-def check_caption(text: str, name: str) -> None:
-    """The caption is on the page; what Snakemake fills in between its words is left out here."""
-    caption = (ROOT / "workflow/report" / f"{name}.rst").read_text(encoding="utf-8")
-    pieces = re.split(r"\{\{.*?\}\}|\{%.*?%\}|`+[^`]*`+|\*+|\n\n", caption, flags=re.S)
+def check_caption(text: str, kind: str, name: str) -> None:
+    """The caption is on the page."""
+    pieces = re.split(r"`+[^`]*`+|\*+|\n\n", entry(kind, name, GRID).caption)
     words = " ".join(max(pieces, key=len).split())
     assert len(words) > 20
     assert words in " ".join(text.split())

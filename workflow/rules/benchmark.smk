@@ -8,30 +8,12 @@ localrules:
 
 rule kernels:
     input:
-        expand(
-            f"{LAYOUT.table('{table}')}.{{suffix}}",
-            table=KERNEL_TABLES,
-            suffix=["csv", "md", "tex"],
-        ),
-        expand(
-            f"{LAYOUT.figure('{figure}')}.{{suffix}}",
-            figure=needs.KERNEL_FIGURES,
-            suffix=["csv", "pdf", "png"],
-        ),
+        written(of_benchmark(TABLES, "kernels"), of_benchmark(FIGURES, "kernels")),
 
 
 rule scale:
     input:
-        expand(
-            f"{LAYOUT.table('{table}')}.{{suffix}}",
-            table=SCALE_TABLES,
-            suffix=["csv", "md", "tex"],
-        ),
-        expand(
-            f"{LAYOUT.figure('{figure}')}.{{suffix}}",
-            figure=needs.SCALE_FIGURES,
-            suffix=["csv", "pdf", "png"],
-        ),
+        written(of_benchmark(TABLES, "scale"), of_benchmark(FIGURES, "scale")),
 
 
 # Runs, only when asked for by name. They have no output: results bear the name of the GPU they were

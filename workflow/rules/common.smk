@@ -17,7 +17,7 @@ from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.fleet.worklist import worklist
 from haste.gpu_slot import visible_gpus
-from haste.former_names import renamed_settings
+from haste.former_names import renamed_grid
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
@@ -30,7 +30,7 @@ from haste.planning import (
 )
 from haste.presets import method
 from haste.pretrained import FILES, check_models
-from haste.reporting import needs
+from haste.report import registry
 from haste.runs import is_finished
 
 # relative, so that a project that was moved is not run again
@@ -56,7 +56,7 @@ try:
 except HasteError as error:
     raise WorkflowError(str(error)) from None
 validate(
-    renamed_settings(config),
+    renamed_grid(config),
     "../schemas/config.schema.yaml",
     set_default=False,
 )
@@ -89,7 +89,7 @@ PRIORITY = {task.key: rank for rank, task in enumerate(reversed(worklist(GRID)),
 BEFORE_RUNS = len(PRIORITY) + 1
 # those of the preset too: tables of label orders show it, whether or not it is trained
 CONFIGS = [
-    *(GRID.resolve(needs.preset(GRID, name)) for name in GRID.datasets),
+    *(GRID.resolve(registry.preset(GRID, name)) for name in GRID.datasets),
     *TRAINED.values(),
 ]
 ENCODERS = {encoder_id(run.encoder): run.encoder for run in CONFIGS}
@@ -114,12 +114,8 @@ RUN_SETTINGS = [
     for section, cls in {**SECTIONS, "inputs": InputsConfig}.items()
     for field in fields(cls)
 ]
-TABLES = needs.table_names(GRID)
-# trials are made when they are asked for by name
-TABLES_OF_ALL = [name for name in TABLES if name != needs.TUNING]
-FIGURES = needs.figure_names(GRID)
-KERNEL_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "kernels"]
-SCALE_TABLES = [name for name, file in needs.BENCHMARKS.items() if file == "scale"]
+TABLES = registry.entries("table", GRID)
+FIGURES = registry.entries("figure", GRID)
 
 GRID_FILE = LAYOUT.results / "grid.yaml"
 RUN = LAYOUT.run("{dataset}", "{method}", "{variant}", "{seed}")
@@ -164,7 +160,7 @@ def run_files(key):
     alone is no reason to Snakemake to make a table again that is still there from before.
     """
     run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
-    return needs.run_files(run, key)
+    return registry.run_files(run, key)
 
 
 def raw_folder(dataset):
@@ -263,43 +259,38 @@ def embedding_mb(dataset, name):
     return embedding_memory(expected_size(REGISTRY, dataset), hidden)
 
 
-def result_files(inputs):
-    """The files behind what `haste.reporting.needs` says that a table or figure reads."""
+def result_files(entry):
+    """The files behind what the registry says that a table or figure reads."""
+    inputs = entry.inputs_of(GRID)
     keys = [
-        key for key in inputs.runs if not GRID.only_finished or is_finished(GRID, key)
+        key for key in inputs.runs if not GRID.allow_partial or is_finished(GRID, key)
     ]
     runs = [path for key in keys for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
-    shorter = [inputs.shorter] if inputs.shorter else []
+    short_runs = [inputs.short_runs] if inputs.short_runs else []
     return [
         *runs,
         *corpora,
         *inputs.orders,
         *inputs.benchmarks,
-        *inputs.beside,
-        *shorter,
+        *inputs.companions,
+        *short_runs,
     ]
 
 
-def table_settings(table):
-    """What a table shows of the grid besides its runs: a change of it makes the table again."""
-    return {"methods": GRID.methods} if table in ("main", "claims") else {}
+def written(tables=(), figures=()):
+    """The files of some tables and figures, each with its numbers."""
+    return [
+        f"{prefix}.{suffix}"
+        for prefixes, suffixes in (
+            (map(LAYOUT.table, tables), ("csv", "md", "tex")),
+            (map(LAYOUT.figure, figures), ("csv", "pdf", "png")),
+        )
+        for prefix in prefixes
+        for suffix in suffixes
+    ]
 
 
-def short_name(table):
-    """The target by which a table is asked for: ablation_grouping, but table_main.
-
-    `kernels` and `scale` ask for the tables and figures of a benchmark together.
-    """
-    own = table.startswith(needs.ABLATION_PREFIX)
-    return table if own else f"table_{table}"
-
-
-def report_category(table):
-    """The report's folder for a table."""
-    return "Ablations" if table.startswith(needs.ABLATION_PREFIX) else "Tables"
-
-
-def report_label(name):
-    """The report's words for a table or figure."""
-    return name.removeprefix(needs.ABLATION_PREFIX).replace("_", " ")
+def of_benchmark(entries, benchmark):
+    """Names of the tables or figures that show a benchmark."""
+    return [name for name, entry in entries.items() if entry.benchmark == benchmark]

@@ -1,12 +1,12 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
-for table in TABLES:
+for table, entry in TABLES.items():
 
     rule:
         name:
-            short_name(table)
+            entry.target
         input:
-            result_files(needs.table_inputs(GRID, table)),
+            result_files(entry),
             published=RESOURCES / "published.csv",
         output:
             f"{LAYOUT.table(table)}.csv",
@@ -14,9 +14,9 @@ for table in TABLES:
             f"{LAYOUT.table(table)}.tex",
             html=report(
                 f"{LAYOUT.table(table)}.html",
-                caption=f"../report/{table}.rst",
-                category=report_category(table),
-                labels={"table": report_label(table)},
+                caption="../report/result.rst",
+                category=entry.category,
+                labels={"table": entry.label},
             ),
         log:
             LOGS / GRID.name / "tables" / f"{table}.log",
@@ -28,29 +28,30 @@ for table in TABLES:
         params:
             grid=GRID_FILE,
             table=table,
-            settings=table_settings(table),
+            caption=entry.caption,
+            methods=GRID.methods if entry.all_methods else (),
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste table {params.table:q} --grid {params.grid:q}"
             " --published {input.published:q} --out {params.out:q}"
 
 
-for figure in FIGURES:
+for figure, entry in FIGURES.items():
 
     rule:
         name:
-            f"figure_{figure}"
+            entry.target
         input:
-            result_files(needs.figure_inputs(GRID, figure)),
+            result_files(entry),
             published=RESOURCES / "published.csv",
         output:
             f"{LAYOUT.figure(figure)}.csv",
             f"{LAYOUT.figure(figure)}.pdf",
             png=report(
                 f"{LAYOUT.figure(figure)}.png",
-                caption=f"../report/{figure}.rst",
-                category="Figures",
-                labels={"figure": report_label(figure)},
+                caption="../report/result.rst",
+                category=entry.category,
+                labels={"figure": entry.label},
             ),
         log:
             LOGS / GRID.name / "figures" / f"{figure}.log",
@@ -62,6 +63,7 @@ for figure in FIGURES:
         params:
             grid=GRID_FILE,
             figure=figure,
+            caption=entry.caption,
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste figure {params.figure:q} --grid {params.grid:q}"

@@ -9,35 +9,26 @@ localrules:
 
 rule tables:
     input:
-        expand(
-            f"{LAYOUT.table('{table}')}.{{suffix}}",
-            table=TABLES_OF_ALL,
-            suffix=["csv", "md", "tex"],
-        ),
+        written(tables=[name for name, entry in TABLES.items() if not entry.on_request]),
 
 
-if GRID.tuning:
+# such as `tuning`: its runs are made only when it is asked for
+for table, entry in TABLES.items():
+    if entry.on_request:
 
-    localrules:
-        tuning,
-
-    rule tuning:
-        input:
-            # the trials too: a table that was made by hand, of fewer, is newer than they are
-            result_files(needs.table_inputs(GRID, needs.TUNING)),
-            expand(
-                f"{LAYOUT.table(needs.TUNING)}.{{suffix}}",
-                suffix=["csv", "md", "tex"],
-            ),
+        rule:
+            name:
+                table
+            input:
+                # the runs too: a table that was made by hand, of fewer, is newer than they are
+                result_files(entry),
+                written(tables=[table]),
+            localrule: True
 
 
 rule figures:
     input:
-        expand(
-            f"{LAYOUT.figure('{figure}')}.{{suffix}}",
-            figure=FIGURES,
-            suffix=["csv", "pdf", "png"],
-        ),
+        written(figures=FIGURES),
 
 
 rule plan:

@@ -44,7 +44,7 @@ COLUMNS = (
     "gate",
     "what",
 )
-"""of kernels.csv: see `haste.reporting.benchmarks`"""
+"""of kernels.csv: see `haste.report.benchmarks`"""
 
 PRODUCT_LAYERS = ("group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768")
 STEP_LAYERS = (

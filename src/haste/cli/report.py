@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,8 @@ import typer
 from haste.cli.plan import GridOption
 
 if TYPE_CHECKING:
-    from haste.grid import GridConfig
-    from haste.reporting.needs import Inputs
-    from haste.reporting.sources import Sources
+    from haste.report.load import Sources
+    from haste.report.registry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +42,10 @@ def table(
     published: PublishedFile = PUBLISHED,
 ) -> None:
     """Make a table: OUT.csv (raw numbers), OUT.md, OUT.tex and OUT.html."""
-    from haste.reporting.needs import table_inputs
-    from haste.reporting.table import write_table
-    from haste.reporting.tables import build_table
+    from haste.report.render import write_table
 
-    sources = _sources(grid, table_inputs, name, published, run_dirs)
-    _say(write_table(out, build_table(name, sources)))
+    entry, sources = _load("table", name, grid, published, run_dirs)
+    _say(write_table(out, entry.title, entry.build(sources)))
 
 
 def figure(
@@ -60,26 +56,23 @@ def figure(
     published: PublishedFile = PUBLISHED,
 ) -> None:
     """Draw a figure: OUT.csv (exactly what was drawn), OUT.pdf and OUT.png."""
-    from haste.reporting.figures import write_figure
-    from haste.reporting.needs import figure_inputs
+    from haste.report.style import write_figure
 
-    sources = _sources(grid, figure_inputs, name, published, run_dirs)
-    _say(write_figure(out, name, sources))
+    _say(write_figure(out, *_load("figure", name, grid, published, run_dirs)))
 
 
-def _sources(
-    paths: list[Path],
-    inputs_of: Callable[[GridConfig, str], Inputs],
-    name: str,
-    published: Path,
-    run_dirs: list[Path] | None,
-) -> Sources:
+def _load(
+    kind: str, name: str, paths: list[Path], published: Path, run_dirs: list[Path] | None
+) -> tuple[Entry, Sources]:
     from haste.grid import read_grid
-    from haste.reporting.published import load_published
-    from haste.reporting.sources import Sources
+    from haste.report.load import Sources
+    from haste.report.published import load_published
+    from haste.report.registry import entry
 
     grid = read_grid(paths)
-    return Sources.load(grid, inputs_of(grid, name), load_published(published), run_dirs or None)
+    chosen = entry(kind, name, grid)
+    inputs = chosen.inputs_of(grid)
+    return chosen, Sources.load(grid, inputs, load_published(published), run_dirs or None)
 
 
 def _say(paths: list[Path]) -> None:

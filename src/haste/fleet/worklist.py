@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from haste import patterns
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.presets import method
-from haste.reporting.needs import CLAIM_VARIANTS, claimed_runs
+from haste.report.claims import claimed_runs, claims
 
 FIRST = ("dense", "haste", "fixed-fan-in")
 """the main table's methods without which nothing can be said"""
 RIVALS = ("spartex", "block-sparse")
 """the prior sparse methods that C4 and C5 compare HASTE with"""
-CLAIMS = dict(zip(CLAIM_VARIANTS, ("C7", "C8", "C9"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,11 @@ def worklist(grid: GridConfig) -> list[Task]:
     others = [name for name in grid.methods if name not in (*FIRST, *RIVALS)]
     steps = [
         ("main: dense, HASTE, fixed fan-in", _main(grid, FIRST)),
-        *((f"{claim}: {name}", claimed_runs(grid, name)) for name, claim in CLAIMS.items()),
+        *(
+            (f"{claim.id}: {claim.ablation}", claimed_runs(grid, claim.ablation))
+            for claim in claims()
+            if claim.ablation
+        ),
         ("C4, C5: Spartex, block sparse", _main(grid, RIVALS)),
         ("main: other methods", _main(grid, others)),
         *((f"ablation: {name}", grid.ablation_runs(name)) for name in grid.ablations),

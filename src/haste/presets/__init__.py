@@ -35,11 +35,22 @@ class Ablation:
     method: str
     default: str
     """what the preset itself is called in the ablation's table"""
+    question: str
+    """that it asks, for the caption of its table"""
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     def variant_name(self, value: str) -> str:
         """The variant's name in run paths."""
         return f"{self.name}-{value}"
+
+    def variant_title(self, variant: str) -> str:
+        """What tables call a variant, given its name in run paths: `default` is that of the preset."""
+        prefix = f"{self.name}-"
+        return (
+            variant.removeprefix(prefix)
+            if variant.startswith(prefix)
+            else f"{self.default} (preset)"
+        )
 
 
 def method(name: str) -> Method:

@@ -17,7 +17,7 @@ from haste.errors import DataError
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import method
-from haste.reporting.needs import run_files
+from haste.report.registry import run_files
 
 MANIFEST = "manifest.json"
 FORMAT = 1

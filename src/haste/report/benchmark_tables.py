@@ -1,0 +1,279 @@
+"""The tables of the committed benchmarks: targets of the kernels and their times, and training at scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from haste.presets import methods
+from haste.report.benchmarks import SWEEP, Results, Row
+from haste.report.published import GIB, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
+from haste.report.registry import table
+from haste.report.render import Column, Table
+from haste.report.style import method_title
+
+if TYPE_CHECKING:
+    from haste.report.load import Sources
+
+MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
+PRODUCTS = {
+    "forward": "forward",
+    "grad_features": "features' gradient",
+    "grad_weight": "weights' gradient",
+}
+OF_BOTTLENECK = {64: 1.1, 32: 1.5}
+"""by group size: times the products of a dense bottleneck that ours may take"""
+OVER_RELEASED = 3.0
+"""at least, for products of groups of 16, which no dense product is a measure of"""
+STEP_OVER_RELEASED = 10.0
+STEP_OF_PRODUCTS = {64: 1.2, 32: 1.6, 16: 1.8}
+"""by group size: times the three products of a bottleneck that a whole step of the tail may take"""
+OVER_DENSE = 2.0
+LARGEST = "lfpaper2keywords"
+PEAK_MIB, WHOLE_MIB = 64.0, 1.6 * 1024
+DIRECTIONS = ("forward", "grad_features", "grad_weight", "backward", "step", "step_momentum")
+
+
+@table("kernels", "Kernels: targets", benchmark="kernels")
+def targets_table(sources: Sources) -> Table:
+    """What the output layer's kernels were to reach, and what they do, by device.
+
+    Each row is a target on one of the paper's output layers: "met" or "missed" follows from the committed
+    results of ``haste bench kernels``, whose times stand in ``kernel_times``. Without results the table says
+    that it needs CUDA: times taken on a CPU say nothing about the paper's claims on speed.
+    """
+    columns = (
+        Column("device", "Device"),
+        Column("what", "What", once=True, width=6),
+        Column("target", "Target", once=True),
+        Column("shape", "Shape"),
+        Column("measured", "Measured", digits=2),
+        Column("verdict", "Verdict"),
+    )
+    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    rows = [{"device": times.device, **row} for times in devices for row in _targets(times)]
+    notes = [
+        *(times.note() for times in devices),
+        "Targets were set before the kernels were written. Ratios are of median times in one run; a "
+        "dense bottleneck (one with as many features as the fan-in) is multiplied by cuBLAS in bf16.",
+        "A step is loss, all gradients and the update with stochastic rounding, with the momentum that "
+        "the data set is trained with.",
+    ]
+    return Table.of(columns, rows, notes, section="device")
+
+
+@table("kernel_times", "Kernel times", benchmark="kernels")
+def times_table(sources: Sources) -> Table:
+    """Median times of the output layer's products and training steps on the paper's output layers, by device.
+
+    ``group fan in`` is the method's tail, ``fixed fan in`` has an index set for each label, ``bottleneck`` is
+    a dense product with as many features as the fan-in, ``dense`` one with all features of the tail and
+    ``dense768`` with all of the encoder's; ``haste`` is head and tail together. From the committed results of
+    ``haste bench kernels``; a kernel whose result was wrong has no time.
+    """
+    columns = (
+        Column("device", "Device"),
+        Column("shape", "Shape", once=True),
+        Column("layer", "Layer"),
+        Column("batch", "Batch", digits=0),
+        Column("features", "Features", digits=0),
+        Column("fan_in", "Fan-in", digits=0),
+        Column("group_size", "Group", digits=0),
+        *(Column(name, f"{name.replace('_', ' ')} (ms)", digits=3) for name in DIRECTIONS),
+        Column("peak_mib", "Peak of a step (MiB)"),
+    )
+    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    rows = []
+    for times in devices:
+        for shape in times.names("shape"):
+            layers = (str(row["layer"]) for row in times.rows if row["shape"] == shape)
+            for layer in dict.fromkeys(layers):
+                first = times.find(shape=shape, layer=layer)
+                step = times.find(shape=shape, layer=layer, direction="step")
+                rows.append(
+                    {
+                        **{column.key: first.get(column.key) for column in columns},
+                        "device": times.device,
+                        "layer": layer.replace("_", " "),
+                        **{d: times.milliseconds(shape, layer, d) for d in DIRECTIONS},
+                        "peak_mib": step.get("peak_mib"),
+                    }
+                )
+    notes = [
+        *(times.note() for times in devices),
+        "Medians on the device, the cache emptied before each call; quartiles, bytes and errors are in "
+        "kernels.csv. A time was taken only after the result had been compared with fp64.",
+        "Products are those of the tail. Steps of haste, dense768 and the released extension (authors) "
+        "have the head's labels too. Peak: memory beyond what the layer and its inputs hold.",
+        *(words for times in devices if (words := _without_time(times))),
+    ]
+    return Table.of(columns, rows, notes, section="device")
+
+
+def _targets(times: Results) -> Iterator[dict[str, Any]]:
+    shapes = times.names("shape")
+    milliseconds = times.milliseconds
+    sizes = {
+        shape: int(row["group_size"])
+        for shape in shapes
+        for row in times.rows
+        if row["shape"] == shape and row["layer"] == "group_fan_in" and row.get("group_size")
+    }
+    for direction, title in PRODUCTS.items():
+        for shape, size in sizes.items():
+            ours = milliseconds(shape, "group_fan_in", direction)
+            if size in OF_BOTTLENECK:
+                ratio = _ratio(ours, milliseconds(shape, "bottleneck", direction))
+                what = f"{title}, time over that of a dense bottleneck, G={size}"
+                yield _at_most(what, shape, ratio, OF_BOTTLENECK[size], "×")
+            else:
+                ratio = _ratio(milliseconds(shape, "authors", direction), ours)
+                what = f"{title}, released extension's time over ours, G={size}"
+                yield _at_least(what, shape, ratio, OVER_RELEASED)
+    for shape in sizes:
+        released = milliseconds(shape, "authors", "step")
+        if released is not None:
+            # with momentum where the data set is trained with it
+            ours = milliseconds(shape, "haste", "step_momentum")
+            ours = milliseconds(shape, "haste", "step") if ours is None else ours
+            what = "step of head and tail, released code's time over ours"
+            yield _at_least(what, shape, _ratio(released, ours), STEP_OVER_RELEASED)
+    for shape, size in sizes.items():
+        if size in STEP_OF_PRODUCTS:
+            parts = [milliseconds(shape, "bottleneck", name) for name in PRODUCTS]
+            products = None if None in parts else sum(parts)
+            ratio = _ratio(milliseconds(shape, "group_fan_in", "step"), products)
+            what = f"step of the tail, time over the three products of a dense bottleneck, G={size}"
+            yield _at_most(what, shape, ratio, STEP_OF_PRODUCTS[size], "×")
+    for shape in sizes:
+        dense, ours = (milliseconds(shape, layer, "step") for layer in ("dense768", "haste"))
+        what = "step of head and tail, our own dense step's time over it (768 features, bf16)"
+        yield _at_least(what, shape, _ratio(dense, ours), OVER_DENSE)
+    for direction, published in (("forward", "4.4×"), ("backward", "25×")):
+        for shape in shapes:
+            fixed, ours = (
+                milliseconds(shape, layer, direction) for layer in ("fixed_fan_in", "group_fan_in")
+            )
+            what = f"{direction}, time of our fixed fan-in over that of groups"
+            target = f"none; published: up to {published}"
+            yield _target(what, target, shape, _ratio(fixed, ours), "reported")
+    step = times.find(shape=LARGEST, layer="haste", direction="step")
+    peak, state = step.get("peak_mib"), step.get("state_mib")
+    what = "memory of a step beyond layer and inputs, 8.6 million labels (MiB)"
+    yield _at_most(what, LARGEST, peak, PEAK_MIB, " MiB")
+    whole = None if peak is None or state is None else float(peak) + float(state)
+    yield _at_most("memory of layer and step together (MiB)", LARGEST, whole, WHOLE_MIB, " MiB")
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or denominator is None:
+        return None
+    return float(numerator) / float(denominator)
+
+
+def _at_most(what: str, shape: str, value: float | None, bound: float, unit: str) -> dict[str, Any]:
+    verdict = MET if value is not None and value <= bound else MISSED
+    return _target(what, f"at most {bound:,g}{unit}", shape, value, verdict)
+
+
+def _at_least(what: str, shape: str, value: float | None, bound: float) -> dict[str, Any]:
+    verdict = MET if value is not None and value >= bound else MISSED
+    return _target(what, f"at least {bound:g}×", shape, value, verdict)
+
+
+def _target(
+    what: str, target: str, shape: str, value: float | None, verdict: str
+) -> dict[str, Any]:
+    verdict = NOT_MEASURED if value is None else verdict
+    return {"what": what, "target": target, "shape": shape, "measured": value, "verdict": verdict}
+
+
+def _without_time(times: Results) -> str | None:
+    """Which rows have no time, in a sentence."""
+    names = [
+        f"{row.get('shape')}/{row['layer']}/{row['direction']}"
+        for row in times.rows
+        if row["milliseconds"] is None
+    ]
+    if not names:
+        return None
+    return f"{times.device}: no time, as wrong or not able to run: {', '.join(names)}."
+
+
+@table("scale", "Time and memory of training at the paper's sizes", benchmark="scale")
+def scale_table(sources: Sources) -> Table:
+    """Time and memory of a training step of the whole model at the sizes of the paper's data sets, by device
+    and preset, with the papers' numbers (A100) beside ours.
+
+    No data set is needed: encoders have the right shape and random weights, documents and labels are drawn
+    with the published averages. The rows are the committed results of ``haste bench scale``. Without any, the
+    table says that it needs CUDA.
+    """
+    columns = (
+        Column("device", "Device"),
+        Column("dataset", "Data set", once=True),
+        Column("method", "Method"),
+        Column("preset", "Preset"),
+        Column("labels", "Labels", digits=0),
+        Column("batch", "Batch", digits=0),
+        Column("tokens_a_step", "Tokens a step", digits=0),
+        Column("seconds_per_step", "Step (ms)", digits=2, scale=1e-3),
+        Column("encoder_seconds", "encoder", digits=2, scale=1e-3),
+        Column("layer_seconds", "output layer", digits=2, scale=1e-3),
+        Column("rest_seconds", "rest", digits=2, scale=1e-3),
+        Column("layer_share", "Layer's share (%)", scale=0.01),
+        Column("busy_share", "GPU busy (%)", scale=0.01),
+        Column("waits_a_step", "Waits a step", digits=0),
+        Column("epoch_minutes", "Epoch (min)", digits=2),
+        Column("paper_epoch_minutes", "Epoch (paper, A100)", digits=2),
+        Column("peak_allocated_gib", "Peak (GiB)", digits=2),
+        Column("peak_reserved_gib", "reserved", digits=2),
+        Column("layer_gib", "layer", digits=2),
+        Column("topk_seconds", "Top 100 of 256 (ms)", digits=1, scale=1e-3),
+        Column("paper_peak_gib", "Peak (paper)", digits=2),
+        Column("note", "Note"),
+    )
+    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    rows = [
+        {
+            **{column.key: row.get(column.key) for column in columns},
+            "device": results.device,
+            "method": method_title(str(row["method"])),
+            **_of_the_paper(row, sources.published),
+        }
+        for results in devices
+        for row in results.rows
+    ]
+    notes = (
+        *(results.note() for results in devices),
+        "Encoders have the shape of the paper's and random weights; lengths are drawn from a lognormal "
+        "distribution about the data set's average, cut to the paper's length, and labels by Zipf's law "
+        "with the published number a document. Hyper-parameters are those of workflow/configs/paper.yaml.",
+        "Preset speed: batches of documents of like length, rounded up to one of eight lengths, all "
+        "activations kept, steps replayed as CUDA graphs. Preset memory: "
+        "activations of the encoder are computed again in the backward pass, and its weights updated in it.",
+        "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
+        "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
+        "included. GPU busy: time of kernels over time of the step. Waits: how often the host waits for the "
+        "GPU in one. Top 100 of 256: the best labels of 256 documents, from their features.",
+        "Spartex is measured with its auxiliary loss, as at the start of a run. Rows of the sweep have the "
+        "hyper-parameters of LF-Paper2Keywords-8.6M, the preset memory and other numbers of labels.",
+    )
+    return Table.of(columns, rows, notes, section="device")
+
+
+def _of_the_paper(row: Row, published: Published) -> dict[str, Any]:
+    """Memory and time that a method's paper has for a data set; a word where it has a word."""
+    row_of_method = methods().get(str(row["method"]))
+    if row_of_method is None or row_of_method.published_as is None or row["dataset"] == SWEEP:
+        return {}
+    paper, name = row_of_method.published_as
+    cells: dict[str, Any] = {}
+    for key, metric, unit in (
+        ("paper_peak_gib", PEAK_MEMORY, GIB),
+        ("paper_epoch_minutes", SECONDS_AN_EPOCH, 60),
+    ):
+        number = published.find(paper, str(row["dataset"]), name, metric)
+        if number is not None:
+            cells[key] = number.text if number.value is None else number.value / unit
+    return cells

@@ -1,0 +1,430 @@
+"""What the paper claims (claims.yaml), our number beside it, and whether it holds here.
+
+No outcome is written down anywhere: a verdict follows from the runs by the rules of this module.
+A claim about accuracy holds when the paired bootstrap interval (95%, over test documents) of each of
+its differences lies above 0, does not hold when one lies below 0, and is left open otherwise, when
+there is only one seed, and when a run has not converged, unless each difference has the same sign
+with fewer epochs (the grid's `short_run_table:`). A claim about speed or memory needs a GPU,
+and holds when our ratio reaches the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
+from haste.presets import ablation, method
+from haste.report.benchmarks import Results, time_ratios
+from haste.report.published import HASTE, Published
+from haste.report.registry import Inputs, benchmark_files, table, unique
+from haste.report.render import Column, Table, interval
+from haste.report.runs import CONVERGED_NOTE, SHARED, Run, run_frame
+
+if TYPE_CHECKING:
+    from haste.metrics.bootstrap import Interval
+    from haste.report.load import ShortRuns, Sources
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided here"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a difference: the runs of a method's preset, or of an ablation's variant."""
+
+    title: str
+    method: str
+    variant: str
+    published: str | None
+    """its name in the HASTE paper's tables"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference a - b that a claim says is positive."""
+
+    metric: str
+    a: Side
+    b: Side
+    title: str
+    context: bool
+    """whether it is only shown: no verdict depends on it"""
+
+    @property
+    def what(self) -> str:
+        """What the table calls it."""
+        title = self.title.format(a=self.a.title, b=self.b.title)
+        return f"{self.metric}, {title} ({'points, for context' if self.context else 'points'})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of claims.yaml, where the fields are explained."""
+
+    id: str
+    text: str
+    evidence: str
+    ablation: str | None = None
+    sides: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    differences: Sequence[Mapping] = ()
+    only_with: str | None = None
+    """a method without which the grid does not have the claim"""
+    layers: tuple[str, str] = ("", "")
+    directions: Sequence[str] = ()
+    published: tuple[str, str | Sequence[str]] = ("", "")
+    """method and metric in published.csv"""
+    at_most: float | None = None
+    what: str = ""
+    column: str = ""
+    """of `run_frame`"""
+    scale: tuple[str, str] = ("", "")
+    """preset and column of the scale benchmark"""
+    timed: bool = False
+    """whether the runs must have had their GPU to themselves"""
+
+    def side(self, name: str) -> Side:
+        """A method, or a variant of the ablation."""
+        if self.ablation is None:
+            row = method(name)
+            published = row.published_as[1] if row.published_as else None
+            return Side(row.title, name, DEFAULT_VARIANT, published)
+        chosen, (value, published) = ablation(self.ablation), self.sides[name]
+        variant = DEFAULT_VARIANT if value is None else chosen.variant_name(value)
+        return Side(name, chosen.method, variant, published)
+
+    def compared(self) -> list[Difference]:
+        """Its differences in accuracy."""
+        return [
+            Difference(
+                metric,
+                self.side(row["a"]),
+                self.side(row["b"]),
+                row.get("title", "{a} − {b}"),
+                row.get("context", False),
+            )
+            for row in self.differences
+            for metric in row["metrics"]
+        ]
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """All of them, in the order of the table."""
+    rows = yaml.safe_load(resources.files(__package__).joinpath("claims.yaml").read_text())
+    return tuple(Claim(id=name, **row) for name, row in rows.items())
+
+
+def claimed_runs(grid: GridConfig, name: str) -> list[RunKey]:
+    """The runs of ablation `name` that a claim is about; none where it is not in the grid."""
+    if name not in grid.ablations:
+        return []
+    rows = [row for claim in claims() if claim.ablation == name for row in claim.compared()]
+    wanted = {side.variant for row in rows for side in (row.a, row.b)}
+    return [key for key in grid.ablation_runs(name) if key.variant in wanted]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number of a claim."""
+
+    what: str
+    ours: Interval | float | None = None
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim on one data set or device."""
+
+    claim: Claim
+    place: str
+    comparisons: tuple[Comparison, ...]
+    verdict: str
+    reason: str
+
+
+def _inputs(grid: GridConfig) -> Inputs:
+    names = dict.fromkeys(claim.ablation for claim in claims() if claim.ablation)
+    short_runs = Path(grid.short_run_table) if grid.short_run_table else None
+    return Inputs(
+        runs=unique([*grid.main_runs(), *(k for name in names for k in claimed_runs(grid, name))]),
+        corpora=grid.datasets,
+        benchmarks=benchmark_files(grid, "kernels"),
+        companions=benchmark_files(grid, "scale"),
+        short_runs=short_runs if short_runs and short_runs.exists() else None,
+    )
+
+
+@table("claims", "What the paper claims", inputs=_inputs, all_methods=True)
+def claims_table(sources: Sources) -> Table:
+    """Each claim of the paper beside what was measured.
+
+    Differences in accuracy are in points, averaged over seeds, with a 95% interval from resampling the test
+    documents, both methods on the same documents. A claim holds when the intervals of all its differences lie
+    above 0, and does not hold when one lies below. It stays open when an interval contains 0, when a run has
+    not converged, or when there is one seed; claims about speed and memory stay open without a GPU. A verdict
+    is about the data and the training length of this grid, not about the paper's data sets.
+    """
+    columns = (
+        Column("claim", "Claim", once=True),
+        Column("place", "On", once=True),
+        Column("text", "What the paper says", once=True, width=4),
+        Column("comparison", "Compared", width=4.5),
+        Column("ours", "Ours [95%]", digits=2),
+        Column("paper", "The paper's", width=4.5),
+        Column("verdict", "Verdict", once=True),
+        Column("reason", "Why", once=True, width=4),
+    )
+    rows = []
+    for finding in findings(sources):
+        for comparison in finding.comparisons:
+            ours = comparison.ours
+            rows.append(
+                {
+                    "claim": finding.claim.id,
+                    "place": finding.place,
+                    "text": finding.claim.text,
+                    "comparison": comparison.what,
+                    **(interval("ours", *ours) if isinstance(ours, tuple) else {"ours": ours}),
+                    "paper": comparison.paper,
+                    "verdict": finding.verdict,
+                    "reason": finding.reason,
+                }
+            )
+    bound = next(claim.at_most for claim in claims() if claim.id == "C3")
+    notes = (
+        "Accuracy: difference in points, mean over seeds, with the paired bootstrap interval (95%) over "
+        "test documents. A claim holds when the interval of each tested difference lies above 0, and "
+        "does not when one lies below 0.",
+        "No verdict where there is one seed only, or where a compared run has not converged and fewer "
+        "epochs were not tried or give a difference another sign.",
+        f"Speed and memory: ratios on a GPU; a claim holds when ours reaches the paper's. C3's few per "
+        f"cent are read as at most {bound - 1:.0%}.",
+        CONVERGED_NOTE,
+    )
+    return Table.of(columns, rows, notes)
+
+
+def findings(sources: Sources) -> list[Finding]:
+    """All claims on all data sets of the grid and devices of the benchmarks."""
+    evaluators = {"accuracy": _accuracy, "kernels": _kernels, "resources": _resources}
+    return [
+        finding
+        for claim in claims()
+        if claim.only_with is None or claim.only_with in sources.grid.methods
+        for finding in evaluators[claim.evidence](claim, sources)
+    ]
+
+
+def judge(
+    intervals: Mapping[str, Interval],
+    runs: Mapping[str, Sequence[Run]],
+    short: Mapping[str, float | None] | None = None,
+    epochs: str = "",
+) -> tuple[str, str]:
+    """(verdict, reason) of a claim that every difference is positive.
+
+    Args:
+        intervals: the tested differences, by what they are.
+        runs: the runs of every side, by its title.
+        short: the same differences with fewer epochs, None where there are no such runs; asked where a
+            run has not converged.
+        epochs: how many those have.
+    """
+    undecided, confirmed = [], ""
+    falling = {
+        title: [str(run.key.seed) for run in side if not run.converged]
+        for title, side in runs.items()
+    }
+    if any(falling.values()):
+        names = ", ".join(
+            f"{title} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
+            for title, seeds in falling.items()
+            if seeds
+        )
+        known = short is not None and all(short.get(what) is not None for what in intervals)
+        turned = [w for w in intervals if (short[w] > 0) != (intervals[w][0] > 0)] if known else []
+        if known and not turned:
+            confirmed = f"; training losses still fall, but with {epochs} epochs each difference has the same sign"
+        else:
+            other = f", and with {epochs} epochs of another sign: {'; '.join(turned)}"
+            undecided.append(f"not converged: {names}{other if turned else ''}")
+    if min(len(side) for side in runs.values()) < 2:
+        undecided.append("one seed only")
+    if undecided:
+        return UNDECIDED, "; ".join(undecided)
+    below = [what for what, (_, _, high) in intervals.items() if high < 0]
+    if below:
+        return FAILS, f"the interval lies below 0: {'; '.join(below)}{confirmed}"
+    unclear = [what for what, (_, low, _) in intervals.items() if low <= 0]
+    if unclear:
+        return UNDECIDED, f"the interval contains 0: {'; '.join(unclear)}"
+    which = "every interval lies" if len(intervals) > 1 else "the interval lies"
+    return HOLDS, f"{which} above 0{confirmed}"
+
+
+def judge_ratio(ratio: float, target: float, at_most: bool = False) -> tuple[str, str]:
+    """(verdict, reason) of a claim about a ratio: it reaches the target, or stays within it."""
+    holds = ratio <= target if at_most else ratio >= target
+    bound = "at most" if at_most else "at least"
+    return (HOLDS if holds else FAILS), f"{ratio:.2f}×; the claim needs {bound} {target:.2f}×"
+
+
+def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
+    """Differences between methods, or between variants of an ablation, on each data set."""
+    grid, differences = sources.grid, claim.compared()
+    sides = {side.title: side for row in differences for side in (row.a, row.b)}
+    for dataset in grid.datasets:
+        runs = {title: sources.of(dataset, s.method, s.variant) for title, s in sides.items()}
+        if claim.ablation:
+            # the preset may have more seeds
+            runs = {
+                t: [r for r in each if r.key.seed in grid.ablation_seeds]
+                for t, each in runs.items()
+            }
+            known = claim.ablation in grid.ablations
+            missing = "" if known else f"ablation {claim.ablation} is not in the grid"
+        else:
+            absent = [side.method for side in sides.values() if side.method not in grid.methods]
+            missing = f"not in the grid: {', '.join(absent)}" if absent else ""
+        if not missing and not all(runs.values()):
+            missing = "no runs of " + ", ".join(title for title, each in runs.items() if not each)
+        ours = {
+            row.what: sources.documents[dataset].difference(
+                runs[row.a.title], runs[row.b.title], row.metric
+            )
+            for row in differences
+            if runs[row.a.title] and runs[row.b.title]
+        }
+        verdict, reason = UNDECIDED, missing
+        if not missing:
+            counts = [
+                run.epochs for each in runs.values() for run in each if run.epochs is not None
+            ]
+            short, epochs = sources.short_runs, ""
+            if short is not None:
+                epochs = short.epochs()
+                short = {
+                    row.what: _short(short, dataset, row, min(counts, default=0))
+                    for row in differences
+                }
+            tested = {row.what: ours[row.what] for row in differences if not row.context}
+            verdict, reason = judge(tested, runs, short, epochs)
+        comparisons = tuple(
+            Comparison(row.what, ours.get(row.what), _paper_difference(sources.published, row))
+            for row in differences
+        )
+        yield Finding(claim, dataset, comparisons, verdict, reason)
+
+
+def _short(short: ShortRuns, dataset: str, row: Difference, epochs: int) -> float | None:
+    """The same difference in runs of fewer epochs."""
+    a, b = (
+        short.metric(RunKey(dataset, side.method, side.variant, 0), row.metric, epochs)
+        for side in (row.a, row.b)
+    )
+    return None if a is None or b is None else a - b
+
+
+def _paper_difference(published: Published, row: Difference) -> str | None:
+    """The same difference in the paper, on each data set where it can be formed."""
+    shown = []
+    for dataset in published.datasets():
+        a, b = (
+            published.find(HASTE, dataset, side.published or "", row.metric)
+            for side in (row.a, row.b)
+        )
+        if a and b:
+            number = f"{a.value - b.value:.1f}".replace("-", "−")
+            shown.append(f"{number} ({dataset})")
+    return ", ".join(shown) or None
+
+
+LAYERS = {
+    "fixed_fan_in": "fixed fan-in",
+    "group_fan_in": "group fan-in",
+    "bottleneck": "bottleneck",
+}
+
+
+def kernel_target(published: Published, claim: Claim) -> tuple[str, float]:
+    """(the paper's number as printed, the ratio that has to be reached or kept to)."""
+    number = published.find(HASTE, "kernel", *claim.published)
+    if claim.at_most is not None:
+        return number.text, claim.at_most
+    return f"{number.text}×", number.value
+
+
+def _kernels(claim: Claim, sources: Sources) -> Iterator[Finding]:
+    """The largest ratio of times, for each device whose kernel benchmark is committed."""
+    paper, target = kernel_target(sources.published, claim)
+    what = "time of {} / {}, largest ratio".format(*(LAYERS[layer] for layer in claim.layers))
+    if not sources.inputs.benchmarks:
+        reason = "needs CUDA: no kernel benchmark is committed (haste bench kernels)"
+        yield Finding(claim, "kernels", (Comparison(what, None, paper),), UNDECIDED, reason)
+    for path in sources.inputs.benchmarks:
+        results = Results.load(path)
+        ratios = [
+            ratio
+            for direction in claim.directions
+            for ratio in time_ratios(results.rows, *claim.layers, direction)
+        ]
+        verdict, reason = UNDECIDED, f"{path} has no problem that both were timed on"
+        if ratios:
+            verdict, reason = judge_ratio(max(ratios), target, claim.at_most is not None)
+            if len(ratios) > 1:
+                reason += f"; from {min(ratios):.2f}× on, over {len(ratios)} pairs of times"
+        comparison = Comparison(what, max(ratios, default=None), paper)
+        yield Finding(claim, results.device, (comparison,), verdict, reason)
+
+
+def _resources(claim: Claim, sources: Sources) -> Iterator[Finding]:
+    """Spartex's memory or time over HASTE's: by each scale benchmark on the paper's data sets, then in
+    whole runs on a GPU on the grid's."""
+    rival, metric = claim.published
+    published: dict[str, float] = {}
+    for dataset in sources.published.datasets():
+        theirs = sources.published.find(HASTE, dataset, rival, metric)
+        ours = sources.published.find(HASTE, dataset, "HASTE", metric)
+        if theirs and ours:
+            published[dataset] = theirs.value / ours.value
+    paper = ", ".join(f"{ratio:.2f}× ({name})" for name, ratio in published.items())
+    targets = {name.casefold(): ratio for name, ratio in published.items()}
+
+    def finding(place: str, ratio: float | None, verdict: str, reason: str) -> Finding:
+        comparison = Comparison(f"{claim.what}, Spartex / HASTE", ratio, paper)
+        return Finding(claim, place, (comparison,), verdict, reason)
+
+    preset, column = claim.scale
+    for path in sources.inputs.companions:
+        results = Results.load(path)
+        for dataset in results.names("dataset"):
+            spartex, haste = (
+                results.find(dataset=dataset, method=name, preset=preset).get(column)
+                for name in ("spartex", "haste")
+            )
+            if dataset.casefold() in targets and spartex is not None and haste is not None:
+                verdict, reason = judge_ratio(spartex / haste, targets[dataset.casefold()])
+                reason += f"; scale benchmark, preset {preset}"
+                yield finding(f"{dataset}, {results.device}", spartex / haste, verdict, reason)
+    for dataset in sources.grid.datasets:
+        sides = {name: sources.of(dataset, name) for name in ("spartex", "haste")}
+        absent = [name for name, runs in sides.items() if not runs]
+        runs = [run for side in sides.values() for run in side]
+        if absent:
+            yield finding(dataset, None, UNDECIDED, f"no runs of {', '.join(absent)}")
+        elif not all(run.on_gpu for run in runs):
+            yield finding(dataset, None, UNDECIDED, "needs CUDA: these runs were made on a CPU")
+        elif claim.timed and not all(run.timed for run in runs):
+            yield finding(dataset, None, UNDECIDED, SHARED)
+        else:
+            means = [run_frame(side)[claim.column].mean() for side in sides.values()]
+            ratio = float(means[0] / means[1])
+            target = targets.get(dataset.casefold(), min(targets.values()))
+            yield finding(dataset, ratio, *judge_ratio(ratio, target))

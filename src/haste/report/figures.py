@@ -1,0 +1,475 @@
+"""The figures of a grid: each function draws one and returns it with the data frame it shows; its docstring
+is the caption."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from haste.config import GROUPINGS
+from haste.grid import GridConfig
+from haste.presets import ablation, method
+from haste.report.registry import Inputs, ablation_runs, figure, is_trained, order_paths, unique
+from haste.report.render import MIB, mean_std
+from haste.report.runs import run_frame
+from haste.report.style import (
+    BLUE,
+    COLUMN_WIDTH,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    by_method,
+    empty_figure,
+    label_level,
+    label_points,
+    legend_outside,
+    marker_style,
+    method_title,
+    panels,
+    plain_log_ticks,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from haste.report.load import Sources
+
+    Drawing = tuple[Figure, pd.DataFrame]
+
+BINS = 50
+"""of the histograms of cohesion, from 0 to 1"""
+
+
+def _main(grid: GridConfig) -> Inputs:
+    return Inputs(runs=tuple(grid.main_runs()))
+
+
+@figure("precision_memory", "P@1 against memory", inputs=_main)
+def precision_memory(sources: Sources) -> Drawing:
+    """P@1 against memory; up and to the left is better.
+
+    On a GPU memory is the allocated peak while training. On a CPU it is parameters, optimiser state and index
+    sets, counted exactly: the peak of the process is mostly interpreter and libraries, which hides what the
+    methods differ in. Error bars are the standard deviation over seeds. A dotted level line is a linear method,
+    whose memory is of another kind (no encoder, no optimiser); one that lies below half of all others is left
+    out.
+    """
+    import seaborn as sns
+
+    on_gpu = all(run.on_gpu for run in sources.runs if run.history is not None)
+    column = "peak_train_bytes" if on_gpu else "state_bytes"
+    datasets = sources.grid.datasets
+    drawn = _summary(run_frame(sources.runs), sources, ["dataset", "method"], ["P@1", column])
+    drawn["kind"] = drawn["method"].map(lambda name: method(name).kind)
+    lowest = drawn[drawn["kind"] == "trained"].groupby("dataset")["P@1 mean"].min()
+    half = drawn["dataset"].map(lowest).fillna(0.0) / 2
+    drawn = drawn[(drawn["kind"] == "trained") | (drawn["P@1 mean"] >= half)]
+    # by data set those that are trained first
+    drawn = drawn.sort_values(
+        ["dataset", "kind"],
+        key=lambda each: each.map({d: i for i, d in enumerate((*datasets, "trained", "linear"))}),
+        kind="stable",
+    )
+    drawn.loc[drawn.pop("kind") == "linear", f"{column} mean"] = None
+
+    chart, axes_of = panels(1, len(datasets), (1.6 * COLUMN_WIDTH * len(datasets), 3.9))
+    for axes, dataset in zip(axes_of[0], datasets, strict=True):
+        part = drawn[drawn["dataset"] == dataset].assign(x=drawn[f"{column} mean"] / MIB)
+        points, levels = part.dropna(subset="x"), part[part["x"].isna()]
+        if not points.empty:
+            styles = by_method(points["method"])
+            sns.scatterplot(points, x="x", y="P@1 mean", **styles, legend=False, zorder=3, ax=axes)
+        names = []
+        for row in points.to_dict("records"):
+            name, colour = row["method"], marker_style(row["method"]).colour
+            at = (row["x"], row["P@1 mean"])
+            axes.errorbar(*at, yerr=row["P@1 std"], color=colour, capsize=2, elinewidth=1)
+            names.append((*at, method_title(name), colour))
+        for row in levels.to_dict("records"):
+            title, colour = method_title(row["method"]), marker_style(row["method"]).colour
+            label_level(axes, row["P@1 mean"], f"{title} (linear)", colour)
+        axes.set_xscale("log")
+        axes.margins(x=0.22, y=0.16)
+        plain_log_ticks(axes)
+        memory = "Parameters, optimiser state and indices (MiB)"
+        memory = "Peak allocated on the GPU in training (MiB)" if on_gpu else memory
+        axes.set(title=dataset, xlabel=memory, ylabel="")
+        label_points(axes, names)
+    axes_of[0][0].set_ylabel("P@1 on test (%)")
+    return chart, drawn
+
+
+@figure("precision_by_decile", "Precision by label frequency", inputs=_main)
+def precision_by_decile(sources: Sources) -> Drawing:
+    """Where precision comes from: the labels in ten parts by training frequency, each with a tenth of the
+    training positives, 1 the most frequent labels.
+
+    Above, what each tenth adds to P@5: the ten values of a method sum to its P@5. Below, the share of a
+    tenth's positives among the 100 predictions. Error bars are the standard deviation over seeds. A method
+    that gains on the tail is higher on the right, where most labels are.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    datasets, shown = sources.grid.datasets, ("P@5", "recall")
+    frame = pd.DataFrame(
+        {
+            "dataset": run.key.dataset,
+            "method": run.key.method,
+            "decile": row["decile"],
+            **{name: row[name] for name in shown},
+        }
+        for run in sources.runs
+        for row in run.deciles
+    )
+    chart, axes_of = panels(
+        2, len(datasets), (1.5 * COLUMN_WIDTH * len(datasets), 5.6), sharex=True
+    )
+    drawn = _summary(frame, sources, ["dataset", "method", "decile"], shown)
+    for column, dataset in enumerate(datasets):
+        part = frame[frame["dataset"] == dataset]
+        for axes, name in zip(axes_of[:, column], shown, strict=True):
+            sns.lineplot(
+                part,
+                x="decile",
+                y=name,
+                errorbar="sd",
+                err_style="bars",
+                **by_method(part["method"], lines=True),
+                ax=axes,
+            )
+            axes.set(ylabel="", xticks=range(1, 11))
+        axes_of[0][column].set_title(dataset)
+        axes_of[1][column].set_xlabel("Tenth of the training positives (1: most frequent labels)")
+    axes_of[0][0].set_ylabel("Part of P@5 (points)")
+    axes_of[1][0].set_ylabel("Recall@100 (%)")
+    legend_outside(chart, axes_of[0][-1])
+    return chart, drawn
+
+
+@figure(
+    "ablations",
+    "Ablations",
+    # values of each document need the truth
+    inputs=lambda grid: Inputs(
+        runs=ablation_runs(grid, grid.ablations), corpora=grid.ablation_datasets
+    ),
+    applies=lambda grid: bool(grid.ablations),
+)
+def ablations(sources: Sources) -> Drawing:
+    """Every ablation of the grid: the change in P@1 to the preset, which is the line at 0. That is the preset of
+    ``haste``, and in the corrections to the released code that of ``haste-released``.
+
+    Error bars are 95% intervals from resampling the test documents, paired with the preset; where one crosses
+    the line, the test documents cannot tell the variant from the preset. The numbers are the P@1 themselves.
+    Where a variant has one seed, differences as small as those between seeds mean nothing.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows = []
+    for name in sources.grid.ablations:
+        chosen = ablation(name)
+        for dataset in sources.grid.ablation_datasets:
+            variants = sources.ablation(name, dataset)
+            preset = next(iter(variants.values()))
+            done = {variant: runs for variant, runs in variants.items() if runs}
+            for variant, runs in done.items() if preset and len(done) > 1 else ():
+                row = {
+                    "dataset": dataset,
+                    "ablation": name,
+                    "variant": chosen.variant_title(variant).removesuffix(" (preset)"),
+                    "preset": runs is preset,
+                    "seeds": len(runs),
+                    "P@1 mean": float(np.mean([run.metrics["P@1"] for run in runs])),
+                }
+                difference = (0.0, 0.0, 0.0)
+                if runs is not preset:
+                    difference = sources.documents[dataset].difference(runs, preset, "P@1")
+                rows.append(row | dict(zip(("difference", "low", "high"), difference, strict=True)))
+    if not rows:
+        return empty_figure("none of the ablations is finished\n(haste plan)", {"ablation": "none"})
+    drawn = pd.DataFrame(rows)
+
+    # a panel an ablation and data set, two beside each other
+    parts = list(drawn.groupby(["dataset", "ablation"], sort=False))
+    across = min(2, len(parts))
+    bars = [
+        max(len(part) for _, part in parts[i : i + across]) for i in range(0, len(parts), across)
+    ]
+    chart, axes_of = panels(
+        len(bars),
+        across,
+        (across * 1.25 * COLUMN_WIDTH, sum(0.45 + 0.21 * n for n in bars) + 0.4),
+        sharex=True,
+        gridspec_kw={"height_ratios": [n + 1 for n in bars]},
+    )
+    for axes, ((dataset, name), part) in zip(axes_of.ravel(), parts, strict=False):
+        _ablation_panel(axes, part)
+        several = f" ({dataset})" if drawn["dataset"].nunique() > 1 else ""
+        axes.set_title(textwrap.fill(ablation(name).title + several, 34))
+    for axes in axes_of.ravel()[len(parts) :]:
+        axes.remove()
+        # the panel above is now the lowest of its column
+        axes_of[-2][-1].tick_params(labelbottom=True)
+    low, high = min(0.0, drawn["low"].min()), max(0.0, drawn["high"].max())
+    margin = 0.28 * max(high - low, 0.1)
+    axes_of[0][0].set_xlim(low - margin, high + margin)
+    chart.supxlabel(
+        "Change in P@1 to the preset (points), 95% interval over test documents", fontsize=9
+    )
+    return chart, drawn
+
+
+def _ablation_panel(axes: Axes, part: pd.DataFrame) -> None:
+    """Bars of the difference to the preset, whose P@1 stands beside the line at 0."""
+    import seaborn as sns
+
+    names = part["variant"].where(~part["preset"], part["variant"] + " (preset)")
+    colours = [ORANGE if difference < 0 else SKY for difference in part["difference"]]
+    sns.barplot(
+        x=part["difference"],
+        y=names,
+        hue=names,
+        palette=colours,
+        saturation=1,
+        width=0.55,
+        ax=axes,
+    )
+    axes.axvline(0, color="black", linewidth=1.1)
+    for place, row in enumerate(part.to_dict("records")):
+        left = row["difference"] < 0
+        ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
+        if not row["preset"]:
+            axes.errorbar(
+                row["difference"], place, xerr=ends, ecolor="black", elinewidth=1, capsize=2.5
+            )
+        axes.annotate(
+            f"{row['P@1 mean']:.1f}",
+            (row["low"] if left else row["high"], place),
+            xytext=(-4 if left else 4, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=8,
+        )
+    axes.set(xlabel="", ylabel="")
+    axes.grid(axis="y", visible=False)
+
+
+@figure(
+    "training_curves",
+    "Training curves",
+    inputs=lambda grid: Inputs(runs=unique(key for key in grid.main_runs() if is_trained(key))),
+    applies=lambda grid: any(is_trained(key) for key in grid.main_runs()),
+)
+def training_curves(sources: Sources) -> Drawing:
+    """Training loss (a document, logarithmic) and P@1 on the validation split by epoch.
+
+    Lines are means over seeds, bands reach from the lowest to the highest seed. Losses of different methods
+    are comparable: each is the binary cross-entropy summed over the labels (Spartex's auxiliary loss is not in
+    it). A curve that still falls where it is cut off belongs to a run that more epochs would improve.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    shown = ("loss", "validation P@1")
+    frame = pd.concat(
+        pd.DataFrame(
+            {
+                "dataset": run.key.dataset,
+                "method": run.key.method,
+                "seed": run.key.seed,
+                "epoch": run.history["epoch"].astype(int),
+                "loss": run.history["loss"],
+                "validation P@1": run.history["P@1"],
+            }
+        )
+        for run in sources.runs
+        if run.history is not None
+    )
+    statistics = (("mean", "mean"), ("low", "min"), ("high", "max"))
+    drawn = (
+        frame.groupby(["dataset", "method", "epoch"], sort=False)
+        .agg(
+            seeds=("seed", "size"),
+            **{f"{key} {name}": (key, how) for key in shown for name, how in statistics},
+        )
+        .reset_index()
+    )
+    datasets = sources.grid.datasets
+    chart, axes_of = panels(
+        2, len(datasets), (1.5 * COLUMN_WIDTH * len(datasets), 6.4), sharex=True
+    )
+    for column, dataset in enumerate(datasets):
+        part = frame[frame["dataset"] == dataset]
+        for axes, key in zip(axes_of[:, column], shown, strict=True):
+            validated = part.dropna(subset=key)
+            sns.lineplot(
+                validated,
+                x="epoch",
+                y=key,
+                # from the lowest to the highest
+                errorbar=("pi", 100),
+                markevery=5,
+                **by_method(validated["method"], lines=True),
+                ax=axes,
+            )
+            axes.set_ylabel("")
+        axes_of[0][column].set_yscale("log")
+        plain_log_ticks(axes_of[0][column], "y")
+        axes_of[0][column].set_title(dataset)
+        axes_of[1][column].set_xlabel("Epoch")
+        axes_of[1][column].xaxis.get_major_locator().set_params(integer=True)
+    axes_of[0][0].set_ylabel("Training loss a document")
+    axes_of[1][0].set_ylabel("P@1 on validation (%)")
+    legend_outside(chart, axes_of[0][-1])
+    return chart, drawn
+
+
+@figure(
+    "label_frequency",
+    "Label frequencies",
+    # the order of the preset knows where the head ends
+    inputs=lambda grid: Inputs(
+        corpora=grid.datasets, orders=order_paths(grid, grid.datasets, [None])
+    ),
+)
+def label_frequency(sources: Sources) -> Drawing:
+    """Training documents of each label by rank, both axes logarithmic.
+
+    The dashed line is where the dense head ends and the sparse tail begins; the shaded labels, few as they
+    are, hold the stated share of all document-label pairs.
+    """
+    import numpy as np
+    import pandas as pd
+    import seaborn as sns
+
+    from haste.labels.frequency import label_frequencies
+
+    frames = []
+    datasets = sources.grid.datasets
+    chart, axes_of = panels(1, len(datasets), (1.4 * COLUMN_WIDTH * len(datasets), 3.4))
+    heads = {dataset: order.head for dataset, _, order in sources.orders()}
+    for axes, dataset in zip(axes_of[0], datasets, strict=True):
+        counts = np.sort(label_frequencies(sources.grid.layout.corpus(dataset)))[::-1]
+        counts, head = counts[counts > 0], heads[dataset]
+        # both ends of each step of the falling staircase
+        ends = np.flatnonzero(np.diff(counts, append=0))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        ranks = np.unique(np.concatenate([starts, ends, [max(head, 1) - 1]]))
+        part = pd.DataFrame(
+            {"dataset": dataset, "rank": ranks + 1, "documents": counts[ranks], "head": head}
+        )
+        frames.append(part)
+        sns.lineplot(part, x="rank", y="documents", estimator=None, color=BLUE, ax=axes)
+        shaded = part[part["rank"] <= head]
+        axes.fill_between(shaded["rank"], shaded["documents"], 0.8, color=SKY, alpha=0.35)
+        axes.set(xscale="log", yscale="log", xlabel="Label, by rank", ylabel="", title=dataset)
+        axes.set_ylim(bottom=0.8)
+        plain_log_ticks(axes, "xy")
+        if head:
+            share = counts[:head].sum() / counts.sum()
+            label = f"head: {head:,} labels ({head / len(counts):.0%}),\n{share:.0%} of the pairs"
+            axes.axvline(head, color=VERMILION, linestyle="--", linewidth=1.2)
+            for text, side, colour in (
+                (label, "right", VERMILION),
+                (f"tail: {len(counts) - head:,}", "left", GREY),
+            ):
+                axes.annotate(
+                    text,
+                    (head, 0.97),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(-5 if side == "right" else 5, 0),
+                    textcoords="offset points",
+                    ha=side,
+                    va="top",
+                    color=colour,
+                    fontsize=8,
+                )
+    axes_of[0][0].set_ylabel("Training documents")
+    return chart, pd.concat(frames)
+
+
+@figure(
+    "cohesion",
+    "Cohesion of the label groups",
+    inputs=lambda grid: Inputs(orders=order_paths(grid, grid.datasets, GROUPINGS)),
+)
+def cohesion(sources: Sources) -> Drawing:
+    """Cohesion of the tail's groups, by grouping: the mean cosine of a group's labels to the group's mean.
+
+    A bar counts groups; the black line is the mean. The further right, the more alike are the labels that
+    share their features. The two-stage ``semantic`` grouping has a tail on the left: labels that its clusters
+    leave over end up together; ``balanced`` cuts clusters in two instead and has none. The same numbers are
+    summed up in the table ``grouping_cohesion``.
+    """
+    import numpy as np
+    import pandas as pd
+    import seaborn as sns
+
+    orders, datasets = sources.orders(), sources.grid.datasets
+    groupings = list(dict.fromkeys(grouping for _, grouping, _ in orders))
+    colours = dict(zip(groupings, (VERMILION, ORANGE, BLUE, GREY), strict=False))
+    chart, axes_of = panels(
+        len(groupings),
+        len(datasets),
+        (1.4 * COLUMN_WIDTH * len(datasets), 0.6 + 1.05 * len(groupings)),
+        sharex=True,
+    )
+    bins = np.linspace(0.0, 1.0, BINS + 1)
+    frames = []
+    for dataset, grouping, order in orders:
+        axes = axes_of[groupings.index(grouping), datasets.index(dataset)]
+        values = order.cohesion
+        mean = float(values.mean()) if values.size else None
+        frames.append(
+            pd.DataFrame(
+                {
+                    "dataset": dataset,
+                    "grouping": grouping,
+                    "low": bins[:-1].round(6),
+                    "high": bins[1:].round(6),
+                    "groups": np.histogram(values, bins)[0],
+                    "mean cohesion": np.nan if mean is None else mean,
+                }
+            )
+        )
+        axes.text(0.01, 0.93, grouping, transform=axes.transAxes, va="top", fontweight="bold")
+        words = "no embeddings" if mean is None else f"mean {mean:.2f}"
+        axes.text(0.01, 0.68, words, transform=axes.transAxes, va="top", fontsize=8)
+        if mean is None:
+            axes.set_yticks([])
+        else:
+            sns.histplot(x=values, bins=bins, color=colours[grouping], alpha=1, ax=axes)
+            axes.axvline(mean, color="black", linewidth=1.2)
+        axes.set(ylabel="", xlim=(0, 1))
+        axes.grid(axis="x", visible=False)
+    for column, dataset in enumerate(datasets):
+        axes_of[0][column].set_title(dataset)
+        axes_of[-1][column].set_xlabel("Cohesion: mean cosine of a group's labels to its mean")
+    chart.supylabel("Groups", fontsize=9)
+    return chart, pd.concat(frames)
+
+
+def _summary(
+    frame: pd.DataFrame, sources: Sources, by: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Mean and deviation over seeds of `columns`, by data set and method in the order of the tables."""
+    import pandas as pd
+
+    names = [f"{name} {statistic}" for name in columns for statistic in ("mean", "std")]
+    order = [(d, m.name) for d in sources.grid.datasets for m in sources.methods()]
+    rows = []
+    for key, part in frame.groupby(list(by), sort=False):
+        row = dict(zip(by, key, strict=True)) | {"seeds": len(part)}
+        for name in columns:
+            row |= mean_std(name, part[name])
+        rows.append(row)
+    rows.sort(key=lambda row: order.index((row["dataset"], row["method"])))
+    return pd.DataFrame(rows, columns=[*by, "seeds", *names])

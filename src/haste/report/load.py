@@ -1,0 +1,201 @@
+"""Everything one table or figure is made from, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from haste.errors import DataError
+from haste.files import read_yaml
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
+from haste.labels.order import LabelOrder
+from haste.labels.spec import OrderSpec
+from haste.metrics.bootstrap import Interval, paired_bootstrap
+from haste.metrics.filters import remove_predictions
+from haste.metrics.metrics import per_document
+from haste.metrics.truth import Truth, load_truth
+from haste.paths import CorpusDir
+from haste.presets import Method, method, methods
+from haste.report.benchmarks import read_rows
+from haste.report.published import Published
+from haste.report.registry import Inputs
+from haste.report.runs import Run, load_runs
+from haste.runs import differences, is_finished, run_dir
+
+
+class Documents:
+    """What each test document of a data set contributes to a metric, and differences of methods."""
+
+    def __init__(self, directory: CorpusDir) -> None:
+        self.directory = directory
+        self._values: dict[tuple[Path, str], np.ndarray] = {}
+
+    @cached_property
+    def truth(self) -> Truth:
+        """Of the test split."""
+        return load_truth(self.directory, "test")
+
+    def values(self, run: Run, metric: str) -> np.ndarray:
+        """float64 [N], percent: their mean is the run's metric; raises DataError where it is not."""
+        key = (run.root, metric)
+        if key not in self._values:
+            truth, ids = self.truth, run.predictions()
+            if truth.filtered:
+                ids = remove_predictions(ids, truth.mirrored)
+            values = per_document(metric, ids, truth.positives, truth.inverse_propensity)
+            if abs(values.mean() - run.metrics[metric]) > 1e-3:
+                raise DataError(
+                    f"{run.root}: predictions.npz gives {metric} {values.mean():.4f} on "
+                    f"{self.directory.root}, but metrics.json says {run.metrics[metric]:.4f}; one of them "
+                    f"is stale. Evaluate it again: haste evaluate {run.root}"
+                )
+            self._values[key] = values
+        return self._values[key]
+
+    def mean(self, runs: Sequence[Run], metric: str) -> np.ndarray:
+        """float64 [N]: each document's values averaged over the runs, which are seeds of one method."""
+        return np.mean([self.values(run, metric) for run in runs], axis=0)
+
+    def difference(self, a: Sequence[Run], b: Sequence[Run], metric: str) -> Interval:
+        """Mean of a - b with its paired bootstrap interval (95%) over test documents, in points."""
+        return paired_bootstrap(self.mean(a, metric), self.mean(b, metric), seed=0)
+
+
+class ShortRuns:
+    """The runs of a grid that differs from another in its epochs (`short_run_table:` in that one)."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: csv of the table `runs`; raises DataError where it is not."""
+        needed = ("dataset", "method", "variant", "seed", "epochs")
+        rows = read_rows(path, needed, "Make it with: haste table runs --grid ...")
+        self._rows = [row for row in rows if row["epochs"] is not None]
+
+    def metric(self, key: RunKey, metric: str, epochs: int) -> float | None:
+        """Mean over seeds, in percent, of the runs of `key` (its seed does not matter) with fewer than
+        `epochs` epochs; None where there are none."""
+        values = [
+            float(row[metric])
+            for row in self._rows
+            if (row["dataset"], row["method"], row["variant"])
+            == (key.dataset, key.method, key.variant)
+            and row["epochs"] < epochs
+            and row.get(metric) is not None
+        ]
+        return float(np.mean(values)) if values else None
+
+    def epochs(self) -> str:
+        """How many they have: "20", or "10 to 20"."""
+        counts = sorted({int(row["epochs"]) for row in self._rows})
+        return " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A grid with the runs, order files and published numbers that a table or figure reads."""
+
+    grid: GridConfig
+    inputs: Inputs
+    runs: tuple[Run, ...]
+    published: Published
+
+    @classmethod
+    def load(
+        cls,
+        grid: GridConfig,
+        inputs: Inputs,
+        published: Published,
+        run_dirs: Iterable[Path] | None = None,
+    ) -> Sources:
+        """Load the runs in `run_dirs`, or else those that `inputs` names; where these are `partial`,
+        the ones that have finished with the grid's configuration.
+
+        Raises DataError for another run that is not finished, or was measured on another split.
+        """
+        if run_dirs is None:
+            keys = [key for key in inputs.runs if not inputs.partial or is_finished(grid, key)]
+            for key in keys:
+                _check_configuration(grid, key)
+            run_dirs = [run_dir(grid, key).root for key in keys]
+        runs = tuple(load_runs(run_dirs))
+        for run in runs:
+            if run.split != inputs.split:
+                raise DataError(
+                    f"{run.root}: measured on the {run.split} split (training.evaluate), and this is "
+                    f"about {inputs.split}; leave that folder out."
+                )
+        return cls(grid, inputs, runs, published)
+
+    @cached_property
+    def documents(self) -> dict[str, Documents]:
+        """Per-document values by data set."""
+        return {name: Documents(self.grid.layout.corpus(name)) for name in self.inputs.corpora}
+
+    @cached_property
+    def short_runs(self) -> ShortRuns | None:
+        """Runs with fewer epochs, where the grid names such runs."""
+        return ShortRuns(self.inputs.short_runs) if self.inputs.short_runs else None
+
+    def methods(self) -> list[Method]:
+        """The grid's methods in the order of the preset table."""
+        return [row for name, row in methods().items() if name in self.grid.methods]
+
+    def of(self, dataset: str, method: str, variant: str = DEFAULT_VARIANT) -> list[Run]:
+        """The runs of one row: its seeds, ascending; empty where there are none."""
+        runs = (
+            run
+            for run in self.runs
+            if (run.key.dataset, run.key.method, run.key.variant) == (dataset, method, variant)
+        )
+        return sorted(runs, key=lambda run: run.key.seed)
+
+    def ablation(
+        self, name: str, dataset: str, keys: Iterable[RunKey] | None = None
+    ) -> dict[str, list[Run]]:
+        """Variant in run paths -> its runs: the preset first, all with the ablation's seeds.
+
+        `keys`: those of its runs that are meant, all unless given. Raises DataError when one of them was
+        not given; where the runs are `partial`, a variant that lacks a seed is empty.
+        """
+        given = {run.key: run for run in self.runs}
+        wanted: dict[str, list[RunKey]] = {}
+        for key in self.grid.ablation_runs(name) if keys is None else keys:
+            if key.dataset == dataset:
+                wanted.setdefault(key.variant, []).append(key)
+        variants: dict[str, list[Run]] = {}
+        for variant, seeds in wanted.items():
+            lacking = next((key for key in seeds if key not in given), None)
+            if lacking is not None and not self.inputs.partial:
+                raise DataError(
+                    f"ablation {name}: the run {lacking.method}, {variant}, seed {lacking.seed} on "
+                    f"{dataset} is not among the folders given; add it, or give none for all of the grid."
+                )
+            variants[variant] = [] if lacking else [given[key] for key in seeds]
+        return variants
+
+    def orders(self) -> list[tuple[str, str, LabelOrder]]:
+        """(data set, grouping, order) of each order file, in the order of the inputs."""
+        # data/<dataset>/labels/<order>/order.npz
+        return [
+            (
+                path.parents[2].name,
+                OrderSpec.parse(path.parent.name).grouping,
+                LabelOrder.load(path),
+            )
+            for path in self.inputs.orders
+        ]
+
+
+def _check_configuration(grid: GridConfig, key: RunKey) -> None:
+    """Refuse (DataError) a run that is there with other settings than the grid's."""
+    path = run_dir(grid, key).config
+    if method(key.method).kind != "trained" or not path.is_file():
+        return
+    if differ := differences(grid.resolve(key), read_yaml(path)):
+        raise DataError(
+            f"{path}: is not what the grid {grid.name} says now: {'; '.join(differ[:3])}. Make it again "
+            "(haste configure), and the run (haste train)."
+        )

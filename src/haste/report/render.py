@@ -1,0 +1,320 @@
+"""A table as a data frame, and the ways to write it: csv (raw numbers), Markdown, LaTeX and HTML (rounded)."""
+
+from __future__ import annotations
+
+import html as escapes
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haste.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
+MISSING = "–"
+OPEN = "open"
+"""in the place of values of runs that have not finished"""
+GIB, MIB, MILLION = 2**30, 2**20, 1e6
+"""scales of columns"""
+
+
+def mean_std(key: str, values: Iterable[float | None]) -> dict[str, float | None]:
+    """The cells of a column of means: mean over the finite values, and the sample standard deviation
+    (n - 1) where there are several. No cells where there is no value."""
+    finite = [float(v) for v in values if v is not None and math.isfinite(v)]
+    if not finite:
+        return {}
+    mean, std = math.fsum(finite) / len(finite), None
+    if len(finite) > 1:
+        std = math.sqrt(math.fsum((v - mean) ** 2 for v in finite) / (len(finite) - 1))
+    return {f"{key} mean": mean, f"{key} std": std}
+
+
+def interval(key: str, value: float, low: float, high: float) -> dict[str, float]:
+    """The cells of a column of values with an interval."""
+    return {key: value, f"{key} low": low, f"{key} high": high}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for readers: one of the frame, or a mean or value with those that go with it."""
+
+    key: str
+    """name in the frame, with the unit where the raw number has one; the frame has `key` alone, or
+    `key mean` and `key std`, or `key`, `key low` and `key high`"""
+    title: str
+    """heading, with the unit shown"""
+    digits: int = 1
+    best: bool = False
+    """set the highest in bold"""
+    scale: float = 1.0
+    """what is shown is the raw number divided by this; the csv keeps the raw number"""
+    signed: bool = False
+    """show the sign of positive numbers: a difference"""
+    width: float | None = None
+    """of a text that is broken into lines; in cm, in LaTeX"""
+    once: bool = False
+    """leave it blank for a reader below a row that has the same in all columns marked so"""
+
+    @property
+    def raw(self) -> tuple[tuple[str, ...], ...]:
+        """The names of raw columns that the frame may have for it."""
+        key = self.key
+        return (f"{key} mean", f"{key} std"), (key, f"{key} low", f"{key} high"), (key,)
+
+    def number(self, value: float, signed: bool) -> str:
+        """Scaled and rounded."""
+        # rounded first, and 0 added, so that nothing shows as -0.0
+        rounded = round(value / self.scale, self.digits) + 0.0
+        return f"{rounded:{'+' if signed else ''},.{self.digits}f}".replace("-", "−")
+
+    def show(self, row: Mapping[str, Any]) -> str:
+        """The cell of a row of the frame as a reader sees it."""
+        value = row.get(self.key, row.get(f"{self.key} mean"))
+        if value is None:
+            return MISSING
+        if isinstance(value, str):
+            return value
+        shown = self.number(value, self.signed)
+        if row.get(f"{self.key} std") is not None:
+            shown += f" ± {self.number(row[f'{self.key} std'], False)}"
+        if row.get(f"{self.key} low") is not None:
+            low, high = (
+                self.number(row[f"{self.key} {end}"], self.signed) for end in ("low", "high")
+            )
+            shown += f" [{low}, {high}]"
+        return shown
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw numbers and how they are shown, with notes."""
+
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+    """the csv: raw numbers and texts, None where there is none"""
+    notes: tuple[str, ...]
+    section: str | None
+    """the column whose values part the rows: a heading for readers"""
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[Column],
+        rows: Sequence[Mapping[str, Any]],
+        notes: Iterable[str] = (),
+        section: str | None = None,
+    ) -> Table:
+        """Of rows by raw column; a column that no row has is an empty one."""
+        import pandas as pd
+
+        known = {name for row in rows for name in row}
+        names = [
+            name
+            for column in columns
+            for name in next((raw for raw in column.raw if known >= set(raw)), (column.key,))
+        ]
+        frame = pd.DataFrame(rows, columns=names, dtype=object)
+        return cls(tuple(columns), frame.where(frame.notna(), None), tuple(notes), section)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the frame."""
+        return self.frame.to_dict("records")
+
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """Rows by section, in the order in which the sections first appear."""
+        if self.section is None:
+            return [("", self.frame)]
+        return [(str(name), part) for name, part in self.frame.groupby(self.section, sort=False)]
+
+    def shown_columns(self) -> list[Column]:
+        """The columns for readers, to whom the section is a heading."""
+        return [column for column in self.columns if column.key != self.section]
+
+    def is_text(self, column: Column) -> bool:
+        """Whether a column has words, which stand on the left."""
+        raw = [name for name in column.raw[0] + column.raw[1] if name in self.frame]
+        return raw == [column.key] and any(isinstance(v, str) for v in self.frame[column.key])
+
+    def shown(self, part: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a section as a reader sees them: texts by key of the column."""
+        import pandas as pd
+
+        columns = self.shown_columns()
+        once = [column.key for column in columns if column.once]
+        rows, above = [], None
+        for row in part.to_dict("records"):
+            marked = [row[key] for key in once]
+            repeated = once if once and marked == above else ()
+            above = marked
+            rows.append([c.show(row) if c.key not in repeated else "" for c in columns])
+        return pd.DataFrame(rows, columns=[column.key for column in columns])
+
+    def best(self, part: pd.DataFrame) -> pd.DataFrame:
+        """bool, like `shown`: the highest of its column; all that show the same as the highest."""
+        import pandas as pd
+
+        columns = self.shown_columns()
+        mask = pd.DataFrame(False, index=range(len(part)), columns=[c.key for c in columns])
+        for column in (column for column in columns if column.best):
+            name = f"{column.key} mean" if f"{column.key} mean" in part else column.key
+            means = {
+                i: round(value / column.scale, column.digits)
+                for i, value in enumerate(part[name])
+                if isinstance(value, int | float)
+            }
+            if len(means) > 1:
+                highest = max(means.values())
+                mask.loc[[i for i, mean in means.items() if mean == highest], column.key] = True
+        return mask
+
+
+def write_table(prefix: Path | str, title: str, table: Table) -> list[Path]:
+    """Write PREFIX.csv, .md, .tex and .html; returns the paths."""
+    texts = {
+        ".csv": table.frame.to_csv(index=False, lineterminator="\n"),
+        ".md": markdown(title, table),
+        ".tex": latex(title, table),
+        ".html": webpage(title, table),
+    }
+    paths = []
+    for suffix, text in texts.items():
+        path = Path(f"{prefix}{suffix}")
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def markdown(title: str, table: Table) -> str:
+    """GitHub-flavoured Markdown: one pipe table a section, the best in bold, notes below."""
+    columns = table.shown_columns()
+    lines = [f"## {title}", ""]
+    for heading, part in table.sections():
+        if table.section:
+            lines += [f"### {_escape_markdown(heading)}", ""]
+        lines.append(_pipes(column.title for column in columns))
+        lines.append("|" + "|".join("---" if table.is_text(c) else "---:" for c in columns) + "|")
+        shown = table.shown(part).map(_escape_markdown)
+        shown = shown.where(~table.best(part), "**" + shown + "**")
+        lines += [_pipes(row) for row in shown.itertuples(index=False)]
+        lines.append("")
+    lines += [f"- {_escape_markdown(note)}" for note in table.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def latex(title: str, table: Table) -> str:
+    r"""A `table` environment for \input; needs booktabs, and graphicx where it is wide."""
+    import pandas as pd
+
+    columns = table.shown_columns()
+    wide = len(columns) > 8 or any(column.width for column in columns)
+    aligned = "".join(
+        f"p{{{c.width}cm}}" if c.width else "l" if table.is_text(c) else "r" for c in columns
+    )
+    parts = []
+    for i, (heading, part) in enumerate(table.sections()):
+        shown = table.shown(part).map(escape_latex)
+        if table.section:
+            # a row of its own, above the section's first
+            above = rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}} \\"
+            above = above if i == 0 else f"\\midrule\n{above}"
+            shown.iloc[0, 0] = f"{above}\n{shown.iloc[0, 0]}"
+        parts.append(shown.where(~table.best(part), r"\textbf{" + shown + "}"))
+    body = _styler(table, pd.concat(parts, ignore_index=True), escape_latex).to_latex(
+        hrules=True, column_format=aligned
+    )
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}" + (r" \usepackage{graphicx}" if wide else ""),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(title)}}}",
+            r"\resizebox{\textwidth}{!}{%" if wide else r"\small",
+            body.rstrip("\n") + ("}" if wide else ""),
+            *(rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}" for note in table.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_STYLE = """
+body { font: 13px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1rem; font-style: italic; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
+th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; }
+th { border-bottom: 1px solid; vertical-align: bottom; }
+td { white-space: nowrap; border-top: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+ul { max-width: 60rem; padding-left: 1.2rem; color: #444; }
+"""
+
+
+def webpage(title: str, table: Table) -> str:
+    """A page of its own that needs nothing else, for report.html."""
+    title = escapes.escape(title)
+    columns = table.shown_columns()
+    left = [{"selector": "th, td", "props": "text-align: left"}]
+    broken = [{"selector": "td", "props": "text-align: left; white-space: normal"}]
+    styles = {c.key: broken if c.width else left for c in columns if table.is_text(c)}
+    lines = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
+    ]
+    for i, (heading, part) in enumerate(table.sections()):
+        styler = _styler(table, table.shown(part), escapes.escape).format(escape="html")
+        styler.set_uuid(str(i)).set_table_styles(styles)
+        bold = table.best(part).map({True: "font-weight: bold", False: ""}.get)
+        styler.apply(lambda _, bold=bold: bold, axis=None)
+        lines += [f"<h2>{escapes.escape(heading)}</h2>" if heading else ""]
+        lines += [f"<div>{styler.to_html()}</div>"]
+    notes = "".join(f"<li>{escapes.escape(note)}</li>" for note in table.notes)
+    return "\n".join([*lines, f"<ul>{notes}</ul>" if notes else "", "</body></html>", ""])
+
+
+def _styler(table: Table, shown: pd.DataFrame, escape: Callable[[str], str]) -> Styler:
+    """pandas' renderer, with the headings of the columns."""
+    titles = [escape(column.title) for column in table.shown_columns()]
+    return shown.style.hide(axis="index").relabel_index(titles, axis="columns")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX that typesets as the text; each character is replaced once."""
+    return text.translate(str.maketrans(_LATEX))
+
+
+def _escape_markdown(text: str) -> str:
+    return text.translate(str.maketrans({c: f"\\{c}" for c in "\\|*_"}))
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,309 @@
+"""Finished runs as data: every number that tables and figures show, read and checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haste.checksums import SUMS, check_file, read_description
+from haste.config import RunConfig
+from haste.errors import ConfigError, DataError
+from haste.files import read_npz, read_yaml, reading
+from haste.former_names import renamed_columns
+from haste.grid import RunKey
+from haste.paths import RunDir
+from haste.presets import method
+from haste.report.registry import run_files
+from haste.runs import has_checkpoint, made_by, stale
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = (
+    *(f"{name}@{k}" for name in ("P", "PSP", "nDCG", "PSnDCG") for k in (1, 3, 5)),
+    "R@10",
+    "R@100",
+)
+HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", "P@1", "P@5", "PSP@5", "rewired")
+VALIDATED = ("P@1", "P@5", "PSP@5")
+"""of the columns of a history, what is measured on the validation split"""
+
+SLOPE_WINDOW = 0.1
+"""share of the epochs, from the end, over which the slope of the training loss is taken"""
+SLOPE_EPOCHS = 3
+"""epochs that window has at least"""
+SLOPE_THRESHOLD = 0.005
+"""a run has converged when its loss moves by at most this share an epoch in that window ..."""
+FALL_WINDOW = 1 / 3
+FALL_THRESHOLD = 0.05
+"""... and fell by at most this share over the last third of the epochs. The learning rate ends at 0
+on a cosine, which flattens every curve at its very end, converged or not; the last third begins
+with a quarter of the peak rate, where a model that still learns still moves."""
+CONVERGED_NOTE = (
+    f"Converged: over the last tenth of the epochs (at least {SLOPE_EPOCHS}) the training loss "
+    f"changes by at most {SLOPE_THRESHOLD:.1%} an epoch, and over the last third it falls by at "
+    f"most {FALL_THRESHOLD:.0%}. The second condition is there because a learning rate that ends "
+    "at 0 flattens every curve at its end."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    root: Path
+    key: RunKey
+    metrics: Mapping[str, float]
+    """percent, by name: P@1 .. R@100"""
+    without_mirrored: Mapping[str, float] | None
+    """P@1, P@3, P@5 without mirrored pairs, percent; None where the corpus has none"""
+    deciles: tuple[Mapping[str, float | None], ...]
+    """rows of metrics.json, from the most to the least frequent labels"""
+    backend: str
+    resources: Mapping[str, Any]
+    history: Mapping[str, np.ndarray] | None
+    """columns of history.csv as float64 [epochs], NaN where empty; None for linear methods"""
+    epochs: int | None
+    """of the configuration"""
+    split: str = "test"
+    """that metrics and predictions are of: test, or validation"""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it was trained on a GPU; then peak memory is what was allocated there."""
+        return not str(self.resources["device"]).upper().startswith("CPU")
+
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds can be compared: it is known to have had its device to itself."""
+        return self.resources.get("runs_at_once") == 1
+
+    @property
+    def loss(self) -> float | None:
+        """Training loss of the last epoch, mean a document."""
+        return None if self.history is None else float(self.history["loss"][-1])
+
+    @property
+    def slope(self) -> float | None:
+        """Relative slope of the training loss at the end, see `relative_slope`."""
+        return None if self.history is None else relative_slope(self.history["loss"])
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether the training loss has settled, see `has_converged`; None for linear methods."""
+        return None if self.history is None else has_converged(self.history["loss"])
+
+    def validation(self) -> dict[str, float | None]:
+        """Percent on the validation split after the last epoch, by name, before the tail is calibrated;
+        None for linear methods."""
+        last = {} if self.history is None else self.history
+        return {name: float(last[name][-1]) if name in last else None for name in VALIDATED}
+
+    def predictions(self) -> np.ndarray:
+        """int32 [N, k]: predicted label ids, best first, -1 where there are fewer than k."""
+        path = RunDir(self.root).predictions
+        arrays = read_npz(path)
+        if "ids" not in arrays:
+            raise DataError(f"{path}: no predicted ids in it.{_again(self.root)}")
+        return arrays["ids"]
+
+
+def relative_slope(losses: np.ndarray) -> float:
+    """Least-squares slope of the loss over the last epochs, as a share of their mean loss, an epoch.
+
+    The window is the last tenth of the epochs, at least three. NaN for fewer than two epochs.
+
+    Args:
+        losses: float64 [epochs], the mean training loss of each epoch.
+    """
+    window = np.asarray(losses, np.float64)[
+        -max(SLOPE_EPOCHS, math.ceil(SLOPE_WINDOW * len(losses))) :
+    ]
+    if len(window) < 2:
+        return math.nan
+    x = np.arange(len(window)) - (len(window) - 1) / 2
+    slope = float(x @ window) / float(x @ x)
+    mean = float(window.mean())
+    return slope / mean if mean else 0.0
+
+
+def has_converged(losses: np.ndarray) -> bool:
+    """Whether a training loss [epochs] has settled: flat at the end, little lower than a third before.
+
+    See SLOPE_THRESHOLD and FALL_THRESHOLD; fewer epochs than SLOPE_EPOCHS never count as converged.
+    """
+    losses = np.asarray(losses, np.float64)
+    if len(losses) < SLOPE_EPOCHS:
+        return False
+    before = losses[-1 - max(1, math.floor(FALL_WINDOW * len(losses)))]
+    fall = (before - losses[-1]) / before if before else 0.0
+    return bool(abs(relative_slope(losses)) <= SLOPE_THRESHOLD and fall <= FALL_THRESHOLD)
+
+
+def load_runs(run_dirs: Iterable[Path | str]) -> list[Run]:
+    """Read finished runs, in the order given.
+
+    Raises DataError naming the file that is missing, damaged or of a run that was stopped, and the
+    command that makes it.
+    """
+    return [load_run(run_dir) for run_dir in run_dirs]
+
+
+def load_run(run_dir: Path | str) -> Run:
+    """Read one finished run; raises DataError as `load_runs` does."""
+    root = Path(run_dir)
+    files = RunDir(root)
+    _check_made(files, files.config)
+    config = _mapping(
+        read_yaml(files.config), files.config, ("dataset", "method", "variant", "seed")
+    )
+    key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
+    try:
+        trained = method(key.method).kind == "trained"
+        resolved = RunConfig.from_dict(config) if trained else None
+    except ConfigError as error:
+        raise DataError(f"{files.config}: {error}") from error
+    command = made_by(files, trained)
+    _check_made(files, *run_files(files, key))
+    metrics = _mapping(
+        read_description(files.metrics, command),
+        files.metrics,
+        ("metrics", "without_mirrored", "deciles", "backend"),
+    )
+    resources = _mapping(
+        renamed_columns(read_description(files.resources, command)),
+        files.resources,
+        ("device", "seconds", "peak_bytes", "completed"),
+    )
+    values = _mapping(metrics["metrics"], files.metrics, METRICS)
+    if resources["completed"] is not True:
+        raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
+    history = epochs = None
+    split = "test"
+    if resolved:
+        if why := stale(resources, resolved):
+            raise DataError(f"{files.resources}: {why}.{_again(root)}")
+        if has_checkpoint(files):
+            raise DataError(
+                f"{files.checkpoint}: the run was stopped before its end.{_again(root)}"
+            )
+        epochs, split = resolved.training.epochs, resolved.training.evaluate
+        check_file(files.history, resources.get(SUMS, {}), command)
+        history = _history(files, epochs)
+    return Run(
+        root=root,
+        key=key,
+        metrics=values,
+        without_mirrored=metrics["without_mirrored"],
+        deciles=tuple(metrics["deciles"]),
+        backend=str(metrics["backend"]),
+        resources=resources,
+        history=history,
+        epochs=epochs,
+        split=split,
+    )
+
+
+SHARED = "runs that are not known to have had their GPU to themselves: their times do not compare"
+
+
+def time_notes(runs: Sequence[Run]) -> list[str]:
+    """What is to be known of the seconds of runs, where there is something."""
+    shared = any(run.on_gpu and not run.timed for run in runs)
+    return [f"Seconds are of {SHARED}."] if shared else []
+
+
+def run_note(runs: Sequence[Run]) -> str:
+    """Devices, epochs and metric library of the runs."""
+    devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
+    backends = ", ".join(sorted({run.backend for run in runs}))
+    epochs = ", ".join(str(n) for n in sorted({run.epochs for run in runs if run.epochs}))
+    return (
+        f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
+    )
+
+
+def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run, see `run_row`."""
+    import pandas as pd
+
+    return pd.DataFrame([run_row(run) for run in runs])
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """A run's name, all metrics (percent), P@k without mirrored pairs, the last look at the validation
+    split, resources (bytes, seconds), the final training loss, its slope, `converged`, epochs, the
+    metrics' backend, and `machine ...`: what resources.json says of versions and hardware. None where
+    there is no such number."""
+    resources, mirrored = run.resources, run.without_mirrored or {}
+    return {
+        "dataset": run.key.dataset,
+        "method": run.key.method,
+        "variant": run.key.variant,
+        "seed": run.key.seed,
+        **{name: run.metrics[name] for name in METRICS},
+        **{f"P@{k} without mirrored": mirrored.get(f"P@{k}") for k in (1, 3, 5)},
+        **{f"validation {name}": value for name, value in run.validation().items()},
+        "tail_bias_offset": resources.get("tail_bias_offset"),
+        "device": resources["device"],
+        "parameters": resources.get("parameters"),
+        "layer_bytes": resources.get("layer_bytes"),
+        "state_bytes": resources.get("state_bytes"),
+        "peak_train_bytes": resources["peak_bytes"].get("train"),
+        "peak_evaluate_bytes": resources["peak_bytes"].get("evaluate"),
+        "epoch_seconds": resources["seconds"].get("epoch"),
+        "train_seconds": resources["seconds"].get("train"),
+        "evaluate_seconds": resources["seconds"].get("evaluate"),
+        "runs_at_once": resources.get("runs_at_once"),
+        "epochs": run.epochs,
+        "loss": run.loss,
+        "slope": run.slope,
+        "converged": run.converged,
+        "backend": run.backend,
+        **{f"machine {name}": value for name, value in (resources.get("machine") or {}).items()},
+    }
+
+
+def _history(files: RunDir, epochs: int) -> dict[str, np.ndarray]:
+    import pandas as pd
+
+    with reading(files.history, "a training history (csv)"):
+        frame = pd.read_csv(files.history)
+        missing = [name for name in HISTORY if name not in frame]
+        if missing:
+            raise DataError(f"{files.history}: no column {', '.join(missing)}.{_again(files.root)}")
+        columns = {name: frame[name].to_numpy(np.float64) for name in HISTORY}
+    if len(frame) != epochs:
+        raise DataError(
+            f"{files.history}: {len(frame)} of {epochs} epochs; the run is not complete.{_again(files.root)}"
+        )
+    if not np.isfinite(columns["loss"]).all():
+        raise DataError(f"{files.history}: a loss that is not a finite number.{_again(files.root)}")
+    return columns
+
+
+def _check_made(files: RunDir, *paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; this run has not been made.{_again(files.root)}"
+            )
+
+
+def _mapping(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, Any]:
+    """`value`, when it is a mapping with all of `keys`."""
+    if not isinstance(value, Mapping):
+        raise DataError(f"{path}: damaged (not a mapping).{_again(path.parent)}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise DataError(f"{path}: damaged (without {', '.join(missing)}).{_again(path.parent)}")
+    return value
+
+
+def _again(root: Path) -> str:
+    return f" Delete {RunDir(root).metrics}, and make the run again."

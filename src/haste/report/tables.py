@@ -1,0 +1,463 @@
+"""The tables of a grid: each function turns loaded sources into a table, and its docstring is the caption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from haste.config import GROUPINGS
+from haste.grid import DEFAULT_VARIANT
+from haste.paths import SPLITS
+from haste.presets import Ablation, Method, ablation, ablations
+from haste.report.claims import claimed_runs
+from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH
+from haste.report.registry import Inputs, ablation_runs, order_paths, table
+from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
+from haste.report.runs import (
+    CONVERGED_NOTE,
+    METRICS,
+    VALIDATED,
+    Run,
+    run_frame,
+    run_note,
+    run_row,
+    time_notes,
+)
+
+if TYPE_CHECKING:
+    from haste.report.load import Sources
+
+ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
+WITHOUT_MIRRORED = tuple(f"P@{k} without mirrored" for k in (1, 3, 5))
+PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_AN_EPOCH}
+MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
+CONFUSION_RANKS = (1, 5)
+"""of predictions in which confusions are counted"""
+MACHINE = "machine "
+"""begins the names of columns about versions and hardware"""
+
+Row = dict[str, Any]
+
+
+@table(
+    "main",
+    "All methods",
+    inputs=lambda grid: Inputs(runs=tuple(grid.main_runs())),
+    all_methods=True,
+)
+def main_table(sources: Sources) -> Table:
+    """Every method of the grid, trained alike but for what its preset changes.
+
+    Precision (P), propensity-scored precision (PSP, which weighs rare labels more), nDCG and recall (R) in
+    percent on the test split, which is read once. Mean and standard deviation over seeds; the best of each
+    column is bold. Memory, time and parameters follow, then the training loss with its slope at the end. A run
+    counts as converged when its training loss has settled: at most 0.5% an epoch over the last tenth of the
+    epochs, and a fall of at most 5% over their last third. Compare two methods only where both have.
+
+    "not trained here" marks the methods that this project has not implemented. Numbers of papers appear
+    beside ours only on data sets that the papers use.
+    """
+    columns = [
+        Column("dataset", "Data set"),
+        Column("method", "Method"),
+        Column("runs", "Runs"),
+        *(Column(name, name, best=True) for name in ACCURACY),
+        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_MIRRORED),
+        Column("peak_train_bytes", "Peak memory (GiB)", digits=2, scale=GIB),
+        Column("state_bytes", "State (MiB)", scale=MIB),
+        Column("epoch_seconds", "Epoch (s)"),
+        Column("parameters", "Parameters (M)", digits=2, scale=MILLION),
+        Column("loss", "Training loss", digits=2),
+        Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
+        Column("converged", "Converged"),
+    ]
+    rows = [
+        _main_row(sources, dataset, method, columns)
+        for dataset in sources.grid.datasets
+        for method in sources.methods()
+    ]
+    columns = _with_paper(columns, rows)
+    mirrored = any(f"{name} mean" in row for row in rows for name in WITHOUT_MIRRORED)
+    if not mirrored:
+        columns = [c for c in columns if c.key not in WITHOUT_MIRRORED]
+    notes = [
+        MEAN_NOTE + " Bold: the best of the column.",
+        run_note(sources.runs),
+        *time_notes(sources.runs),
+        *_memory_notes(sources.runs),
+        CONVERGED_NOTE,
+    ]
+    if mirrored:
+        notes.append(
+            "w/o mirrored: test pairs (i, j) whose mirror (j, i) is a training pair are taken out of "
+            "truth and predictions."
+        )
+    if any(column.key.endswith(" paper") for column in columns):
+        notes.append(
+            "(paper): published on the same data set, on other hardware and with BERT-size encoders."
+        )
+    return Table.of(columns, rows, notes, section="dataset")
+
+
+@table("datasets", "Data sets", inputs=lambda grid: Inputs(corpora=grid.datasets))
+def datasets_table(sources: Sources) -> Table:
+    """Size and shape of the data sets, counted from the files that the methods train on.
+
+    Most labels have few documents: that is the regime the method is made for. A label without a training
+    document cannot be predicted, so the share of test positives that were seen is a bound on recall. A
+    mirrored pair is a test pair (i, j) whose mirror (j, i) is a training pair; since such pairs could be
+    answered by turning round what was seen, the table ``main`` also gives precision without them.
+    """
+    from haste.data.corpus import RARE, load_corpus
+
+    columns = (
+        Column("dataset", "Data set"),
+        Column("train", "Train", digits=0),
+        Column("validation", "Validation", digits=0),
+        Column("test", "Test", digits=0),
+        Column("labels", "Labels", digits=0),
+        Column("extra_labels", "Unseen labels", digits=0),
+        Column("labels_a_document", "Labels/document", digits=2),
+        Column("documents_a_label", "Documents/label", digits=2),
+        Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"),
+        Column("seen_positives_percent", "Test positives seen (%)"),
+        Column("mirrored_percent", "Mirrored (%)"),
+        Column("words_a_document", "Words/document"),
+        Column("propensity", "Propensity A / B"),
+        Column("licence", "Licence"),
+    )
+    rows = []
+    for dataset in sources.grid.datasets:
+        info = load_corpus(sources.grid.layout.corpus(dataset)).info
+        counted = info.statistics
+        rows.append(
+            {
+                "dataset": dataset,
+                **{split: info.documents[split] for split in SPLITS},
+                "labels": info.n_labels,
+                "extra_labels": info.n_extra,
+                "labels_a_document": counted.labels_per_document,
+                "documents_a_label": counted.points_per_label,
+                "rare_labels_percent": 100.0 * counted.rare_labels,
+                "seen_positives_percent": 100.0 * counted.seen["test"],
+                "mirrored_percent": 100.0 * counted.mirrored["test"],
+                "words_a_document": counted.words_per_document,
+                "propensity": f"{info.propensity_a:g} / {info.propensity_b:g}",
+                "licence": info.licence,
+            }
+        )
+    notes = (
+        "Counted from the data. Labels are those with a training document; labels a document, documents "
+        "a label and words are of the training split.",
+        "Unseen labels occur only in validation or test: they stay in the truth, nothing can predict "
+        "them, and the share of test positives seen says how much that costs.",
+        "Mirrored: share of test pairs (i, j) whose mirror (j, i) is a training pair.",
+    )
+    return Table.of(columns, rows, notes)
+
+
+ABLATION_CAPTION = """{question}
+
+The first row is the preset of ``{method}``; each other row changes only what it names. Δ P@1 is the difference
+to the preset with the same seeds, in points, with a 95% interval from resampling the test documents: where
+the interval contains 0, these documents cannot tell the two apart. Layer is the memory of the output layer
+with its indices and momentum. Where a variant has one seed, differences as small as those between seeds mean
+nothing.
+"""
+
+
+def _register_ablation(chosen: Ablation) -> None:
+    table(
+        f"ablation_{chosen.name}",
+        f"Ablation: {chosen.title.lower()}",
+        inputs=lambda grid: Inputs(
+            runs=ablation_runs(grid, [chosen.name]), corpora=grid.ablation_datasets
+        ),
+        applies=lambda grid: chosen.name in grid.ablations,
+        caption=ABLATION_CAPTION.format(question=chosen.question, method=chosen.method),
+        category="Ablations",
+    )(lambda sources: ablation_table(chosen, sources))
+
+
+def ablation_table(chosen: Ablation, sources: Sources) -> Table:
+    """The preset and each variant, with the difference in P@1 to the preset."""
+    columns = (
+        Column("dataset", "Data set"),
+        Column("variant", chosen.title),
+        *(Column(n, n, best=True) for n in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")),
+        Column("difference", "Δ P@1 [95%]", digits=2),
+        Column("epoch_seconds", "Epoch (s)"),
+        Column("layer_bytes", "Layer (MiB)", scale=MIB),
+        Column("seeds", "Seeds", digits=0),
+        Column("converged", "Converged"),
+    )
+    rows: list[Row] = []
+    for dataset in sources.grid.ablation_datasets:
+        variants = sources.ablation(chosen.name, dataset)
+        preset = next(iter(variants.values()))
+        for variant, runs in variants.items():
+            row = _statistics(runs, columns)
+            row |= {"dataset": dataset, "variant": chosen.variant_title(variant)}
+            if not runs:
+                row["difference"] = OPEN
+            else:
+                row |= {"seeds": len(runs), "converged": converged(runs)}
+                if runs is not preset and preset:
+                    difference = sources.documents[dataset].difference(runs, preset, "P@1")
+                    row |= interval("difference", *difference)
+            rows.append(row)
+    one_seed = "; one seed, so the spread between seeds is not in it."
+    notes = [
+        f"Variants of {chosen.method}; all else is its preset. {MEAN_NOTE}",
+        "Δ P@1: to the preset, same seeds, in points, with the paired bootstrap interval (95%) over "
+        "test documents" + (one_seed if len(sources.grid.ablation_seeds) == 1 else "."),
+        run_note(sources.runs),
+        *time_notes(sources.runs),
+        CONVERGED_NOTE,
+    ]
+    return Table.of(columns, rows, notes, section="dataset")
+
+
+for _ablation in ablations().values():
+    _register_ablation(_ablation)
+
+
+@table(
+    "grouping_cohesion",
+    "Cohesion of the label groups",
+    inputs=lambda grid: Inputs(orders=order_paths(grid, grid.datasets, GROUPINGS)),
+)
+def cohesion_table(sources: Sources) -> Table:
+    """How alike the labels of a group are, for each way to group the tail.
+
+    Cohesion is the mean cosine between the embeddings of a group's labels and their mean; 1 would be
+    identical labels. The embedding of a label is the mean of the untrained encoder's features over the label's
+    training documents. Random groups show what grouping by nothing gives. Higher is what the semantic grouping
+    aims at; whether it helps precision is what the table ``ablation_grouping`` says.
+    """
+    import numpy as np
+
+    percentiles = (5, 50, 95)
+    columns = (
+        Column("dataset", "Data set"),
+        Column("grouping", "Grouping"),
+        Column("groups", "Groups", digits=0),
+        Column("group_size", "Group size", digits=0),
+        Column("head", "Head labels", digits=0),
+        Column("cohesion", "Cohesion", digits=3),
+        *(Column(f"percentile_{p}", f"{p}th percentile", digits=3) for p in percentiles),
+    )
+    rows = []
+    for dataset, grouping, order in sources.orders():
+        cohesion = order.cohesion
+        row = {
+            "dataset": dataset,
+            "grouping": grouping,
+            "groups": order.n_groups,
+            "group_size": order.group_size,
+            "head": order.head,
+            **mean_std("cohesion", cohesion.tolist()),
+        }
+        if cohesion.size:
+            row |= {f"percentile_{p}": float(np.percentile(cohesion, p)) for p in percentiles}
+        rows.append(row)
+    notes = (
+        "Cohesion of a group: mean cosine of its labels' embeddings to the group's mean. "
+        "Mean ± standard deviation over the groups of the tail.",
+    )
+    return Table.of(columns, rows, notes, section="dataset")
+
+
+@table(
+    "confusions",
+    "Confusions within semantic groups",
+    inputs=lambda grid: Inputs(
+        runs=tuple(claimed_runs(grid, "grouping")),
+        corpora=grid.ablation_datasets,
+        orders=order_paths(grid, grid.ablation_datasets, ["semantic"]),
+    ),
+    applies=lambda grid: "grouping" in grid.ablations,
+)
+def confusions_table(sources: Sources) -> Table:
+    """How often a label is taken for another one of its semantic group.
+
+    The labels of one group read the same features, so groups of like labels may be the hardest to tell apart.
+    That would show here: runs that were trained with semantic groups confuse more labels within them than runs
+    that were trained with groups of equal frequency or random ones. Precision of the same runs is in the table
+    ``ablation_grouping``.
+    """
+    import numpy as np
+
+    from haste.metrics.bootstrap import paired_bootstrap
+    from haste.metrics.confusions import group_confusions, groups_of
+
+    last = CONFUSION_RANKS[-1]
+    columns = (
+        Column("dataset", "Data set"),
+        Column("grouping", "Trained with groups"),
+        Column("P@1", "P@1"),
+        *(Column(f"confused@{k}", f"Confused, first {k} (%)", digits=2) for k in CONFUSION_RANKS),
+        Column("difference", f"Δ first {last} [95%]", digits=2),
+        Column("seeds", "Seeds", digits=0),
+    )
+    chosen = ablation("grouping")
+    rows: list[Row] = []
+    for dataset, _, order in sources.orders():
+        truth = sources.documents[dataset].truth.positives
+        groups = groups_of(order, truth.shape[1])
+        preset: np.ndarray | None = None
+        claimed = claimed_runs(sources.grid, chosen.name)
+        for variant, runs in sources.ablation(chosen.name, dataset, claimed).items():
+            row: Row = {"dataset": dataset, "grouping": chosen.variant_title(variant)}
+            rows.append(row)
+            if not runs:
+                row["difference"] = OPEN
+                continue
+            # [seeds, N] for each k
+            confused = {
+                k: np.stack([group_confusions(run.predictions(), truth, groups, k) for run in runs])
+                for k in CONFUSION_RANKS
+            }
+            row |= mean_std("P@1", [run.metrics["P@1"] for run in runs]) | {"seeds": len(runs)}
+            for k in CONFUSION_RANKS:
+                row |= mean_std(f"confused@{k}", confused[k].mean(1).tolist())
+            mean = confused[last].mean(0)
+            if variant == DEFAULT_VARIANT:
+                preset = mean
+            elif preset is not None:
+                row |= interval("difference", *paired_bootstrap(mean, preset, seed=0))
+    notes = (
+        "Confused: of the first predictions, the share that is wrong and lies in the semantic group (of the "
+        "preset, first seed) of a label that would be right, whatever groups a run was trained with. Labels "
+        "of one group read the same features; if that makes them hard to tell apart, runs trained with "
+        "semantic groups confuse more of them. Head labels have no group.",
+        "Δ: to the preset, in points, with the paired bootstrap interval (95%) over test documents. Mean ± "
+        "sample standard deviation over seeds.",
+        run_note(sources.runs),
+    )
+    return Table.of(columns, rows, notes, section="dataset")
+
+
+RUN_COLUMNS = (
+    Column("dataset", "Data set"),
+    Column("method", "Method"),
+    Column("variant", "Variant"),
+    Column("seed", "Seed", digits=0),
+    *(Column(name, name) for name in METRICS),
+    *(Column(n, n.replace("without", "w/o")) for n in WITHOUT_MIRRORED),
+    *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
+    Column("tail_bias_offset", "Tail shifted by", digits=2, signed=True),
+    Column("epochs", "Epochs", digits=0),
+    Column("loss", "Training loss", digits=2),
+    Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
+    Column("converged", "Converged"),
+    Column("epoch_seconds", "Epoch (s)"),
+    Column("train_seconds", "Training (s)"),
+    Column("evaluate_seconds", "Evaluation (s)"),
+    Column("runs_at_once", "Runs at once", digits=0),
+    Column("peak_train_bytes", "Peak memory, training (GiB)", digits=2, scale=GIB),
+    Column("peak_evaluate_bytes", "Peak memory, evaluation (GiB)", digits=2, scale=GIB),
+    Column("state_bytes", "State (MiB)", scale=MIB),
+    Column("layer_bytes", "Layer (MiB)", scale=MIB),
+    Column("parameters", "Parameters (M)", digits=2, scale=MILLION),
+    Column("backend", "Metrics by"),
+    Column("device", "Device"),
+)
+
+
+@table("runs", "All runs", inputs=lambda grid: Inputs(runs=tuple(grid.runs())))
+def runs_table(sources: Sources) -> Table:
+    """Every run behind the tables and figures of this grid.
+
+    Metrics in percent on the test split; then epochs, training loss with its slope at the end, times, memory,
+    and the device and versions the run was made with. The csv beside this table has the numbers unrounded, in
+    bytes and seconds, and stands for the runs where their folders are not kept.
+    """
+    rows = [{key: _cell(value) for key, value in run_row(run).items()} for run in sources.runs]
+    filled = dict.fromkeys(key for row in rows for key, cell in row.items() if cell is not None)
+    machine = (Column(key, key.capitalize()) for key in filled if key.startswith(MACHINE))
+    columns = (*(column for column in RUN_COLUMNS if column.key in filled), *machine)
+    notes = (
+        "One row a run. Metrics in percent on the test split; the csv has every number unrounded, "
+        "memory in bytes and times in seconds.",
+        "Validation: after the last epoch, before a tail is shifted; for choosing between methods, for "
+        "which the test split must not be read.",
+        CONVERGED_NOTE,
+    )
+    return Table.of(columns, rows, notes, section="dataset" if rows else None)
+
+
+def converged(runs: Sequence[Run]) -> str | None:
+    """yes, no, or how many of the seeds; None where nothing was trained by epochs."""
+    states = [run.converged for run in runs if run.converged is not None]
+    if not states:
+        return None
+    if all(states) or not any(states):
+        return "yes" if all(states) else "no"
+    return f"{sum(states)} of {len(states)}"
+
+
+def _main_row(sources: Sources, dataset: str, method: Method, columns: Sequence[Column]) -> Row:
+    runs = sources.of(dataset, method.name)
+    row = _statistics(runs, columns)
+    row |= {"dataset": dataset, "method": method.title, "converged": converged(runs)}
+    row["runs"] = _runs_cell(method, runs, sources.inputs.partial)
+    if method.published_as:
+        paper, name = method.published_as
+        for column in columns:
+            metric = PUBLISHED_NAMES.get(column.key, column.key)
+            number = sources.published.find(paper, dataset, name, metric)
+            if number is not None:
+                row[f"{column.key} paper"] = number.text if number.value is None else number.value
+    return row
+
+
+def _runs_cell(method: Method, runs: Sequence[Run], partial: bool) -> str:
+    if method.kind == "published":
+        return "not trained here"
+    if not runs:
+        return OPEN if partial else "no run given"
+    if method.kind == "linear":
+        return "1 run"
+    return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+
+
+def _with_paper(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns, each followed by the paper's where any row has a published number."""
+    shown = []
+    for column in columns:
+        shown.append(column)
+        key, title = f"{column.key} paper", f"{column.title} (paper)"
+        if any(row.get(key) is not None for row in rows):
+            shown.append(Column(key, title, digits=column.digits, scale=column.scale))
+    return shown
+
+
+def _statistics(runs: Sequence[Run], columns: Iterable[Column]) -> Row:
+    """Mean and deviation over runs of those columns that the run table has and that are numbers."""
+    cells: Row = {}
+    if runs:
+        frame = run_frame(runs)
+        numbers = set(frame) - {"dataset", "method", "variant", "seed", "converged"}
+        for column in columns:
+            if column.key in numbers:
+                cells |= mean_std(column.key, frame[column.key].tolist())
+    return cells
+
+
+def _memory_notes(runs: Sequence[Run]) -> list[str]:
+    """What memory means on the devices of the runs."""
+    words: Mapping[bool, str] = {
+        True: "Peak memory on a GPU: the most that was allocated while training.",
+        False: "Peak memory on a CPU: the most that the process held while training, interpreter and "
+        "libraries included.",
+    }
+    state = "State: parameters, optimiser state and index sets, counted exactly."
+    return [words[on_gpu] for on_gpu in sorted({run.on_gpu for run in runs})] + [state]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if isinstance(value, float) and not math.isfinite(value) else value

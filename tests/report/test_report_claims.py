@@ -1,0 +1,421 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from fake_grid import GIB, FakeGrid, falling, load, make
+
+from haste.errors import DataError
+from haste.grid import RunKey
+from haste.metrics.bootstrap import Interval
+from haste.report.benchmarks import Results, time_ratios
+from haste.report.claims import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    claimed_runs,
+    claims,
+    findings,
+    judge,
+    judge_ratio,
+)
+
+METHODS = ("dense", "spartex", "block-sparse", "haste")
+ABLATIONS = ("grouping", "head_tail", "group_size")
+BETTER = {"dense": 0.75, "haste": 0.6, "spartex": 0.4, "block-sparse": 0.3}
+KERNELS = "layer,direction,milliseconds,batch,features,labels,fan_in,group_size\n"
+
+
+def sources(grid):
+    return load(grid, "claims")[1]
+
+
+def by_claim(fake):
+    return judged(fake.write())
+
+
+def judged(grid):
+    return {finding.claim.id: finding for finding in findings(sources(grid))}
+
+
+def fake_grid(root, **changes):
+    settings = {
+        "methods": METHODS,
+        "ablations": ABLATIONS,
+        "seeds": (0, 1),
+        "ablation_seeds": (0, 1),
+        "documents": 150,
+        "labels": 160,
+        "hit_rate": {
+            **BETTER,
+            "haste/grouping-frequency": 0.45,
+            "haste/grouping-random": 0.3,
+            "haste/head_tail-off": 0.75,
+            "haste/group_size-32": 0.45,
+        },
+    }
+    return FakeGrid(root, **settings | changes)
+
+
+def write_kernels(root, text):
+    path = root / "results/benchmarks/h200/kernels.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(KERNELS + text)
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory):
+    return by_claim(fake_grid(tmp_path_factory.mktemp("settled")))
+
+
+def side(seeds=2, converged=True):
+    return [
+        SimpleNamespace(key=RunKey("d", "m", "default", seed), converged=converged)
+        for seed in range(seeds)
+    ]
+
+
+UP, DOWN, ACROSS = Interval(2.0, 1.0, 3.0), Interval(-2.0, -3.0, -1.0), Interval(0.5, -1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "verdict", "reason"),
+    [
+        ([UP], HOLDS, "the interval lies above 0"),
+        ([UP, UP], HOLDS, "every interval lies above 0"),
+        ([UP, DOWN], FAILS, "the interval lies below 0: number 1"),
+        ([DOWN, ACROSS], FAILS, "the interval lies below 0: number 0"),
+        ([UP, ACROSS], UNDECIDED, "the interval contains 0: number 1"),
+        ([Interval(0.0, 0.0, 0.0)], UNDECIDED, "the interval contains 0: number 0"),
+    ],
+)
+def test_verdict_of_intervals(intervals, verdict, reason):
+    named = {f"number {i}": interval for i, interval in enumerate(intervals)}
+    assert judge(named, {"A": side(), "B": side()}) == (verdict, reason)
+
+
+@pytest.mark.parametrize("interval", [UP, DOWN])
+def test_no_verdict_on_runs_that_have_not_converged(interval):
+    runs = {"A": side(), "B": [*side(1), *side(2, converged=False)[1:]]}
+    assert judge({"x": interval}, runs) == (UNDECIDED, "not converged: B (seed 1)")
+
+
+@pytest.mark.parametrize("interval", [UP, DOWN])
+def test_no_verdict_on_one_seed(interval):
+    assert judge({"x": interval}, {"A": side(3), "B": side(1)}) == (UNDECIDED, "one seed only")
+
+
+def test_all_reasons_are_given():
+    runs = {"A": side(1, converged=False), "B": side(2, converged=False)}
+    reason = "not converged: A (seed 0), B (seeds 0, 1); one seed only"
+    assert judge({"x": UP}, runs) == (UNDECIDED, reason)
+
+
+@pytest.mark.parametrize(
+    ("interval", "earlier", "expected"),
+    [
+        (UP, 0.2, (HOLDS, "the interval lies above 0; training losses still fall, but")),
+        (DOWN, -0.2, (FAILS, "the interval lies below 0: x; training losses still fall, but")),
+        (
+            UP,
+            -0.2,
+            (UNDECIDED, "not converged: B (seeds 0, 1), and with 5 epochs of another sign: x"),
+        ),
+        (UP, None, (UNDECIDED, "not converged: B (seeds 0, 1)")),
+        (ACROSS, 0.2, (UNDECIDED, "the interval contains 0: x")),
+    ],
+)
+def test_fewer_epochs_decide_whether_falling_losses_matter(interval, earlier, expected):
+    runs = {"A": side(), "B": side(converged=False)}
+    verdict, reason = judge({"x": interval}, runs, {"x": earlier}, "5")
+    assert verdict == expected[0]
+    assert reason.startswith(expected[1])
+
+
+def test_one_seed_decides_nothing_whatever_fewer_epochs_say():
+    runs = {"A": side(1, converged=False), "B": side(1)}
+    assert judge({"x": UP}, runs, {"x": 1.0}, "5") == (UNDECIDED, "one seed only")
+
+
+def test_verdict_of_ratios():
+    assert judge_ratio(4.5, 4.4) == (HOLDS, "4.50×; the claim needs at least 4.40×")
+    assert judge_ratio(4.3, 4.4)[0] == FAILS
+    assert judge_ratio(1.04, 1.05, at_most=True)[0] == HOLDS
+    assert judge_ratio(1.06, 1.05, at_most=True) == (
+        FAILS,
+        "1.06×; the claim needs at most 1.05×",
+    )
+
+
+def test_every_claim_has_a_row(settled):
+    assert list(settled) == [f"C{i}" for i in range(1, 12)]
+
+
+def test_claims_follow_from_the_runs(settled):
+    assert {c: f.verdict for c, f in settled.items()} == {
+        **dict.fromkeys(("C1", "C2", "C3", "C6", "C10"), UNDECIDED),
+        **dict.fromkeys(("C4", "C5", "C7", "C11"), HOLDS),
+        # made up so that the split hurts, and so that 64 is as good as 16
+        "C8": FAILS,
+        "C9": FAILS,
+    }
+
+
+def with_plus(root, **rates):
+    """A grid with HASTE+ that hits as often as given."""
+    methods = (*METHODS, "haste-plus")
+    return by_claim(fake_grid(root, ablations=(), methods=methods, hit_rate={**BETTER, **rates}))
+
+
+def test_the_projects_own_claim_stands_last_where_the_grid_has_its_preset(tmp_path):
+    found = with_plus(tmp_path, **{"haste-plus": 0.95})
+    assert list(found) == [*(f"C{i}" for i in range(1, 12)), "H1"]
+    assert [each.what for each in found["H1"].comparisons] == [
+        f"{metric}, HASTE+ − {rival} (points)"
+        for rival in ("HASTE", "Dense")
+        for metric in ("P@1", "P@5", "PSP@5")
+    ]
+    assert found["H1"].verdict == HOLDS
+    assert {each.paper for each in found["H1"].comparisons} == {None}
+
+
+def test_the_projects_own_claim_needs_the_dense_layer_beaten_too(tmp_path):
+    own = with_plus(tmp_path, **{"haste-plus": 0.65, "haste": 0.3, "dense": 0.9})["H1"]
+    assert own.verdict == FAILS
+    assert "P@1, HASTE+ − Dense" in own.reason
+    assert "HASTE+ − HASTE" not in own.reason
+
+
+def test_without_a_gpu_claims_on_speed_and_memory_stay_open(settled):
+    for claim in ("C1", "C2", "C3", "C6", "C10"):
+        assert settled[claim].reason.startswith("needs CUDA")
+        assert settled[claim].comparisons[0].ours is None
+
+
+def test_numbers_are_differences_averaged_over_seeds(tmp_path):
+    loaded = sources(fake_grid(tmp_path).write())
+    found = {finding.claim.id: finding for finding in findings(loaded)}
+    first = found["C4"].comparisons[0]
+    assert first.what == "P@1, HASTE − Spartex (points)"
+    means = {
+        name: sum(run.metrics["P@1"] for run in loaded.of("tiny", name)) / 2
+        for name in ("haste", "spartex", "dense")
+    }
+    assert first.ours.difference == pytest.approx(means["haste"] - means["spartex"])
+    assert first.ours.low < first.ours.difference < first.ours.high
+    gap = found["C5"].comparisons[0]
+    assert gap.what == "P@1, Dense − HASTE (points, for context)"
+    assert gap.ours.difference == pytest.approx(means["dense"] - means["haste"])
+
+
+def test_context_does_not_decide(settled):
+    # dense is far ahead here, so its differences lie above 0; were it behind, they would lie below
+    assert settled["C5"].verdict == HOLDS
+    assert settled["C5"].comparisons[0].ours.low > 0
+
+
+def test_context_that_lies_below_zero_does_not_decide_either(tmp_path):
+    found = by_claim(fake_grid(tmp_path, ablations=(), hit_rate={**BETTER, "dense": 0.2}))
+    assert found["C5"].comparisons[0].ours.high < 0
+    assert found["C5"].verdict == HOLDS
+
+
+def test_the_papers_numbers(settled):
+    paper = {c: [each.paper for each in f.comparisons] for c, f in settled.items()}
+    assert paper["C1"] == ["4.4×"]
+    assert paper["C2"] == ["25×"]
+    assert paper["C3"] == ["within a few percent"]
+    assert paper["C7"] == ["1.4 (Amazon-670K)", "0.4 (Amazon-670K)"]
+    assert paper["C8"] == ["1.3 (Amazon-670K)"]
+    assert paper["C9"] == ["0.4 (Amazon-670K)", "0.2 (Amazon-670K)"]
+    assert paper["C10"] == ["4.00× (Amazon-3M)"]
+    assert "−3.9 (LF-Paper2Keywords-8.6M)" in paper["C5"][0]
+    assert "1.6 (Amazon-3M)" in paper["C11"][0]
+
+
+def test_worse_baselines_turn_the_claims(tmp_path):
+    found = by_claim(
+        fake_grid(tmp_path, ablations=(), hit_rate={**BETTER, "haste": 0.3, "spartex": 0.6})
+    )
+    assert {found[claim].verdict for claim in ("C4", "C5", "C11")} == {FAILS}
+
+
+def test_falling_losses_leave_claims_open(tmp_path):
+    found = by_claim(fake_grid(tmp_path, losses={"haste": falling}))
+    for claim in ("C4", "C5", "C7", "C8", "C9", "C11"):
+        assert found[claim].verdict == UNDECIDED
+        assert found[claim].reason.startswith("not converged: ")
+    assert found["C11"].reason == "not converged: HASTE (seeds 0, 1)"
+    # the number is shown all the same
+    assert found["C11"].comparisons[0].ours is not None
+
+
+def test_falling_losses_are_checked_against_the_short_runs_of_the_grid(tmp_path):
+    path = tmp_path / "short.csv"
+    rows = {"haste": 50.0, "spartex": 40.0, "block-sparse": 30.0, "dense": 60.0}
+    metrics = ("P@1", "P@3", "P@5", "PSP@1")
+    header = ",".join(("dataset", "method", "variant", "seed", "epochs", *metrics))
+
+    def write(epochs):
+        lines = [f"tiny,{name},default,0,{epochs}" + 4 * f",{p}" for name, p in rows.items()]
+        path.write_text("\n".join([header, *lines]) + "\n")
+
+    fake = fake_grid(tmp_path, losses={"haste": falling})
+    grid = replace(fake.write(), short_run_table=str(path))
+    epochs = load_epochs(grid)
+
+    def found():
+        return judged(grid)
+
+    write(epochs - 1)
+    assert found()["C4"].verdict == HOLDS
+    assert f"with {epochs - 1} epochs each difference has the same sign" in found()["C4"].reason
+    # there are none of its variants
+    assert found()["C7"].reason.startswith("not converged: ")
+    write(epochs)
+    assert found()["C4"].reason == "not converged: HASTE (seeds 0, 1)"
+    write(epochs - 1)
+    rows["spartex"] = 55.0
+    write(epochs - 1)
+    assert found()["C11"].verdict == UNDECIDED
+    assert "of another sign: PSP@1, HASTE − Spartex" in found()["C11"].reason
+    path.unlink()
+    assert found()["C4"].reason == "not converged: HASTE (seeds 0, 1)"
+
+
+def load_epochs(grid):
+    (dataset,) = grid.datasets
+    return grid.resolve(RunKey(dataset, "haste", "default", 0)).training.epochs
+
+
+def test_what_the_grid_lacks_is_said(tmp_path):
+    found = by_claim(
+        fake_grid(tmp_path, methods=("dense", "spartex", "haste"), ablations=("grouping",))
+    )
+    assert (found["C4"].verdict, found["C4"].reason) == (UNDECIDED, "not in the grid: block-sparse")
+    assert (found["C8"].verdict, found["C8"].reason) == (
+        UNDECIDED,
+        "ablation head_tail is not in the grid",
+    )
+    assert found["C7"].verdict == HOLDS
+    # what can be compared is shown
+    assert found["C4"].comparisons[0].ours is not None
+    assert found["C4"].comparisons[3].ours is None
+
+
+def test_one_ablation_seed_leaves_ablation_claims_open(tmp_path):
+    found = by_claim(fake_grid(tmp_path, ablation_seeds=(0,)))
+    assert {found[claim].reason for claim in ("C7", "C8", "C9")} == {"one seed only"}
+    assert found["C4"].verdict == HOLDS
+
+
+def test_memory_and_time_on_a_gpu(tmp_path):
+    resources = {
+        "haste": {"peak_bytes": {"train": 2 * GIB}, "seconds": {"epoch": 10.0}},
+        "spartex": {"peak_bytes": {"train": 3 * GIB}, "seconds": {"epoch": 30.0}},
+    }
+    alone = {name: {**each, "runs_at_once": 1} for name, each in resources.items()}
+    fake = fake_grid(tmp_path, ablations=(), device="NVIDIA H200", resources=alone)
+    found = by_claim(fake)
+    # on no data set of the paper: its smallest ratio, 18.4 / 12.5
+    assert found["C6"].comparisons[0].ours == pytest.approx(1.5)
+    assert (found["C6"].verdict, found["C6"].reason) == (
+        HOLDS,
+        "1.50×; the claim needs at least 1.47×",
+    )
+    assert found["C10"].comparisons[0].ours == pytest.approx(3.0)
+    assert (found["C10"].verdict, found["C10"].reason) == (
+        FAILS,
+        "3.00×; the claim needs at least 4.00×",
+    )
+    # of Spartex nothing is known, and memory is a run's own
+    told = {**resources, "haste": {**resources["haste"], "runs_at_once": 1}}
+    shared = by_claim(replace(fake, root=tmp_path / "shared", resources=told))
+    assert (shared["C6"].verdict, shared["C10"].verdict) == (HOLDS, UNDECIDED)
+    assert shared["C10"].reason.startswith("runs that are not known to have had their GPU to")
+    on_amazon = by_claim(replace(fake, root=tmp_path / "amazon", datasets=("amazon-3m",)))
+    assert on_amazon["C6"].reason == "1.50×; the claim needs at least 2.38×"
+
+
+def test_kernel_claims_from_a_committed_benchmark(tmp_path):
+    fake = fake_grid(tmp_path, ablations=())
+    write_kernels(
+        tmp_path,
+        "fixed_fan_in,forward,9.0,128,768,1000,32,\n"
+        "fixed_fan_in,forward,20.0,128,768,2000,32,\n"
+        "fixed_fan_in,backward,40.0,128,768,1000,32,\n"
+        "group_fan_in,forward,2.0,128,768,1000,32,16\n"
+        "group_fan_in,backward,4.0,128,768,1000,32,16\n"
+        "group_fan_in,forward,4.0,128,768,2000,32,16\n"
+        "bottleneck,forward,1.95,128,768,1000,32,\n"
+        "bottleneck,backward,3.9,128,768,1000,32,\n"
+        # another problem, never to be compared with the others
+        "fixed_fan_in,backward,900.0,256,768,1000,32,\n",
+    )
+    found = by_claim(fake)
+    assert found["C1"].place == "h200"
+    assert found["C1"].comparisons[0].ours == pytest.approx(5.0)
+    assert found["C1"].verdict == HOLDS
+    assert found["C2"].comparisons[0].ours == pytest.approx(10.0)
+    assert found["C2"].verdict == FAILS
+    assert found["C3"].comparisons[0].ours == pytest.approx(4.0 / 3.9)
+    assert found["C3"].verdict == HOLDS
+
+
+def test_kernel_times_of_different_problems_decide_nothing(tmp_path):
+    fake = fake_grid(tmp_path, ablations=())
+    write_kernels(
+        tmp_path,
+        "fixed_fan_in,forward,9.0,128,768,1000,32,\ngroup_fan_in,forward,2.0,64,768,1000,32,16\n",
+    )
+    found = by_claim(fake)
+    assert found["C1"].verdict == UNDECIDED
+    assert "no problem that both were timed on" in found["C1"].reason
+
+
+def test_a_kernel_benchmark_without_a_column_is_refused(tmp_path):
+    path = tmp_path / "kernels.csv"
+    path.write_text("layer,direction,batch\ndense,forward,1\n")
+    with pytest.raises(DataError, match="no column milliseconds, features, labels, fan_in"):
+        Results.load(path)
+
+
+def test_ratios_take_every_group_size():
+    def row(layer, milliseconds, group_size=None):
+        shape = {"batch": 1, "features": 8, "labels": 4, "fan_in": 2}
+        return {"layer": layer, "direction": "forward", "milliseconds": milliseconds, **shape} | {
+            "group_size": group_size
+        }
+
+    rows = [row("a", 6.0), row("b", 2.0, 16), row("b", 3.0, 32)]
+    assert sorted(time_ratios(rows, "a", "b", "forward")) == [2.0, 3.0]
+    assert time_ratios(rows, "a", "b", "backward") == []
+
+
+def test_the_table_says_each_claim_once(tmp_path):
+    found = make(fake_grid(tmp_path).write(), "claims")
+    assert [row["claim"] for row in found.rows].count("C4") == 6
+    assert {row["verdict"] for row in found.rows if row["claim"] == "C4"} == {HOLDS}
+    assert {column.key for column in found.columns if column.once} == {
+        "claim",
+        "place",
+        "text",
+        "verdict",
+        "reason",
+    }
+
+
+def test_every_row_names_what_there_is():
+    for claim in claims():
+        for difference in claim.compared():
+            assert difference.what.startswith(difference.metric)
+        assert claim.evidence != "kernels" or all(claim.layers)
+
+
+def test_the_runs_of_an_ablation_that_a_claim_is_about(tmp_path):
+    grid = fake_grid(tmp_path, ablations=("grouping",)).grid
+    assert {key.variant for key in claimed_runs(grid, "grouping")} == {
+        "default",
+        "grouping-frequency",
+        "grouping-random",
+    }
+    assert claimed_runs(grid, "head_tail") == []

@@ -1,0 +1,261 @@
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_grid import FakeGrid, draw
+from fake_kernels import write_kernels
+from fake_scale import write_scale
+
+from haste.labels.frequency import label_frequencies
+from haste.presets import methods
+from haste.report.registry import entries
+from haste.report.style import MARKER_STYLES, marker_style
+
+PUBLISHED = Path(__file__).parents[2] / "workflow/resources/published.csv"
+METHODS = ("dense", "spartex", "haste", "haste-released", "omikuji", "popularity")
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    fake = FakeGrid(
+        tmp_path_factory.mktemp("figures"),
+        methods=METHODS,
+        ablations=("grouping", "head_tail", "sampling"),
+        hit_rate={"haste": 0.7, "haste/grouping-random": 0.4, "popularity": 0.05},
+        documents=60,
+        labels=80,
+    )
+    fake.write()
+    for grouping in ("semantic", "balanced", "frequency", "random"):
+        fake.write_order("tiny", grouping)
+    write_kernels(fake.root / "results", lambda row: row.shape.fan_in / 64, share_of_copy=0.5)
+    write_scale(fake.root / "results")
+    return fake
+
+
+@pytest.fixture(scope="module")
+def drawn(fake, tmp_path_factory):
+    """Every figure of the grid, drawn: name -> paths of csv, pdf and png."""
+    out = tmp_path_factory.mktemp("drawn")
+    return {name: draw(fake.grid, name, out / name) for name in entries("figure", fake.grid)}
+
+
+def read(paths):
+    return pd.read_csv(paths[0])
+
+
+def measured(fake, method, get):
+    runs = [key for key in fake.grid.main_runs() if key.method == method]
+    return [get(json.loads(fake.run_dir(key).metrics.read_text())) for key in runs]
+
+
+def test_every_figure_is_drawn(drawn):
+    from matplotlib.image import imread
+
+    assert len(drawn) == 9
+    for name, (table, pdf, png) in drawn.items():
+        assert len(pd.read_csv(table)) >= 5, name
+        # type 42 is an embedded TrueType font
+        assert b"/FontFile2" in pdf.read_bytes(), name
+        assert b"/Type3" not in pdf.read_bytes(), name
+        pixels = imread(png)[..., :3]
+        ink = (pixels < 0.9).any(axis=-1)
+        assert 0.005 < ink.mean() < 0.6, name
+        assert len(np.unique((pixels * 255).astype(np.uint8).reshape(-1, 3), axis=0)) > 50, name
+        # nothing is cut off at the edges
+        edges = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
+        assert not edges.any(), name
+
+
+def test_figures_are_the_same_each_time(fake, drawn, tmp_path):
+    for first, again in zip(
+        drawn["precision_memory"], draw(fake.grid, "precision_memory", tmp_path / "x"), strict=True
+    ):
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_precision_and_memory_are_the_runs(fake, drawn):
+    frame = read(drawn["precision_memory"]).set_index("method")
+    values = measured(fake, "haste", lambda m: m["metrics"]["P@1"])
+    assert frame.loc["haste", "P@1 mean"] == pytest.approx(statistics.mean(values))
+    assert frame.loc["haste", "P@1 std"] == pytest.approx(statistics.stdev(values))
+    # what the fixture writes: 2 MiB a letter
+    assert frame.loc["haste", "state_bytes mean"] == 5 * 2**21
+    assert np.isnan(frame.loc["omikuji", "state_bytes mean"])
+    # far below all others
+    assert "popularity" not in frame.index
+
+
+def test_on_a_gpu_memory_is_what_was_allocated(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("dense", "haste"),
+        seeds=(0,),
+        device="NVIDIA H200",
+        documents=20,
+        labels=30,
+    )
+    fake.write()
+    frame = read(draw(fake.grid, "precision_memory", tmp_path / "out"))
+    assert list(frame["peak_train_bytes mean"]) == [2**30, 2**30]
+
+
+def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):
+    frame = read(drawn["precision_by_decile"])
+    haste = frame[frame["method"] == "haste"].set_index("decile")
+    for decile in (1, 7, 10):
+        values = measured(fake, "haste", lambda m, d=decile: m["deciles"][d - 1]["P@5"])
+        assert haste.loc[decile, "P@5 mean"] == pytest.approx(statistics.mean(values))
+        values = measured(fake, "haste", lambda m, d=decile: m["deciles"][d - 1]["recall"])
+        assert haste.loc[decile, "recall mean"] == pytest.approx(statistics.mean(values))
+    precision = statistics.mean(measured(fake, "haste", lambda m: m["metrics"]["P@5"]))
+    assert haste["P@5 mean"].sum() == pytest.approx(precision)
+    assert set(frame["method"]) == set(METHODS)
+
+
+def test_a_tenth_without_positives_is_left_out(tmp_path):
+    own = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
+    path = own.run_dir(next(own.write().main_runs())).metrics
+    value = json.loads(path.read_text())
+    value["deciles"][9]["recall"] = None
+    path.write_text(json.dumps(value))
+    frame = read(draw(own.grid, "precision_by_decile", tmp_path / "out"))
+    assert np.isnan(frame.set_index("decile").loc[10, "recall mean"])
+
+
+def test_ablation_bars_are_differences_to_the_preset(drawn):
+    frame = read(drawn["ablations"])
+    assert list(frame["ablation"].unique()) == ["grouping", "head_tail", "sampling"]
+    part = frame[frame["ablation"] == "grouping"].set_index("variant")
+    preset, random = part.loc["semantic"], part.loc["random"]
+    assert bool(preset["preset"])
+    assert random["difference"] == pytest.approx(random["P@1 mean"] - preset["P@1 mean"])
+    assert random["low"] < random["difference"] < random["high"]
+    assert preset["difference"] == 0
+
+
+def test_curves_are_the_histories(drawn):
+    frame = read(drawn["training_curves"]).set_index(["method", "epoch"])
+    # the fixture's losses differ by the seed: 0, 1, 2
+    last = frame.loc[("haste", 20)]
+    assert last["loss low"] == pytest.approx(10.0)
+    assert last["loss mean"] == pytest.approx(11.0)
+    assert last["loss high"] == pytest.approx(12.0)
+    assert last["seeds"] == 3
+    assert set(frame.index.get_level_values("method")) == {
+        "dense",
+        "spartex",
+        "haste",
+        "haste-released",
+    }
+
+
+def test_epochs_without_validation_are_gaps(tmp_path):
+    fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30, epochs=4)
+    path = fake.run_dir(next(fake.write().main_runs())).history
+    lines = path.read_text().splitlines()
+    for i in (1, 3):
+        cells = lines[i].split(",")
+        cells[5:8] = ["", "", ""]
+        lines[i] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    frame = read(draw(fake.grid, "training_curves", tmp_path / "out"))
+    assert list(frame["validation P@1 mean"].isna()) == [True, False, True, False]
+
+
+def test_label_frequencies_by_rank(fake, drawn):
+    frame = read(drawn["label_frequency"])
+    counts = np.sort(label_frequencies(fake.grid.layout.corpus("tiny"))[:80])[::-1]
+    assert list(frame["documents"]) == list(counts[frame["rank"] - 1])
+    # the corners of a falling staircase give back every label
+    assert np.array_equal(
+        np.interp(np.arange(1, 81), frame["rank"], frame["documents"]).round().astype(int), counts
+    )
+    assert set(frame["head"]) == {32}
+
+
+def test_cohesion_counts_every_group(drawn):
+    frame = read(drawn["cohesion"])
+    # 80 labels less a head of 32, in groups of 16
+    assert dict(frame.groupby("grouping")["groups"].sum()) == {
+        "semantic": 3,
+        "balanced": 3,
+        "frequency": 3,
+        "random": 3,
+    }
+
+
+def test_several_data_sets_stand_beside_each_other(tmp_path):
+    from matplotlib.image import imread
+
+    fake = FakeGrid(
+        tmp_path,
+        methods=("dense", "haste"),
+        ablations=("sampling",),
+        seeds=(0,),
+        datasets=("one", "two"),
+        documents=20,
+        labels=40,
+        epochs=4,
+    )
+    fake.write()
+    for dataset in fake.datasets:
+        for grouping in ("semantic", "balanced", "frequency", "random"):
+            fake.write_order(dataset, grouping)
+    for name, entry in entries("figure", fake.grid).items():
+        if entry.benchmark:
+            continue
+        paths = draw(fake.grid, name, tmp_path / name)
+        assert list(read(paths)["dataset"].unique()) == ["one", "two"]
+        height, width = imread(paths[2]).shape[:2]
+        assert width > 0.8 * height, name
+
+
+def test_bars_of_ablations_are_to_the_preset_of_each_ones_method(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("haste",),
+        ablations=("sampling", "corrections"),
+        hit_rate={"haste": 0.9, "haste-released": 0.3, "haste-released/corrections-semantic": 0.8},
+        seeds=(0,),
+        documents=40,
+        labels=60,
+    )
+    fake.write()
+    frame = read(draw(fake.grid, "ablations", tmp_path / "f")).set_index(["ablation", "variant"])
+    presets = frame[frame["preset"]]["P@1 mean"]
+    assert presets["sampling", "without replacement"] > presets["corrections", "as released"]
+    bar = frame.loc[("corrections", "semantic")]
+    assert float(bar["difference"]) == pytest.approx(
+        bar["P@1 mean"] - presets["corrections", "as released"]
+    )
+    assert bar["low"] > 0
+
+
+def test_methods_differ_in_more_than_colour():
+    trained = [name for name, row in methods().items() if row.kind != "published"]
+    assert set(trained) == set(MARKER_STYLES)
+    assert len({marker_style(name).marker for name in trained}) == len(trained)
+    assert marker_style("a method of later") == marker_style("another")
+
+
+def test_a_grid_of_linear_methods_has_no_training_curves(tmp_path):
+    fake = FakeGrid(tmp_path, methods=("popularity",), seeds=(0,), documents=20, labels=40)
+    assert "training_curves" not in entries("figure", fake.write())
+    assert read(draw(fake.grid, "precision_memory", tmp_path / "f"))["method"].tolist() == [
+        "popularity"
+    ]
+
+
+def test_haste_figure_writes_the_files(fake, tmp_path):
+    from typer.testing import CliRunner
+
+    from haste.cli import app
+
+    arguments = ["figure", "label_frequency", "--grid", fake.file, "--out", tmp_path / "f"]
+    done = CliRunner().invoke(app, list(map(str, [*arguments, "--published", PUBLISHED])))
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {"f.csv", "f.pdf", "f.png"}

@@ -1,0 +1,213 @@
+"""Tables, figures and claims from made-up results of the kernel benchmark."""
+
+import pandas as pd
+import pytest
+from fake_grid import FakeGrid, draw, load, make
+from fake_kernels import write_kernels
+
+from haste.bench.kernels import COLUMNS
+from haste.bench.rows import write_rows
+from haste.report.benchmarks import Results
+from haste.report.claims import FAILS, HOLDS, findings
+from haste.report.registry import entry
+from haste.report.render import markdown
+
+OURS = {"group_fan_in": 2.0, "haste": 5.0, "fixed_fan_in": 6.0, "bottleneck": 1.6, "dense768": 12.0}
+"""milliseconds of each layer in every direction"""
+
+
+def plain(row):
+    return OURS.get(row.layer, 30.0 if row.layer == "authors" else 1.0)
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return FakeGrid(tmp_path, methods=("haste",))
+
+
+def targets(fake):
+    """(what begins with, shape) -> row; `what` without the group size."""
+    rows = make(fake.grid, "kernels").rows
+    return {(str(row["what"]).split(", G=")[0], row["shape"]): row for row in rows}
+
+
+def drawn_of(fake, name, prefix):
+    return pd.read_csv(draw(fake.grid, name, prefix)[0])
+
+
+def judged(fake):
+    """By claim, of those about kernels."""
+    _, sources = load(fake.grid, "claims", run_dirs=[])
+    return {each.claim.id: each for each in findings(sources) if each.claim.evidence == "kernels"}
+
+
+# targets
+
+
+def test_each_target_is_met_or_missed_by_its_ratio(fake):
+    write_kernels(fake.root / "results", plain, peak_mib=65.0, state_mib=1500.0)
+    found = targets(fake)
+    dense = "forward, time over that of a dense bottleneck"
+    assert found[dense, "amazon3m"]["measured"] == pytest.approx(2.0 / 1.6)
+    assert found[dense, "amazon3m"]["target"] == "at most 1.1×"
+    assert found[dense, "amazon3m"]["verdict"] == "missed"
+    assert found[dense, "amazon3m-g32"]["target"] == "at most 1.5×"
+    assert found[dense, "amazon3m-g32"]["verdict"] == "met"
+    assert (dense, "amazon670k") not in found
+    products = "step of the tail, time over the three products of a dense bottleneck"
+    assert found[products, "amazon670k"]["measured"] == pytest.approx(2.0 / 4.8)
+    assert found[products, "amazon670k"]["target"] == "at most 1.8×"
+    over = "step of head and tail, our own dense step's time over it (768 features, bf16)"
+    assert found[over, "lfpaper2keywords"]["measured"] == pytest.approx(12.0 / 5.0)
+    assert found[over, "lfpaper2keywords"]["verdict"] == "met"
+    fixed = found["backward, time of our fixed fan-in over that of groups", "amazon3m"]
+    assert (fixed["measured"], fixed["verdict"]) == (pytest.approx(3.0), "reported")
+    assert "25×" in fixed["target"]
+    memory = "memory of a step beyond layer and inputs, 8.6 million labels (MiB)"
+    assert found[memory, "lfpaper2keywords"]["verdict"] == "missed"
+    whole = found["memory of layer and step together (MiB)", "lfpaper2keywords"]
+    assert (whole["measured"], whole["verdict"]) == (1565.0, "met")
+
+
+def test_a_step_is_compared_with_the_momentum_of_its_data_set(fake):
+    def slower(row):
+        return 20.0 if row.direction == "step_momentum" else plain(row)
+
+    write_kernels(fake.root / "results", slower, released=True)
+    found = targets(fake)
+    what = "step of head and tail, released code's time over ours"
+    assert found[what, "amazon670k"]["measured"] == pytest.approx(30.0 / 20.0)
+    assert found[what, "amazontitles670k"]["measured"] == pytest.approx(30.0 / 5.0)
+    assert found[what, "amazontitles670k"]["verdict"] == "missed"
+
+
+def test_a_row_without_a_time_is_not_measured_and_named(fake):
+    def broken(row):
+        wrong = (row.layer, row.direction) == ("bottleneck", "forward")
+        return None if wrong and row.shape.name == "amazon3m" else plain(row)
+
+    write_kernels(fake.root / "results", broken)
+    found = targets(fake)
+    what = "forward, time over that of a dense bottleneck"
+    assert found[what, "amazon3m"]["measured"] is None
+    assert found[what, "amazon3m"]["verdict"] == "not measured"
+    products = "step of the tail, time over the three products of a dense bottleneck"
+    assert found[products, "amazon3m"]["verdict"] == "not measured"
+    (note,) = [n for n in make(fake.grid, "kernel_times").notes if "no time" in n]
+    assert note.endswith("not able to run: amazon3m/bottleneck/forward.")
+
+
+# times
+
+
+def test_times_stand_by_shape_layer_and_direction(fake):
+    def own(row):
+        return {"forward": 0.125, "step": 0.5}.get(row.direction, 1.0)
+
+    write_kernels(fake.root / "results", own, peak_mib=12.0)
+    found = make(fake.grid, "kernel_times")
+    rows = {(row["shape"], row["layer"]): row for row in found.rows}
+    row = rows["amazon3m-g32", "group fan in"]
+    assert (row["forward"], row["step"], row["step_momentum"]) == (0.125, 0.5, 1.0)
+    assert (row["group_size"], row["peak_mib"]) == (32, 12.0)
+    assert rows["amazon670k", "naive dense"]["forward"] is None
+    assert not any(str(shape).startswith("sweep") for shape, _ in rows)
+    text = markdown("Times", found)
+    assert "NVIDIA H200, 2026-11-22, copies at 4.27 TB/s" in text
+    assert "| 0.125 | 1.000 |" in text
+
+
+def test_devices_stand_apart(fake):
+    for device, factor in (("a100", 2.0), ("h200", 1.0)):
+        write_kernels(fake.root / "results", lambda row, f=factor: f * plain(row), device=device)
+    for name in ("kernels", "kernel_times"):
+        assert [title for title, _ in make(fake.grid, name).sections()] == ["a100", "h200"]
+    row = next(row for row in make(fake.grid, "kernel_times").rows if row["layer"] == "haste")
+    assert (row["device"], row["step"]) == ("a100", 10.0)
+
+
+# claims
+
+
+def test_claims_take_the_largest_ratio_over_data_sets_and_sweeps(fake):
+    def own(row):
+        if row.layer == "fixed_fan_in" and row.shape.name == "sweep-batch-512":
+            return 60.0
+        return plain(row)
+
+    write_kernels(fake.root / "results", own)
+    found = judged(fake)
+    assert found["C1"].comparisons[0].ours == pytest.approx(30.0)
+    assert found["C1"].verdict == HOLDS
+    assert "from 3.00× on" in found["C1"].reason
+    assert found["C2"].comparisons[0].ours == pytest.approx(30.0)
+    assert found["C3"].comparisons[0].ours == pytest.approx(1.25)
+    assert found["C3"].verdict == FAILS
+    assert {finding.place for finding in found.values()} == {"h200"}
+
+
+def test_a_time_that_is_missing_decides_nothing(fake):
+    def own(row):
+        return None if row.layer == "fixed_fan_in" and row.direction == "forward" else plain(row)
+
+    write_kernels(fake.root / "results", own)
+    assert "no problem that both were timed on" in judged(fake)["C1"].reason
+
+
+# figures
+
+
+def test_speedup_is_drawn_along_each_sweep(fake, tmp_path):
+    def own(row):
+        if row.layer != "fixed_fan_in":
+            return 2.0
+        return row.shape.fan_in / 8 if row.direction == "forward" else row.shape.batch / 4
+
+    write_kernels(fake.root / "results", own)
+    drawn = drawn_of(fake, "kernel_speedup", tmp_path / "f")
+    found = drawn.set_index(["swept", "direction", "value"])["speedup"].sort_index()
+    assert found["fan_in", "forward"].to_dict() == {16: 1, 32: 2, 64: 4, 128: 8, 256: 16}
+    assert set(found["fan_in", "backward"]) == {16.0}
+    assert set(found["batch", "forward"]) == {4.0}
+    assert found["batch", "backward"].to_dict() == {
+        16: 2, 32: 4, 64: 8, 128: 16, 256: 32, 512: 64,
+    }  # fmt: skip
+
+
+def test_bandwidth_shows_each_shape_and_what_has_no_time(fake, tmp_path):
+    def own(row):
+        return None if row.name == "amazon3m/group_fan_in/step" else 1.0
+
+    write_kernels(fake.root / "results", own, share_of_copy=0.75)
+    drawn = drawn_of(fake, "copy_bandwidth", tmp_path / "f")
+    assert len(drawn) == 5 * 4 * 2
+    missing = drawn[drawn["share of copy"].isna()]
+    assert missing[["shape", "direction", "layer"]].to_numpy().tolist() == [
+        ["amazon3m", "step", "group_fan_in"]
+    ]
+    assert set(drawn["share of copy"].dropna()) == {0.75}
+
+
+@pytest.mark.parametrize("name", ["kernel_speedup", "copy_bandwidth"])
+def test_two_devices_and_none(fake, tmp_path, name):
+    assert drawn_of(fake, name, tmp_path / "none").to_dict("records") == [
+        {"device": "none", "result": "needs CUDA"}
+    ]
+    for device in ("a100", "h200"):
+        write_kernels(fake.root / "results", plain, device=device, share_of_copy=0.5)
+    assert set(drawn_of(fake, name, tmp_path / "two")["device"]) == {"a100", "h200"}
+
+
+def test_results_without_sweeps_give_an_empty_figure(fake, tmp_path):
+    path = write_kernels(fake.root / "results", plain)
+    own = [row for row in Results.load(path).rows if not str(row["shape"]).startswith("sweep")]
+    write_rows(path, COLUMNS, own)
+    assert drawn_of(fake, "kernel_speedup", tmp_path / "f").empty
+
+
+def test_what_lies_beside_the_results_is_an_input(fake):
+    path = write_kernels(fake.root / "results", plain)
+    for kind, name in (("table", "kernels"), ("figure", "copy_bandwidth")):
+        inputs = entry(kind, name, fake.grid).inputs_of(fake.grid)
+        assert inputs.benchmarks == (path,)
+        assert inputs.companions == (path.with_name("machine.json"),)

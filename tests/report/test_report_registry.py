@@ -1,0 +1,254 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from haste.errors import ConfigError
+from haste.grid import GridConfig, RunKey
+from haste.paths import RunDir
+from haste.presets import ablations, methods
+from haste.report import registry
+from haste.report.registry import entries, entry, order_path, run_files
+
+TUNING = {"epochs": 2, "trials": {"a": {}, "b": {"training": {"momentum": 0.0}}}}
+
+
+def grid(**changes):
+    settings = {
+        "name": "g",
+        "datasets": ["one", "two"],
+        "methods": list(methods()),
+        "ablations": ["grouping", "fan_in"],
+        "seeds": [3, 4],
+        "ablation_seeds": [3],
+    }
+    return GridConfig.from_dict(settings | changes)
+
+
+def table_names(grid):
+    return list(entries("table", grid))
+
+
+def figure_names(grid):
+    return list(entries("figure", grid))
+
+
+def table_inputs(grid, name):
+    return entry("table", name, grid).inputs_of(grid)
+
+
+def figure_inputs(grid, name):
+    return entry("figure", name, grid).inputs_of(grid)
+
+
+def test_names():
+    assert set(table_names(grid())) == {
+        "main",
+        "claims",
+        "datasets",
+        "ablation_grouping",
+        "ablation_fan_in",
+        "grouping_cohesion",
+        "confusions",
+        "runs",
+        "kernels",
+        "kernel_times",
+        "scale",
+    }
+    assert "ablations" in figure_names(grid())
+    assert "ablations" not in figure_names(grid(ablations=[]))
+
+
+def test_trials_have_a_table_where_the_grid_has_trials():
+    assert "tuning" not in table_names(grid())
+    config = grid(tuning=TUNING)
+    assert set(table_names(config)) == {*table_names(grid()), "tuning"}
+    inputs = table_inputs(config, "tuning")
+    assert inputs.runs == tuple(config.trial_runs())
+    assert inputs.split == "validation"
+    assert inputs.partial, "of what is there"
+    with pytest.raises(ConfigError, match="there is no table 'tuning' in this grid"):
+        table_inputs(grid(), "tuning")
+
+
+def test_only_the_table_of_trials_reads_trials():
+    config = grid(tuning=TUNING)
+    trials = set(config.trial_runs())
+    for name in table_names(config):
+        inputs = table_inputs(config, name)
+        if name != "tuning":
+            assert not trials & set(inputs.runs)
+            assert inputs.split == "test"
+            assert not inputs.partial
+    for name in figure_names(config):
+        assert not trials & set(figure_inputs(config, name).runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "more"),
+    [
+        ("haste", "default", {"history.csv", "predictions.npz"}),
+        ("haste", "trial-a", {"history.csv"}),
+        ("omikuji", "default", {"predictions.npz"}),
+    ],
+)
+def test_files_of_a_run(name, variant, more):
+    files = run_files(RunDir(Path("run")), RunKey("one", name, variant, 3))
+    assert {str(path) for path in files} == {
+        f"run/{file}" for file in {"config.yaml", "metrics.json", "resources.json"} | more
+    }
+
+
+def test_the_table_of_runs_reads_every_run_of_the_grid():
+    assert table_inputs(grid(), "runs").runs == tuple(grid().runs())
+
+
+def test_main_reads_every_run_that_is_made_once():
+    runs = table_inputs(grid(), "main").runs
+    assert len(set(runs)) == len(runs)
+    assert RunKey("two", "haste", "default", 4) in runs
+    assert RunKey("one", "omikuji", "default", 3) in runs
+    made = {key.method for key in runs}
+    assert not made & {"lightxml", "cascadexml"}
+
+
+def test_an_ablation_reads_its_variants_the_preset_and_the_truth():
+    inputs = table_inputs(grid(), "ablation_fan_in")
+    assert {(r.variant, r.seed) for r in inputs.runs if r.dataset == "one"} == {
+        ("default", 3),
+        ("fan_in-16", 3),
+        ("fan_in-64", 3),
+    }
+    assert inputs.corpora == ("one", "two")
+
+
+def test_an_ablation_may_be_of_another_method():
+    config = grid(ablations=["grouping", "corrections"], methods=["dense"])
+    expected = {
+        ("haste-released", variant, 3)
+        for variant in (
+            "default",
+            *(f"corrections-{v}" for v in ablations()["corrections"].variants),
+        )
+    }
+    inputs = table_inputs(config, "ablation_corrections")
+    assert {(r.method, r.variant, r.seed) for r in inputs.runs} == expected
+    drawn = {(r.method, r.variant, r.seed) for r in figure_inputs(config, "ablations").runs}
+    assert drawn > expected
+    assert {name for name, *_ in drawn} == {"haste", "haste-released"}
+
+
+def test_claims_read_only_ablations_of_the_grid():
+    variants = {key.variant for key in table_inputs(grid(), "claims").runs}
+    assert "grouping-random" in variants
+    assert not any(variant.startswith(("fan_in", "head_tail")) for variant in variants)
+
+
+def test_claims_read_only_the_variants_that_they_are_about():
+    config = grid(ablations=["grouping", "head_tail", "group_size"])
+    variants = {key.variant for key in table_inputs(config, "claims").runs}
+    expected = {"grouping-frequency", "grouping-random", "head_tail-off"}
+    assert variants == {"default", *expected, "group_size-32", "group_size-64"}
+
+
+def test_confusions_are_measured_in_the_semantic_groups_of_each_data_set():
+    config = grid()
+    inputs = table_inputs(config, "confusions")
+    variants = {key.variant for key in inputs.runs}
+    assert variants == {"default", "grouping-frequency", "grouping-random"}
+    assert [path.parents[2].name for path in inputs.orders] == list(config.ablation_datasets)
+    assert all(path.parent.name.startswith("semantic-") for path in inputs.orders)
+    assert inputs.corpora == config.ablation_datasets
+
+
+def test_claims_read_short_runs_where_they_lie(tmp_path):
+    path = tmp_path / "runs.csv"
+    config = grid(short_run_table=str(path))
+    assert table_inputs(config, "claims").short_runs is None
+    path.touch()
+    assert table_inputs(config, "claims").short_runs == path
+    assert table_inputs(config, "main").short_runs is None
+
+
+def test_cohesion_reads_four_orders_a_data_set_with_the_first_ablation_seed():
+    orders = table_inputs(grid(), "grouping_cohesion").orders
+    assert len(orders) == 8
+    names = {path.parent.name.split("-")[0] for path in orders}
+    assert names == {"semantic", "balanced", "frequency", "random"}
+    assert all(path.parent.name.endswith("-s3") for path in orders)
+
+
+def test_the_order_of_the_preset_is_the_one_its_runs_train_with():
+    config = grid()
+    run = config.resolve(RunKey("one", "haste", "default", 3))
+    assert str(order_path(config, "one", None)) == run.inputs.order
+
+
+def test_training_curves_leave_out_linear_methods():
+    made = {key.method for key in figure_inputs(grid(), "training_curves").runs}
+    assert "haste" in made
+    assert not made & {"omikuji", "popularity"}
+
+
+def test_benchmarks_are_what_lies_there(tmp_path):
+    config = grid(results_dir=str(tmp_path))
+    assert table_inputs(config, "kernels").benchmarks == ()
+    path = tmp_path / "benchmarks/h200/kernels.csv"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert table_inputs(config, "kernels").benchmarks == (path,)
+    assert table_inputs(config, "claims").benchmarks == (path,)
+    assert table_inputs(config, "scale").benchmarks == ()
+
+
+@pytest.mark.parametrize("inputs", [table_inputs, figure_inputs])
+def test_an_unknown_name_is_refused_with_the_nearest(inputs):
+    with pytest.raises(
+        ConfigError, match=r"there is no (table|figure) 'cohesio' in this grid. Did"
+    ):
+        inputs(grid(), "cohesio")
+
+
+def test_every_table_and_figure_has_a_caption_and_a_target_of_its_own():
+    full = grid(ablations=list(ablations()), tuning=TUNING)
+    all_entries = [*entries("table", full).values(), *entries("figure", full).values()]
+    assert all(len(each.caption) > 100 for each in all_entries)
+    assert all("{" not in each.caption for each in all_entries)
+    assert len({each.target for each in all_entries}) == len(all_entries)
+
+
+def test_adding_a_table_is_one_registered_function(monkeypatch):
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @registry.table("new", "A new one", inputs=lambda _: registry.Inputs(corpora=("one",)))
+    def new_table(sources):
+        """What it shows."""
+        return sources
+
+    added = entry("table", "new", grid())
+    assert (added.target, added.caption) == ("table_new", "What it shows.")
+    assert added.inputs_of(grid()).corpora == ("one",)
+
+
+def test_what_is_registered_is_known_without_heavy_imports():
+    code = (
+        "import sys; from haste.report import registry; from haste.grid import read_grid; "
+        "from pathlib import Path; registry.entries('table', read_grid([Path('config.yaml')])); "
+        "print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_grid_may_have_all_of_the_finished_runs_alone():
+    config = grid(allow_partial=True)
+    assert all(table_inputs(config, name).partial for name in table_names(config))
+    assert all(figure_inputs(config, name).partial for name in figure_names(config))
+    assert not any(figure_inputs(grid(), name).partial for name in figure_names(grid()))
