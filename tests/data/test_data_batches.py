@@ -29,16 +29,16 @@ def problems(draw):
         st.lists(st.lists(st.integers(0, n_labels - 1), max_size=5), min_size=1, max_size=9)
     )
     rows = draw(st.lists(st.integers(0, len(label_rows) - 1), max_size=7))
-    rank = draw(st.none() | st.permutations(range(n_labels)))
-    return n_labels, label_rows, rows, rank
+    row_of_label = draw(st.none() | st.permutations(range(n_labels)))
+    return n_labels, label_rows, rows, row_of_label
 
 
 @given(problems())
 def test_positives_equal_a_naive_loop(problem):
-    n_labels, label_rows, rows, rank = problem
+    n_labels, label_rows, rows, row_of_label = problem
     expected = sorted(
         {
-            (label if rank is None else rank[label], place)
+            (label if row_of_label is None else row_of_label[label], place)
             for place, row in enumerate(rows)
             for label in label_rows[row]
         }
@@ -46,7 +46,7 @@ def test_positives_equal_a_naive_loop(problem):
     positives = batch_positives(
         csr(label_rows, n_labels),
         np.array(rows, dtype=np.int64),
-        None if rank is None else np.array(rank, dtype=np.int32),
+        None if row_of_label is None else np.array(row_of_label, dtype=np.int32),
     )
     assert list(zip(positives.label.tolist(), positives.row.tolist(), strict=True)) == expected
     assert positives.label.dtype == positives.row.dtype == np.int32
@@ -66,8 +66,8 @@ def test_take_equals_a_naive_loop(rows, data):
 def test_batch_by_hand():
     tokens = ragged([[1, 5, 2], [1, 2], [1, 7, 8, 2]])
     labels = csr([[3, 0], [1, 1], [0, 2]], 4)
-    rank = np.array([2, 0, 3, 1], dtype=np.int32)
-    batch = collate(tokens, labels, np.array([2, 0]), rank)
+    row_of_label = np.array([2, 0, 3, 1], dtype=np.int32)
+    batch = collate(tokens, labels, np.array([2, 0]), row_of_label)
     assert batch.size == 2
     assert batch.ids.tolist() == [1, 7, 8, 2, 1, 5, 2]
     assert batch.offsets.tolist() == [0, 4, 7]

@@ -15,8 +15,8 @@ def test_rank_and_counts_by_hand():
     # rows: head [3], groups [0, 4], [1, 2], [5]
     made = order([3, 0, 4, 1, 2, 5], head=1)
     assert (made.n_labels, made.n_tail, made.n_groups) == (6, 5, 3)
-    assert made.rank.tolist() == [1, 3, 4, 0, 2, 5]
-    assert made.rank.dtype == np.int32
+    assert made.row_of_label.tolist() == [1, 3, 4, 0, 2, 5]
+    assert made.row_of_label.dtype == np.int32
 
 
 def test_clusters_by_hand():
@@ -32,14 +32,14 @@ def test_clusters_need_every_label_in_a_group():
 
 def test_identity():
     identity = LabelOrder.identity(3)
-    assert identity.labels.tolist() == identity.rank.tolist() == [0, 1, 2]
+    assert identity.labels.tolist() == identity.row_of_label.tolist() == [0, 1, 2]
     assert (identity.head, identity.n_groups) == (0, 3)
 
 
 @given(st.permutations(range(9)), st.integers(0, 9), st.integers(1, 12))
 def test_rank_inverts_labels(labels, head, group_size):
     made = order(labels, head, group_size)
-    assert made.labels[made.rank].tolist() == list(range(9))
+    assert made.labels[made.row_of_label].tolist() == list(range(9))
     assert made.n_groups * group_size >= made.n_tail > (made.n_groups - 1) * group_size
 
 

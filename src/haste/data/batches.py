@@ -120,25 +120,25 @@ def collate(
     tokens: Ragged,
     labels: sp.csr_matrix | None,
     rows: np.ndarray,
-    rank: np.ndarray | None = None,
+    row_of_label: np.ndarray | None = None,
 ) -> Batch:
     """One batch in numpy.
 
     `tokens`: token ids of all N documents; `labels`: CSR [N, >= L], or None for a batch without
-    positives; `rows` int [B]: the documents; `rank` int32 [L]: label id -> internal row of the layer.
+    positives; `rows` int [B]: the documents; `row_of_label` int32 [L]: label id -> row of the layer.
     """
     chosen = tokens.take(rows)
-    positives = None if labels is None else batch_positives(labels, rows, rank)
+    positives = None if labels is None else batch_positives(labels, rows, row_of_label)
     longest = int(chosen.lengths().max(initial=0))
     return Batch(chosen.values, chosen.offsets, positives, chosen.weights, longest)
 
 
 def batch_positives(
-    labels: sp.csr_matrix, rows: np.ndarray, rank: np.ndarray | None = None
+    labels: sp.csr_matrix, rows: np.ndarray, row_of_label: np.ndarray | None = None
 ) -> Positives:
     """The positives of the documents `rows` (see `collate`), sorted by label; repeats count once."""
     chosen = Ragged(labels.indices, labels.indptr).take(rows)
-    internal = chosen.values if rank is None else rank[chosen.values]
+    internal = chosen.values if row_of_label is None else row_of_label[chosen.values]
     # one int64 key a pair: sorting it sorts by label, then by row
     size = max(len(rows), 1)
     keys = internal.astype(np.int64) * size

@@ -81,11 +81,11 @@ class LabelOrder:
         return -(-self.n_tail // self.group_size)
 
     @cached_property
-    def rank(self) -> np.ndarray:
+    def row_of_label(self) -> np.ndarray:
         """int32 [L]: label id -> internal row, the inverse of `labels`."""
-        rank = np.empty(self.n_labels, np.int32)
-        rank[self.labels] = np.arange(self.n_labels, dtype=np.int32)
-        return rank
+        rows = np.empty(self.n_labels, np.int32)
+        rows[self.labels] = np.arange(self.n_labels, dtype=np.int32)
+        return rows
 
     def clusters(self) -> np.ndarray:
         """int32 [L]: label id -> group; raises DataError when labels of the head have no group."""
@@ -94,7 +94,7 @@ class LabelOrder:
                 f"label clusters: this order has a head of {self.head} labels that belong to no group; "
                 "make it with head ratio 0 (haste group --order <grouping>-h0-...)."
             )
-        return self.rank // np.int32(self.group_size)
+        return self.row_of_label // np.int32(self.group_size)
 
     def check_tail(self, where: str) -> None:
         """Raise ConfigError where all labels are in the head: there is no tail that could be sparse."""

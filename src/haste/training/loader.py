@@ -27,7 +27,7 @@ def batches(
     tokens: Ragged,
     labels: sp.csr_matrix,
     rows: Iterable[np.ndarray],
-    rank: np.ndarray | None,
+    row_of_label: np.ndarray | None,
     device: torch.device,
     padding: Padding | None = None,
 ) -> Iterator[Iterator[Batch | PaddedBatch]]:
@@ -36,7 +36,7 @@ def batches(
     For a GPU another thread makes them ahead, with `padding` padded, and pins their memory. Leaving the
     context ends it. See `haste.data.batches.collate` for the other arguments.
     """
-    collated = (collate(tokens, labels, each, rank) for each in rows)
+    collated = (collate(tokens, labels, document_rows, row_of_label) for document_rows in rows)
     if device.type != "cuda":
         yield (batch.to_torch() for batch in collated)
         return

@@ -59,7 +59,7 @@ class Trainer:
         self.history = history
         self.validate = validate
         self.stop = stop
-        self.rank = LabelOrder(model.labels, 0, 1).rank
+        self.row_of_label = LabelOrder(model.labels, 0, 1).row_of_label
         lengths = tokens.lengths() if config.training.group_by_length else None
         self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
         self.total_steps = len(self.batches) * config.training.epochs
@@ -148,7 +148,7 @@ class Trainer:
     ) -> AbstractContextManager[Iterator[Batch | PaddedBatch]]:
         rows = self.batches.rows(epoch, first)
         return loader.batches(
-            self.tokens, self.labels, rows, self.rank, self.model.device, self.padding
+            self.tokens, self.labels, rows, self.row_of_label, self.model.device, self.padding
         )
 
     def _check(self) -> None:
