@@ -37,8 +37,8 @@ class Model:
     encoder: Encoder
     projection: nn.Module
     layer: OutputLayer
-    labels: np.ndarray
-    """int32 [L]: row of the layer -> label id"""
+    order: LabelOrder
+    """of the layer's rows"""
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +68,7 @@ class Model:
         for rows, features in self.features_of(tokens, batch_size):
             best, at = self.layer.topk(features, k)
             at = at.cpu().numpy()
-            ids[rows] = np.where(at < 0, -1, self.labels[at])
+            ids[rows] = np.where(at < 0, -1, self.order.labels[at])
             scores[rows] = best.cpu().numpy()
         return ids, scores
 
@@ -141,7 +141,7 @@ def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings:
     projection = build_projection(config, encoder.feature_size).to(like.device, like.dtype)
     size = projected_size(config, encoder.feature_size)
     layer = build_layer(config, size, order, like.device, **settings)
-    return Model(encoder, projection, layer, order.labels)
+    return Model(encoder, projection, layer, order)
 
 
 def load_model(run: RunDir, device: torch.device) -> tuple[Model, RunConfig]:

@@ -59,7 +59,7 @@ class Predictor:
         rows = [row for row, text in enumerate(texts) if text.strip()]
         if not rows:
             return found
-        k = min(k, len(self.model.labels))
+        k = min(k, self.model.order.n_labels)
         ids, scores = self.model.predict(self._tokens([texts[row] for row in rows]), k)
         with np.errstate(over="ignore"):
             probabilities = 1 / (1 + np.exp(-scores))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
 from haste.files import read_json
+from haste.labels.order import LabelOrder
 from haste.layers.base import LayerOptions, LinearRows
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
@@ -27,7 +28,7 @@ class StubModel:
     """Features that are given, one row a document."""
 
     layer: HeadTail
-    labels: np.ndarray
+    order: LabelOrder
     features: torch.Tensor
 
     def features_of(self, tokens):
@@ -56,7 +57,7 @@ def problem(tail_bias=0.0):
     n = HEAD + TAIL
     facts = Truth(sp.csr_matrix(truth), np.ones(n), np.ones(n), sp.csr_matrix((5, n)), False)
     tokens = Ragged.of([np.array([1], np.int32)] * 5)
-    return StubModel(layer, labels, torch.zeros(5, N_FEATURES)), tokens, facts
+    return StubModel(layer, LabelOrder(labels, HEAD, 1), torch.zeros(5, N_FEATURES)), tokens, facts
 
 
 def test_an_overconfident_tail_is_shifted_below_the_head():
@@ -77,7 +78,7 @@ def test_a_tail_may_be_raised():
     model, tokens, truth = problem(tail_bias=-1.0)
     rows = np.zeros((5, HEAD + TAIL))
     # right: the tail's first five; all reach the top five from 0.6 above the head's best on
-    rows[:, model.labels[HEAD : HEAD + 5]] = 1
+    rows[:, model.order.labels[HEAD : HEAD + 5]] = 1
     truth = replace(truth, positives=sp.csr_matrix(rows))
     model.layer.head.bias.fill_(1.0)
     assert tune_tail_bias(model, tokens, truth) == pytest.approx(2.5)
@@ -87,7 +88,7 @@ def test_the_best_of_both_parts_are_looked_at():
     model, tokens, _ = problem(tail_bias=9.0)
     ids, scores, tail = tail_bias._best_of_each(model, model.layer, tokens)
     assert ids.shape == (5, 10)
-    assert ids[0].tolist() == [*model.labels[:5], *model.labels[HEAD : HEAD + 5]]
+    assert ids[0].tolist() == [*model.order.labels[:5], *model.order.labels[HEAD : HEAD + 5]]
     assert tail[0].tolist() == [False] * 5 + [True] * 5
     assert scores[0, 5] == 9.0
 
@@ -113,7 +114,8 @@ def test_a_run_is_trained_as_without_and_shifted_once(tiny, stop):
         training={"checkpoint_minutes": 0.0},
     )
     shifted = replace(plain, training=replace(plain.training, tune_tail_bias=True))
-    runs = {name: tiny.run_dir(name, plain) for name in ("plain", "shifted", "stopped")}
+    configs = {"plain": plain, "shifted": shifted, "stopped": shifted}
+    runs = {name: tiny.run_dir(name, config) for name, config in configs.items()}
     train_and_evaluate(plain, runs["plain"])
     train_and_evaluate(shifted, runs["shifted"])
     stop(shifted, runs["stopped"], 7)

@@ -22,7 +22,6 @@ from haste.data.batches import Batch, EpochBatches
 from haste.data.padding import PaddedBatch
 from haste.data.ragged import Ragged
 from haste.files import atomic
-from haste.labels.order import LabelOrder
 from haste.model import Model
 from haste.training import checkpoint, failures, loader
 from haste.training.step import TrainStep
@@ -59,7 +58,6 @@ class Trainer:
         self.history = history
         self.validate = validate
         self.stop = stop
-        self.row_of_label = LabelOrder(model.labels, 0, 1).row_of_label
         lengths = tokens.lengths() if config.training.group_by_length else None
         self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
         self.total_steps = len(self.batches) * config.training.epochs
@@ -148,7 +146,12 @@ class Trainer:
     ) -> AbstractContextManager[Iterator[Batch | PaddedBatch]]:
         rows = self.batches.rows(epoch, first)
         return loader.batches(
-            self.tokens, self.labels, rows, self.row_of_label, self.model.device, self.padding
+            self.tokens,
+            self.labels,
+            rows,
+            self.model.order.row_of_label,
+            self.model.device,
+            self.padding,
         )
 
     def _check(self) -> None:

@@ -81,7 +81,7 @@ def _best_of_each(
             (parts.tail, parts.tail_features, border, slice(sizes[0], None)),
         ):
             best, found = part.topk(features[:, at].contiguous(), columns.stop or sizes[1])
-            ids[rows, columns] = model.labels[found.cpu().numpy() + first]
+            ids[rows, columns] = model.order.labels[found.cpu().numpy() + first]
             scores[rows, columns] = best.cpu().numpy()
     tail = np.zeros(ids.shape, bool)
     tail[:, sizes[0] :] = True
