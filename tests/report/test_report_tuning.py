@@ -316,6 +316,18 @@ def test_committed_trials_make_the_committed_table(tmp_path, monkeypatch):
             assert path.read_text() == there.read_text(), f"{there} is not of {archive}"
 
 
+def test_the_trials_of_each_method_on_wordnet_are_those_that_the_rule_names():
+    means = {}
+    with (ROOT / "results/wordnet-tuned/tables/tuning.csv").open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            tenths = round(10 * float(row["trial"].removeprefix("dropout-")))
+            means.setdefault(row["method"], {})[tenths] = float(row["mean"])
+    for found in means.values():
+        third = 8 if found[6] > found[4] else 2
+        best, second = sorted((4, 6, third), key=found.get, reverse=True)[:2]
+        assert set(found) == {4, 6, third, best + (1 if second > best else -1)}
+
+
 def test_a_difference_from_what_was_chosen_is_found(tmp_path, tuning):
     write_table(tmp_path / "tuning", "Trials", tuning)
     trials = chosen(tmp_path / "tuning.csv")

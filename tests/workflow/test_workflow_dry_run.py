@@ -22,7 +22,7 @@ CONFIGS = [
     "config.yaml",
     *(
         f"workflow/configs/{name}.yaml"
-        for name in ("smoke", "plus", "wordnet", "paper", "paper-scaled")
+        for name in ("smoke", "plus", "wordnet", "wordnet-tuned", "paper", "paper-scaled")
     ),
 ]
 PROFILES = ["default", "gpu", "slurm"]
