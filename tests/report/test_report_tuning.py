@@ -226,7 +226,7 @@ def test_where_no_trial_is_finished_the_table_says_what_trains_them(fake, tmp_pa
     nothing = table(grid)
     assert [row["chosen"] for row in nothing.rows] == ["open"] * 6
     assert nothing.notes[-1].startswith("No trial is finished.")
-    assert "haste drive --grid GRID --only 'trial-*'" in nothing.notes[-1]
+    assert "snakemake --configfile GRID tuning" in nothing.notes[-1]
     write_table(tmp_path / "tuning", "Trials", nothing)
     assert chosen(tmp_path / "tuning.csv") == {}
 

@@ -187,7 +187,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, stop_after):
     cut = tiny.run_dir("cut", config)
     stop(config, cut, stop_after)
     assert not cut.metrics.exists()
-    # as `haste drive` leaves a run that it starts again
+    # as a job that is started again finds it: its outputs are removed first
     cut.history.unlink(missing_ok=True)
     train_and_evaluate(config, cut)
     want, got = load_file(whole.model), load_file(cut.model)

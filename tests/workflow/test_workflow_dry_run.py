@@ -10,13 +10,13 @@ import yaml
 from workflow_project import GRID, ROOT, Project, write_documents
 
 from haste.data.registry import load_registry
-from haste.fleet.worklist import worklist
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
 from haste.presets import method
 from haste.pretrained import FILES
 from haste.report.registry import entries
+from haste.run_order import run_order
 
 CONFIGS = [
     "config.yaml",
@@ -309,7 +309,7 @@ def test_what_decides_most_is_trained_first(project: Project):
             run = re.search(r"method=(\S+), variant=(\S+), seed=(\d+)", job)
             ranks[rule[1], run.groups() if run else ""] = int(rank[1])
     trained = {run: rank for (rule, run), rank in ranks.items() if rule == "train"}
-    decided = [task.key for task in worklist(GridConfig.from_dict(GRID))]
+    decided = run_order(GridConfig.from_dict(GRID))
     assert sorted(trained, key=trained.get, reverse=True) == [
         (key.method, key.variant, str(key.seed)) for key in decided
     ]

@@ -15,7 +15,6 @@ from haste.data.build import source_files
 from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
-from haste.fleet.worklist import worklist
 from haste.gpu_slot import visible_gpus
 from haste.former_names import renamed_grid
 from haste.grid import GridConfig, RunKey, naming
@@ -31,6 +30,7 @@ from haste.planning import (
 from haste.presets import method
 from haste.pretrained import FILES, check_models
 from haste.report import registry
+from haste.run_order import run_order
 from haste.runs import is_finished
 
 # relative, so that a project that was moved is not run again
@@ -85,7 +85,7 @@ RESERVED = {
     for key, run in TRAINED.items()
 }
 # what decides most is trained first, and what runs read is made before any of them
-PRIORITY = {task.key: rank for rank, task in enumerate(reversed(worklist(GRID)), 1)}
+PRIORITY = {key: priority for priority, key in enumerate(reversed(run_order(GRID)), 1)}
 BEFORE_RUNS = len(PRIORITY) + 1
 # those of the preset too: tables of label orders show it, whether or not it is trained
 CONFIGS = [

@@ -82,9 +82,20 @@ def _refuse(message: object, code: int = 2) -> int:
 
 
 def _register() -> None:
-    from haste.cli import bench, data, evaluation, fleet, gpu, labels, plan, report, synth, training
+    from haste.cli import (
+        bench,
+        data,
+        evaluation,
+        gpu,
+        labels,
+        plan,
+        report,
+        synth,
+        training,
+        transfer,
+    )
 
-    for module in (data, synth, labels, training, evaluation, bench, report, plan, fleet, gpu):
+    for module in (data, synth, labels, training, evaluation, bench, report, plan, transfer, gpu):
         module.register(app)
 
 

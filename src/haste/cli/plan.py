@@ -35,13 +35,6 @@ def register(app: typer.Typer) -> None:
 def plan(
     grid: GridOption,
     registry: RegistryOption = DEFAULT_REGISTRY,
-    write: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write the runs that are trained to this file (.csv), in the order of "
-            "`haste drive`, with digests of their configurations and inputs."
-        ),
-    ] = None,
 ) -> None:
     """List the data and runs of a grid with expected hours, memory and disk; trains nothing."""
     from rich.console import Console
@@ -64,10 +57,6 @@ def plan(
     console = Console(width=None if console.is_terminal else 132)
     console.print(_data_table(data, f"Data of {named}"))
     console.print(_run_table(runs, f"Runs of {named}"))
-    if write is not None:
-        from haste.fleet.plan import write_plan
-
-        write_plan(chosen, write)
 
 
 def _data_table(data: Sequence[DataPlan], title: str) -> Table:

@@ -146,10 +146,7 @@ def write_figure(prefix: Path | str, entry: Entry, sources: Sources) -> list[Pat
     import matplotlib.pyplot as plt
 
     if sources.inputs.runs and not sources.runs:
-        raise DataError(
-            f"figure {entry.name}: no run of the grid that it shows has finished. `haste drive` trains them, "
-            "and so does Snakemake without allow_partial."
-        )
+        raise DataError(f"figure {entry.name}: no run of the grid that it shows has finished.")
     paths = [Path(f"{prefix}{suffix}") for suffix in (".csv", ".pdf", ".png")]
     with theme():
         figure, drawn = entry.build(sources)

@@ -34,10 +34,7 @@ OPEN_NOTE = (
     "no longer finite leaves none either, so such a trial is open too. Nothing is chosen for a method "
     "until all its trials are finished."
 )
-NOTHING_NOTE = (
-    "No trial is finished. To train them: snakemake --configfile GRID tuning, or haste drive --grid GRID "
-    "--only 'trial-*'."
-)
+NOTHING_NOTE = "No trial is finished. To train them: snakemake --configfile GRID tuning."
 
 
 @table(

@@ -60,7 +60,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
             if lacking is not None:
                 log.error(
                     "%s: no such file, though the run is finished; the run is left out. Remove %s and train "
-                    "it again: haste drive.",
+                    "it again.",
                     lacking,
                     run.metrics,
                 )
@@ -85,8 +85,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
         if not runs:
             named = f" that --only {' '.join(only)} names" if only else ""
             raise DataError(
-                f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export. "
-                "`haste drive` trains them."
+                f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export."
             )
         manifest = Manifest(grid.name, machine(), members, runs)
         archive.writestr(_info(MANIFEST), manifest.to_json())

@@ -13,10 +13,9 @@ from pathlib import Path
 from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json, reading
-from haste.fleet.state import clear, log_path
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir
-from haste.runs import differences, is_done, run_dir
+from haste.runs import differences, is_done, remove_results, run_dir
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 from haste.transfer import contents
@@ -170,8 +169,11 @@ def _check_inputs(path: Path, grid: GridConfig, manifest: Manifest, *, without_d
 def _take(read: MemberReader, grid: GridConfig, key: RunKey, logs: Path) -> None:
     """Put a run into its folder; metrics.json, by which it counts as finished, last."""
     run, config = run_dir(grid, key), grid.resolve(key)
-    # weights and a checkpoint that lie there are of another run
-    clear(run, log_path(grid, key, logs))
+    # weights and a checkpoint that lie there are of another run, and so is Snakemake's benchmark beside
+    # the log: it takes a run to be as old as the oldest of its outputs
+    remove_results(run)
+    log_folder = logs / grid.name / key.dataset / key.method / key.variant
+    (log_folder / f"seed{key.seed}.tsv").unlink(missing_ok=True)
     checkpoint.discard(run.checkpoint)
     files = run_members(run, key)
     for name in sorted(files, key=lambda name: files[name] == run.metrics):

@@ -1,4 +1,4 @@
-"""Subcommands for a grid of runs without Snakemake: train them, and bring their results home."""
+"""Subcommands that carry finished runs from one machine to another."""
 
 from __future__ import annotations
 
@@ -15,46 +15,8 @@ log = logging.getLogger(__name__)
 
 def register(app: typer.Typer) -> None:
     """Add this module's subcommands to the command."""
-    app.command("drive")(drive)
     app.command("export-results")(export_results)
     app.command("import-results")(import_results)
-
-
-def drive(
-    grid: GridOption,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once on each GPU, or on the CPU.")] = 3,
-    seconds: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Stop then, each run with a checkpoint; call again to go on."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Runs as dataset/method/variant/seedK, * for any, or one of the four names. Repeatable. "
-            "Trials are trained only for a pattern that says trial-, such as trial-*."
-        ),
-    ] = None,
-) -> None:
-    """Train the open runs of a grid on all GPUs of this machine, what decides most first.
-
-    The data has been made (Snakemake does, or the commands it calls). Runs that are done are skipped,
-    others go on from their checkpoints. Logs go to logs/<grid>/. The exit code is 1 when a run failed.
-    """
-    import os
-
-    import torch
-
-    from haste.fleet.drive import drive as work_off
-    from haste.fleet.places import find_places
-    from haste.fleet.worklist import select, worklist
-    from haste.grid import read_grid
-
-    chosen = read_grid(grid)
-    tasks = select(worklist(chosen), only or ())
-    places = find_places(torch.cuda.device_count(), os.environ)
-    summary = work_off(chosen, tasks, places, jobs=jobs, seconds=seconds)
-    if summary.failed:
-        raise typer.Exit(1)
 
 
 def export_results(
@@ -69,7 +31,8 @@ def export_results(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Runs as for haste drive, such as trial-*; without one all, trials included. Repeatable."
+            help="Runs as dataset/method/variant/seedK, * for any, or one of the four names, such as trial-*; "
+            "without one all, trials included. Repeatable."
         ),
     ] = None,
 ) -> None:

@@ -1,1 +1,0 @@
-"""A grid of runs without Snakemake: in which order, on which GPUs, and how results come home."""
