@@ -1,6 +1,6 @@
 # make            install, fetch, train, draw: everything of CONFIG (config.yaml), then its report.html
 # make test       the test suite
-# make lint       ruff, snakefmt, snakemake --lint
+# make lint       ruff, import-linter, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its report
 # make report     report.html beside the grid's tables, from what has been made
 # make unlock     after a kill: remove the locks that Snakemake left; then the same command goes on
@@ -63,6 +63,7 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check $(SNAKEFILES)
 	$(BIN)/snakemake --lint
 
