@@ -157,7 +157,7 @@ def _write_corpus(folder: Path) -> None:
     content = CorpusContent(
         documents=documents,
         positives=positives,
-        mirrored={
+        reciprocal={
             s: sp.csr_matrix(positives[s].shape, dtype=np.float32) for s in ("validation", "test")
         },
         labels=label_table(names, names, [None] * len(names), N_LABELS),

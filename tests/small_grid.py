@@ -115,6 +115,6 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
     metrics = dict.fromkeys(METRICS, precision)
     write_json(
         run.metrics,
-        {"metrics": metrics, "without_mirrored": None, "deciles": [], "backend": "numpy"},
+        {"metrics": metrics, "without_reciprocal_pairs": None, "deciles": [], "backend": "numpy"},
     )
     return run

@@ -17,6 +17,7 @@ from typing import Any
 
 from haste.errors import DataError
 from haste.files import crc32, json_text, read_json, reading, sha256, write_json
+from haste.former_names import as_first_written
 
 Sum = Mapping[str, Any]
 """bytes (int) and crc32 (eight hexadecimal digits)"""
@@ -84,7 +85,7 @@ def plain_sha256(path: Path) -> str:
             value = json.loads(path.read_bytes())
             if isinstance(value, dict) and SEAL in value:
                 kept = {key: part for key, part in value.items() if key not in (SEAL, SUMS)}
-                return hashlib.sha256(json_text(kept).encode()).hexdigest()
+                return hashlib.sha256(json_text(as_first_written(kept)).encode()).hexdigest()
     return sha256(path)
 
 

@@ -1,8 +1,9 @@
-"""What keys and columns were called before: files of earlier versions are read by their former names."""
+"""What keys, columns and files were called before: earlier versions' files are read by their former names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from haste.errors import ConfigError
@@ -27,8 +28,14 @@ COLUMNS = {
     "recompute": "gradient_checkpointing",
     "seconds_a_step": "seconds_per_step",
     "tail_shift": "tail_bias_offset",
+    "without_mirrored": "without_reciprocal_pairs",
+    **{f"P@{k} without mirrored": f"P@{k} without reciprocal pairs" for k in (1, 3, 5)},
 }
-"""column of a csv, or key of a resources.json: former -> present"""
+"""column of a csv, or key of a resources.json or metrics.json: former -> present"""
+STATISTICS = {"mirrored": "reciprocal"}
+"""key of `statistics` in corpus.json: former -> present"""
+ENDINGS = {".mirrored.npz": ".reciprocal.npz"}
+"""of a file's name: former -> present"""
 
 
 def renamed_settings(value: Any) -> Any:
@@ -55,8 +62,43 @@ def renamed_grid(value: Any) -> Any:
 
 
 def renamed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a csv, or resources.json, with the present names."""
-    return {COLUMNS.get(key, key): value for key, value in row.items()}
+    """A row of a csv, or resources.json or metrics.json, with the present names."""
+    return _with_names(row, COLUMNS)
+
+
+def renamed_statistics(description: Mapping[str, Any]) -> dict[str, Any]:
+    """corpus.json with the present names of its statistics."""
+    return _with_parts(description, "statistics", STATISTICS)
+
+
+def as_first_written(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the names that it had first, so that a digest of it stays what it was."""
+    first = {new: old for old, new in STATISTICS.items()}
+    files = {name: first_file_name(name) for name in description.get("digests") or ()}
+    return _with_parts(_with_parts(description, "statistics", first), "digests", files)
+
+
+def first_file_name(name: str) -> str:
+    """What a file of this name was called first."""
+    for old, new in ENDINGS.items():
+        if name.endswith(new):
+            return name.removesuffix(new) + old
+    return name
+
+
+def stored_path(path: Path) -> Path:
+    """Where a file lies: under its former name where only that is there."""
+    former = path.with_name(first_file_name(path.name))
+    return former if former.exists() and not path.exists() else path
+
+
+def _with_parts(value: Mapping[str, Any], key: str, names: Mapping[str, str]) -> dict[str, Any]:
+    part = value.get(key)
+    return {**value, key: _with_names(part, names)} if isinstance(part, Mapping) else dict(value)
+
+
+def _with_names(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in row.items()}
 
 
 def _renamed(

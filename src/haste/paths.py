@@ -27,10 +27,10 @@ class CorpusDir:
         """CSR [N, L + E] of ones; columns L.. are labels without a training document (test truth only)."""
         return self.root / f"{split}.labels.npz"
 
-    def mirrored(self, split: str) -> Path:
-        """CSR [N, L + E]: the positives (i, j) of a split whose mirror (j, i) is a training positive, or
+    def reciprocal(self, split: str) -> Path:
+        """CSR [N, L + E]: the positives (i, j) of a split whose reverse (j, i) is a training positive, or
         the pairs that the data set's publishers list as reciprocal."""
-        return self.root / f"{split}.mirrored.npz"
+        return self.root / f"{split}.reciprocal.npz"
 
     def features(self, split: str) -> Path:
         """float32 CSR [N, D]: sparse features; only in a corpus that has them."""

@@ -12,6 +12,7 @@ from haste.checksums import SEAL, file_sum, read_description
 from haste.config import InputsConfig, RunConfig
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml
+from haste.former_names import as_first_written, first_file_name
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir, RunDir, TokenDir
 from haste.presets import method
@@ -81,9 +82,10 @@ def corpus_digest(corpus: CorpusDir) -> str | None:
 
 def _described(info: Path, made_by: str) -> dict[str, Any]:
     """What describes the files of a folder, and their sizes."""
-    told = read_description(info, made_by)
+    told = as_first_written(read_description(info, made_by))
     files = [path for end in ("parquet", "npz", "npy") for path in info.parent.glob(f"[!.]*.{end}")]
-    sizes = {path.name: path.stat().st_size for path in files}
+    # sorted, so that a present name counts where the former one is there too
+    sizes = {first_file_name(path.name): path.stat().st_size for path in sorted(files)}
     return {"told": {k: v for k, v in told.items() if k not in _OF_ONE_MACHINE}, "sizes": sizes}
 
 

@@ -78,14 +78,14 @@ def test_corpus_by_hand(raw, tmp_path):
     assert corpus.texts("train")[3] == "Lassie: a dog of films"
 
 
-def test_mirrored_by_hand(raw, tmp_path):
+def test_reciprocal_by_hand(raw, tmp_path):
     build_corpus(DATASET, raw, tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
     # the dog (3) is a training document with labels 11 and 16, so the pairs back are known
     test, validation = np.zeros((2, 7)), np.zeros((1, 7))
     test[0, 2] = validation[0, 2] = 1
-    np.testing.assert_array_equal(corpus.mirrored("test").toarray(), test)
-    np.testing.assert_array_equal(corpus.mirrored("validation").toarray(), validation)
+    np.testing.assert_array_equal(corpus.reciprocal("test").toarray(), test)
+    np.testing.assert_array_equal(corpus.reciprocal("validation").toarray(), validation)
 
 
 def test_info_and_statistics_by_hand(raw, tmp_path):
@@ -100,7 +100,10 @@ def test_info_and_statistics_by_hand(raw, tmp_path):
     assert statistics.points_per_label == pytest.approx(11 / 6)
     assert statistics.rare_labels == 1.0
     assert statistics.seen == {"validation": 1.0, "test": pytest.approx(6 / 7)}
-    assert statistics.mirrored == {"validation": pytest.approx(1 / 3), "test": pytest.approx(1 / 7)}
+    assert statistics.reciprocal == {
+        "validation": pytest.approx(1 / 3),
+        "test": pytest.approx(1 / 7),
+    }
     # "entity: what exists" 3, "animal, living creature: a being" 5, "dog, ..." 5, "Lassie..." 5
     assert statistics.words_per_document == pytest.approx(18 / 4)
 

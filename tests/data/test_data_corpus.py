@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from haste.checksums import read_description, write_description
 from haste.data.corpus import (
     CorpusContent,
     CorpusWriter,
@@ -15,6 +16,7 @@ from haste.data.corpus import (
 from haste.errors import DataError
 from haste.files import write_csr
 from haste.labels.frequency import label_frequencies
+from haste.runs import corpus_digest
 
 DESCRIBED = {
     "dataset": "tiny",
@@ -44,7 +46,7 @@ def content(train, n_labels, extra=0, test=((0,),), **changed):
             for s, lists in rows.items()
         },
         "positives": positives,
-        "mirrored": {s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
+        "reciprocal": {s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
         "labels": label_table(names, names, [None] * width, n_labels),
     }
     return CorpusContent(**{**parts, **changed})
@@ -60,8 +62,27 @@ def test_round_trip(corpus):
     assert corpus.info.documents == {"train": 2, "validation": 1, "test": 2}
     assert corpus.texts("train") == ["a text", "a text"]
     assert corpus.positives("test").toarray().tolist() == [[0, 0, 1], [0, 1, 0]]
-    assert corpus.mirrored("test").nnz == 0
+    assert corpus.reciprocal("test").nnz == 0
     assert corpus.info.statistics.seen["test"] == 0.5
+
+
+def test_a_corpus_with_former_names_is_read_and_has_the_digest_of_a_new_one(corpus):
+    directory = corpus.directory
+    digest = corpus_digest(directory)
+    about = read_description(directory.info, "a test")
+    about["statistics"]["mirrored"] = about["statistics"].pop("reciprocal")
+    for split in ("validation", "test"):
+        former = f"{split}.mirrored.npz"
+        directory.reciprocal(split).rename(directory.root / former)
+        about["digests"][former] = about["digests"].pop(f"{split}.reciprocal.npz")
+    write_description(directory.info, about)
+    stored = load_corpus(directory)
+    assert corpus_digest(directory) == digest
+    assert stored.info.statistics == corpus.info.statistics
+    assert stored.reciprocal("test").nnz == 0
+    (directory.root / "test.mirrored.npz").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"test\.mirrored\.npz: is not what was written"):
+        stored.reciprocal("test")
 
 
 @pytest.mark.parametrize("frequency", [5, 6])
@@ -82,9 +103,11 @@ def test_rare_labels_have_at_most_five_documents(tmp_path, frequency):
         (content([[0], [2]], 2, extra=1), "`trainable` disagrees"),
         (
             content(
-                [[0], [1]], 2, mirrored=dict.fromkeys(("validation", "test"), sp.csr_matrix((1, 3)))
+                [[0], [1]],
+                2,
+                reciprocal=dict.fromkeys(("validation", "test"), sp.csr_matrix((1, 3))),
             ),
-            "the mirrored matrix of validation is 1 x 3; there are 1 documents and 2 labels",
+            "the reciprocal matrix of validation is 1 x 3; there are 1 documents and 2 labels",
         ),
     ],
 )
@@ -109,7 +132,7 @@ def test_a_missing_file_is_named(corpus, path):
         ("train.parquet", lambda c: c.documents("train")),
         ("labels.parquet", lambda c: c.labels),
         ("test.labels.npz", lambda c: c.positives("test")),
-        ("test.mirrored.npz", lambda c: c.mirrored("test")),
+        ("test.reciprocal.npz", lambda c: c.reciprocal("test")),
     ],
 )
 def test_a_damaged_file_is_named(corpus, path, read, describe_anew):
@@ -219,7 +242,7 @@ def write_features(root, rows, texts=None):
                 uids = table["uid"][row : row + 1].combine_chunks()
                 writer.add(split, document_table(uids, [texts]))
         return writer.finish(
-            made.positives, made.mirrored, made.labels, features_of(rows), **DESCRIBED
+            made.positives, made.reciprocal, made.labels, features_of(rows), **DESCRIBED
         )
 
 

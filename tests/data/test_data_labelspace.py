@@ -7,8 +7,8 @@ from haste.data.labelspace import (
     Document,
     arrange_columns,
     label_space,
-    mirrored_pairs,
     positives_matrix,
+    reciprocal_pairs,
 )
 
 UIDS = "abcdef"
@@ -38,20 +38,20 @@ def test_columns_of_label_ids(dtype):
     assert n_labels == 2
 
 
-def test_a_document_that_is_no_label_has_no_mirror():
+def test_a_document_that_is_no_label_has_no_reciprocal_pair():
     # t is no column: looked up as -1, its pair must not fall on the last label of the row before
     train = [Document("a", "", ("b", "z")), Document("b", "", ("z",))]
     test = [Document("t", "", ("b",))]
     space = label_space({"train": train, "validation": [], "test": test})
     matrices = [positives_matrix(rows, space) for rows in (test, train)]
-    assert mirrored_pairs(["t"], matrices[0], ["a", "b"], matrices[1], space.uids).nnz == 0
+    assert reciprocal_pairs(["t"], matrices[0], ["a", "b"], matrices[1], space.uids).nnz == 0
 
 
 graphs = st.dictionaries(st.sampled_from(UIDS), st.sets(st.sampled_from(UIDS)), min_size=2)
 
 
 @given(graphs, st.sets(st.sampled_from(UIDS), min_size=1))
-def test_mirrored_pairs_equal_a_naive_loop(graph, train):
+def test_reciprocal_pairs_equal_a_naive_loop(graph, train):
     documents = [Document(uid, "", tuple(labels)) for uid, labels in sorted(graph.items())]
     parts = {
         "train": [d for d in documents if d.uid in train],
@@ -60,7 +60,7 @@ def test_mirrored_pairs_equal_a_naive_loop(graph, train):
     }
     space = label_space(parts)
     matrices = {split: positives_matrix(rows, space) for split, rows in parts.items()}
-    found = mirrored_pairs(
+    found = reciprocal_pairs(
         [d.uid for d in parts["test"]],
         matrices["test"],
         [d.uid for d in parts["train"]],

@@ -46,7 +46,7 @@ def write_documents(folder, texts):
     content = CorpusContent(
         documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
         positives=positives,
-        mirrored={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
+        reciprocal={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
         labels=label_table("ab", "ab", [None, None], width),
     )
     write_corpus(

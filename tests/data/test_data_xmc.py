@@ -80,7 +80,7 @@ def test_corpus_by_hand(tmp_path, monkeypatch, rows):
     assert corpus.positives("train").data.tolist() == [1.0] * 7
     assert corpus.positives("validation").indices.tolist() == [1, 6]
     assert [row.indices.tolist() for row in corpus.positives("test")] == [[0, 5], [2], []]
-    assert corpus.mirrored("test").nnz == corpus.mirrored("validation").nnz == 0
+    assert corpus.reciprocal("test").nnz == corpus.reciprocal("validation").nnz == 0
     assert info.points == {"train": 7, "validation": 2, "test": 3}
     assert info.statistics.labels_per_document == pytest.approx(7 / 5)
     assert info.statistics.words_per_document == 2
@@ -92,7 +92,7 @@ def test_corpus_by_hand(tmp_path, monkeypatch, rows):
 
 
 @pytest.mark.usefixtures("chosen")
-def test_filter_pairs_stand_where_mirrored_pairs_do(tmp_path):
+def test_filter_pairs_stand_where_reciprocal_pairs_do(tmp_path):
     filters = {
         # document f is held out; 4 is no label of the corpus, document a is trained on
         "filter_labels_train": "5 7\n5 4\n0 1\n",
@@ -101,12 +101,12 @@ def test_filter_pairs_stand_where_mirrored_pairs_do(tmp_path):
     raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh", **filters)
     info = build_corpus(dataset(), raw, tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
-    assert corpus.mirrored("validation").toarray().tolist() == [[0, 0, 0, 0, 0, 0, 1]]
-    test = corpus.mirrored("test").toarray()
+    assert corpus.reciprocal("validation").toarray().tolist() == [[0, 0, 0, 0, 0, 0, 1]]
+    test = corpus.reciprocal("test").toarray()
     assert np.argwhere(test).tolist() == [[0, 0], [2, 3]]
     assert test.max() == 1
     # of 3 test positives one is filtered; the other pair is no positive
-    assert info.statistics.mirrored == {"validation": 0.5, "test": pytest.approx(1 / 3)}
+    assert info.statistics.reciprocal == {"validation": 0.5, "test": pytest.approx(1 / 3)}
     # document 0's first answer is a pair to leave out, and its second is right too; 1 is wrong
     ids = np.full((3, 100), -1)
     ids[0, :2], ids[1, 0] = [0, 5], 1
@@ -116,8 +116,8 @@ def test_filter_pairs_stand_where_mirrored_pairs_do(tmp_path):
     assert measured["metrics"]["P@1"] == pytest.approx(100 / 3)
     assert measured["metrics"]["P@3"] == pytest.approx(200 / 9)
     # document 2 has no positive in either case
-    assert measured["without_mirrored"]["P@1"] == pytest.approx(100 / 2)
-    assert measured["without_mirrored"]["P@3"] == pytest.approx(100 / 6)
+    assert measured["without_reciprocal_pairs"]["P@1"] == pytest.approx(100 / 2)
+    assert measured["without_reciprocal_pairs"]["P@3"] == pytest.approx(100 / 6)
 
 
 @pytest.mark.parametrize("missing", ["filter_labels_train", "filter_labels_test"])

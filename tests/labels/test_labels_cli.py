@@ -37,7 +37,7 @@ def corpus(tmp_path):
             "test": document_table(documents[:5], documents[:5]),
         },
         positives={"train": train, "validation": other, "test": other},
-        mirrored={"validation": other * 0, "test": other * 0},
+        reciprocal={"validation": other * 0, "test": other * 0},
         labels=label_table(names, names, [None] * len(names), N_LABELS),
     )
     write_corpus(

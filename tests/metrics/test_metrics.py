@@ -35,8 +35,8 @@ def falling(ids: np.ndarray) -> np.ndarray:
     return np.where(ids < 0, -1.0, -np.arange(ids.shape[1], dtype=float)).astype(np.float32)
 
 
-def measured(ids, truth, weights=WEIGHTS, frequency=FREQUENCY, mirrored=None):
-    return evaluate(ids, falling(ids), truth, weights, frequency, mirrored)
+def measured(ids, truth, weights=WEIGHTS, frequency=FREQUENCY, reciprocal=None):
+    return evaluate(ids, falling(ids), truth, weights, frequency, reciprocal)
 
 
 # document 0 has labels 0, 2 and the unseen 4; document 1 has label 1; document 2 has none
@@ -77,10 +77,10 @@ def test_values_by_hand(name, expected):
 def test_the_file_has_the_agreed_shape_and_no_nan():
     found = measured(IDS, TRUTH)
     assert set(found) == {
-        *("metrics", "without_mirrored", "deciles", "filtered", "backend", "documents", "k")
+        *("metrics", "without_reciprocal_pairs", "deciles", "filtered", "backend", "documents", "k")
     }
     assert tuple(found["metrics"]) == METRICS
-    assert (found["documents"], found["k"], found["without_mirrored"]) == (3, 100, None)
+    assert (found["documents"], found["k"], found["without_reciprocal_pairs"]) == (3, 100, None)
     assert all(math.isfinite(value) for value in found["metrics"].values())
     assert found["backend"].split()[0] in ("haste", "xclib")
 
@@ -123,25 +123,27 @@ def test_quick_metrics_are_those_of_evaluate():
     assert quick == pytest.approx({name: whole[name] for name in ("P@1", "P@5", "PSP@5")}, abs=1e-9)
 
 
-def test_without_mirrored_pairs():
+def test_without_reciprocal_pairs():
     # document 0 loses positive 2 and its prediction, so label 0 leads; document 1 loses its only
     # positive and, like document 2 which has none, leaves the mean
     ids = ids_of([2, 0, 1, 3], [0, 1], [3])
-    mirrored = truth_of({2}, {1}, set())
-    found = measured(ids, TRUTH, mirrored=mirrored)
-    assert found["without_mirrored"] == pytest.approx({"P@1": 100.0, "P@3": 100 / 3, "P@5": 20.0})
+    reciprocal = truth_of({2}, {1}, set())
+    found = measured(ids, TRUTH, reciprocal=reciprocal)
+    assert found["without_reciprocal_pairs"] == pytest.approx(
+        {"P@1": 100.0, "P@3": 100 / 3, "P@5": 20.0}
+    )
     assert found["metrics"] == measured(ids, TRUTH)["metrics"]
 
 
-def test_without_mirrored_pairs_is_none_when_no_document_is_left():
-    assert measured(IDS, TRUTH, mirrored=TRUTH)["without_mirrored"] is None
+def test_without_reciprocal_pairs_is_none_when_no_document_is_left():
+    assert measured(IDS, TRUTH, reciprocal=TRUTH)["without_reciprocal_pairs"] is None
 
 
 def test_filtered_pairs_leave_the_predictions_and_not_the_truth():
     # documents 0 and 2 lose their first prediction, document 1 its second; 3 is no positive of 2
     ids = ids_of([2, 0, 1, 3], [1, 0], [3, 0])
-    mirrored = truth_of({2}, {0}, {3})
-    found = evaluate(ids, falling(ids), TRUTH, WEIGHTS, FREQUENCY, mirrored, filtered=True)
+    reciprocal = truth_of({2}, {0}, {3})
+    found = evaluate(ids, falling(ids), TRUTH, WEIGHTS, FREQUENCY, reciprocal, filtered=True)
     moved = ids_of([0, 1, 3], [1], [0])
     expected = measured(moved, TRUTH)
     assert found["metrics"] == expected["metrics"]
@@ -262,7 +264,7 @@ def test_arrays_of_another_label_space_are_refused():
     with pytest.raises(DataError, match=r"\[4\] label frequencies, but the truth has 5 labels"):
         measured(IDS, TRUTH, frequency=FREQUENCY[:4])
     with pytest.raises(DataError, match="belong to another split or corpus"):
-        measured(IDS, TRUTH, mirrored=truth_of({1}, {2}))
+        measured(IDS, TRUTH, reciprocal=truth_of({1}, {2}))
 
 
 def test_unknown_metrics_name_a_near_one():

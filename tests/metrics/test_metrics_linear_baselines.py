@@ -64,7 +64,7 @@ def make_corpus(folder):
             },
             positives={split: one_hot([[w] for w in ws]) for split, ws in words.items()}
             | {"test": one_hot(test)},
-            mirrored={
+            reciprocal={
                 "validation": one_hot([[]] * LABELS),
                 "test": one_hot([[0], *[[]] * (LABELS - 1)]),
             },
@@ -98,7 +98,7 @@ def test_popularity_by_hand(corpus, tmp_path):
     assert metrics["metrics"]["P@5"] == pytest.approx(100 * 5 / 40)
     assert metrics["metrics"]["R@100"] == pytest.approx(100 * 7.5 / 8)
     # document 0 is left without a positive
-    assert metrics["without_mirrored"] == pytest.approx(
+    assert metrics["without_reciprocal_pairs"] == pytest.approx(
         {"P@1": 0.0, "P@3": 100 * 2 / 21, "P@5": 100 * 4 / 35}
     )
     assert read_description(run.metrics, "it") == metrics
@@ -232,4 +232,4 @@ def test_truth_comes_from_the_training_split_and_the_corpus_constants(corpus):
     assert truth.inverse_propensity[[0, 8]] == pytest.approx(
         [1 + c * 21.5**-0.55, 1 + c * 1.5**-0.55]
     )
-    assert truth.mirrored.nnz == 1
+    assert truth.reciprocal.nnz == 1

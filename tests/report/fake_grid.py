@@ -137,11 +137,11 @@ class FakeGrid:
             else:
                 matrix[::7, self.labels] = 1
             positives[split] = sp.csr_matrix(matrix)
-        mirrored = {
+        reciprocal = {
             s: sp.csr_matrix(positives[s].multiply(rng.random(positives[s].shape) < 0.4))
             for s in ("validation", "test")
         }
-        for matrix in mirrored.values():
+        for matrix in reciprocal.values():
             matrix.eliminate_zeros()
         uids = [f"l{i}" for i in range(self.labels + 5)]
         tables = {
@@ -151,7 +151,7 @@ class FakeGrid:
         labels = label_table(uids, uids, [None] * len(uids), self.labels)
         write_corpus(
             self.grid.layout.corpus(dataset).root,
-            CorpusContent(tables, positives, mirrored, labels),
+            CorpusContent(tables, positives, reciprocal, labels),
             dataset=dataset,
             propensity_a=0.55,
             propensity_b=1.5,
@@ -249,7 +249,7 @@ class FakeGrid:
         values = {name: float(per_document(name, ids, truth, weights).mean()) for name in METRICS}
         metrics = {
             "metrics": values,
-            "without_mirrored": {f"P@{k}": values[f"P@{k}"] / 2 for k in (1, 3, 5)},
+            "without_reciprocal_pairs": {f"P@{k}": values[f"P@{k}"] / 2 for k in (1, 3, 5)},
             "deciles": decile_rows(ids, truth, counts, (1, 3, 5)),
             "backend": "by hand 1.0",
             "documents": len(ids),

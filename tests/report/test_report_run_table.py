@@ -46,7 +46,7 @@ def test_rows_say_what_the_files_of_the_run_say(fake, runs):
         assert {name: row[name] for name in metrics["metrics"] if name in row} == {
             name: value for name, value in metrics["metrics"].items() if name in row
         }
-        assert row["P@1 without mirrored"] == metrics["without_mirrored"]["P@1"]
+        assert row["P@1 without reciprocal pairs"] == metrics["without_reciprocal_pairs"]["P@1"]
         assert row["device"] == resources["device"]
         assert row["train_seconds"] == resources["seconds"]["train"]
         assert row["epoch_seconds"] == resources["seconds"]["epoch"]

@@ -76,7 +76,7 @@ def test_one_row_a_run_with_everything(fake):
     assert list(frame["seed"]) == [0, 1, 2, 0]
     written = json.loads(fake.run_dir(runs[1].key).metrics.read_text())
     assert frame["P@1"][1] == written["metrics"]["P@1"]
-    assert frame["P@3 without mirrored"][1] == written["without_mirrored"]["P@3"]
+    assert frame["P@3 without reciprocal pairs"][1] == written["without_reciprocal_pairs"]["P@3"]
     assert list(frame["epoch_seconds"]) == [2.0, 3.0, 4.0, 2.0]
     assert frame["peak_train_bytes"][0] == 2**30
     assert frame["loss"][2] == pytest.approx(12.0, abs=1e-6)

@@ -67,8 +67,8 @@ def test_main_shows_mean_and_deviation_of_what_the_runs_measured(fake, main):
         assert len(set(values)) > 1
         assert row[f"{name} mean"] == pytest.approx(statistics.mean(values))
         assert row[f"{name} std"] == pytest.approx(statistics.stdev(values))
-    values = [each["without_mirrored"]["P@3"] for each in measured(fake, "haste")]
-    assert row["P@3 without mirrored mean"] == pytest.approx(statistics.mean(values))
+    values = [each["without_reciprocal_pairs"]["P@3"] for each in measured(fake, "haste")]
+    assert row["P@3 without reciprocal pairs mean"] == pytest.approx(statistics.mean(values))
     assert (row["epoch_seconds mean"], row["epoch_seconds std"]) == (3.0, 1.0)
     assert row["peak_train_bytes mean"] == 2**30
     assert row["loss mean"] == pytest.approx(11.0, abs=1e-6)
@@ -133,17 +133,17 @@ def test_main_bolds_the_best_accuracy(main):
     bold = [line for line in part.splitlines() if "**" in line]
     assert len(bold) == 1
     assert bold[0].startswith("| HASTE |")
-    assert bold[0].count("**") == 2 * 11  # accuracy and P@k without mirrored
+    assert bold[0].count("**") == 2 * 11  # accuracy and P@k without reciprocal
 
 
-def test_columns_without_mirrored_pairs_go_where_no_corpus_has_them(tmp_path):
+def test_columns_without_reciprocal_pairs_go_where_no_corpus_has_them(tmp_path):
     fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
     grid = fake.write()
     path = fake.run_dir(next(grid.main_runs())).metrics
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"without_mirrored": None}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"without_reciprocal_pairs": None}))
     found = make(grid, "main")
-    assert not [column for column in found.columns if "mirrored" in column.key]
-    assert not [note for note in found.notes if "mirrored" in note]
+    assert not [column for column in found.columns if "reciprocal" in column.key]
+    assert not [note for note in found.notes if "reciprocal" in note]
 
 
 def test_runs_that_were_not_given_are_said_to_be_missing(fake):
@@ -241,8 +241,8 @@ def test_datasets_are_counted(fake):
     assert row["documents_a_label"] == pytest.approx(train.nnz / 160)
     assert row["rare_labels_percent"] == pytest.approx(100 * np.mean(counts[:160] <= 5))
     assert row["seen_positives_percent"] == pytest.approx(100 * np.mean(counts[test.indices] > 0))
-    assert row["mirrored_percent"] == pytest.approx(
-        100 * read_csr(corpus.mirrored("test")).nnz / test.nnz
+    assert row["reciprocal_percent"] == pytest.approx(
+        100 * read_csr(corpus.reciprocal("test")).nnz / test.nnz
     )
     assert row["words_a_document"] == 3.0
     assert row["propensity"] == "0.55 / 1.5"

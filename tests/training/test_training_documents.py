@@ -42,7 +42,7 @@ def with_features(tiny):
             features[split].data *= 0.3
         writer.finish(
             {split: corpus.positives(split) for split in SPLITS},
-            {split: corpus.mirrored(split) for split in ("validation", "test")},
+            {split: corpus.reciprocal(split) for split in ("validation", "test")},
             label_table(
                 corpus.labels["uid"],
                 corpus.labels["name"],

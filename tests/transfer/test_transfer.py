@@ -411,7 +411,9 @@ GARBAGE = {
         lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": -1})),
         lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": True})),
         lambda: changed("metrics.json", lambda value: value["metrics"].update({"P@1": np.nan})),
-        lambda: changed("metrics.json", lambda value: value.update(without_mirrored={"P@1": 1e3})),
+        lambda: changed(
+            "metrics.json", lambda value: value.update(without_reciprocal_pairs={"P@1": 1e3})
+        ),
         lambda: changed("metrics.json", lambda value: value.update(deciles=[{"decile": 1}])),
         lambda: changed("metrics.json", lambda value: value.update(backend=None)),
     ],

@@ -48,7 +48,7 @@ def main(command: str, arguments: list[str]) -> None:
         touch(Path(arguments[-1]) / "trn.json")
     elif command == "corpus":
         corpus = CorpusDir(out)
-        touch(corpus.info, corpus.labels, *(corpus.mirrored(s) for s in SPLITS[1:]))
+        touch(corpus.info, corpus.labels, *(corpus.reciprocal(s) for s in SPLITS[1:]))
         touch(*(f(s) for s in SPLITS for f in (corpus.documents, corpus.positives)))
     elif command == "tokenize":
         tokens = TokenDir(out)

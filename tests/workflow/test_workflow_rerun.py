@@ -109,6 +109,12 @@ def test_another_head_makes_orders_again(finished: Project):
     assert "embed" not in jobs
 
 
+def test_files_with_former_names_are_not_made_again(finished: Project):
+    for path in finished.root.glob("data/*/corpus/*.reciprocal.npz"):
+        path.rename(path.with_name(path.name.replace("reciprocal", "mirrored")))
+    assert finished.jobs("--rerun-triggers", "mtime") == {}
+
+
 def test_one_table_makes_only_what_it_needs(finished: Project):
     finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
     jobs = finished.jobs("results/small/tables/ablation_grouping.md")

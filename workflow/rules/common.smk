@@ -16,7 +16,7 @@ from haste.data.registry import load_registry
 from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.gpu_slot import visible_gpus
-from haste.former_names import renamed_grid
+from haste.former_names import renamed_grid, stored_path
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
@@ -200,8 +200,10 @@ def corpus_files(dataset):
     splits = [
         f(split) for split in SPLITS for f in (corpus.documents, corpus.positives)
     ]
-    mirrored = [corpus.mirrored(split) for split in ("validation", "test")]
-    return [corpus.info, corpus.labels, *splits, *mirrored]
+    reciprocal = [
+        stored_path(corpus.reciprocal(split)) for split in ("validation", "test")
+    ]
+    return [corpus.info, corpus.labels, *splits, *reciprocal]
 
 
 def corpus_of(wildcards):

@@ -99,7 +99,7 @@ rule corpus:
 
 rule tokenize:
     input:
-        corpus=corpus_files("{dataset}"),
+        corpus=lambda wildcards: corpus_files(wildcards.dataset),
         model=lambda wildcards: MODEL_FILES[wildcards.model],
     output:
         token_files("{dataset}", "{model}", "{max_len}"),

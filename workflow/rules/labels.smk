@@ -4,7 +4,7 @@
 rule embed:
     input:
         unpack(encoder_inputs),
-        corpus=corpus_files("{dataset}"),
+        corpus=lambda wildcards: corpus_files(wildcards.dataset),
     output:
         LAYOUT.embeddings("{dataset}", "{encoder}"),
     log:

@@ -21,7 +21,7 @@ from haste.data.corpus import (
 from haste.data.fetch import verify
 from haste.data.formats import Layout, detect
 from haste.data.formats.base import SPLITS as PUBLISHED
-from haste.data.labelspace import label_space, mirrored_pairs, positives_matrix
+from haste.data.labelspace import label_space, positives_matrix, reciprocal_pairs
 from haste.data.registry import Dataset
 from haste.data.wordnet import Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError
@@ -115,7 +115,7 @@ def _xmc(
         check_counts(dataset, {"labels": n_ids, **rows})
         return writer.finish(
             positives={s: columns.positives(labels) for s, labels in streamed.labels.items()},
-            mirrored=xmc.filter_matrices(layout, columns, validation),
+            reciprocal=xmc.filter_matrices(layout, columns, validation),
             labels=columns.table(layout, dataset.opaque_labels),
             features=streamed.features,
             **described,
@@ -147,8 +147,8 @@ def _wordnet(
             for split, rows in documents.items()
         },
         positives=positives,
-        mirrored={
-            split: mirrored_pairs(
+        reciprocal={
+            split: reciprocal_pairs(
                 uids[split], positives[split], uids["train"], positives["train"], space.uids
             )
             for split in EVALUATED

@@ -18,13 +18,14 @@ from pydantic import Field
 from haste.checksums import Sum, check_file, file_sums, read_description, write_description
 from haste.errors import DataError
 from haste.files import atomic, read_csr, reading, write_csr
+from haste.former_names import renamed_statistics, stored_path
 from haste.labels.frequency import count_labels
 from haste.paths import SPLITS, CorpusDir
 from haste.settings import Int, settings
 
 MADE_BY = "haste corpus"
 EVALUATED = ("validation", "test")
-"""the splits with mirrored pairs"""
+"""the splits with reciprocal pairs"""
 RARE = 5
 """labels with at most so many training documents count as rare"""
 DOCUMENTS = pa.schema([("uid", pa.string()), ("text", pa.string())])
@@ -46,8 +47,8 @@ class Statistics:
     """separated by white space"""
     seen: Mapping[str, float]
     """validation, test: share of positives whose label has a training document"""
-    mirrored: Mapping[str, float]
-    """validation, test: share of positives that are in the matrix of mirrored pairs"""
+    reciprocal: Mapping[str, float]
+    """validation, test: share of positives that are in the matrix of reciprocal pairs"""
 
 
 @settings("corpus")
@@ -78,7 +79,7 @@ class CorpusInfo:
     has_text: bool = True
     """whether documents have a text; where they have not, they have sparse features"""
     filtered: bool = False
-    """the pairs of the mirrored matrices leave the predictions before any metric is taken"""
+    """the pairs of the reciprocal matrices leave the predictions before any metric is taken"""
     digests: Mapping[str, Sum] = field(default_factory=dict)
     """of all files, by name; none in a corpus of before they were written down"""
 
@@ -126,9 +127,9 @@ class Corpus:
             )
         return matrix
 
-    def mirrored(self, split: str) -> sp.csr_matrix:
+    def reciprocal(self, split: str) -> sp.csr_matrix:
         """float32 CSR [N, L + E]: the pairs of validation or test that a second evaluation leaves out."""
-        return self._read_matrix(self.directory.mirrored(split), split)
+        return self._read_matrix(stored_path(self.directory.reciprocal(split)), split)
 
     def features(self, split: str) -> sp.csr_matrix:
         """float32 CSR [N, D]; raises DataError when the corpus has no sparse features."""
@@ -172,14 +173,14 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     with reading(directory.info, "the description of a corpus", MADE_BY):
         info = _corpus_info(value)
     for path in _data_files(directory, info):
-        with reading(path, "a file of a corpus", MADE_BY):
+        with reading(stored_path(path), "a file of a corpus", MADE_BY):
             pass
     return Corpus(directory, info)
 
 
 def _corpus_info(value: Mapping[str, Any]) -> CorpusInfo:
     """Of corpus.json; raises ValueError or ConfigError for what no corpus has."""
-    info = CorpusInfo(**value)
+    info = CorpusInfo(**renamed_statistics(value))
     for counts in (info.documents, info.points):
         if set(counts) != set(SPLITS):
             raise ValueError(f"{counts} is not a count for each split")
@@ -218,7 +219,7 @@ class CorpusContent:
     """by split, see `document_table`"""
     positives: Mapping[str, sp.csr_matrix]
     """by split: [N, L + E] of ones"""
-    mirrored: Mapping[str, sp.csr_matrix]
+    reciprocal: Mapping[str, sp.csr_matrix]
     """validation, test: [N, L + E] of ones"""
     labels: pa.Table
     """see `label_table`"""
@@ -237,7 +238,7 @@ def count_trainable(labels: pa.Table) -> int:
 def write_corpus(root: Path | str, content: CorpusContent, **described: Any) -> CorpusInfo:
     """Write a corpus that is in memory, see `CorpusWriter`; nothing is touched when it is refused."""
     rows = {split: len(content.documents[split]) for split in SPLITS}
-    parts = (content.positives, content.mirrored, content.labels)
+    parts = (content.positives, content.reciprocal, content.labels)
     _check(rows, *parts, features=None)
     with CorpusWriter(root) as writer:
         for split in SPLITS:
@@ -285,27 +286,27 @@ class CorpusWriter:
     def finish(
         self,
         positives: Mapping[str, sp.csr_matrix],
-        mirrored: Mapping[str, sp.csr_matrix],
+        reciprocal: Mapping[str, sp.csr_matrix],
         labels: pa.Table,
         features: Mapping[str, sp.csr_matrix] | None = None,
         **described: Any,
     ) -> CorpusInfo:
         """Write what belongs to the documents added: for each split `positives` [N, L + E] of ones
-        and, if there are any, float32 `features` [N, D]; for validation and test `mirrored`
+        and, if there are any, float32 `features` [N, D]; for validation and test `reciprocal`
         [N, L + E] of ones; the table of labels. `described` are the fields of CorpusInfo that these
         do not say.
 
         Raises DataError when a split is empty, fewer than two labels can be trained, or tables and
         matrices do not fit together.
         """
-        _check(self._rows, positives, mirrored, labels, features)
+        _check(self._rows, positives, reciprocal, labels, features)
         self._open.close()
         for split in SPLITS:
             write_csr(self.directory.positives(split), positives[split])
             if features is not None:
                 write_csr(self.directory.features(split), features[split])
         for split in EVALUATED:
-            write_csr(self.directory.mirrored(split), mirrored[split])
+            write_csr(self.directory.reciprocal(split), reciprocal[split])
         with atomic(self.directory.labels) as temporary:
             pq.write_table(labels, temporary, compression="zstd")
         n_labels = count_trainable(labels)
@@ -314,7 +315,7 @@ class CorpusWriter:
             n_extra=len(labels) - n_labels,
             documents=dict(self._rows),
             points={split: int(positives[split].nnz) for split in SPLITS},
-            statistics=self._statistics(positives, mirrored, n_labels),
+            statistics=self._statistics(positives, reciprocal, n_labels),
             n_features=0 if features is None else features["train"].shape[1],
             has_text=self._has_text,
             **described,
@@ -327,7 +328,7 @@ class CorpusWriter:
     def _statistics(
         self,
         positives: Mapping[str, sp.csr_matrix],
-        mirrored: Mapping[str, sp.csr_matrix],
+        reciprocal: Mapping[str, sp.csr_matrix],
         n_labels: int,
     ) -> Statistics:
         train = positives["train"]
@@ -338,8 +339,8 @@ class CorpusWriter:
             rare_labels=float((frequencies <= RARE).mean()),
             words_per_document=self._words / train.shape[0],
             seen={s: float((positives[s].indices < n_labels).mean()) for s in EVALUATED},
-            mirrored={
-                s: mirrored[s].multiply(positives[s]).nnz / positives[s].nnz for s in EVALUATED
+            reciprocal={
+                s: reciprocal[s].multiply(positives[s]).nnz / positives[s].nnz for s in EVALUATED
             },
         )
 
@@ -347,7 +348,7 @@ class CorpusWriter:
 def _check(
     rows: Mapping[str, int],
     positives: Mapping[str, sp.csr_matrix],
-    mirrored: Mapping[str, sp.csr_matrix],
+    reciprocal: Mapping[str, sp.csr_matrix],
     labels: pa.Table,
     features: Mapping[str, sp.csr_matrix] | None,
 ) -> None:
@@ -362,7 +363,7 @@ def _check(
             raise DataError(f"the {split} documents have no labels. Check the source.")
         matrices = {"label": positives[split]}
         if split in EVALUATED:
-            matrices["mirrored"] = mirrored[split]
+            matrices["reciprocal"] = reciprocal[split]
         for what, matrix in matrices.items():
             if matrix.shape != (rows[split], width):
                 raise DataError(
@@ -396,7 +397,7 @@ def _data_files(directory: CorpusDir, info: CorpusInfo) -> Iterator[Path]:
         if info.n_features:
             yield directory.features(split)
     for split in EVALUATED:
-        yield directory.mirrored(split)
+        yield directory.reciprocal(split)
 
 
 def _strings(values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> Any:

@@ -72,14 +72,14 @@ def positives_matrix(documents: Sequence[Document], space: LabelSpace) -> sp.csr
     return sp.csr_matrix((data, indices, indptr), shape=(len(rows), len(space)))
 
 
-def mirrored_pairs(
+def reciprocal_pairs(
     uids: Sequence[str],
     positives: sp.csr_matrix,
     train_uids: Sequence[str],
     train_positives: sp.csr_matrix,
     label_uids: Sequence[str],
 ) -> sp.csr_matrix:
-    """float32 CSR [N, L + E]: the positives (i, j) whose mirror (j, i) is a training positive.
+    """float32 CSR [N, L + E]: the positives (i, j) whose reverse (j, i) is a training positive.
 
     That is: label j is itself a training document, and document i is one of its labels. Such a pair
     can be answered by turning round one seen in training.
@@ -90,13 +90,13 @@ def mirrored_pairs(
     label_as_document = np.array([train_row.get(uid, -1) for uid in label_uids], dtype=np.int64)
 
     pairs = positives.tocoo()
-    mirror_row, mirror_column = label_as_document[pairs.col], document_as_label[pairs.row]
-    possible = (mirror_row >= 0) & (mirror_column >= 0)
+    reverse_row, reverse_column = label_as_document[pairs.col], document_as_label[pairs.row]
+    possible = (reverse_row >= 0) & (reverse_column >= 0)
     width = positives.shape[1]
     train = train_positives.tocoo()
-    mirrored = possible & np.isin(
-        mirror_row * width + mirror_column, train.row.astype(np.int64) * width + train.col
+    reciprocal = possible & np.isin(
+        reverse_row * width + reverse_column, train.row.astype(np.int64) * width + train.col
     )
-    kept = (pairs.row[mirrored], pairs.col[mirrored])
+    kept = (pairs.row[reciprocal], pairs.col[reciprocal])
     ones = np.ones(len(kept[0]), dtype=np.float32)
     return sp.csr_matrix((ones, kept), shape=positives.shape)

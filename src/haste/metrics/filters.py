@@ -1,6 +1,6 @@
 """Taking (document, label) pairs out of predictions and truth before measuring.
 
-For mirrored pairs (a document and a label whose roles are swapped in a training pair), and for the
+For reciprocal pairs (a document and a label whose roles are swapped in a training pair), and for the
 lists of reciprocal pairs that come with data sets whose labels are documents too.
 """
 

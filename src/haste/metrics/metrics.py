@@ -44,13 +44,13 @@ def evaluate(
     truth: sp.csr_matrix,
     inverse_propensity: np.ndarray,
     train_frequency: np.ndarray,
-    mirrored: sp.csr_matrix | None = None,
+    reciprocal: sp.csr_matrix | None = None,
     *,
     filtered: bool = False,
 ) -> dict[str, Any]:
     """The content of metrics.json, in percent and free of NaN.
 
-    `without_mirrored` is P@k without mirrored pairs: the pairs (i, j) of `mirrored` leave the truth,
+    `without_reciprocal_pairs` is P@k without reciprocal pairs: the pairs (i, j) of `reciprocal` leave the truth,
     and label j leaves document i's predictions, where the next best moves up (hence 100 predictions
     are kept). Documents left without a positive are dropped from this mean; it is None when there is
     no matrix, or no document is left.
@@ -62,8 +62,8 @@ def evaluate(
             count in recall and in the ideals of nDCG and PSP.
         inverse_propensity: float64 [L + E].
         train_frequency: int [L + E], training documents of each label.
-        mirrored: CSR [N, L + E], or None.
-        filtered: the pairs of `mirrored` leave the predictions, not the truth, in all metrics: what
+        reciprocal: CSR [N, L + E], or None.
+        filtered: the pairs of `reciprocal` leave the predictions, not the truth, in all metrics: what
             is published for data sets that come with a list of reciprocal pairs is measured so.
 
     Raises:
@@ -73,15 +73,15 @@ def evaluate(
     truth = _checked(ids, truth, inverse_propensity, MAX_RANK)
     check_order(ids, scores)
     if filtered:
-        if mirrored is None:
+        if reciprocal is None:
             raise DataError("evaluation: there is no matrix of pairs to filter the predictions by.")
-        ids = remove_predictions(ids, mirrored)
+        ids = remove_predictions(ids, reciprocal)
     without = None
-    if mirrored is not None:
-        without = _without(ids, truth, mirrored, inverse_propensity)
+    if reciprocal is not None:
+        without = _without(ids, truth, reciprocal, inverse_propensity)
     return {
         "metrics": _measure(METRICS, ids, truth, inverse_propensity),
-        "without_mirrored": without,
+        "without_reciprocal_pairs": without,
         "deciles": decile_rows(ids, truth, train_frequency, RANKS),
         "filtered": filtered,
         "backend": xclib.name() if xclib.installed() else "haste",

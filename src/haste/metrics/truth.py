@@ -26,7 +26,7 @@ class Truth:
     """float64 [L + E]"""
     train_frequency: np.ndarray
     """int64 [L + E]"""
-    mirrored: sp.csr_matrix
+    reciprocal: sp.csr_matrix
     """[N, L + E]"""
     filtered: bool
     """those pairs leave the predictions before any metric is taken"""
@@ -39,7 +39,7 @@ class Truth:
             self.positives,
             self.inverse_propensity,
             self.train_frequency,
-            self.mirrored,
+            self.reciprocal,
             filtered=self.filtered,
         )
 
@@ -61,6 +61,6 @@ def load_truth(directory: CorpusDir | Path | str, split: str) -> Truth:
             corpus.info.propensity_b,
         ),
         train_frequency=frequency,
-        mirrored=corpus.mirrored(split),
+        reciprocal=corpus.reciprocal(split),
         filtered=corpus.info.filtered,
     )

@@ -45,7 +45,7 @@ class Documents:
         if key not in self._values:
             truth, ids = self.truth, run.predictions()
             if truth.filtered:
-                ids = remove_predictions(ids, truth.mirrored)
+                ids = remove_predictions(ids, truth.reciprocal)
             values = per_document(metric, ids, truth.positives, truth.inverse_propensity)
             if abs(values.mean() - run.metrics[metric]) > 1e-3:
                 raise DataError(

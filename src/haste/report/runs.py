@@ -60,8 +60,8 @@ class Run:
     key: RunKey
     metrics: Mapping[str, float]
     """percent, by name: P@1 .. R@100"""
-    without_mirrored: Mapping[str, float] | None
-    """P@1, P@3, P@5 without mirrored pairs, percent; None where the corpus has none"""
+    without_reciprocal_pairs: Mapping[str, float] | None
+    """P@1, P@3, P@5 without reciprocal pairs, percent; None where the corpus has none"""
     deciles: tuple[Mapping[str, float | None], ...]
     """rows of metrics.json, from the most to the least frequent labels"""
     backend: str
@@ -171,9 +171,9 @@ def load_run(run_dir: Path | str) -> Run:
     command = made_by(files, trained)
     _check_made(files, *run_files(files, key))
     metrics = _mapping(
-        read_description(files.metrics, command),
+        renamed_columns(read_description(files.metrics, command)),
         files.metrics,
-        ("metrics", "without_mirrored", "deciles", "backend"),
+        ("metrics", "without_reciprocal_pairs", "deciles", "backend"),
     )
     resources = _mapping(
         renamed_columns(read_description(files.resources, command)),
@@ -199,7 +199,7 @@ def load_run(run_dir: Path | str) -> Run:
         root=root,
         key=key,
         metrics=values,
-        without_mirrored=metrics["without_mirrored"],
+        without_reciprocal_pairs=metrics["without_reciprocal_pairs"],
         deciles=tuple(metrics["deciles"]),
         backend=str(metrics["backend"]),
         resources=resources,
@@ -236,18 +236,18 @@ def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """A run's name, all metrics (percent), P@k without mirrored pairs, the last look at the validation
+    """A run's name, all metrics (percent), P@k without reciprocal pairs, the last look at the validation
     split, resources (bytes, seconds), the final training loss, its slope, `converged`, epochs, the
     metrics' backend, and `machine ...`: what resources.json says of versions and hardware. None where
     there is no such number."""
-    resources, mirrored = run.resources, run.without_mirrored or {}
+    resources, reciprocal = run.resources, run.without_reciprocal_pairs or {}
     return {
         "dataset": run.key.dataset,
         "method": run.key.method,
         "variant": run.key.variant,
         "seed": run.key.seed,
         **{name: run.metrics[name] for name in METRICS},
-        **{f"P@{k} without mirrored": mirrored.get(f"P@{k}") for k in (1, 3, 5)},
+        **{f"P@{k} without reciprocal pairs": reciprocal.get(f"P@{k}") for k in (1, 3, 5)},
         **{f"validation {name}": value for name, value in run.validation().items()},
         "tail_bias_offset": resources.get("tail_bias_offset"),
         "device": resources["device"],

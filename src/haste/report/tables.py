@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from haste.report.load import Sources
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
-WITHOUT_MIRRORED = tuple(f"P@{k} without mirrored" for k in (1, 3, 5))
+WITHOUT_RECIPROCAL = tuple(f"P@{k} without reciprocal pairs" for k in (1, 3, 5))
 PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_AN_EPOCH}
 MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
 CONFUSION_RANKS = (1, 5)
@@ -63,7 +63,7 @@ def main_table(sources: Sources) -> Table:
         Column("method", "Method"),
         Column("runs", "Runs"),
         *(Column(name, name, best=True) for name in ACCURACY),
-        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_MIRRORED),
+        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_RECIPROCAL),
         Column("peak_train_bytes", "Peak memory (GiB)", digits=2, scale=GIB),
         Column("state_bytes", "State (MiB)", scale=MIB),
         Column("epoch_seconds", "Epoch (s)"),
@@ -78,9 +78,9 @@ def main_table(sources: Sources) -> Table:
         for method in sources.methods()
     ]
     columns = _with_paper(columns, rows)
-    mirrored = any(f"{name} mean" in row for row in rows for name in WITHOUT_MIRRORED)
-    if not mirrored:
-        columns = [c for c in columns if c.key not in WITHOUT_MIRRORED]
+    reciprocal = any(f"{name} mean" in row for row in rows for name in WITHOUT_RECIPROCAL)
+    if not reciprocal:
+        columns = [c for c in columns if c.key not in WITHOUT_RECIPROCAL]
     notes = [
         MEAN_NOTE + " Bold: the best of the column.",
         run_note(sources.runs),
@@ -88,9 +88,9 @@ def main_table(sources: Sources) -> Table:
         *_memory_notes(sources.runs),
         CONVERGED_NOTE,
     ]
-    if mirrored:
+    if reciprocal:
         notes.append(
-            "w/o mirrored: test pairs (i, j) whose mirror (j, i) is a training pair are taken out of "
+            "w/o reciprocal pairs: test pairs (i, j) whose reverse (j, i) is a training pair are taken out of "
             "truth and predictions."
         )
     if any(column.key.endswith(" paper") for column in columns):
@@ -106,7 +106,7 @@ def datasets_table(sources: Sources) -> Table:
 
     Most labels have few documents: that is the regime the method is made for. A label without a training
     document cannot be predicted, so the share of test positives that were seen is a bound on recall. A
-    mirrored pair is a test pair (i, j) whose mirror (j, i) is a training pair; since such pairs could be
+    reciprocal pair is a test pair (i, j) whose reverse (j, i) is a training pair; since such pairs could be
     answered by turning round what was seen, the table ``main`` also gives precision without them.
     """
     from haste.data.corpus import RARE, load_corpus
@@ -122,7 +122,7 @@ def datasets_table(sources: Sources) -> Table:
         Column("documents_a_label", "Documents/label", digits=2),
         Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"),
         Column("seen_positives_percent", "Test positives seen (%)"),
-        Column("mirrored_percent", "Mirrored (%)"),
+        Column("reciprocal_percent", "Reciprocal (%)"),
         Column("words_a_document", "Words/document"),
         Column("propensity", "Propensity A / B"),
         Column("licence", "Licence"),
@@ -141,7 +141,7 @@ def datasets_table(sources: Sources) -> Table:
                 "documents_a_label": counted.points_per_label,
                 "rare_labels_percent": 100.0 * counted.rare_labels,
                 "seen_positives_percent": 100.0 * counted.seen["test"],
-                "mirrored_percent": 100.0 * counted.mirrored["test"],
+                "reciprocal_percent": 100.0 * counted.reciprocal["test"],
                 "words_a_document": counted.words_per_document,
                 "propensity": f"{info.propensity_a:g} / {info.propensity_b:g}",
                 "licence": info.licence,
@@ -152,7 +152,7 @@ def datasets_table(sources: Sources) -> Table:
         "a label and words are of the training split.",
         "Unseen labels occur only in validation or test: they stay in the truth, nothing can predict "
         "them, and the share of test positives seen says how much that costs.",
-        "Mirrored: share of test pairs (i, j) whose mirror (j, i) is a training pair.",
+        "Reciprocal: share of test pairs (i, j) whose reverse (j, i) is a training pair.",
     )
     return Table.of(columns, rows, notes)
 
@@ -345,7 +345,7 @@ RUN_COLUMNS = (
     Column("variant", "Variant"),
     Column("seed", "Seed", digits=0),
     *(Column(name, name) for name in METRICS),
-    *(Column(n, n.replace("without", "w/o")) for n in WITHOUT_MIRRORED),
+    *(Column(n, n.replace("without", "w/o")) for n in WITHOUT_RECIPROCAL),
     *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
     Column("tail_bias_offset", "Tail shifted by", digits=2, signed=True),
     Column("epochs", "Epochs", digits=0),

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import DataError
+from haste.former_names import renamed_columns
 from haste.metrics.matching import check_order, check_predictions
 from haste.metrics.metrics import METRICS
 from haste.training.loop import COLUMNS
@@ -27,10 +28,13 @@ MOST_PREDICTIONS = 1 << 28
 
 def check_metrics(content: bytes) -> Mapping[str, Any]:
     """metrics.json with all metrics as percentages; raises DataError."""
-    value = _mapping(_json(content), ("metrics", "without_mirrored", "deciles", "backend"))
+    value = _mapping(
+        renamed_columns(_mapping(_json(content))),
+        ("metrics", "without_reciprocal_pairs", "deciles", "backend"),
+    )
     _check_percentages(_mapping(value["metrics"], METRICS))
-    if value["without_mirrored"] is not None:
-        _check_percentages(_mapping(value["without_mirrored"]), empty=True)
+    if value["without_reciprocal_pairs"] is not None:
+        _check_percentages(_mapping(value["without_reciprocal_pairs"]), empty=True)
     rows = value["deciles"]
     if not isinstance(rows, list) or len(rows) not in (0, DECILES):
         raise DataError(f"deciles: expected a list of {DECILES} rows")
