@@ -10,8 +10,7 @@ from haste.files import write_json, write_npz, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
 from haste.paths import RunDir
-from haste.runs import run_dir
-from haste.training.loop import COLUMNS
+from haste.runs import HISTORY, run_dir
 
 SETTINGS = {
     "name": "small",
@@ -103,7 +102,7 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
     run.root.mkdir(parents=True, exist_ok=True)
     write_yaml(run.config, config.as_dict())
     epochs = range(config.training.epochs)
-    rows = [",".join(COLUMNS), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
+    rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
     run.history.write_text("\n".join(rows) + "\n")
     ids = np.tile(np.arange(100, dtype=np.int32), (3, 1))
     write_npz(run.predictions, ids=ids, scores=-ids.astype(np.float32))

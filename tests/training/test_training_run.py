@@ -26,10 +26,11 @@ from haste.metrics.metrics import MAX_RANK
 from haste.metrics.runs import evaluate_run, read_predictions
 from haste.metrics.truth import load_truth
 from haste.model import Model, load_model
+from haste.runs import HISTORY
 from haste.tensor_file import load_tensors, save_tensors
 from haste.training import checkpoint
 from haste.training import run as training_run
-from haste.training.loop import COLUMNS, Trainer
+from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 from haste.training.stopping import stop_signals
 
@@ -63,7 +64,7 @@ def test_every_pattern_trains_and_learns(tiny, name):
     run = tiny.run_dir(name, config)
     train_and_evaluate(config, run)
     history = rows(run)
-    assert tuple(history[0]) == COLUMNS
+    assert tuple(history[0]) == HISTORY
     assert [int(r["epoch"]) for r in history] == list(range(1, 16))
     assert float(history[-1]["loss"]) < 0.5 * float(history[0]["loss"])
     sparse = name in ("unstructured", "fixed", "block", "group", "group-fp8")

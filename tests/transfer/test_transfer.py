@@ -21,8 +21,7 @@ from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
 from haste.report.load import Documents
 from haste.report.runs import load_run
-from haste.runs import fingerprint, is_done, run_dir
-from haste.training.loop import COLUMNS
+from haste.runs import HISTORY, fingerprint, is_done, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer import archive as layout
 from haste.transfer.digests import InputDigests
@@ -451,7 +450,7 @@ GARBAGE = {
         lambda: predictions(scores=np.zeros((3, 10))),
     ],
 }
-HEADER = ",".join(COLUMNS).encode() + b"\n"
+HEADER = ",".join(HISTORY).encode() + b"\n"
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def decile_rows(
         )
     deciles = label_deciles(train_frequency)
     # decile of each hit, 0 where there is none
-    found = np.where(hits(ids, truth), deciles[ids], 0)
-    counts = {k: np.bincount(found[:, :k].ravel(), minlength=DECILES + 1) for k in ranks}
-    recalled = np.bincount(found.ravel(), minlength=DECILES + 1)
+    decile_of_hit = np.where(hits(ids, truth), deciles[ids], 0)
+    counts = {k: np.bincount(decile_of_hit[:, :k].ravel(), minlength=DECILES + 1) for k in ranks}
+    recalled = np.bincount(decile_of_hit.ravel(), minlength=DECILES + 1)
     sizes = np.bincount(deciles, minlength=DECILES + 1)
     positives = np.bincount(deciles[truth.indices], minlength=DECILES + 1)
     documents = truth.shape[0]

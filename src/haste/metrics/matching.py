@@ -80,8 +80,8 @@ def hits(ids: np.ndarray, truth: sp.csr_matrix) -> np.ndarray:
     if not pairs.size:
         return np.zeros(ids.shape, dtype=bool)
     places = np.searchsorted(pairs, wanted)
-    found = pairs[np.minimum(places, pairs.size - 1)] == wanted
-    return found & (ids >= 0)
+    is_pair = pairs[np.minimum(places, pairs.size - 1)] == wanted
+    return is_pair & (ids >= 0)
 
 
 def _refuse(bad: np.ndarray, problem: str) -> None:

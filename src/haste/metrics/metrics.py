@@ -28,14 +28,7 @@ from haste.metrics import xclib
 from haste.metrics.deciles import decile_rows
 from haste.metrics.filters import remove_positives, remove_predictions
 from haste.metrics.matching import binary, check_order, check_predictions, check_truth, hits
-
-RANKS = (1, 3, 5)
-RECALL_RANKS = (10, 100)
-MAX_RANK = max(RECALL_RANKS)
-METRICS = (
-    *(f"{name}@{k}" for name in ("P", "PSP", "nDCG", "PSnDCG") for k in RANKS),
-    *(f"R@{k}" for k in RECALL_RANKS),
-)
+from haste.metrics.names import MAX_RANK, METRICS, RANKS, VALIDATED
 
 
 def evaluate(
@@ -93,10 +86,9 @@ def evaluate(
 def quick_metrics(
     ids: np.ndarray, truth: sp.csr_matrix, inverse_propensity: np.ndarray
 ) -> dict[str, float]:
-    """P@1, P@5 and PSP@5 in percent, as `evaluate` gives them, from ids [N, at least 5]."""
+    """VALIDATED in percent, as `evaluate` gives them, from ids [N, at least 5]."""
     return {
-        name: float(per_document(name, ids, truth, inverse_propensity).mean())
-        for name in ("P@1", "P@5", "PSP@5")
+        name: float(per_document(name, ids, truth, inverse_propensity).mean()) for name in VALIDATED
     }
 
 

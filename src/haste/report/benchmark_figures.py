@@ -191,7 +191,9 @@ def scale_memory(sources: Sources) -> Drawing:
     if not devices:
         words = "needs CUDA: no scale benchmark is committed\n(haste bench scale)"
         return empty_figure(words, {"device": "none", "result": "needs CUDA"})
-    rows = [row for each in devices for row in (*_measured(each), *_published(each, sources))]
+    rows = [
+        row for results in devices for row in (*_measured(results), *_published(results, sources))
+    ]
     drawn = pd.DataFrame(
         rows, columns=["device", "dataset", "method", "source", "labels", "peak GiB"]
     )

@@ -285,8 +285,8 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
         if claim.ablation:
             # the preset may have more seeds
             runs = {
-                t: [r for r in each if r.key.seed in grid.ablation_seeds]
-                for t, each in runs.items()
+                t: [r for r in side if r.key.seed in grid.ablation_seeds]
+                for t, side in runs.items()
             }
             known = claim.ablation in grid.ablations
             missing = "" if known else f"ablation {claim.ablation} is not in the grid"
@@ -294,7 +294,7 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
             absent = [side.method for side in sides.values() if side.method not in grid.methods]
             missing = f"not in the grid: {', '.join(absent)}" if absent else ""
         if not missing and not all(runs.values()):
-            missing = "no runs of " + ", ".join(title for title, each in runs.items() if not each)
+            missing = "no runs of " + ", ".join(title for title, side in runs.items() if not side)
         ours = {
             row.what: sources.documents[dataset].difference(
                 runs[row.a.title], runs[row.b.title], row.metric

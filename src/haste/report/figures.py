@@ -72,7 +72,9 @@ def precision_memory(sources: Sources) -> Drawing:
     # by data set those that are trained first
     drawn = drawn.sort_values(
         ["dataset", "kind"],
-        key=lambda each: each.map({d: i for i, d in enumerate((*datasets, "trained", "linear"))}),
+        key=lambda column: column.map(
+            {d: i for i, d in enumerate((*datasets, "trained", "linear"))}
+        ),
         kind="stable",
     )
     drawn.loc[drawn.pop("kind") == "linear", f"{column} mean"] = None

@@ -59,9 +59,9 @@ class Published:
         The data set's name is compared without regard to case: amazon-670k is Amazon-670K.
         """
         for metric in (metrics,) if isinstance(metrics, str) else metrics:
-            found = self._numbers.get((paper, dataset.casefold(), method, metric))
-            if found is not None:
-                return found
+            number = self._numbers.get((paper, dataset.casefold(), method, metric))
+            if number is not None:
+                return number
         return None
 
     def datasets(self) -> list[str]:

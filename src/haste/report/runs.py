@@ -16,22 +16,14 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, reading
 from haste.former_names import renamed_columns
 from haste.grid import RunKey
+from haste.metrics.names import METRICS, RANKS, VALIDATED
 from haste.paths import RunDir
 from haste.presets import method
 from haste.report.registry import run_files
-from haste.runs import has_checkpoint, made_by, stale
+from haste.runs import HISTORY, has_checkpoint, made_by, stale
 
 if TYPE_CHECKING:
     import pandas as pd
-
-METRICS = (
-    *(f"{name}@{k}" for name in ("P", "PSP", "nDCG", "PSnDCG") for k in (1, 3, 5)),
-    "R@10",
-    "R@100",
-)
-HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", "P@1", "P@5", "PSP@5", "rewired")
-VALIDATED = ("P@1", "P@5", "PSP@5")
-"""of the columns of a history, what is measured on the validation split"""
 
 SLOPE_WINDOW = 0.1
 """share of the epochs, from the end, over which the slope of the training loss is taken"""
@@ -236,10 +228,11 @@ def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """A run's name, all metrics (percent), P@k without reciprocal pairs, the last look at the validation
-    split, resources (bytes, seconds), the final training loss, its slope, `converged`, epochs, the
-    metrics' backend, and `machine ...`: what resources.json says of versions and hardware. None where
-    there is no such number."""
+    """What the table `runs` has of a run, None where there is no such number.
+
+    Its name, metrics (percent; those of `validation` after the last epoch), resources (bytes, seconds), the
+    final training loss, its slope and `converged`, and `machine ...`: versions and hardware.
+    """
     resources, reciprocal = run.resources, run.without_reciprocal_pairs or {}
     return {
         "dataset": run.key.dataset,
@@ -247,7 +240,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "variant": run.key.variant,
         "seed": run.key.seed,
         **{name: run.metrics[name] for name in METRICS},
-        **{f"P@{k} without reciprocal pairs": reciprocal.get(f"P@{k}") for k in (1, 3, 5)},
+        **{f"P@{k} without reciprocal pairs": reciprocal.get(f"P@{k}") for k in RANKS},
         **{f"validation {name}": value for name, value in run.validation().items()},
         "tail_bias_offset": resources.get("tail_bias_offset"),
         "device": resources["device"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
 from haste.grid import DEFAULT_VARIANT
+from haste.metrics.names import METRICS, RANKS, VALIDATED
 from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations
 from haste.report.claims import claimed_runs
@@ -16,8 +17,6 @@ from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
 from haste.report.runs import (
     CONVERGED_NOTE,
-    METRICS,
-    VALIDATED,
     Run,
     run_frame,
     run_note,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from haste.report.load import Sources
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
-WITHOUT_RECIPROCAL = tuple(f"P@{k} without reciprocal pairs" for k in (1, 3, 5))
+WITHOUT_RECIPROCAL = tuple(f"P@{k} without reciprocal pairs" for k in RANKS)
 PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_AN_EPOCH}
 MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
 CONFUSION_RANKS = (1, 5)

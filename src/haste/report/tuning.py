@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
+from haste.metrics.names import VALIDATED
 from haste.presets import method
 from haste.report.registry import Inputs, table
 from haste.report.render import OPEN, Column, Table, mean_std
@@ -15,8 +16,6 @@ from haste.report.runs import Run, run_note
 if TYPE_CHECKING:
     from haste.report.load import Sources
 
-CRITERION = ("P@1", "P@5", "PSP@5")
-"""metrics whose mean chooses"""
 CHOSEN = "chosen"
 COLUMNS = (
     Column("dataset", "Data set"),
@@ -24,7 +23,7 @@ COLUMNS = (
     Column("trial", "Trial"),
     Column("settings", "Settings"),
     Column("epochs", "Epochs", digits=0),
-    *(Column(name, name) for name in CRITERION),
+    *(Column(name, name) for name in VALIDATED),
     Column("mean", "Mean", digits=2),
     Column("loss", "Training loss", digits=2),
     Column(CHOSEN, "Chosen"),
@@ -76,7 +75,7 @@ def tuning_table(sources: Sources) -> Table:
         "Metrics in percent on the validation split, after the last epoch; no trial reads the test "
         "split or counts labels over it. Settings: what the trial sets for the method, other than the "
         "grid and the method's preset.",
-        f"Chosen: for each method the largest mean of {', '.join(CRITERION[:-1])} and {CRITERION[-1]}, "
+        f"Chosen: for each method the largest mean of {', '.join(VALIDATED[:-1])} and {VALIDATED[-1]}, "
         "of equal ones the first.",
     ]
     if any(row[CHOSEN] == OPEN for row in rows):
@@ -86,14 +85,14 @@ def tuning_table(sources: Sources) -> Table:
 
 
 def choose(trials: Mapping[str, Sequence[Run]]) -> str:
-    """Of one method's trials (the runs of each, one a seed) the one with the largest mean of CRITERION;
+    """Of one method's trials (the runs of each, one a seed) the one with the largest mean of VALIDATED;
     of equal ones the first."""
     return max(trials, key=lambda name: statistics.fmean(map(criterion, trials[name])))
 
 
 def criterion(run: Run) -> float:
     """Mean of the metrics that choose, in percent."""
-    return statistics.fmean(run.metrics[name] for name in CRITERION)
+    return statistics.fmean(run.metrics[name] for name in VALIDATED)
 
 
 def _trials(grid: GridConfig) -> dict[tuple[str, str], dict[str, list[RunKey]]]:
@@ -115,14 +114,14 @@ def _row(sources: Sources, key: RunKey, runs: Sequence[Run] | None) -> dict[str,
     if runs is None:
         return row
     values = {
-        **{name: [run.metrics[name] for run in runs] for name in CRITERION},
+        **{name: [run.metrics[name] for run in runs] for name in VALIDATED},
         "mean": [criterion(run) for run in runs],
         "loss": [run.loss for run in runs],
     }
     row["epochs"] = runs[0].epochs
-    for name, each in values.items():
+    for name, numbers in values.items():
         # of one run plain numbers, so that no column for a spread stands empty
-        row |= {name: each[0]} if len(runs) == 1 else mean_std(name, each)
+        row |= {name: numbers[0]} if len(runs) == 1 else mean_std(name, numbers)
     return row
 
 

@@ -23,13 +23,13 @@ from haste.data.padding import PaddedBatch
 from haste.data.ragged import Ragged
 from haste.files import atomic
 from haste.model import Model
+from haste.runs import HISTORY
 from haste.training import checkpoint, failures, loader
 from haste.training.step import TrainStep
 from haste.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("epoch", "step", "loss", "learning_rate", "seconds", "P@1", "P@5", "PSP@5", "rewired")
 _GPU_CHECK_INTERVAL = 50
 """steps between looks at the loss on a GPU, each of which waits for it"""
 
@@ -196,7 +196,7 @@ class Trainer:
 def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write history.csv; what was not looked at in an epoch stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, HISTORY, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with atomic(path) as temporary:

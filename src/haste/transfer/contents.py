@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from haste.errors import DataError
 from haste.former_names import renamed_columns
 from haste.metrics.matching import check_order, check_predictions
-from haste.metrics.metrics import METRICS
-from haste.training.loop import COLUMNS
+from haste.metrics.names import METRICS
+from haste.runs import HISTORY
 
 DECILES = 10
 ARRAYS = {"ids": np.dtype(np.int32), "scores": np.dtype(np.float32)}
@@ -66,13 +66,13 @@ def check_resources(content: bytes) -> None:
 def check_history(content: bytes, epochs: int) -> None:
     """history.csv with one row for each of `epochs`; raises DataError."""
     reader = csv.DictReader(io.StringIO(content.decode()), strict=True)
-    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+    if missing := [name for name in HISTORY if name not in (reader.fieldnames or ())]:
         raise DataError(f"no column {', '.join(missing)}")
     rows = list(reader)
     if len(rows) != epochs:
         raise DataError(f"{len(rows)} of {epochs} epochs")
     for row in rows:
-        for name in COLUMNS:
+        for name in HISTORY:
             measured = "@" in name
             if not (measured and row[name] == ""):
                 _number(name, _float(name, row[name]), high=100.0 if measured else math.inf)
