@@ -51,3 +51,9 @@ def test_any_flipped_bit_is_found(tmp_path):
         path.write_bytes(written[:at] + bytes([written[at] ^ 1 << at % 8]) + written[at + 1 :])
         with pytest.raises(DataError, match=path.name):
             load_tensors(path, need_digest=True)
+
+
+def test_tensors_are_read_by_their_former_names(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, {"layer.tail.slots": torch.ones(2), "layer.weight": torch.ones(3)})
+    assert set(load_tensors(path)[0]) == {"layer.tail.indices", "layer.weight"}

@@ -36,6 +36,8 @@ STATISTICS = {"mirrored": "reciprocal"}
 """key of `statistics` in corpus.json: former -> present"""
 ENDINGS = {".mirrored.npz": ".reciprocal.npz"}
 """of a file's name: former -> present"""
+TENSORS = {"slots": "indices"}
+"""tensor of a layer: former -> present"""
 
 
 def renamed_settings(value: Any) -> Any:
@@ -59,6 +61,12 @@ def renamed_grid(value: Any) -> Any:
     """A grid with the present names of keys, in its sections and outside them; errors as `renamed_settings`."""
     value = renamed_settings(value)
     return _renamed(value, "config", GRID, {}) if isinstance(value, Mapping) else value
+
+
+def renamed_tensor(name: str) -> str:
+    """The present name of a tensor of a model or checkpoint."""
+    module, dot, last = name.rpartition(".")
+    return f"{module}{dot}{TENSORS.get(last, last)}"
 
 
 def renamed_columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from haste.kernels.rounding import mix
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.layers.base import OutputLayer
-from haste.layers.registry import build_layer, build_projection, projected_size
+from haste.layers.build import build_layer, build_projection, projected_size
+from haste.layers.wrappers import auxiliary_scale
 from haste.paths import RunDir
-from haste.sparsity.schedule import auxiliary_scale
 from haste.tensor_file import load_tensors, save_tensors
 
 
@@ -135,7 +135,7 @@ def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -
 def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings: Any) -> Model:
     """An untrained model around `encoder`, on its device and in its precision.
 
-    `settings`: those of `haste.layers.registry.build_layer`.
+    `settings`: those of `haste.layers.build.build_layer`.
     """
     like = next(encoder.parameters())
     projection = build_projection(config, encoder.feature_size).to(like.device, like.dtype)

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from haste import former_names
 from haste.errors import DataError
 from haste.files import atomic, reading
 
@@ -82,7 +83,10 @@ def load_tensors(
         with safe_open(path, framework="pt") as stored:
             metadata = dict(stored.metadata() or {})
             metadata.pop(_DIGEST, None)
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            tensors = {
+                former_names.renamed_tensor(name): stored.get_tensor(name)
+                for name in stored.keys()  # noqa: SIM118
+            }
     return tensors, metadata
 
 

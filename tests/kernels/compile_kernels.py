@@ -34,7 +34,7 @@ TYPES = {
     "mask": "*u8",
     "out": HALF,
 }
-GROUP = {"G": 16, "F": 32, "RUN": 1, "BB": 32, "TILES": 2}
+GROUP = {"G": 16, "F": 32, "BLOCK_SIZE": 1, "BB": 32, "TILES": 2}
 PRODUCT = {"DOT": tl.bfloat16, "PRECISION": "ieee"}
 UPDATE = {"HAS_MOMENTUM": True, "STOCHASTIC": True, "ROUNDS": 7}
 EXACT = {"BF16_LOSS": False}
@@ -46,7 +46,7 @@ WALK = {
     "PADDED": True,
     "NCOPIES": 4,
     "STAGES": 2,
-    "SPREAD": False,
+    "DENSIFY": False,
 }
 ATTENTION = {"T": 32, "D": 32, "DROPOUT": True, "ROUNDS": 7, **PRODUCT}
 BACKWARD = dict.fromkeys(("gradient", "grad_q", "grad_k", "grad_v"), HALF)
@@ -73,7 +73,7 @@ CASES = [
             "POSITIVES": True,
             "BY_PAIR": False,
             "UNROLL": True,
-            "SPREAD": True,
+            "DENSIFY": True,
             "grad": None,
         },
         {},
@@ -88,20 +88,20 @@ CASES = [
         {**GROUP, **PRODUCT, "STAGES": 2, "NCOPIES": 4},
         {"out": WIDE},
     ),
-    (densify._invert, {"F": 32, "RUN": 1, "HP": 512, "NONE": 255}, {}),
+    (densify._invert, {"F": 32, "BLOCK_SIZE": 1, "HP": 512, "NONE": 255}, {}),
     (
-        densify._spread_gradient,
+        densify._dense_dx_kernel,
         {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": False, **PRODUCT},
         {"out": WIDE},
     ),
     (
-        densify._spread_gradient,
+        densify._dense_dx_kernel,
         {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": True, **PRODUCT},
         {"out": WIDE},
     ),
-    (densify._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
-    (densify._spread_rows, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
-    (densify._sample, {"F": 32, "N": 1024}, {}),
+    (densify._densify_kernel, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
+    (densify._densify_kernel, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
+    (densify._gather_columns_kernel, {"F": 32, "N": 1024}, {}),
     (fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
     (
         dense._loss_and_gradient,

@@ -3,10 +3,11 @@
 import torch
 
 from haste.kernels import reference
-from haste.kernels.state import Positives, Sgd
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2, rounding="nearest")
+SGD = Sgd(momentum=0.9, weight_decay=1e-2, rounding="nearest")
+LR = 0.05
 NAMES = ("weight", "bias", "momentum", "bias_momentum")
 
 
@@ -42,12 +43,24 @@ def cast(p, dtype):
     return {k: v.to(dtype) if v is not None and v.is_floating_point() else v for k, v in p.items()}
 
 
-def run(kernel, p, group_size, sgd=SGD, **options):
+def state_of(p):
+    return LayerState(*(p[name] for name in NAMES))
+
+
+def run(kernel, p, group_size, sgd=SGD, context=StepContext(LR, 1, 2), **options):  # noqa: B008
     """loss, grad_features and the updated state of `kernel` on a copy of the problem."""
     own = {k: None if v is None else v.clone() for k, v in p.items()}
-    state = [own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
     pairs = Positives(own["label"], own["row"])
-    loss, grad = kernel(*state, pairs, group_size=group_size, sgd=sgd, **options)
+    loss, grad = kernel(
+        own["features"],
+        state_of(own),
+        own["index"],
+        pairs,
+        context,
+        sgd,
+        group_size=group_size,
+        **options,
+    )
     return {"loss": loss, "grad_features": grad, **{k: own[k] for k in NAMES}}
 
 
@@ -59,7 +72,7 @@ def oracle(p, group_size):
         wide["label"],
         wide["row"],
         group_size=group_size,
-        lr=SGD.lr,
+        lr=LR,
         momentum_factor=SGD.momentum if p["momentum"] is not None else 0.0,
         weight_decay=SGD.weight_decay,
     )

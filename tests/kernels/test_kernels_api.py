@@ -5,30 +5,20 @@ On a machine with a GPU the Triton kernels run compiled, elsewhere in Triton's i
 
 import pytest
 import torch
-from kernel_problems import DEVICE, NAMES, SGD, cast, error, oracle, problem, run, within
+from kernel_problems import DEVICE, LR, NAMES, SGD, cast, error, oracle, problem, run, within
 
 from haste.errors import KernelError
 from haste.kernels import (
-    block_sparse_linear,
     dense_fused_step,
-    fixed_fan_in_fused_step,
-    fixed_fan_in_linear,
     group_fused_step,
     group_linear,
     reference,
 )
-from haste.kernels.reference import run_index
-from haste.kernels.state import Positives
+from haste.kernels.reference import block_index
+from haste.kernels.state import Sgd, StepContext
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-OPTIONS = {
-    "lr": SGD.lr,
-    "momentum_factor": SGD.momentum,
-    "weight_decay": SGD.weight_decay,
-    "rounding": "nearest",
-    "seed": 1,
-    "step": 2,
-}
+CONTEXT = {"lr": LR, "seed": 1, "step": 2}
 # batch, features, labels, fan-in, group size
 SHAPES = [(1, 96, 16, 16, 16), (3, 40, 37, 32, 16), (70, 64, 70, 64, 32), (20, 48, 130, 32, 64)]
 
@@ -102,7 +92,7 @@ def test_group_linear_sums_in_a_fixed_order(shape, dtype):
             p["index"],
             b,
             group_size=size,
-            distinct=True,
+            unique_indices=True,
             deterministic=True,
             backend="triton",
         )
@@ -129,7 +119,7 @@ def test_every_fan_in_and_group_size(fan_in, group_size):
         group_size,
     )
     check_fused("group", p, torch.float32, group_size, backend="triton")
-    more = {"distinct": True, "deterministic": True}
+    more = {"unique_indices": True, "deterministic": True}
     check_fused("group", p, torch.float32, group_size, backend="triton", **more)
 
 
@@ -156,9 +146,9 @@ def test_where_positives_lie(kind, pairs):
 
 
 def test_large_batches_go_in_parts(monkeypatch):
-    from haste.kernels.triton import group_linear
+    from haste.kernels.triton import group_linear as products
 
-    monkeypatch.setattr(group_linear, "MAX_BATCH", 32)
+    monkeypatch.setattr(products, "MAX_BATCH", 32)
     p = problem(70, 64, 40, 16, 16)
     agree(
         lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend="triton"),
@@ -183,13 +173,13 @@ def test_repeated_features_add_up(backend):
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("batch", [3, 70])
-def test_fixed_fan_in_linear_and_its_gradients(batch, distinct, dtype, backend):
-    p = problem(batch, 48, 37, 32, 1, repeated=not distinct)
+def test_fixed_fan_in_linear_and_its_gradients(batch, unique, dtype, backend):
+    p = problem(batch, 48, 37, 32, 1, repeated=not unique)
     agree(
-        lambda h, w, b: fixed_fan_in_linear(
-            h, w, p["index"], b, distinct=distinct, backend=backend
+        lambda h, w, b: group_linear(
+            h, w, p["index"], b, group_size=1, unique_indices=unique, backend=backend
         ),
         p["index"],
         p,
@@ -204,8 +194,8 @@ def test_block_sparse_linear_and_its_gradients(dtype, backend):
     p = problem(5, 64, 40, 32, 16)
     start = torch.stack([torch.randperm(8)[:4] for _ in range(3)]).int().to(DEVICE)
     agree(
-        lambda h, w, b: block_sparse_linear(h, w, start, b, group_size=16, run=8, backend=backend),
-        run_index(start * 8, 8),
+        lambda h, w, b: group_linear(h, w, start, b, group_size=16, block_size=8, backend=backend),
+        block_index(start, 8),
         p,
         dtype,
         16,
@@ -221,20 +211,19 @@ def test_without_a_bias():
 
 
 def fused_of(kind, p, size=16, **more):
-    """A fused step as `run` calls it."""
+    """A fused step as `run` calls it; settings of SGD and of the step may be among `more`."""
+    settings = {"momentum": SGD.momentum if p["momentum"] is not None else 0.0}
+    settings |= {"weight_decay": SGD.weight_decay, "rounding": "nearest"}
+    sgd = Sgd(**{name: more.pop(name, value) for name, value in settings.items()})
+    context = StepContext(*(more.pop(name, value) for name, value in CONTEXT.items()))
 
-    def step(features, weight, index, bias, momentum, bias_momentum, pairs, *, group_size, sgd):  # noqa: ARG001
-        own = {**OPTIONS, "momentum_factor": SGD.momentum if momentum is not None else 0.0, **more}
+    def step(features, state, index, *given, group_size, **options):
         if kind == "dense":
-            state = (weight, bias, momentum, bias_momentum, pairs)
-            return dense_fused_step(features, *state, **own)
-        if kind == "fixed":
-            state = (weight, index, bias, momentum, bias_momentum, pairs)
-            return fixed_fan_in_fused_step(features, *state, **own)
-        state = (weight, index, bias, momentum, bias_momentum, pairs)
-        return group_fused_step(features, *state, group_size=group_size, **own)
+            return dense_fused_step(features, state, *given, **options)
+        size = 1 if kind == "fixed" else group_size
+        return group_fused_step(features, state, index, *given, group_size=size, **options)
 
-    return run(step, p, size)
+    return run(step, p, size, sgd, context, **more)
 
 
 def dense_problem(batch, n_features, n_labels, momentum=True, positives=0.1):
@@ -252,7 +241,7 @@ def check_fused(kind, p, dtype, group_size, **more):
         own["label"],
         own["row"],
         group_size=group_size,
-        lr=SGD.lr,
+        lr=LR,
         momentum_factor=SGD.momentum if own["momentum"] is not None else 0.0,
         weight_decay=SGD.weight_decay,
     )
@@ -273,10 +262,10 @@ def test_dense_fused_step(shape, dtype, backend, momentum):
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("distinct", [True, False])
-def test_fixed_fan_in_fused_step(dtype, distinct, backend):
-    p = problem(7, 48, 150, 32, 1, repeated=not distinct)
-    check_fused("fixed", p, dtype, 1, backend=backend, distinct=distinct)
+@pytest.mark.parametrize("unique_indices", [True, False])
+def test_fixed_fan_in_fused_step(dtype, unique_indices, backend):
+    p = problem(7, 48, 150, 32, 1, repeated=not unique_indices)
+    check_fused("fixed", p, dtype, 1, backend=backend, unique_indices=unique_indices)
 
 
 GROUPS = {"fixed": 1, "group": 16}
@@ -293,8 +282,8 @@ def test_numbers_may_lie_in_memory(kind):
     p = bf16_problem(kind)
     more = {"backend": "triton", "rounding": "stochastic"}
     there = {
-        "lr": torch.tensor(SGD.lr, device=DEVICE),
-        "step": torch.tensor(OPTIONS["step"], dtype=torch.int32, device=DEVICE),
+        "lr": torch.tensor(LR, device=DEVICE),
+        "step": torch.tensor(CONTEXT["step"], dtype=torch.int32, device=DEVICE),
     }
     want, got = fused_of(kind, p, **more), fused_of(kind, p, **more, **there)
     # sums by atomics differ in their last digits
@@ -353,7 +342,7 @@ def test_the_caller_bounds_the_labels_of_a_slab(monkeypatch):
 
     monkeypatch.setattr(dense._Slabs, "gradient", noted)
     p = dense_problem(6, 32, 150)
-    check_fused("dense", p, torch.float32, 1, backend="triton", labels_a_tile=75)
+    check_fused("dense", p, torch.float32, 1, backend="triton", labels_per_chunk=75)
     assert set(sizes) == {64, 22}
 
 
@@ -362,7 +351,7 @@ def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
 
     monkeypatch.setattr(group_step, "SLAB", 64)
     p = problem(5, 40, 100, 16, 16)
-    more = {"backend": "triton", "distinct": True, "deterministic": True}
+    more = {"backend": "triton", "unique_indices": True, "deterministic": True}
     for dtype in (torch.float32, torch.bfloat16):
         check_fused("group", p, dtype, 16, **more)
     own = cast(p, torch.bfloat16)
@@ -382,7 +371,7 @@ def test_positives_are_found_however_many_there_are(monkeypatch, few, at_once):
     monkeypatch.setattr(group_step, "TARGET_BYTES", at_once * 16 * 16)
     check_fused("group", p, torch.float32, 16, backend="triton")
     monkeypatch.setattr(group_step, "SLAB", 32)
-    more = {"distinct": True, "deterministic": True}
+    more = {"unique_indices": True, "deterministic": True}
     check_fused("group", p, torch.float32, 16, backend="triton", **more)
 
 
@@ -416,7 +405,7 @@ def test_pruned_weights_stay_as_they_are():
 @pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
 @pytest.mark.parametrize("momentum", [True, False])
 def test_e4m3_weights(kind, momentum):
-    from haste.kernels.rounding import round_to, widen
+    from haste.kernels.rounding import dequantize, round_to
 
     if kind == "dense":
         p = cast(dense_problem(6, 32, 40, momentum=momentum), torch.bfloat16)
@@ -425,7 +414,7 @@ def test_e4m3_weights(kind, momentum):
         p = cast(problem(6, 48, 40, 32, size, momentum=momentum), torch.bfloat16)
     group_size = 16 if kind == "group" else 1
     p["weight"] = round_to(p["weight"].float(), torch.float8_e4m3fn, "nearest", None)
-    wide = {**p, "weight": widen(p["weight"])}
+    wide = {**p, "weight": dequantize(p["weight"])}
     want = oracle(wide, group_size)
     for backend in ("triton", "torch"):
         got = fused_of(kind, p, backend=backend)
@@ -433,7 +422,7 @@ def test_e4m3_weights(kind, momentum):
         assert error(got["grad_features"], want["grad_features"]) < 5e-3
         assert error(got["bias"], want["bias"]) < 5e-3
         # four significant bits
-        assert error(widen(got["weight"]), want["weight"]) < 0.04
+        assert error(dequantize(got["weight"]), want["weight"]) < 0.04
         if momentum:
             assert error(got["momentum"], want["momentum"]) < 5e-3
 
@@ -441,7 +430,7 @@ def test_e4m3_weights(kind, momentum):
 @pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
-    from haste.kernels.rounding import round_to, widen
+    from haste.kernels.rounding import dequantize, round_to
 
     if kind == "dense":
         p = dense_problem(1, 32, 512, momentum=False, positives=0.0)
@@ -458,13 +447,13 @@ def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
     spacing = 2**-8 if dtype == torch.bfloat16 else 2**-4
     more = {"lr": spacing / 8, "weight_decay": 0.0, "rounding": "stochastic", "backend": "triton"}
     got = fused_of(kind, p, **more)
-    weight = widen(got["weight"])
+    weight = dequantize(got["weight"])
     assert set(weight.unique().tolist()) == {1 - spacing, 1.0}
     assert (weight < 1).float().mean().item() == pytest.approx(1 / 8, abs=0.012)
     again = fused_of(kind, p, **more)
-    assert torch.equal(weight, widen(again["weight"]))
+    assert torch.equal(weight, dequantize(again["weight"]))
     other = fused_of(kind, p, **{**more, "step": 3})
-    changed = (weight != widen(other["weight"])).float().mean().item()
+    changed = (weight != dequantize(other["weight"])).float().mean().item()
     assert changed == pytest.approx(2 * 7 / 64, abs=0.02)
 
 
@@ -504,10 +493,10 @@ def test_faults_are_named(name, change, message):
     ("options", "message"),
     [
         ({"size": 0}, "group_size: 0 is not allowed"),
-        ({"run": 0}, "run: 0 is not allowed"),
-        ({"run": 3}, "run: 3 does not divide the fan-in, 16"),
+        ({"block_size": 0}, "block_size: 0 is not allowed"),
+        ({"block_size": 3}, "block_size: 3 does not divide the fan-in, 16"),
         ({"lr": float("nan")}, "lr: nan is not allowed"),
-        ({"momentum_factor": -1.0}, "momentum: -1.0 is not allowed"),
+        ({"momentum": -1.0}, "momentum: -1.0 is not allowed"),
         ({"weight_decay": float("inf")}, "weight_decay: inf is not allowed"),
         ({"rounding": "up"}, "rounding: up is not allowed; use one of stochastic, nearest"),
         ({"loss_dtype": torch.int8}, "loss_dtype: torch.int8 is not allowed"),
@@ -549,20 +538,16 @@ def test_a_fan_in_that_has_no_kernel_is_named():
         fused_of("group", p, backend="triton")
 
 
-def test_a_fixed_order_needs_distinct_features():
+def test_a_fixed_order_needs_unique_indices():
     p = cast(problem(4, 64, 40, 16, 16), torch.float32)
     state = [p[k] for k in ("features", "weight", "index", "bias")]
-    with pytest.raises(KernelError, match="deterministic: needs distinct=True"):
+    with pytest.raises(KernelError, match="deterministic: needs unique_indices=True"):
         group_linear(*state, group_size=16, deterministic=True)
-    with pytest.raises(KernelError, match="deterministic: needs distinct=True"):
+    with pytest.raises(KernelError, match="deterministic: needs unique_indices=True"):
         fused_of("group", p, backend="triton", deterministic=True)
 
 
 def test_one_momentum_without_the_other_is_refused():
     p = cast(problem(4, 64, 40, 16, 16), torch.float32)
-    pairs = Positives(p["label"], p["row"])
     with pytest.raises(KernelError, match="momentum: give one for the weights and one for the"):
-        group_fused_step(
-            *(p[k] for k in ("features", "weight", "index", "bias", "momentum")), None, pairs,
-            group_size=16, backend="triton", **OPTIONS,
-        )  # fmt: skip
+        run(group_fused_step, {**p, "bias_momentum": None}, 16, backend="triton")

@@ -5,7 +5,7 @@ import torch
 from kernel_problems import DEVICE
 
 from haste.kernels import dense_fused_step, group_fused_step, reference
-from haste.kernels.state import Positives
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 
 STEPS = 200
 INTERPRETED_STEPS = 60
@@ -42,25 +42,19 @@ def by_autograd(weight, bias, index, group_size, steps):
 
 def by_fused_steps(kind, weight, bias, index, backend, steps):
     weight, bias = weight.bfloat16(), bias.bfloat16()
-    momenta = torch.zeros_like(weight), torch.zeros_like(bias)
+    state = LayerState(weight, bias, torch.zeros_like(weight), torch.zeros_like(bias))
     losses = []
     for step in range(steps):
         features, target = documents(step)
         label, row = target.t().nonzero(as_tuple=True)
         pairs = Positives(label.int().contiguous(), row.int().contiguous())
-        options = {
-            "lr": 0.003,
-            "momentum_factor": 0.9,
-            "seed": 0,
-            "step": step,
-            "backend": backend,
-        }
+        given = (pairs, StepContext(0.003, 0, step), Sgd(0.9))
         features = features.bfloat16()
         if kind == "dense":
-            found = dense_fused_step(features, weight, bias, *momenta, pairs, **options)
+            found = dense_fused_step(features, state, *given, backend=backend)
         else:
             found = group_fused_step(
-                features, weight, index, bias, *momenta, pairs, group_size=GROUP, **options
+                features, state, index, *given, group_size=GROUP, backend=backend
             )
         losses.append(float(found[0]))
     return losses

@@ -5,13 +5,13 @@ On a machine with a GPU these run compiled, elsewhere in Triton's interpreter.
 
 import pytest
 import torch
-from kernel_problems import DEVICE, NAMES, SGD, cast, error, oracle, problem, run, within
+from kernel_problems import DEVICE, LR, NAMES, SGD, cast, error, oracle, problem, run, within
 
 from haste.errors import ConfigError, KernelError
-from haste.kernels import group_fused_step, reference, torch_backend
-from haste.kernels.state import Positives, Sgd
+from haste.kernels import group_fused_step, reference
+from haste.kernels.state import Positives, Sgd, StepContext
 from haste.kernels.triton import group_step
-from haste.layers.registry import choose_backend
+from haste.layers.build import choose_backend
 
 SHAPES = [
     (1, 96, 16, 16, 16),
@@ -29,14 +29,14 @@ SHAPES = [
 def test_errors_are_no_larger_than_torchs_at_the_same_dtype(shape, dtype, momentum):
     p = cast(problem(*shape, momentum=momentum), dtype)
     want = oracle(p, shape[4])
-    got = run(group_step.group_step, p, shape[4], seed=1, step=2)
+    got = run(group_step.group_step, p, shape[4])
     # what plain torch makes of the same numbers, products in the same dtype
     plain = reference.fused_step(
         *(p[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
         p["label"],
         p["row"],
         group_size=shape[4],
-        lr=SGD.lr,
+        lr=LR,
         momentum_factor=SGD.momentum if momentum else 0.0,
         weight_decay=SGD.weight_decay,
     )
@@ -48,7 +48,7 @@ def test_errors_are_no_larger_than_torchs_at_the_same_dtype(shape, dtype, moment
 @pytest.mark.parametrize("positives", [0.0, 1.0])
 def test_no_positives_and_nothing_but(positives):
     p = cast(problem(6, 64, 40, 32, 16, positives=positives), torch.float32)
-    want, got = oracle(p, 16), run(group_step.group_step, p, 16, seed=1, step=2)
+    want, got = oracle(p, 16), run(group_step.group_step, p, 16)
     assert error(got["loss"], want["loss"]) < 1e-5
     assert error(got["grad_features"], want["grad_features"]) < 1e-5
     assert error(got["bias"], want["bias"]) < 1e-5
@@ -56,7 +56,7 @@ def test_no_positives_and_nothing_but(positives):
 
 def test_repeated_features_sum():
     p = cast(problem(6, 32, 40, 32, 16, repeated=True), torch.float32)
-    want, got = oracle(p, 16), run(group_step.group_step, p, 16, seed=1, step=2)
+    want, got = oracle(p, 16), run(group_step.group_step, p, 16)
     for name in ("loss", "grad_features", *NAMES):
         assert error(got[name], want[name]) < 1e-5, name
 
@@ -66,7 +66,7 @@ def test_the_launch_changes_nothing(launch):
     p = cast(problem(50, 64, 90, 32, 16), torch.float32)
     want = oracle(p, 16)
     chosen = group_step.Launch(*launch)
-    got = run(group_step.group_step, p, 16, seed=1, step=2, launch=chosen)
+    got = run(group_step.group_step, p, 16, launch=chosen)
     for name in ("loss", "grad_features", *NAMES):
         assert error(got[name], want[name]) < 1e-5, name
 
@@ -74,7 +74,7 @@ def test_the_launch_changes_nothing(launch):
 def test_extreme_logits():
     p = cast(problem(4, 32, 16, 16, 16), torch.float32)
     p["weight"] *= 300
-    want, got = oracle(p, 16), run(group_step.group_step, p, 16, seed=1, step=2)
+    want, got = oracle(p, 16), run(group_step.group_step, p, 16)
     assert error(got["loss"], want["loss"]) < 1e-5
     assert error(got["grad_features"], want["grad_features"]) < 1e-4
 
@@ -83,12 +83,12 @@ def test_small_losses_are_summed_to_the_last_digits():
     p = cast(problem(64, 32, 160, 16, 16, positives=0.0), torch.float32)
     p["weight"] *= 0
     p["bias"].fill_(-12.0)
-    got = run(group_step.group_step, p, 16, seed=1, step=2)
+    got = run(group_step.group_step, p, 16)
     assert float(got["loss"]) == pytest.approx(64 * 160 * 6.144193478e-06, rel=1e-5)
 
 
 def test_stochastic_rounding_is_unbiased_and_a_function_of_seed_and_step():
-    stochastic = Sgd(lr=2**-11, momentum=0.0, weight_decay=0.0)
+    stochastic = Sgd()
     p = problem(1, 16, 2048, 16, 128, positives=0.0, momentum=False)
     p["features"].fill_(1.0)
     p["weight"].fill_(1.0)
@@ -96,9 +96,8 @@ def test_stochastic_rounding_is_unbiased_and_a_function_of_seed_and_step():
     p = cast(p, torch.bfloat16)
 
     def weights(seed, step):
-        return run(group_step.group_step, p, 128, stochastic, seed=seed, step=step)[
-            "weight"
-        ].float()
+        context = StepContext(2**-11, seed, step)
+        return run(group_step.group_step, p, 128, stochastic, context)["weight"].float()
 
     # sigmoid(16) = 1, so each weight should lose 2^-11: an eighth of bf16's step below 1, 2^-8
     first = weights(1, 2)
@@ -113,7 +112,7 @@ def test_stochastic_rounding_is_unbiased_and_a_function_of_seed_and_step():
 def test_a_loss_that_is_not_finite_is_seen():
     p = cast(problem(4, 32, 16, 16, 16), torch.float32)
     p["weight"][3, 2] = torch.nan
-    got = run(group_step.group_step, p, 16, seed=1, step=2)
+    got = run(group_step.group_step, p, 16)
     assert got["loss"].isnan()
 
 
@@ -137,12 +136,8 @@ def test_faults_are_named_before_any_launch(name, change, message):
     if name != "group_size":
         p[name] = change(p)
     before = p["weight"].clone()
-    state = [p[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
     with pytest.raises(KernelError, match=message):
-        group_fused_step(
-            *state, Positives(p["label"], p["row"]), group_size=size, lr=0.1, seed=1, step=2,
-            backend="triton",
-        )  # fmt: skip
+        run(group_fused_step, p, size, backend="triton")
     assert torch.equal(p["weight"], before)
 
 
@@ -150,13 +145,13 @@ def test_more_indices_than_can_be_counted(monkeypatch):
     monkeypatch.setattr(group_step, "MOST_INDICES", 47)
     p = cast(problem(4, 32, 40, 16, 16), torch.float32)
     with pytest.raises(KernelError, match="index: 48 entries are more than 47; take larger groups"):
-        run(group_step.group_step, p, 16, seed=1, step=2)
+        run(group_step.group_step, p, 16)
 
 
 def test_agrees_with_the_torch_backend():
     p = cast(problem(20, 64, 100, 32, 16), torch.float32)
-    got = run(group_step.group_step, p, 16, seed=1, step=2)
-    want = run(torch_backend.group_step, p, 16, random=None, loss_dtype=torch.float32)
+    got = run(group_step.group_step, p, 16)
+    want = run(group_fused_step, p, 16, backend="torch")
     for name in ("loss", "grad_features", *NAMES):
         assert error(got[name], want[name].double()) < 1e-5, name
 

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from haste.kernels.rounding import FP8, FP8_SCALE, generator, mix, raw, round_to, widen
+from haste.kernels.rounding import (
+    FP8,
+    FP8_SCALE,
+    dequantize,
+    generator,
+    mix,
+    round_to,
+    storage_view,
+)
 
 
 def test_stochastic_rounding_is_unbiased():
@@ -47,22 +55,22 @@ def test_seeds_fit_and_spread():
 
 
 def test_e4m3_holds_each_of_its_numbers_and_its_ends():
-    every = widen(torch.arange(256).to(torch.uint8).view(FP8))
+    every = dequantize(torch.arange(256).to(torch.uint8).view(FP8))
     finite = every[every.isfinite()]
     assert finite.abs().max() == 448 * FP8_SCALE
     assert finite[finite > 0].min() == 2**-9 * FP8_SCALE
     for rounding in ("nearest", "stochastic"):
         again = round_to(finite, FP8, rounding, torch.Generator().manual_seed(0))
-        assert torch.equal(widen(again), finite)
+        assert torch.equal(dequantize(again), finite)
     beyond = round_to(torch.tensor([100.0, -torch.inf, torch.nan]), FP8, "nearest", None)
-    assert widen(beyond)[:2].tolist() == [7.0, -7.0]
-    assert widen(beyond)[2].isnan()
-    assert raw(beyond).dtype == torch.uint8
+    assert dequantize(beyond)[:2].tolist() == [7.0, -7.0]
+    assert dequantize(beyond)[2].isnan()
+    assert storage_view(beyond).dtype == torch.uint8
 
 
 @pytest.mark.parametrize(("low", "step"), [(1.0, 1 / 8), (2**-13, 2**-15), (3 * 2**-15, 2**-15)])
 def test_e4m3_is_rounded_stochastically_without_bias(low, step):
     value = torch.full((200_000,), low + step / 4)
-    rounded = widen(round_to(-value, FP8, "stochastic", torch.Generator().manual_seed(0)))
+    rounded = dequantize(round_to(-value, FP8, "stochastic", torch.Generator().manual_seed(0)))
     assert set(rounded.unique().tolist()) == {-low, -(low + step)}
     assert (rounded < -low).float().mean().item() == pytest.approx(1 / 4, abs=0.005)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from haste.kernels import reference, torch_backend
-from haste.kernels.state import Positives, Sgd
+from haste.kernels.state import LayerState, Positives, Sgd
 
-SGD = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-2)
+SGD = Sgd(momentum=0.9, weight_decay=1e-2)
+LR = 0.05
 
 
 def problem(batch, n_features, n_labels, fan_in, group_size, seed=0, repeated=False):
@@ -33,6 +34,10 @@ def problem(batch, n_features, n_labels, fan_in, group_size, seed=0, repeated=Fa
     }
 
 
+def state_of(p):
+    return LayerState(p["weight"], p["bias"], p["momentum"], p["bias_momentum"])
+
+
 def expected(p, group_size, index=None):
     return reference.fused_step(
         p["features"],
@@ -44,7 +49,7 @@ def expected(p, group_size, index=None):
         p["positives"].label,
         p["positives"].row,
         group_size=group_size,
-        lr=SGD.lr,
+        lr=LR,
         momentum_factor=SGD.momentum,
         weight_decay=SGD.weight_decay,
     )
@@ -82,10 +87,13 @@ def test_group_step(shape, repeated, tile_bytes, monkeypatch):
     p = problem(*shape, repeated=repeated)
     want = expected(p, shape[4])
     own = single(p)
-    result = torch_backend.group_step(
-        *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
+    result = torch_backend.sparse_step(
+        own["features"],
+        state_of(own),
+        own["index"],
         own["positives"],
         group_size=shape[4],
+        lr=LR,
         sgd=SGD,
         random=None,
         loss_dtype=torch.float32,
@@ -100,9 +108,13 @@ def test_fixed_fan_in_step(shape, tile_bytes, monkeypatch):
     p = problem(*shape[:4], 1)
     want = expected(p, 1)
     own = single(p)
-    result = torch_backend.fixed_fan_in_step(
-        *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
+    result = torch_backend.sparse_step(
+        own["features"],
+        state_of(own),
+        own["index"],
         own["positives"],
+        group_size=1,
+        lr=LR,
         sgd=SGD,
         random=None,
         loss_dtype=torch.float32,
@@ -110,18 +122,20 @@ def test_fixed_fan_in_step(shape, tile_bytes, monkeypatch):
     agrees(own, result, want)
 
 
-@pytest.mark.parametrize("labels_a_tile", [7, 1000])
-def test_dense_step(labels_a_tile):
+@pytest.mark.parametrize("labels_per_chunk", [7, 1000])
+def test_dense_step(labels_per_chunk):
     p = problem(9, 24, 50, 24, 1)
     p["index"] = torch.arange(24).repeat(50, 1).int()
     want = expected(p, 1)
     own = single(p)
     result = torch_backend.dense_step(
-        *(own[k] for k in ("features", "weight", "bias", "momentum", "bias_momentum")),
+        own["features"],
+        state_of(own),
         own["positives"],
+        lr=LR,
         sgd=SGD,
         random=None,
-        labels_a_tile=labels_a_tile,
+        labels_per_chunk=labels_per_chunk,
         loss_dtype=torch.float32,
     )
     agrees(own, result, want)
@@ -132,13 +146,13 @@ def test_masked_weights_stay_zero():
     mask = torch.rand(50, 24) < 0.5
     p["weight"] *= mask
     torch_backend.dense_step(
-        *(p[k] for k in ("features", "weight", "bias")),
-        None,
-        None,
+        p["features"],
+        LayerState(p["weight"], p["bias"]),
         p["positives"],
+        lr=LR,
         sgd=SGD,
         random=None,
-        labels_a_tile=50,
+        labels_per_chunk=50,
         loss_dtype=torch.float32,
         mask=mask,
     )
@@ -149,13 +163,14 @@ def test_masked_weights_stay_zero():
 def test_no_positives():
     p = single(problem(4, 48, 40, 16, 16))
     none = Positives(torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32))
-    loss, _ = torch_backend.group_step(
-        *(p[k] for k in ("features", "weight", "index", "bias")),
-        None,
-        None,
+    loss, _ = torch_backend.sparse_step(
+        p["features"],
+        LayerState(p["weight"], p["bias"]),
+        p["index"],
         none,
         group_size=16,
-        sgd=Sgd(0.0),
+        lr=0.0,
+        sgd=Sgd(),
         random=None,
         loss_dtype=torch.float32,
     )
@@ -168,9 +183,7 @@ def test_linears_and_their_gradients(shape):
     p = problem(*shape)
     leaves = [p[k].clone().requires_grad_() for k in ("features", "weight", "bias")]
     oracle = [leaf.detach().clone().requires_grad_() for leaf in leaves]
-    got = torch_backend.group_linear(
-        leaves[0], leaves[1], p["index"], leaves[2], group_size=shape[4]
-    )
+    got = torch_backend.linear(leaves[0], leaves[1], p["index"], leaves[2], group_size=shape[4])
     want = reference.linear(oracle[0], oracle[1], p["index"], oracle[2], shape[4])
     assert torch.allclose(got, want)
     direction = torch.randn_like(want)
@@ -182,7 +195,7 @@ def test_linears_and_their_gradients(shape):
 
 def test_fixed_fan_in_linear():
     p = problem(6, 48, 20, 16, 1)
-    got = torch_backend.fixed_fan_in_linear(p["features"], p["weight"], p["index"], p["bias"])
+    got = torch_backend.linear(p["features"], p["weight"], p["index"], p["bias"], group_size=1)
     want = reference.linear(p["features"], p["weight"], p["index"], p["bias"], 1)
     assert torch.allclose(got, want)
 
@@ -191,7 +204,7 @@ def test_a_repeated_feature_counts_twice():
     weight = torch.tensor([[2.0, 3.0]])
     index = torch.tensor([[1, 1]], dtype=torch.int32)
     features = torch.tensor([[10.0, 1.0]])
-    got = torch_backend.group_linear(features, weight, index, None, group_size=16)
+    got = torch_backend.linear(features, weight, index, None, group_size=16)
     assert got.tolist() == [[5.0]]
 
 
@@ -201,10 +214,13 @@ def test_bf16_weights_follow_fp32_ones():
     own = single(p)
     for name in ("weight", "bias", "momentum", "bias_momentum"):
         own[name] = own[name].bfloat16()
-    torch_backend.group_step(
-        *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
+    torch_backend.sparse_step(
+        own["features"],
+        state_of(own),
+        own["index"],
         own["positives"],
         group_size=16,
+        lr=LR,
         sgd=SGD,
         random=torch.Generator().manual_seed(0),
         loss_dtype=torch.float32,

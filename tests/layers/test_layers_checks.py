@@ -4,16 +4,14 @@ import pytest
 import torch
 
 from haste.errors import KernelError
-from haste.kernels.state import Positives
-from haste.layers.auxiliary import WithAuxiliary
+from haste.kernels.state import Positives, StepContext
 from haste.layers.base import LayerOptions
+from haste.layers.connectivity import prune_mask
 from haste.layers.dense import Dense
-from haste.layers.dropout import FeatureDropout
-from haste.layers.fixed_fan_in import FixedFanIn
-from haste.layers.group_fan_in import GroupFanIn
 from haste.layers.head_tail import HeadTail
+from haste.layers.sparse import Sparse
 from haste.layers.unstructured import Unstructured
-from haste.sparsity.connectivity import weakest
+from haste.layers.wrappers import FeatureDropout, WithAuxiliary
 
 H, L, F, G = 32, 40, 16, 16
 NAN = float("nan")
@@ -24,7 +22,10 @@ def seeded():
 
 
 def head_tail(options):
-    parts = Dense(H, 8, options, seeded()), GroupFanIn(H // 2, L - 8, F, G, options, seeded())
+    parts = (
+        Dense(H, 8, options, seeded()),
+        Sparse(H // 2, L - 8, F, options, seeded(), group_size=G),
+    )
     return HeadTail(*parts, H, slice(0, H), slice(0, H // 2))
 
 
@@ -40,9 +41,9 @@ def dense(options):
 LAYERS = {
     "dense": dense,
     "unstructured": lambda options: Unstructured(H, L, F, options, seeded()),
-    "fixed": lambda options: FixedFanIn(H, L, F, options, seeded()),
-    "group": lambda options: GroupFanIn(H, L, F, G, options, seeded()),
-    "block": lambda options: GroupFanIn(H, L, F, G, options, seeded(), run=8),
+    "fixed": lambda options: Sparse(H, L, F, options, seeded()),
+    "group": lambda options: Sparse(H, L, F, options, seeded(), group_size=G),
+    "block": lambda options: Sparse(H, L, F, options, seeded(), group_size=G, block_size=8),
     "head_tail": head_tail,
     "dropout": lambda options: FeatureDropout(dense(options), 0.5, 0),
     "auxiliary": auxiliary,
@@ -69,7 +70,7 @@ def test_features_that_do_not_fit(name, backend):
     layer = LAYERS[name](LayerOptions(backend=backend))
     for features, message in FEATURES:
         with pytest.raises(KernelError, match=message):
-            layer.step(features, PAIRS, 0.1, seed=0, step=0)
+            layer.step(features, PAIRS, StepContext(0.1, 0, 0))
         with pytest.raises(KernelError, match=message):
             layer.logits(features, slice(0, L))
         with pytest.raises(KernelError, match=message):
@@ -92,7 +93,7 @@ def test_other_arguments_of_a_step_that_do_not_fit(name, backend):
         ),
     ):
         with pytest.raises(KernelError, match=message):
-            layer.step(features, pairs, lr, seed=0, step=0)
+            layer.step(features, pairs, StepContext(lr, 0, 0))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -138,9 +139,12 @@ def test_options_that_are_none(options, message):
         (lambda o: Dense(0, L, o, seeded()), "n_features: 0 is not allowed"),
         (lambda o: Dense(H, -1, o, seeded()), "n_labels: -1 is not allowed"),
         (lambda o: Dense(H, L, o, seeded(), chunks=0), "chunks: 0 is not allowed"),
-        (lambda o: FixedFanIn(H, L, 0, o, seeded()), "fan_in: 0 is not allowed"),
-        (lambda o: GroupFanIn(H, L, F, 0, o, seeded()), "group_size: 0 is not allowed"),
-        (lambda o: GroupFanIn(H, L, F, G, o, seeded(), run=0), "run: 0 is not allowed"),
+        (lambda o: Sparse(H, L, 0, o, seeded()), "fan_in: 0 is not allowed"),
+        (lambda o: Sparse(H, L, F, o, seeded(), group_size=0), "group_size: 0 is not allowed"),
+        (
+            lambda o: Sparse(H, L, F, o, seeded(), group_size=G, block_size=0),
+            "block_size: 0 is not allowed",
+        ),
         (lambda o: FeatureDropout(dense(o), 1.0, 0), "p: 1.0 is not allowed"),
         (lambda o: FeatureDropout(dense(o), NAN, 0), "p: nan is not allowed"),
     ],
@@ -154,4 +158,4 @@ def test_sizes_that_are_none(make, message):
 @pytest.mark.parametrize("scope", ["global", "group"])
 def test_a_share_to_prune_that_is_none(scope, fraction):
     with pytest.raises(KernelError, match=f"fraction: {fraction} is not allowed"):
-        weakest(torch.zeros(3, 4), fraction, scope)
+        prune_mask(torch.zeros(3, 4), fraction, scope)

@@ -7,7 +7,7 @@ import torch
 from test_layers_steps import LAYERS, L, batch
 
 from haste.kernels.rounding import generator
-from haste.kernels.state import Positives
+from haste.kernels.state import Positives, StepContext
 from haste.layers.base import OutputLayer
 
 pytestmark = [
@@ -32,14 +32,14 @@ def test_steps_logits_and_best_labels_agree(name, backend):
     for step in range(3):
         features, positives, _ = batch(step)
         moved = Positives(positives.label.cuda(), positives.row.cuda())
-        want = here.step(features, positives, 0.05, seed=0, step=step)
-        got = there.step(features.cuda(), moved, 0.05, seed=0, step=step)
+        want = here.step(features, positives, StepContext(0.05, 0, step))
+        got = there.step(features.cuda(), moved, StepContext(0.05, 0, step))
         assert torch.allclose(got.loss.cpu(), want.loss, rtol=1e-4)
         assert torch.allclose(got.grad_features.cpu(), want.grad_features, rtol=1e-3, atol=1e-3)
     features, _, _ = batch()
     want = here.logits(features, slice(0, L))
     assert torch.allclose(there.logits(features.cuda(), slice(0, L)).cpu(), want, atol=1e-3)
-    scores, rows = there.topk(features.cuda(), 5, labels_a_tile=7)
+    scores, rows = there.topk(features.cuda(), 5, labels_per_chunk=7)
     assert torch.allclose(want.gather(1, rows.cpu()), scores.cpu(), atol=1e-3)
     assert torch.allclose(scores.cpu(), want.topk(5).values, atol=1e-3)
 

@@ -104,7 +104,7 @@ def test_saves_and_loads_its_pattern():
     [
         ({"fan_in": 20}, "fan_in: 20 is not allowed; use one of 16, 32"),
         ({"fan_in": 16, "group_size": 8}, "group_size: 8 is not allowed"),
-        ({"fan_in": 64}, "fan-in: 64 slots do not fit in 32 choices"),
+        ({"fan_in": 64}, "fan-in: 64 indices do not fit in 32 choices"),
         ({"fan_in": 16, "dtype": torch.int32}, "dtype: .*int32 is not allowed; use .*float32"),
         ({"fan_in": 16, "out_features": 0}, "out_features: 0 is not allowed"),
     ],

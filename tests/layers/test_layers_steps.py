@@ -7,16 +7,14 @@ import torch
 from haste.errors import KernelError
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
-from haste.kernels.state import Positives
-from haste.layers import indexed
-from haste.layers.auxiliary import WithAuxiliary
+from haste.kernels.state import Positives, StepContext
+from haste.layers import sparse
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
-from haste.layers.dropout import FeatureDropout
-from haste.layers.fixed_fan_in import FixedFanIn
-from haste.layers.group_fan_in import GroupFanIn
 from haste.layers.head_tail import HeadTail
+from haste.layers.sparse import Sparse
 from haste.layers.unstructured import Unstructured
+from haste.layers.wrappers import FeatureDropout, WithAuxiliary
 
 H, L, F, G, B = 64, 53, 16, 16, 6
 OPTIONS = LayerOptions(momentum=0.9, weight_decay=1e-3)
@@ -33,12 +31,12 @@ def headed(tail, options=OPTIONS):
 
 
 def head_tail(options=OPTIONS):
-    return headed(GroupFanIn(H, L - 20, F, G, options, seeded(2)), options)
+    return headed(Sparse(H, L - 20, F, options, seeded(2), group_size=G), options)
 
 
 def private(options=OPTIONS):
     head = Dense(H // 2, 20, options, seeded(1))
-    tail = GroupFanIn(H // 2, L - 20, F, G, options, seeded(2))
+    tail = Sparse(H // 2, L - 20, F, options, seeded(2), group_size=G)
     return HeadTail(head, tail, H, slice(H // 2, H), slice(0, H // 2))
 
 
@@ -46,12 +44,14 @@ LAYERS = {
     "dense": lambda: Dense(H, L, OPTIONS, seeded()),
     "chunked": lambda: Dense(H, L, OPTIONS, seeded(), chunks=4),
     "unstructured": lambda: Unstructured(H, L, F, OPTIONS, seeded()),
-    "fixed": lambda: FixedFanIn(H, L, F, OPTIONS, seeded()),
-    "group": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded()),
-    "block": lambda: GroupFanIn(H, L, F, G, OPTIONS, seeded(), run=8),
+    "fixed": lambda: Sparse(H, L, F, OPTIONS, seeded()),
+    "group": lambda: Sparse(H, L, F, OPTIONS, seeded(), group_size=G),
+    "block": lambda: Sparse(H, L, F, OPTIONS, seeded(), group_size=G, block_size=8),
     "unstructured_head": lambda: headed(Unstructured(H, L - 20, F, OPTIONS, seeded(2))),
-    "fixed_head": lambda: headed(FixedFanIn(H, L - 20, F, OPTIONS, seeded(2))),
-    "block_head": lambda: headed(GroupFanIn(H, L - 20, F, G, OPTIONS, seeded(2), run=8)),
+    "fixed_head": lambda: headed(Sparse(H, L - 20, F, OPTIONS, seeded(2))),
+    "block_head": lambda: headed(
+        Sparse(H, L - 20, F, OPTIONS, seeded(2), group_size=G, block_size=8)
+    ),
     "head_tail": head_tail,
     "private": private,
 }
@@ -87,7 +87,7 @@ def support(layer):
         elif isinstance(part, Dense):
             mask[:, at] = True
         else:
-            units = torch.arange(part.n_labels) // part.unit_size
+            units = torch.arange(part.n_labels) // part.group_size
             mask[:, at] = torch.zeros(part.n_labels, part.n_features, dtype=torch.bool).scatter_(
                 1, part.index.long()[units], True
             )
@@ -112,7 +112,7 @@ def test_three_steps_equal_autograd(name):
             logits, target.t().double(), reduction="sum"
         )
         grads = torch.autograd.grad(loss, [wide, weight, bias])
-        result = layer.step(features, positives, 0.05, seed=0, step=step)
+        result = layer.step(features, positives, StepContext(0.05, 0, step))
         assert torch.allclose(result.loss.double(), loss.detach(), rtol=1e-5)
         assert torch.allclose(result.grad_features.double(), grads[0], rtol=1e-4, atol=1e-4)
         weight, bias = weight.detach(), bias.detach()
@@ -140,7 +140,7 @@ def test_logits_of_any_slice_are_columns_of_all(name):
 def test_topk_finds_the_best_rows(name):
     layer = LAYERS[name]()
     features, _, _ = batch()
-    scores, rows = layer.topk(features, 5, labels_a_tile=7)
+    scores, rows = layer.topk(features, 5, labels_per_chunk=7)
     want = layer.logits(features, slice(0, L)).topk(5)
     assert torch.allclose(scores, want.values, atol=1e-5)
     assert torch.equal(rows, want.indices)
@@ -155,7 +155,7 @@ def test_parameters_and_bytes(name):
 
 
 def test_bytes_by_hand():
-    layer = GroupFanIn(H, L, F, G, LayerOptions(dtype=torch.bfloat16), seeded())
+    layer = Sparse(H, L, F, LayerOptions(dtype=torch.bfloat16), seeded(), group_size=G)
     assert layer.layer_bytes() == L * F * 2 + L * 2 + 4 * F * 4
 
 
@@ -170,12 +170,12 @@ def test_rewiring_moves_the_weakest_and_clears_them(name, growth, scope):
         if hasattr(part, "options"):
             part.options = LayerOptions(momentum=0.9, growth=growth, scope=scope, fraction=0.5)
     features, positives, _ = batch()
-    layer.step(features, positives, 0.1, seed=0, step=0)
+    layer.step(features, positives, StepContext(0.1, 0, 0))
     before, weight = support(layer), spread(layer)[0]
     stats = layer.rewire(seeded(9), features, positives)
     after, now = support(layer), spread(layer)[0]
     assert stats.moved > 0
-    assert stats.moved == pytest.approx(0.5 * stats.slots, rel=0.1)
+    assert stats.moved == pytest.approx(0.5 * stats.indices, rel=0.1)
     assert after.sum() == before.sum()
     kept = before & after
     assert torch.allclose(now[kept], weight[kept], atol=1e-6)
@@ -193,28 +193,30 @@ def test_rewiring_moves_the_weakest_and_clears_them(name, growth, scope):
 
 def test_momentum_of_the_dead_is_kept_on_request():
     options = LayerOptions(momentum=0.9, fraction=0.25, reset_momentum=False)
-    layer = GroupFanIn(H, L, F, G, options, seeded())
+    layer = Sparse(H, L, F, options, seeded(), group_size=G)
     features, positives, _ = batch()
-    layer.step(features, positives, 0.1, seed=0, step=0)
+    layer.step(features, positives, StepContext(0.1, 0, 0))
     momentum = layer.momentum.clone()
     layer.rewire(seeded(9))
     assert torch.equal(layer.momentum, momentum)
     assert (layer.weight == 0).any()
 
 
-def test_slot_scores_by_hand():
-    layer = GroupFanIn(16, 18, 16, 16, LayerOptions(), seeded())
+def test_index_scores_by_hand():
+    layer = Sparse(16, 18, 16, LayerOptions(), seeded(), group_size=16)
     layer.weight.zero_()
     layer.weight[0, 3] = -16.0
     layer.weight[17, 5] = 4.0
-    scores = layer.slot_scores()
+    scores = layer.index_scores()
     assert scores[0, 3] == 1.0
     assert scores[1, 5] == 2.0  # the last group has two labels
     assert scores.sum() == 3.0
 
 
 def test_gradient_growth_takes_the_largest_gradient():
-    layer = GroupFanIn(32, 16, 16, 16, LayerOptions(growth="gradient", fraction=1 / 16), seeded())
+    layer = Sparse(
+        32, 16, 16, LayerOptions(growth="gradient", fraction=1 / 16), seeded(), group_size=16
+    )
     layer.weight.fill_(1.0)
     layer.weight[:, 4] = 0.01
     free = sorted(set(range(32)) - set(layer.index[0].tolist()))
@@ -228,7 +230,7 @@ def test_gradient_growth_takes_the_largest_gradient():
 
 
 def test_initialisation_follows_the_method():
-    layer = GroupFanIn(64, 4000, 16, 16, LayerOptions(), seeded())
+    layer = Sparse(64, 4000, 16, LayerOptions(), seeded(), group_size=16)
     assert layer.weight.abs().max() <= 0.25
     assert layer.weight.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.02)
     assert (layer.bias == 0).all()
@@ -237,7 +239,7 @@ def test_initialisation_follows_the_method():
 
 
 def test_no_momentum_no_buffers():
-    layer = GroupFanIn(H, L, F, G, LayerOptions(), seeded())
+    layer = Sparse(H, L, F, LayerOptions(), seeded(), group_size=G)
     assert layer.momentum is None
     assert layer.bias_momentum is None
 
@@ -247,7 +249,7 @@ def test_dropout_is_a_function_of_seed_and_step():
 
     def grad(seed, step, part=0):
         layer = FeatureDropout(Dense(H, L, LayerOptions(), seeded()), 0.5, part)
-        return layer.step(features, positives, 0.0, seed=seed, step=step).grad_features
+        return layer.step(features, positives, StepContext(0.0, seed, step)).grad_features
 
     first = grad(1, 2)
     assert torch.equal(first, grad(1, 2))
@@ -264,16 +266,16 @@ def test_dropout_scales_what_is_kept_and_leaves_prediction_alone():
     ones = torch.ones_like(features)
     factor = dropout(ones, 0.25, seed=mix(0, 2, 0), step=0, backend="torch")
     want = Dense(H, L, LayerOptions(), seeded()).step(
-        features * factor, positives, 0.0, seed=0, step=0
+        features * factor, positives, StepContext(0.0, 0, 0)
     )
-    got = layer.step(features, positives, 0.0, seed=0, step=0)
+    got = layer.step(features, positives, StepContext(0.0, 0, 0))
     assert torch.allclose(got.loss, want.loss)
     assert torch.allclose(got.grad_features, want.grad_features * factor)
 
 
 def test_head_and_tail_must_fit_their_slices():
     head = Dense(H, 20, OPTIONS, seeded())
-    tail = GroupFanIn(H, 33, F, G, OPTIONS, seeded())
+    tail = Sparse(H, 33, F, OPTIONS, seeded(), group_size=G)
     with pytest.raises(KernelError, match="tail: reads 64 features, but its slice has 16"):
         HeadTail(head, tail, H, slice(0, H), slice(0, 16))
 
@@ -282,11 +284,11 @@ def test_fan_in_above_the_features_is_refused():
     with pytest.raises(
         KernelError, match="fan_in: 64 is more than the 32 features the layer reads"
     ):
-        GroupFanIn(32, 10, 64, 16, OPTIONS, seeded())
+        Sparse(32, 10, 64, OPTIONS, seeded(), group_size=16)
     with pytest.raises(
-        KernelError, match=r"run: 8 must divide both fan_in \(16\) and the features \(36\)"
+        KernelError, match=r"block_size: 8 must divide both fan_in \(16\) and the features \(36\)"
     ):
-        GroupFanIn(36, 10, 16, 16, OPTIONS, seeded(), run=8)
+        Sparse(36, 10, 16, OPTIONS, seeded(), group_size=16, block_size=8)
 
 
 def test_auxiliary_loss_adds_its_gradient_until_it_fades():
@@ -303,12 +305,12 @@ def test_auxiliary_loss_adds_its_gradient_until_it_fades():
     oracle = Dense(H, 6, LayerOptions(), seeded(3))
     by_cluster = torch.stack([target[clusters == k].any(0) for k in range(6)])
     label, row = by_cluster.nonzero(as_tuple=True)
-    own = oracle.step(features, Positives(label.int(), row.int()), 0.0, seed=0, step=0)
-    main = plain.step(features, positives, 0.0, seed=0, step=0)
-    got = layer.step(features, positives, 0.0, seed=0, step=0)
+    own = oracle.step(features, Positives(label.int(), row.int()), StepContext(0.0, 0, 0))
+    main = plain.step(features, positives, StepContext(0.0, 0, 0))
+    got = layer.step(features, positives, StepContext(0.0, 0, 0))
     assert torch.equal(got.loss, main.loss)
     assert torch.allclose(got.grad_features, main.grad_features + 0.5 * own.grad_features)
-    later = layer.step(features, positives, 0.0, seed=0, step=1)
+    later = layer.step(features, positives, StepContext(0.0, 0, 1))
     assert torch.equal(later.grad_features, main.grad_features)
 
 
@@ -322,7 +324,7 @@ def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu()
         main, extra = Dense(H, L, options, seeded()), Dense(H, 6, options, seeded(3))
         layer = WithAuxiliary(main, extra, clusters, lambda step: 0.5 + 0 * step)
         lr = 0.0 if backend == "torch" else torch.tensor(0.0)
-        result = layer.step(features, positives, lr, seed=0, step=step)
+        result = layer.step(features, positives, StepContext(lr, 0, step))
         return result.grad_features
 
     nobodys = torch.full((3,), L, dtype=torch.int32)
@@ -351,7 +353,7 @@ def test_stochastic_rounding_depends_on_seed_and_step_alone():
 
     def weights(seed, step):
         layer = Dense(H, L, LayerOptions(dtype=torch.bfloat16), seeded())
-        layer.step(features, positives, 0.01, seed=seed, step=step)
+        layer.step(features, positives, StepContext(0.01, seed, step))
         return layer.weight.float().numpy()
 
     assert np.array_equal(weights(0, 1), weights(0, 1))
@@ -367,6 +369,13 @@ def test_rewiring_in_blocks_prunes_what_rewiring_at_once_prunes(name, monkeypatc
         return layer.weight == 0
 
     whole = rewired()
-    monkeypatch.setattr(indexed, "BLOCK", 1)
+    monkeypatch.setattr(sparse, "BLOCK", 1)
     assert torch.equal(rewired(), whole)
     assert 0 < whole.float().mean() < 1
+
+
+def test_repeated_indices_are_trained_in_a_fixed_order_by_the_torch_backend():
+    options = LayerOptions(with_replacement=True, deterministic=True)
+    layer = Sparse(H, L, F, options, seeded(), group_size=G)
+    features, positives, _ = batch()
+    assert layer.step(features, positives, StepContext(0.1, 0, 0)).loss.isfinite()

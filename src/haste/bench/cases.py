@@ -10,26 +10,15 @@ from torch import Tensor
 
 from haste.bench import released_cuda
 from haste.bench.problems import BLOCK_SIZE, Part, Problem
-from haste.kernels import (
-    block_sparse_linear,
-    dense_fused_step,
-    fixed_fan_in_fused_step,
-    fixed_fan_in_linear,
-    group_fused_step,
-    reference,
-)
-from haste.kernels.rounding import round_to, widen
-from haste.kernels.state import Positives
-from haste.kernels.triton.fixed import (
-    fixed_fan_in_forward,
-    fixed_fan_in_grad_features,
-    fixed_fan_in_grad_weight,
-)
-from haste.kernels.triton.group_linear import group_forward, group_grad_features, group_grad_weight
+from haste.kernels import dense_fused_step, group_fused_step, group_linear, reference
+from haste.kernels.rounding import dequantize, round_to
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
+from haste.kernels.triton import fixed
+from haste.kernels.triton import group_linear as grouped
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
-from haste.layers.group_fan_in import GroupFanIn
 from haste.layers.head_tail import HeadTail
+from haste.layers.sparse import Sparse
 
 TIMED_PRODUCTS = {
     "forward": ("out",),
@@ -95,19 +84,17 @@ def build(problem: Problem, layer: str, direction: str) -> Case:
 
 
 def fused_step(
-    part: Part, features: Tensor, positives: Positives, **options: object
+    part: Part, features: Tensor, positives: Positives, lr: float, sgd: Sgd
 ) -> tuple[Tensor, Tensor]:
-    """Loss and dX fp32 [B, H] of a fused step, which updates the part's state; `options` as in
-    `haste.kernels`."""
-    options = {"seed": 1, "step": 2, "backend": "triton", **options}
-    state = (part.bias, part.momentum, part.bias_momentum, positives)
+    """Loss and dX fp32 [B, H] of a fused step, which updates the part's state."""
+    state = LayerState(part.weight, part.bias, part.momentum, part.bias_momentum)
+    context = StepContext(lr, 1, 2)
     if part.pattern == "dense":
-        return dense_fused_step(features, part.weight, *state, **options)
-    options["distinct"] = True
-    if part.pattern == "fixed_fan_in":
-        return fixed_fan_in_fused_step(features, part.weight, part.index, *state, **options)
-    options |= {"group_size": part.group_size, "run": part.block_size}
-    return group_fused_step(features, part.weight, part.index, *state, **options)
+        return dense_fused_step(features, state, positives, context, sgd, backend="triton")
+    return group_fused_step(
+        features, state, part.index, positives, context, sgd, group_size=part.group_size,
+        block_size=part.block_size, unique_indices=True, backend="triton",
+    )  # fmt: skip
 
 
 def _product(problem: Problem, layer: str, direction: str) -> Case:
@@ -206,21 +193,18 @@ def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
             "grad_weight": lambda: torch.mm(dz.t(), x),
         }
     if part.pattern == "fixed_fan_in":
-        distinct = {"distinct": True}
         return {
-            "out": lambda: fixed_fan_in_forward(x, weight, index, None, **distinct),
-            "grad_features": lambda: fixed_fan_in_grad_features(
-                dz, weight, index, n_features, **distinct
-            ),
-            "grad_weight": lambda: fixed_fan_in_grad_weight(x, dz, index, dtype=dtype),
+            "out": lambda: fixed.forward(x, weight, index, None, unique=True),
+            "grad_features": lambda: fixed.backward_dx(dz, weight, index, n_features, unique=True),
+            "grad_weight": lambda: fixed.backward_dw(x, dz, index, dtype=dtype),
         }
-    groups = {"group_size": part.group_size, "run": part.block_size}
+    groups = {"group_size": part.group_size, "block_size": part.block_size}
     return {
-        "out": lambda: group_forward(x, weight, index, None, **groups),
-        "grad_features": lambda: group_grad_features(
-            dz, weight, index, n_features, distinct=True, **groups
+        "out": lambda: grouped.forward(x, weight, index, None, **groups),
+        "grad_features": lambda: grouped.backward_dx(
+            dz, weight, index, n_features, unique=True, **groups
         ),
-        "grad_weight": lambda: group_grad_weight(
+        "grad_weight": lambda: grouped.backward_dw(
             x, dz, index, weight.shape[1], dtype=dtype, **groups
         ),
     }
@@ -228,25 +212,18 @@ def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
 
 def _by_autograd(part: Part, x: Tensor, dz: Tensor, *, deterministic: bool) -> Results:
     leaves = [value.detach().requires_grad_() for value in (x, part.weight, part.bias)]
-    options = {"distinct": True, "backend": "triton"}
-    if part.pattern == "fixed_fan_in":
-        out = fixed_fan_in_linear(*leaves[:2], part.index, leaves[2], **options)
-    else:
-        options |= {"group_size": part.group_size, "run": part.block_size}
-        options["deterministic"] = deterministic
-        out = block_sparse_linear(*leaves[:2], part.index, leaves[2], **options)
+    out = group_linear(
+        *leaves[:2], part.index, leaves[2], group_size=part.group_size, block_size=part.block_size,
+        unique_indices=True, deterministic=deterministic, backend="triton",
+    )  # fmt: skip
     gradients = torch.autograd.grad(out, leaves, dz)
     return dict(zip(PRODUCTS["autograd"], (out.detach(), *gradients), strict=True))
 
 
 def _fused(problem: Problem, part: Part, momentum: float) -> Step:
     x, positives = problem.columns(part.columns), problem.positives_of(part)
-    options = {
-        "lr": problem.lr,
-        "momentum_factor": momentum,
-        "weight_decay": problem.weight_decay,
-    }
-    return lambda: fused_step(part, x, positives, **options)
+    sgd = Sgd(momentum, problem.weight_decay)
+    return lambda: fused_step(part, x, positives, problem.lr, sgd)
 
 
 def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...], Step]:
@@ -262,16 +239,17 @@ def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...],
     head_columns = slice(shape.features if shape.features < width else 0, width)
     size = head_columns.stop - head_columns.start
     head = Dense(size, shape.head, options, problem.random)
-    tail = GroupFanIn(
-        shape.features, shape.labels, shape.fan_in, shape.group_size, options, problem.random
-    )
+    tail = Sparse(
+        shape.features, shape.labels, shape.fan_in, options, problem.random,
+        group_size=shape.group_size,
+    )  # fmt: skip
     for velocity in (head.momentum, head.bias_momentum, tail.momentum, tail.bias_momentum):
         if velocity is not None:
             velocity.normal_(generator=problem.random)
     layer = HeadTail(head, tail, width, head_columns, tail_columns)
 
     def step() -> tuple[Tensor, Tensor]:
-        result = layer.step(problem.features, problem.positives, problem.lr, seed=1, step=2)
+        result = layer.step(problem.features, problem.positives, StepContext(problem.lr, 1, 2))
         return result.loss, result.grad_features
 
     parts = (
@@ -280,7 +258,7 @@ def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...],
             momentum=head.momentum, bias_momentum=head.bias_momentum,
         ),
         Part(
-            "group_fan_in", tail_columns, tail.weight, tail.bias, tail.slots, tail.momentum,
+            "group_fan_in", tail_columns, tail.weight, tail.bias, tail.indices, tail.momentum,
             tail.bias_momentum, shape.group_size, shape.head,
         ),
     )  # fmt: skip
@@ -330,7 +308,7 @@ def _product_answers(
     part: Part, x: Tensor, dz: Tensor, direction: str, dtype: torch.dtype
 ) -> Results:
     index, group_size = part.feature_index()
-    x, weight, dz = x.to(dtype), widen(part.weight).to(dtype), dz.to(dtype)
+    x, weight, dz = x.to(dtype), dequantize(part.weight).to(dtype), dz.to(dtype)
     dense = weight
     if part.index is not None:
         dense = reference.dense_weight(weight, index, part.n_features, group_size)
@@ -368,7 +346,7 @@ def _step_answers(
         for name, value in part.state().items():
             key = f"{name} {number}"
             rounded = round_to(exact[key].float(), value.dtype, "stochastic", problem.random)
-            plain[key] = widen(rounded)
+            plain[key] = dequantize(rounded)
     return exact, plain
 
 
@@ -382,7 +360,7 @@ def _reference_steps(
     }
     for number, part in enumerate(parts):
         index, group_size = part.feature_index()
-        state = {name: widen(value).to(dtype) for name, value in part.state().items()}
+        state = {name: dequantize(value).to(dtype) for name, value in part.state().items()}
         pairs = problem.positives_of(part)
         answer = reference.fused_step(
             problem.columns(part.columns).to(dtype),

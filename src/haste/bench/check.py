@@ -17,11 +17,11 @@ from torch import Tensor
 
 from haste.bench.cases import Case, Results, build, fused_step
 from haste.bench.problems import Part, Problem, Shape
-from haste.kernels import topk
 from haste.kernels.attention import short_attention
 from haste.kernels.dropout import dropout
-from haste.kernels.rounding import widen
-from haste.kernels.state import Positives
+from haste.kernels.rounding import dequantize
+from haste.kernels.state import Positives, Sgd
+from haste.kernels.topk import topk
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def judge(case: Case) -> Judgement:
 
 def relative_error(got: Tensor, want: Tensor) -> float:
     """||got - want|| / ||want|| in fp64."""
-    wide = got.double() if got.dtype == torch.float64 else widen(got).double()
+    wide = got.double() if got.dtype == torch.float64 else dequantize(got).double()
     return float((wide - want).norm() / want.norm().clamp(min=1e-30))
 
 
@@ -103,7 +103,7 @@ def _rounding(part: Part, batch: int = 16) -> Iterator[Judgement]:
     device = part.weight.device
     features = torch.ones(batch, part.n_features, dtype=torch.bfloat16, device=device)
     none = torch.empty(0, dtype=torch.int32, device=device)
-    fused_step(part, features, Positives(none, none), lr=STEP / 8 / batch)
+    fused_step(part, features, Positives(none, none), STEP / 8 / batch, Sgd())
     down = part.weight == 1 - STEP
     yield _share("share rounded down", down, 1 / 8)
     strange = ~down & (part.weight != 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from haste.kernels import reference
 from haste.kernels.rounding import FP8, FP8_SCALE
 from haste.kernels.state import Positives
-from haste.sparsity.connectivity import draw
+from haste.layers.connectivity import sample_indices
 
 GATE_LABELS = 4096
 """labels, about, of the problem on which a kernel is judged before it is timed"""
@@ -128,7 +128,7 @@ class Part:
             every = torch.arange(self.n_features, dtype=torch.int32, device=self.weight.device)
             return every[None], len(self.weight)
         if self.block_size > 1:
-            index = reference.run_index(self.index * self.block_size, self.block_size)
+            index = reference.block_index(self.index, self.block_size)
             return index, self.group_size
         return self.index, self.group_size
 
@@ -234,7 +234,7 @@ class Problem:
         return Part(pattern, columns, weight, bias, index, group_size=group_size, first=first)
 
     def _index(self, groups: int, size: int, n: int) -> Tensor:
-        pool = draw(min(groups, INDEX_POOL), size, n, self.random)
+        pool = sample_indices(min(groups, INDEX_POOL), size, n, self.random)
         if groups <= INDEX_POOL:
             return pool
         chosen = torch.randint(INDEX_POOL, (groups,), generator=self.random, device=self.device)

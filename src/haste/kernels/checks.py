@@ -10,7 +10,7 @@ from torch import Tensor
 
 from haste.errors import KernelError
 from haste.kernels.rounding import FP8, ROUNDINGS
-from haste.kernels.state import Positives, Sgd
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STORED = (*FLOATS, FP8)
@@ -134,17 +134,17 @@ def check_groups(
     index: Tensor,
     bias: Tensor | None,
     group_size: int,
-    run: int = 1,
+    block_size: int = 1,
 ) -> None:
-    """As `check_rows`, for labels that read features in groups: index int32 [K, F / run]."""
+    """As `check_rows`, for labels that read features in groups: index int32 [K, F / block_size]."""
     check_count("group_size", group_size)
-    check_count("run", run)
+    check_count("block_size", block_size)
     check_rows(features, weight, bias)
     n_labels, fan_in = weight.shape
-    if fan_in % run:
-        raise KernelError(f"run: {run} does not divide the fan-in, {fan_in}.")
+    if fan_in % block_size:
+        raise KernelError(f"block_size: {block_size} does not divide the fan-in, {fan_in}.")
     groups = -(-n_labels // group_size)
-    check_tensor("index", index, (groups, fan_in // run), (torch.int32,), features.device)
+    check_tensor("index", index, (groups, fan_in // block_size), (torch.int32,), features.device)
 
 
 def check_positives(positives: Positives, batch: int, device: torch.device) -> None:
@@ -159,22 +159,21 @@ def check_positives(positives: Positives, batch: int, device: torch.device) -> N
         check_index("positives.row", row, batch)
 
 
-def check_sgd(sgd: Sgd) -> None:
+def check_sgd(sgd: Sgd, context: StepContext) -> None:
     """Raise KernelError for constants of SGD that are out of range; tensors are not looked at."""
-    if not isinstance(sgd.lr, Tensor):
-        check_number("lr", sgd.lr, 0, sys.float_info.max)
+    if not isinstance(context.lr, Tensor):
+        check_number("lr", context.lr, 0, sys.float_info.max)
     check_number("momentum", sgd.momentum, 0, 1)
     check_number("weight_decay", sgd.weight_decay, 0, sys.float_info.max)
     check_one_of("rounding", sgd.rounding, ROUNDINGS)
 
 
-def check_momentum(
-    weight: Tensor, bias: Tensor, momentum: Tensor | None, bias_momentum: Tensor | None
-) -> None:
+def check_momentum(state: LayerState) -> None:
     """Raise KernelError unless both momenta, or none, are there and shaped like what they belong to."""
+    momentum, bias_momentum, bias = state.momentum, state.bias_momentum, state.bias
     if (momentum is None) != (bias_momentum is None):
         raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
     if momentum is not None and bias_momentum is not None:
         own = (bias.dtype,)
-        check_tensor("momentum", momentum, tuple(weight.shape), own, weight.device)
-        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, weight.device)
+        check_tensor("momentum", momentum, tuple(state.weight.shape), own, bias.device)
+        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, bias.device)

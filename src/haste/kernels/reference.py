@@ -19,10 +19,10 @@ def dense_weight(weight: Tensor, index: Tensor, n_features: int, group_size: int
     return dense.scatter_add_(1, index.long()[rows], weight)
 
 
-def run_index(start: Tensor, run: int) -> Tensor:
-    """int32 [K, F]: the features of runs that begin at `start` [K, F / run]."""
-    steps = torch.arange(run, device=start.device, dtype=start.dtype)
-    return (start[:, :, None] + steps).flatten(1).to(torch.int32)
+def block_index(index: Tensor, block_size: int) -> Tensor:
+    """int32 [K, F]: the features of the blocks that `index` [K, F / block_size] counts."""
+    steps = torch.arange(block_size, device=index.device, dtype=index.dtype)
+    return (index[:, :, None] * block_size + steps).flatten(1).to(torch.int32)
 
 
 def linear(

@@ -37,12 +37,12 @@ def generator(device: torch.device, *parts: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mix(*parts))
 
 
-def widen(value: Tensor) -> Tensor:
+def dequantize(value: Tensor) -> Tensor:
     """Stored numbers as fp32."""
     return value.float() * FP8_SCALE if value.dtype == FP8 else value.float()
 
 
-def raw(value: Tensor) -> Tensor:
+def storage_view(value: Tensor) -> Tensor:
     """Stored numbers as what kernels and torch's own functions take: E4M3 as its bits (uint8, 0 is 0),
     everything else as it is; of the same memory."""
     return value.view(torch.uint8) if value.dtype == FP8 else value

@@ -1,4 +1,4 @@
-"""What kernels and layers are given: sizes that have kernels, pairs of a batch, constants of SGD."""
+"""What kernels and layers are given: sizes that have kernels, pairs of a batch, the state of a step."""
 
 from __future__ import annotations
 
@@ -35,11 +35,33 @@ class Positives:
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """Step sizes of one update: v <- momentum v + g + weight_decay w; w <- w - lr v."""
+class LayerState:
+    """What a step trains, in place: weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3)
+    and momenta, both or none, of the bias's dtype."""
+
+    weight: Tensor
+    bias: Tensor
+    momentum: Tensor | None = None
+    bias_momentum: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What changes from step to step; random numbers are a function of (seed, step).
+
+    With the Triton backend `lr` (fp32) and `step` (int32) may be tensors of one number on the layer's
+    device: a CUDA graph of the step is replayed with what they hold then, and nothing synchronizes.
+    """
 
     lr: float | Tensor
-    """a tensor, fp32 of one number, for kernels only"""
+    seed: int
+    step: int | Tensor
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Constants of the update v <- momentum v + g + weight_decay w; w <- w - lr v."""
+
     momentum: float = 0.0
     weight_decay: float = 0.0
     rounding: str = "stochastic"

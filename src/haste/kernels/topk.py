@@ -12,7 +12,7 @@ from haste.kernels.torch_backend import tiles
 
 
 def topk(
-    logits: Callable[[slice], Tensor], n_labels: int, k: int, labels_a_tile: int
+    logits: Callable[[slice], Tensor], n_labels: int, k: int, labels_per_chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Scores fp32 [B, k] and rows int64 [B, k] of the k largest logits, best first.
 
@@ -20,10 +20,10 @@ def topk(
     rest is -1 with score -inf. Raises KernelError for counts below 1.
     """
     check_count("k", k)
-    check_count("labels_a_tile", labels_a_tile)
+    check_count("labels_per_chunk", labels_per_chunk)
     check_count("n_labels", n_labels)
     best_scores = best_rows = None
-    for rows in tiles(n_labels, max(labels_a_tile, k)):
+    for rows in tiles(n_labels, max(labels_per_chunk, k)):
         scores, at = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)
         at = at + rows.start
         if best_scores is not None:

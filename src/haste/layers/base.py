@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from haste.kernels.checks import (
     check_positives,
 )
 from haste.kernels.rounding import FP8, ROUNDINGS, round_to
-from haste.kernels.state import Positives
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26
@@ -40,13 +39,13 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RewireStats:
-    """Slots of the pattern, and how many of them moved."""
+    """Indices of the pattern, and how many of them moved."""
 
-    slots: int = 0
+    indices: int = 0
     moved: int = 0
 
     def __add__(self, other: RewireStats) -> RewireStats:
-        return RewireStats(self.slots + other.slots, self.moved + other.moved)
+        return RewireStats(self.indices + other.indices, self.moved + other.moved)
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,10 @@ class LayerOptions:
         check_number("momentum", self.momentum, 0, 1)
         check_number("weight_decay", self.weight_decay, 0, sys.float_info.max)
 
-    def of_step(self, lr: float | Tensor, seed: int, step: int | Tensor) -> dict[str, Any]:
-        """What every fused step of `haste.kernels` takes of these."""
-        return {
-            "lr": lr,
-            "momentum_factor": self.momentum,
-            "weight_decay": self.weight_decay,
-            "seed": seed,
-            "step": step,
-            "rounding": self.rounding,
-            "loss_dtype": self.loss_dtype,
-            "backend": self.backend,
-        }
+    @property
+    def sgd(self) -> Sgd:
+        """The constants of the update."""
+        return Sgd(self.momentum, self.weight_decay, self.rounding)
 
 
 class OutputLayer(nn.Module, ABC):
@@ -105,30 +96,23 @@ class OutputLayer(nn.Module, ABC):
     n_features: int
 
     @abstractmethod
-    def step(
-        self,
-        features: Tensor,
-        positives: Positives,
-        lr: float | Tensor,
-        *,
-        seed: int,
-        step: int | Tensor,
-    ) -> StepResult:
+    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
         """One SGD step of sum-BCE on features [B, H] (no graph), updating the layer in place.
 
         `positives`: pairs (row of this layer, row of the batch), sorted; pairs of rows that the layer
-        does not have count for nothing. `seed` and `step` fix the random numbers of rounding and
-        dropout. Where the layer's backend is triton, `lr` (fp32) and `step` (int32) may be tensors of one
-        number on its device, and nothing waits for that.
+        does not have count for nothing. Random numbers, of rounding and dropout, are a function of the
+        context's (seed, step). Its tensors are for layers whose backend is triton.
         """
 
     @abstractmethod
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """fp32 [B, n]: the logits of a slice of rows."""
 
-    def topk(self, features: Tensor, k: int, labels_a_tile: int = 65536) -> tuple[Tensor, Tensor]:
+    def topk(
+        self, features: Tensor, k: int, labels_per_chunk: int = 65536
+    ) -> tuple[Tensor, Tensor]:
         """Scores fp32 [B, k] and rows int64 [B, k], best first, without a B x L tensor."""
-        return topk(lambda rows: self.logits(features, rows), self.n_labels, k, labels_a_tile)
+        return topk(lambda rows: self.logits(features, rows), self.n_labels, k, labels_per_chunk)
 
     def rewire(
         self,
@@ -140,8 +124,8 @@ class OutputLayer(nn.Module, ABC):
         return RewireStats()
 
     @abstractmethod
-    def shift(self, logits: float) -> None:
-        """Add a number to the logits of all labels, rounded as biases are."""
+    def add_to_bias(self, offset: float) -> None:
+        """Add `offset` to the logits of all labels, rounded as biases are."""
 
     @property
     @abstractmethod
@@ -168,42 +152,6 @@ class OutputLayer(nn.Module, ABC):
     def layer_bytes(self) -> int:
         """Bytes of weights, indices, biases and momenta."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
-
-
-class WrappedLayer(OutputLayer):
-    """A layer that changes another's step and nothing else."""
-
-    def __init__(self, layer: OutputLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.n_labels = layer.n_labels
-        self.n_features = layer.n_features
-
-    def logits(self, features: Tensor, rows: slice) -> Tensor:
-        """See OutputLayer."""
-        return self.layer.logits(features, rows)
-
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
-        """See OutputLayer."""
-        return self.layer.rewire(random, features, positives)
-
-    def shift(self, logits: float) -> None:
-        """See OutputLayer."""
-        self.layer.shift(logits)
-
-    @property
-    def capturable(self) -> bool:
-        """See OutputLayer."""
-        return self.layer.capturable
-
-    def trained_parameters(self) -> int:
-        """See OutputLayer."""
-        return self.layer.trained_parameters()
 
 
 class LinearRows(OutputLayer):
@@ -234,15 +182,15 @@ class LinearRows(OutputLayer):
         self.options = options
         shape = (n_labels, row_size)
         self.register_buffer("weight", torch.empty(shape, dtype=options.dtype, device=device))
-        # E4M3 is for weights: biases need more digits, and velocities a wider range
+        # E4M3 is for weights: biases need more digits, and momenta a wider range
         own = torch.bfloat16 if options.dtype == FP8 else options.dtype
         self.register_buffer("bias", torch.zeros(n_labels, dtype=own, device=device))
-        velocity = bias_velocity = None
+        momentum = bias_momentum = None
         if options.momentum > 0:
-            velocity = torch.zeros(shape, dtype=own, device=device)
-            bias_velocity = torch.zeros_like(self.bias)
-        self.register_buffer("momentum", velocity)
-        self.register_buffer("bias_momentum", bias_velocity)
+            momentum = torch.zeros(shape, dtype=own, device=device)
+            bias_momentum = torch.zeros_like(self.bias)
+        self.register_buffer("momentum", momentum)
+        self.register_buffer("bias_momentum", bias_momentum)
 
     def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
         """Weights U(-1/sqrt F, 1/sqrt F)."""
@@ -257,17 +205,18 @@ class LinearRows(OutputLayer):
             values = torch.randn(rows.shape, generator=random, device=rows.device)
             _fill(rows, values.mul_(std))
 
-    def shift(self, logits: float) -> None:
+    def add_to_bias(self, offset: float) -> None:
         """See OutputLayer."""
-        self.bias.copy_(self.bias.float() + logits)
+        self.bias.copy_(self.bias.float() + offset)
 
     def _blocks(self) -> tuple[Tensor, ...]:
         """The weights in blocks of rows, so that float32 copies of them stay small."""
         return self.weight.split(max(1, _BLOCK // self.weight.shape[1]))
 
-    def state(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """weight, bias and their momenta."""
-        return self.weight, self.bias, self.momentum, self.bias_momentum
+    @property
+    def state(self) -> LayerState:
+        """What a step trains."""
+        return LayerState(self.weight, self.bias, self.momentum, self.bias_momentum)
 
     @property
     def capturable(self) -> bool:

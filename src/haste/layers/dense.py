@@ -7,8 +7,8 @@ from torch import Tensor
 
 from haste.kernels import dense_fused_step
 from haste.kernels.checks import check_count
-from haste.kernels.rounding import widen
-from haste.kernels.state import Positives
+from haste.kernels.rounding import dequantize
+from haste.kernels.state import Positives, StepContext
 from haste.layers.base import LayerOptions, LinearRows, StepResult
 
 INITIAL_STD = 0.02
@@ -32,33 +32,23 @@ class Dense(LinearRows):
     ) -> None:
         check_count("chunks", chunks)
         super().__init__(n_features, n_labels, n_features, options, random.device)
-        self.labels_a_tile = -(-n_labels // chunks)
+        self.labels_per_chunk = -(-n_labels // chunks)
         self.register_buffer("mask", None)
         self.fill_normal(INITIAL_STD, random)
 
-    def step(
-        self,
-        features: Tensor,
-        positives: Positives,
-        lr: float | Tensor,
-        *,
-        seed: int,
-        step: int | Tensor,
-    ) -> StepResult:
+    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
         """See OutputLayer."""
         self.check(features)
-        return StepResult(
-            *dense_fused_step(
-                features,
-                *self.state(),
-                positives,
-                mask=self.mask,
-                labels_a_tile=self.labels_a_tile,
-                **self.options.of_step(lr, seed, step),
-            )
-        )
+        loss, dx = dense_fused_step(
+            features, self.state, positives, context, self.options.sgd, mask=self.mask,
+            labels_per_chunk=self.labels_per_chunk, loss_dtype=self.options.loss_dtype,
+            backend=self.options.backend,
+        )  # fmt: skip
+        return StepResult(loss, dx)
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""
         self.check(features, rows)
-        return torch.addmm(self.bias[rows].float(), features.float(), widen(self.weight[rows]).t())
+        return torch.addmm(
+            self.bias[rows].float(), features.float(), dequantize(self.weight[rows]).t()
+        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from haste.errors import KernelError
-from haste.kernels.state import Positives
+from haste.kernels.state import Positives, StepContext
 from haste.layers.base import OutputLayer, RewireStats, StepResult
 
 
@@ -38,21 +38,13 @@ class HeadTail(OutputLayer):
         self.head_features = head_features
         self.tail_features = tail_features
 
-    def step(
-        self,
-        features: Tensor,
-        positives: Positives,
-        lr: float | Tensor,
-        *,
-        seed: int,
-        step: int | Tensor,
-    ) -> StepResult:
+    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
         """See OutputLayer."""
         self.check(features)
         loss = 0
         grad = torch.zeros_like(features, dtype=torch.float32)
         for layer, at, own in self._parts(positives):
-            result = layer.step(features[:, at].contiguous(), own, lr, seed=seed, step=step)
+            result = layer.step(features[:, at].contiguous(), own, context)
             grad[:, at] += result.grad_features
             loss = loss + result.loss
         return StepResult(loss, grad)
@@ -85,10 +77,10 @@ class HeadTail(OutputLayer):
             stats += layer.rewire(random, features[:, at].contiguous(), own)
         return stats
 
-    def shift(self, logits: float) -> None:
+    def add_to_bias(self, offset: float) -> None:
         """See OutputLayer."""
-        self.head.shift(logits)
-        self.tail.shift(logits)
+        self.head.add_to_bias(offset)
+        self.tail.add_to_bias(offset)
 
     @property
     def capturable(self) -> bool:
@@ -102,7 +94,7 @@ class HeadTail(OutputLayer):
     def _parts(self, positives: Positives) -> list[tuple[OutputLayer, slice, Positives]]:
         border = self.head.n_labels
         if positives.label.is_cuda:
-            # the kernels pass over labels that are not theirs; to cut here would wait for the GPU
+            # the kernels pass over labels that are not theirs; to cut here would synchronize
             moved = Positives(positives.label - border, positives.row)
             return [
                 (self.head, self.head_features, positives),

@@ -9,7 +9,7 @@ from haste.kernels import group_linear
 from haste.kernels.checks import FLOATS, check_count, check_inputs, check_number, check_one_of
 from haste.kernels.rounding import generator
 from haste.kernels.state import FAN_INS, GROUP_SIZES
-from haste.sparsity.connectivity import draw, regrow_, weakest
+from haste.layers.connectivity import prune_mask, regrow_, sample_indices
 
 
 class GroupFanInLinear(nn.Module):
@@ -18,7 +18,7 @@ class GroupFanInLinear(nn.Module):
     Outputs l = 0, 1, ... belong to groups of `group_size` in order, and each group has one random set of
     inputs; memory and arithmetic are fan_in / in_features of a dense layer's. `rewire` moves
     connections during training. For millions of outputs under binary cross-entropy,
-    `haste.layers.GroupFanIn` takes whole training steps without ever holding [B, L] logits.
+    `haste.layers.Sparse` takes whole training steps without ever holding [B, L] logits.
 
     Raises KernelError for a fan-in, group size or dtype that has no kernel, and for inputs of another
     width or device.
@@ -53,7 +53,7 @@ class GroupFanInLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features, **factory)) if bias else None
         groups = -(-out_features // group_size)
         random = generator(self.weight.device, seed)
-        self.register_buffer("index", draw(groups, fan_in, in_features, random))
+        self.register_buffer("index", sample_indices(groups, fan_in, in_features, random))
         nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class GroupFanInLinear(nn.Module):
             self.index,
             self.bias,
             group_size=self.group_size,
-            distinct=True,
+            unique_indices=True,
             index_checked=True,
         )
         return outputs.view(*inputs.shape[:-1], self.out_features)
@@ -81,7 +81,7 @@ class GroupFanInLinear(nn.Module):
         score = padded.view(groups, self.group_size, self.fan_in).sum(1).float()
         members = torch.full((groups, 1), self.group_size, device=score.device)
         members[-1] -= groups * self.group_size - self.out_features
-        moved = weakest(score / members, fraction, "global")
+        moved = prune_mask(score / members, fraction, "global")
         random = generator(self.weight.device, seed)
         regrow_(self.index, moved, self.in_features, random)
         gone = moved.repeat_interleave(self.group_size, dim=0)[: self.out_features]

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from haste.kernels.loss import bce_sum
-from haste.kernels.rounding import raw, widen
+from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives
 from haste.kernels.torch_backend import positives_of
 from haste.layers.base import LayerOptions, RewireStats
+from haste.layers.connectivity import bottom_k_mask, prune_mask, sample_indices
 from haste.layers.dense import Dense
-from haste.sparsity.connectivity import draw, lowest, weakest
 
 
 class Unstructured(Dense):
@@ -32,11 +32,11 @@ class Unstructured(Dense):
         random: torch.Generator,
     ) -> None:
         super().__init__(n_features, n_labels, options, random)
-        index = draw(n_labels, fan_in, n_features, random)
+        index = sample_indices(n_labels, fan_in, n_features, random)
         mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=random.device)
         self.mask = mask.scatter_(1, index.long(), True)
         self.fill_uniform(fan_in, random)
-        raw(self.weight).mul_(self.mask)
+        storage_view(self.weight).mul_(self.mask)
 
     def rewire(
         self,
@@ -48,22 +48,22 @@ class Unstructured(Dense):
         if self.options.growth == "gradient":
             self.check_gradient(features, positives)
         used = int(self.mask.sum())
-        score = widen(self.weight).abs().masked_fill_(~self.mask, torch.inf)
+        score = dequantize(self.weight).abs().masked_fill_(~self.mask, torch.inf)
         if self.options.scope == "global":
-            pruned = lowest(score, int(self.options.fraction * used))
+            pruned = bottom_k_mask(score, int(self.options.fraction * used))
         else:
             share = self.options.fraction * used / score.numel()
-            pruned = weakest(score, share, "group") & self.mask
+            pruned = prune_mask(score, share, "group") & self.mask
         key = torch.rand(self.mask.shape, generator=random, device=self.mask.device)
         if self.options.growth == "gradient":
             key = self._gradient(features, positives)
         key.masked_fill_(self.mask, -torch.inf)
-        grown = lowest(-key, int(pruned.sum()))
+        grown = bottom_k_mask(-key, int(pruned.sum()))
         self.mask ^= pruned | grown
-        raw(self.weight).mul_(self.mask).masked_fill_(grown, 0)
+        storage_view(self.weight).mul_(self.mask).masked_fill_(grown, 0)
         if self.momentum is not None and self.options.reset_momentum:
             self.momentum.masked_fill_(pruned | grown, 0)
-        return RewireStats(slots=used, moved=int(grown.sum()))
+        return RewireStats(indices=used, moved=int(grown.sum()))
 
     def _gradient(self, features: Tensor, positives: Positives) -> Tensor:
         logits = self.logits(features, slice(0, self.n_labels)).t().contiguous()

@@ -14,7 +14,7 @@ from torch import Tensor
 from haste.config import RunConfig
 from haste.data.ragged import Ragged
 from haste.errors import DataError, TrainingError
-from haste.kernels.rounding import widen
+from haste.kernels.rounding import dequantize
 from haste.kernels.state import FAN_INS
 from haste.model import Model
 from haste.training.optim import optimizer_bytes
@@ -156,7 +156,7 @@ def _bad_tensors(model: Model) -> str:
 def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point():
         return True
-    return all(torch.isfinite(widen(part)).all() for part in value.flatten().split(_BLOCK))
+    return all(torch.isfinite(dequantize(part)).all() for part in value.flatten().split(_BLOCK))
 
 
 def _fan_in(config: RunConfig, use: MemoryUse, excess: float) -> int | None:

@@ -14,11 +14,12 @@ from haste.config import RunConfig
 from haste.data.batches import Batch
 from haste.data.padding import PaddedBatch, Padding
 from haste.kernels.rounding import generator, mix
+from haste.kernels.state import StepContext
 from haste.layers.base import StepResult
 from haste.model import Model
-from haste.sparsity.schedule import learning_rate_factor, rewires_at
 from haste.training import optim
 from haste.training.graphs import StepGraphs, can_capture
+from haste.training.schedule import learning_rate_factor, rewires_at
 
 ENCODER, LAYER, REST = "encoder", "layer", "rest"
 """the parts of a step"""
@@ -117,7 +118,7 @@ class TrainStep:
     def _layer(self, features: Tensor, batch: Batch) -> StepResult:
         lr, step = self._numbers
         return self.model.layer.step(
-            features, batch.positives, lr, seed=self.config.seed, step=step
+            features, batch.positives, StepContext(lr, self.config.seed, step)
         )
 
     def _backward(self, features: Tensor, gradient: Tensor) -> None:

@@ -15,8 +15,9 @@ import torch
 
 from haste.data.ragged import Ragged
 from haste.errors import ConfigError
-from haste.layers.base import OutputLayer, WrappedLayer
+from haste.layers.base import OutputLayer
 from haste.layers.head_tail import HeadTail
+from haste.layers.wrappers import WrappedLayer
 from haste.metrics.metrics import quick_metrics
 from haste.metrics.truth import Truth
 from haste.model import Model
@@ -44,7 +45,7 @@ def tune_tail_bias(model: Model, tokens: Ragged, truth: Truth) -> float:
         metrics = quick_metrics(best, truth.positives, truth.inverse_propensity)
         found[shift] = sum(metrics.values()) / len(metrics)
     chosen = max(found, key=lambda shift: found[shift])
-    parts.tail.shift(chosen)
+    parts.tail.add_to_bias(chosen)
     log.info(
         "tail shifted by %+.2f: mean of P@1, P@5 and PSP@5 on validation %.2f, without %.2f",
         chosen,

@@ -128,7 +128,7 @@ def to_fp8(value, noise):
 
 
 @triton.jit
-def widen(value):
+def dequantize(value):
     """Stored numbers, uint8 being the bits of E4M3, as fp32."""
     if value.dtype == tl.uint8:
         if not INTERPRETED:
@@ -145,7 +145,7 @@ def factor(value, DOT: tl.constexpr):
     """Stored numbers in the dtype in which a product is taken."""
     if value.dtype == tl.uint8:
         if INTERPRETED:
-            return widen(value).to(DOT)
+            return dequantize(value).to(DOT)
         # exact: a power of two times four bits
         return (value.to(tl.float8e4nv, bitcast=True).to(tl.float16) * FP8_SCALE).to(DOT)
     return value.to(DOT)
@@ -253,7 +253,7 @@ def sgd_update(value, velocity, gradient, lr, momentum, decay, HAS_MOMENTUM: tl.
     return value - lr * gradient, gradient
 
 
-def processors(device: torch.device) -> int:
+def num_sms(device: torch.device) -> int:
     """Multiprocessors of a GPU; a few in the interpreter, so that programs get several groups."""
     if device.type != "cuda":
         return 3

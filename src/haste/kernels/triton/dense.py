@@ -2,7 +2,7 @@
 
 A slab's logits become loss and dz [labels, B] in one kernel; dz times the weights, the features'
 gradient, is a product for cuBLAS; another kernel makes the weights' gradient tile by tile and updates
-the tile before it is ever written. Fixed fan-in takes the same way through weights that are spread to
+the tile before it is ever written. Fixed fan-in takes the same way through weights that are densified to
 all features: on tensor cores that is quicker than gathering for each label.
 """
 
@@ -14,14 +14,15 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.checks import check_one_of
-from haste.kernels.rounding import FP8, FP8_SCALE, raw
-from haste.kernels.state import FAN_INS, Positives, Sgd
+from haste.kernels.rounding import FP8, FP8_SCALE, storage_view
+from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     as_bf16,
     batch_tiles,
     bce_rows,
     bce_rows_bf16,
+    dequantize,
     dot_dtype,
     factor,
     narrow,
@@ -33,14 +34,13 @@ from haste.kernels.triton.common import (
     sigmoid,
     store_rounded,
     transposed,
-    widen,
 )
-from haste.kernels.triton.densify import spread_rows
+from haste.kernels.triton.densify import densify
 
 SLAB_BYTES = 32 << 20
 """of dz for a slab of labels"""
-SPREAD_BYTES = 256 << 20
-"""of the fp32 gradient of a slab's spread weights"""
+DENSE_BYTES = 256 << 20
+"""of the fp32 gradient of a slab's densified weights"""
 UPDATE_TILE = 64
 """labels a program updates"""
 
@@ -95,7 +95,7 @@ def _add_positives(
     b = tl.load(row + p)
     c = tl.arange(0, HP)
     there = (c < n_features) & here
-    weight = widen(tl.load(w + own * n_features + c, mask=there, other=0))
+    weight = dequantize(tl.load(w + own * n_features + c, mask=there, other=0))
     x = tl.load(h + c * width + b, mask=there, other=0.0).to(tl.float32)
     z = tl.sum(weight * x) + tl.load(bias + at, mask=here, other=0.0).to(tl.float32)
     if BF16_LOSS:
@@ -140,7 +140,7 @@ def _update(
     if HAS_MOMENTUM:
         v = tl.load(velocity + spot, mask=kept, other=0.0).to(tl.float32)
     stored = tl.load(w + spot, mask=kept, other=0)
-    new, v = sgd_update(widen(stored), v, gradient, lr, momentum, decay, HAS_MOMENTUM)
+    new, v = sgd_update(dequantize(stored), v, gradient, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
@@ -201,7 +201,7 @@ def _update_sampled(
     if HAS_MOMENTUM:
         v = tl.load(velocity + spot, mask=inside, other=0.0).to(tl.float32)
     stored = tl.load(w + spot, mask=inside, other=0)
-    new, v = sgd_update(widen(stored), v, g, lr, momentum, decay, HAS_MOMENTUM)
+    new, v = sgd_update(dequantize(stored), v, g, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
@@ -217,16 +217,14 @@ class _Slabs:
     def __init__(
         self,
         features: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        bias_momentum: Tensor | None,
+        state: LayerState,
         positives: Positives,
+        context: StepContext,
         sgd: Sgd,
-        seed: int,
-        step: int | Tensor,
         slab: int,
         loss_dtype: torch.dtype,
     ) -> None:
+        weight, bias = state.weight, state.bias
         self.batch, self.n_features = features.shape
         self.n_labels = len(weight)
         self.wide = weight.dtype == torch.float32
@@ -236,7 +234,7 @@ class _Slabs:
         self.width = self.columns.shape[1]
         self.dtype = self.columns.dtype
         self.features = features.to(self.dtype)
-        self.bias, self.bias_momentum, self.positives = bias, bias_momentum, positives
+        self.bias, self.bias_momentum, self.positives = bias, state.bias_momentum, positives
         self.slab = max(1, slab // self.label_tile) * self.label_tile
         count = triton.cdiv(self.n_labels, self.label_tile)
         self.pairs = positives.label.numel()
@@ -244,9 +242,11 @@ class _Slabs:
         size = min(self.slab, self.n_labels)
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
         self.grad = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
-        self.numbers = (sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+        self.numbers = (
+            context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
+        )  # fmt: skip
         self.constants = {
-            "HAS_MOMENTUM": bias_momentum is not None,
+            "HAS_MOMENTUM": state.momentum is not None,
             "STOCHASTIC": bias.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
             "ROUNDS": PHILOX_ROUNDS,
         }
@@ -263,7 +263,7 @@ class _Slabs:
         count = last - first
         tiles = triton.cdiv(count, self.label_tile)
         _loss_and_gradient[(self.tiles, tiles)](
-            self.columns, raw(rows), self.bias, self.dz,
+            self.columns, storage_view(rows), self.bias, self.dz,
             self.losses[first // self.label_tile * self.tiles :], first, last,
             self.n_features, self.batch, self.width,
             LT=self.label_tile, BB=self.tile, KT=32 if self.wide else 64,
@@ -272,7 +272,7 @@ class _Slabs:
         )  # fmt: skip
         if self.pairs:
             _add_positives[(self.pairs,)](
-                self.columns, raw(rows), self.bias, self.positives.label, self.positives.row,
+                self.columns, storage_view(rows), self.bias, self.positives.label, self.positives.row,
                 self.dz, self.losses[len(self.losses) - self.pairs :], first, last,
                 self.n_features, self.width, HP=triton.next_power_of_2(self.n_features),
                 BF16_LOSS=self.bf16_loss,
@@ -293,39 +293,33 @@ class _Slabs:
 
 def dense_step(
     features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
+    state: LayerState,
     positives: Positives,
-    *,
+    context: StepContext,
     sgd: Sgd,
-    seed: int,
-    step: int | Tensor,
-    labels_a_tile: int,
+    *,
+    labels_per_chunk: int,
     mask: Tensor | None = None,
     loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
+    """Loss (fp32 scalar) and dX fp32 [B, H]; the layer is updated in place.
 
-    features [B, H]; weight [L, H] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
-    alike; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
-    `labels_a_tile` labels, rounded to whole tiles. Rounding as in `group_step.group_step`.
+    features [B, H]; weight [L, H]; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
+    `labels_per_chunk` labels, rounded to whole tiles. Rounding as in `group_step.group_step`.
     """
-    size = min(slab_labels(features.shape[0]), labels_a_tile)
+    weight = state.weight
+    size = min(slab_labels(features.shape[0]), labels_per_chunk)
     if weight.dtype == FP8:
         # the features' gradient takes a copy of a slab's weights in bf16
         size = min(size, SLAB_BYTES // weight.shape[1])
-    slabs = _Slabs(
-        features, weight, bias, bias_momentum, positives, sgd, seed, step, size, loss_dtype
-    )
+    slabs = _Slabs(features, state, positives, context, sgd, size, loss_dtype)
     bits = None if mask is None else mask.view(torch.uint8)
     for first, last in slabs.spans():
         slabs.gradient(first, last, weight[first:last])
         feature_tile = 64 if slabs.wide else 128
         grid = (triton.cdiv(last - first, UPDATE_TILE), triton.cdiv(slabs.n_features, feature_tile))
         _update[grid](
-            slabs.columns, raw(weight), bits, momentum, slabs.dz, first, slabs.n_labels,
+            slabs.columns, storage_view(weight), bits, state.momentum, slabs.dz, first, slabs.n_labels,
             slabs.n_features, slabs.width, *slabs.numbers, LT=UPDATE_TILE, HT=feature_tile,
             BB=min(slabs.tile, 64), TILES=slabs.width // min(slabs.tile, 64), HAS_MASK=mask is not None,
             **slabs.constants, **slabs.products, num_warps=4,
@@ -336,38 +330,33 @@ def dense_step(
 
 def fixed_fan_in_step(
     features: Tensor,
-    weight: Tensor,
+    state: LayerState,
     index: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
     positives: Positives,
-    *,
+    context: StepContext,
     sgd: Sgd,
-    seed: int,
-    step: int | Tensor,
-    distinct: bool = False,
+    *,
+    unique: bool = False,
     loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """As `dense_step`, with an index set for each label: weight [L, F], index int32 [L, F].
 
-    `distinct` promises that no label names a feature twice.
+    `unique` promises that no label names a feature twice.
     """
+    weight = state.weight
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
     n_features = features.shape[1]
-    # spread weights and their gradient are [T, H], the latter fp32
-    size = min(slab_labels(features.shape[0]), SPREAD_BYTES // (4 * n_features))
-    slabs = _Slabs(
-        features, weight, bias, bias_momentum, positives, sgd, seed, step, size, loss_dtype
-    )
+    # densified weights and their gradient are [T, H], the latter fp32
+    size = min(slab_labels(features.shape[0]), DENSE_BYTES // (4 * n_features))
+    slabs = _Slabs(features, state, positives, context, sgd, size, loss_dtype)
     rows = 8
     for first, last in slabs.spans():
-        spread = spread_rows(
-            weight[first:last], index[first:last], n_features, distinct=distinct, dtype=slabs.dtype
+        dense = densify(
+            weight[first:last], index[first:last], n_features, unique=unique, dtype=slabs.dtype
         )
-        gradient = product(slabs.gradient(first, last, spread), slabs.features)
+        dw = product(slabs.gradient(first, last, dense), slabs.features)
         _update_sampled[(triton.cdiv(last - first, rows),)](
-            raw(weight), index, momentum, gradient, first, slabs.n_labels, n_features,
+            storage_view(weight), index, state.momentum, dw, first, slabs.n_labels, n_features,
             *slabs.numbers, R=rows, F=weight.shape[1], **slabs.constants, num_warps=4,
         )  # fmt: skip
         slabs.update_bias(first, last)

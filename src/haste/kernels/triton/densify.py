@@ -1,6 +1,6 @@
 """Gradients and weights of layers that read F of H features, through products as if they read all.
 
-A group's weights are spread to [labels, H] tile by tile, in registers, through the inverse of its
+A group's weights are densified, to [labels, H], tile by tile, in registers, through the inverse of its
 index: position of each feature among the F, or none. A product over H does H / F times the arithmetic
 that is needed, on tensor cores, and in return sums over labels without atomics. Needs groups that name
 no feature twice.
@@ -13,13 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.rounding import raw
-from haste.kernels.triton.common import dot_dtype, narrow, processors, widen
+from haste.kernels.rounding import storage_view
+from haste.kernels.triton.common import dequantize, dot_dtype, narrow, num_sms
 
 
 @triton.jit
 def _invert(
-    index, inverse, n_features, F: tl.constexpr, RUN: tl.constexpr, HP: tl.constexpr,
+    index, inverse, n_features, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, HP: tl.constexpr,
     NONE: tl.constexpr,
 ):  # fmt: skip
     """inverse[k, h] = position of feature h in group k = program_id, or NONE."""
@@ -30,17 +30,17 @@ def _invert(
     tl.store(own + c, nothing, mask=c < n_features)
     tl.debug_barrier()
     f = tl.arange(0, F)
-    at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+    at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
     tl.store(own + at, f.to(inverse.dtype.element_ty))
 
 
 @triton.jit
-def _spread_gradient(
+def _dense_dx_kernel(
     w, inverse, dz, out, n_labels, n_features, width, dz_label, dz_row, split,
     G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, HT: tl.constexpr, LT: tl.constexpr,
     NONE: tl.constexpr, BY_ROW: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out[s, c, b] += sum over the labels of split s of w spread [l, c] times dz[l, b].
+    """out[s, c, b] += sum over the labels of split s of densified w [l, c] times dz[l, b].
 
     The tile after next is looked up, and the next one gathered, while this one is multiplied: what is
     gathered by two bytes cannot be copied asynchronously. Features come first in the tiles of weights,
@@ -85,7 +85,7 @@ def _spread_gradient(
 
 
 @triton.jit
-def _spread_rows(
+def _densify_kernel(
     w, index, out, n_labels, n_features,
     F: tl.constexpr, R: tl.constexpr, HP: tl.constexpr, REPEATED: tl.constexpr,
 ):  # fmt: skip
@@ -99,7 +99,7 @@ def _spread_rows(
     f = tl.arange(0, F)
     spot = r[None, :] * F + f[:, None]
     at = tl.load(index + spot, mask=inside[None, :], other=0)
-    value = widen(tl.load(w + spot, mask=inside[None, :], other=0))
+    value = dequantize(tl.load(w + spot, mask=inside[None, :], other=0))
     target = out + r[None, :] * n_features + at
     tl.debug_barrier()
     if REPEATED:
@@ -109,7 +109,7 @@ def _spread_rows(
 
 
 @triton.jit
-def _sample(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constexpr):
+def _gather_columns_kernel(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constexpr):
     """out[l, j] = dense[l, index[l, j]], N numbers a program."""
     p = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
     at = tl.load(index + p, mask=p < total, other=0)
@@ -117,10 +117,10 @@ def _sample(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constex
     tl.store(out + p, narrow(value, out.dtype.element_ty), mask=p < total)
 
 
-class SpreadGradient:
-    """fp32 [H, B], summed over slabs of labels: their weights, spread to H features, times dz.
+class DenseDx:
+    """fp32 [H, B], summed over slabs of labels: their weights, densified to H features, times dz.
 
-    The order of the sums is fixed. index int32 [K, F / run] as in `group_step.group_step`, no feature
+    The order of the sums is fixed. index int32 [K, F / block_size] as in `group_step.group_step`, no feature
     twice in a group; `width`: B; `dtype`: of weights and dz.
     """
 
@@ -131,7 +131,7 @@ class SpreadGradient:
         n_features: int,
         width: int,
         group_size: int,
-        run: int,
+        block_size: int,
         dtype: torch.dtype,
     ) -> None:
         self.fan_in, self.n_features, self.width = fan_in, n_features, width
@@ -142,7 +142,7 @@ class SpreadGradient:
             len(index), n_features, dtype=torch.uint8 if byte else torch.int16, device=index.device
         )
         _invert[(len(index),)](
-            index, self.inverse, n_features, F=fan_in, RUN=run,
+            index, self.inverse, n_features, F=fan_in, BLOCK_SIZE=block_size,
             HP=triton.next_power_of_2(n_features), NONE=self.none, num_warps=2,
         )  # fmt: skip
         wide = dtype == torch.float32
@@ -153,8 +153,8 @@ class SpreadGradient:
             triton.cdiv(n_features, self.feature_tile),
             triton.cdiv(width, self.batch_tile),
         )
-        residents = 1 if self.batch_tile == 256 else 2
-        splits = max(1, processors(index.device) * residents // (self.tiles[0] * self.tiles[1]))
+        blocks_per_sm = 1 if self.batch_tile == 256 else 2
+        splits = max(1, num_sms(index.device) * blocks_per_sm // (self.tiles[0] * self.tiles[1]))
         self.out = torch.zeros(splits, n_features, width, dtype=torch.float32, device=index.device)
 
     def add(
@@ -163,7 +163,7 @@ class SpreadGradient:
         """Add labels from group `first_group` on: dz [T, B], or [B, T] with `by_row`; weight [T, F]."""
         count = len(weight)
         split = triton.cdiv(triton.cdiv(count, self.label_tile), len(self.out)) * self.label_tile
-        _spread_gradient[(*self.tiles, triton.cdiv(count, split))](
+        _dense_dx_kernel[(*self.tiles, triton.cdiv(count, split))](
             weight, self.inverse[first_group:], dz, self.out, count, self.n_features, self.width,
             0 if by_row else dz.stride(0), dz.stride(0) if by_row else 0, split,
             G=self.group_size, F=self.fan_in, BB=self.batch_tile, HT=self.feature_tile,
@@ -176,30 +176,30 @@ class SpreadGradient:
         return self.out.sum(0)
 
 
-def spread_rows(
-    weight: Tensor, index: Tensor, n_features: int, *, distinct: bool, dtype: torch.dtype
+def densify(
+    weight: Tensor, index: Tensor, n_features: int, *, unique: bool, dtype: torch.dtype
 ) -> Tensor:
     """[L, H]: weight [L, F] at the features that index int32 [L, F] names for each label.
 
-    Where an index repeats, its weights add up; `distinct` promises that none does.
+    Where an index repeats, its weights add up; `unique` promises that none does.
     """
     n_labels, fan_in = weight.shape
     # half precision has no atomic sum that runs everywhere
-    own = dtype if distinct else torch.float32
+    own = dtype if unique else torch.float32
     out = torch.empty(n_labels, n_features, dtype=own, device=weight.device)
     rows = 2
-    _spread_rows[(triton.cdiv(n_labels, rows),)](
-        raw(weight), index, out, n_labels, n_features,
-        F=fan_in, R=rows, HP=triton.next_power_of_2(n_features), REPEATED=not distinct, num_warps=4,
+    _densify_kernel[(triton.cdiv(n_labels, rows),)](
+        storage_view(weight), index, out, n_labels, n_features,
+        F=fan_in, R=rows, HP=triton.next_power_of_2(n_features), REPEATED=not unique, num_warps=4,
     )  # fmt: skip
     return out.to(dtype)
 
 
-def sample(dense: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+def gather_columns(dense: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     """[L, F] in `dtype`: the columns of dense [L, H] that index int32 [L, F] names for each label."""
     out = torch.empty(index.shape, dtype=dtype, device=dense.device)
     numbers = 1024
-    _sample[(triton.cdiv(index.numel(), numbers),)](
+    _gather_columns_kernel[(triton.cdiv(index.numel(), numbers),)](
         dense, index, out, dense.shape[1], index.numel(), F=index.shape[1], N=numbers, num_warps=8
     )
     return out

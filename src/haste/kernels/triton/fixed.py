@@ -1,8 +1,8 @@
 """The products of fixed fan-in, an index set for each label, one at a time.
 
 A label shares its features with no other, so gathering costs a read of B numbers for each weight; for
-all but small batches it is quicker to spread a slab's weights to [labels, H] and let cuBLAS multiply
-(measured on an H200: forward 1.3 to 4 times, the features' gradient 9 to 17 times, against atomics).
+all but small batches it is quicker to densify a slab's weights to [labels, H] and let cuBLAS multiply
+(measured on an H200: forward 1.3 to 4 times, dX 9 to 17 times, against atomics).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.rounding import raw
-from haste.kernels.triton.common import dot_weight, narrow, product, transposed, widen
-from haste.kernels.triton.densify import sample, spread_rows
+from haste.kernels.rounding import storage_view
+from haste.kernels.triton.common import dequantize, dot_weight, narrow, product, transposed
+from haste.kernels.triton.densify import densify, gather_columns
 
 SLAB_BYTES = 96 << 20
-"""of spread weights at a time"""
+"""of densified weights at a time"""
 GATHERED = range(33, 65)
 """batches at which gathering is quicker: below, its tiles leave most of a program idle"""
 
@@ -35,7 +35,7 @@ def _forward(
     for j in range(0, F, U):
         spot = rows[:, None] * F + j + tl.arange(0, U)[None, :]
         at = tl.load(index + spot, mask=inside[:, None], other=0)
-        value = widen(tl.load(w + spot, mask=inside[:, None], other=0))
+        value = dequantize(tl.load(w + spot, mask=inside[:, None], other=0))
         x = tl.load(h + at[:, :, None] * width + b[None, None, :]).to(tl.float32)
         acc += tl.sum(value[:, :, None] * x, 1)
     if bias is not None:
@@ -45,17 +45,17 @@ def _forward(
     tl.store(out + spot, narrow(tl.trans(acc), out.dtype.element_ty), mask=there)
 
 
-def fixed_fan_in_forward(
+def forward(
     features: Tensor,
     weight: Tensor,
     index: Tensor,
     bias: Tensor | None,
     *,
-    distinct: bool,
+    unique: bool,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """[B, L] in `dtype` (default: that of the features): features [B, H], weight [L, F], index int32
-    [L, F], bias [L] or None; `distinct` promises that no label names a feature twice."""
+    [L, F], bias [L] or None; `unique` promises that no label names a feature twice."""
     batch, n_features = features.shape
     n_labels, fan_in = weight.shape
     dtype = dtype or features.dtype
@@ -65,51 +65,49 @@ def fixed_fan_in_forward(
         columns = transposed(features, weight.dtype, tile)
         rows = 16
         _forward[(triton.cdiv(n_labels, rows), 1)](
-            columns, raw(weight), index, bias, out, n_labels, batch, tile,
+            columns, storage_view(weight), index, bias, out, n_labels, batch, tile,
             F=fan_in, R=rows, BB=tile, U=min(8, fan_in), num_warps=4,
         )  # fmt: skip
         return out
     parts = []
     own = features.to(dot_weight(weight))
     for begin, end in slabs(n_labels, n_features):
-        spread = spread_rows(
-            weight[begin:end], index[begin:end], n_features, distinct=distinct, dtype=own.dtype
+        dense = densify(
+            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=own.dtype
         )
-        logits = torch.mm(own, spread.t()) if dtype == own.dtype else product(own, spread.t())
+        logits = torch.mm(own, dense.t()) if dtype == own.dtype else product(own, dense.t())
         if bias is not None:
             logits += bias[begin:end]
         parts.append(logits.to(dtype))
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-def fixed_fan_in_grad_features(
-    grad: Tensor, weight: Tensor, index: Tensor, n_features: int, *, distinct: bool
+def backward_dx(
+    dz: Tensor, weight: Tensor, index: Tensor, n_features: int, *, unique: bool
 ) -> Tensor:
-    """fp32 [B, H]: the gradient of the features for grad [B, L]."""
-    total = torch.zeros(grad.shape[0], n_features, dtype=torch.float32, device=grad.device)
-    own = grad.to(dot_weight(weight))
+    """fp32 [B, H]: dX for dz [B, L]."""
+    total = torch.zeros(dz.shape[0], n_features, dtype=torch.float32, device=dz.device)
+    own = dz.to(dot_weight(weight))
     for begin, end in slabs(len(weight), n_features):
-        spread = spread_rows(
-            weight[begin:end], index[begin:end], n_features, distinct=distinct, dtype=own.dtype
+        dense = densify(
+            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=own.dtype
         )
-        total += product(own[:, begin:end], spread)
+        total += product(own[:, begin:end], dense)
     return total
 
 
-def fixed_fan_in_grad_weight(
-    features: Tensor, grad: Tensor, index: Tensor, *, dtype: torch.dtype
-) -> Tensor:
-    """[L, F] in `dtype`: the gradient of the weights for grad [B, L]."""
+def backward_dw(features: Tensor, dz: Tensor, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """[L, F] in `dtype`: dW for dz [B, L]."""
     parts = []
-    own = grad.to(torch.bfloat16 if dtype.itemsize == 1 else dtype)
+    own = dz.to(torch.bfloat16 if dtype.itemsize == 1 else dtype)
     features = features.to(own.dtype)
     for begin, end in slabs(len(index), features.shape[1]):
         whole = torch.mm(own[:, begin:end].t(), features)
-        parts.append(sample(whole, index[begin:end], dtype))
+        parts.append(gather_columns(whole, index[begin:end], dtype))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def slabs(n_labels: int, n_features: int) -> list[tuple[int, int]]:
-    """First and last label of each slab of spread weights."""
+    """First and last label of each slab of densified weights."""
     size = max(1, SLAB_BYTES // (2 * n_features))
     return [(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]

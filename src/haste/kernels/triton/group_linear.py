@@ -11,24 +11,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.rounding import raw
+from haste.kernels.rounding import storage_view
 from haste.kernels.triton.common import (
     batch_tiles,
     dot_dtype,
     dot_weight,
     factor,
     narrow,
-    processors,
+    num_sms,
     transposed,
 )
-from haste.kernels.triton.densify import SpreadGradient
-from haste.kernels.triton.group_step import COPIES, check_sizes, spread_is_faster
+from haste.kernels.triton.densify import DenseDx
+from haste.kernels.triton.group_step import COPIES, check_sizes
+from haste.kernels.triton.route import Route, choose_route
 
 
 @triton.jit
 def _forward(
     h, w, index, bias, out, n_labels, batch, width, n_groups,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     BATCH_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """out [B, L] for this program's range of groups; BATCH_FIRST: the product's rows are documents."""
@@ -36,7 +37,7 @@ def _forward(
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         stored = tl.load(w + rows[:, None] * F + f[None, :], mask=inside[:, None], other=0)
@@ -62,7 +63,7 @@ def _forward(
 @triton.jit
 def _grad_weight(
     h, index, dz, out, n_labels, batch, width, n_groups,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     FEATURES_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """out [L, F] = dz^T times the gathered features, for this program's range of groups."""
@@ -70,7 +71,7 @@ def _grad_weight(
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         acc = tl.zeros([F, G] if FEATURES_FIRST else [G, F], tl.float32)
@@ -93,7 +94,7 @@ def _grad_weight(
 @triton.jit
 def _grad_features(
     w, index, dz, out, n_labels, batch, width, n_groups, copy_size,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr, NCOPIES: tl.constexpr,
 ):  # fmt: skip
     """One of the copies of out [H, Bp] += dz times the weights, by atomic sums."""
@@ -103,7 +104,7 @@ def _grad_features(
     f = tl.arange(0, F)
     mine = out + (program % NCOPIES).to(tl.int64) * copy_size
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         spot = rows[:, None] * F + f[None, :]
@@ -121,14 +122,14 @@ MAX_BATCH = 1024
 """documents a launch: the tiles of a batch are unrolled"""
 
 
-def group_forward(
+def forward(
     features: Tensor,
     weight: Tensor,
     index: Tensor,
     bias: Tensor | None,
     *,
     group_size: int,
-    run: int = 1,
+    block_size: int = 1,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """[B, L] in `dtype` (default: that of the features); arguments as in `group_step.group_step`."""
@@ -138,39 +139,41 @@ def group_forward(
     fan_in = weight.shape[1]
     for begin in range(0, batch, MAX_BATCH):
         part = features[begin : begin + MAX_BATCH]
-        constants, programs, columns = _prepare(part, weight.dtype, fan_in, index, group_size, run)
+        constants, programs, columns = _prepare(
+            part, weight.dtype, fan_in, index, group_size, block_size
+        )
         constants["STAGES"] = 1 if group_size >= 64 else constants["STAGES"]
         _forward[(programs,)](
-            columns, raw(weight), index, bias, out[begin : begin + MAX_BATCH], n_labels,
+            columns, storage_view(weight), index, bias, out[begin : begin + MAX_BATCH], n_labels,
             len(part), columns.shape[1], index.shape[0],
             BATCH_FIRST=fan_in <= 64 or group_size >= 64, **constants,
         )  # fmt: skip
     return out
 
 
-def group_grad_weight(
+def backward_dw(
     features: Tensor,
-    grad: Tensor,
+    dz: Tensor,
     index: Tensor,
     fan_in: int,
     *,
     group_size: int,
-    run: int = 1,
+    block_size: int = 1,
     dtype: torch.dtype,
 ) -> Tensor:
-    """[L, F] in `dtype`: the gradient of the weights for grad [B, L], contiguous, summed in fp32."""
-    n_labels = grad.shape[1]
-    whole = grad.shape[0] <= MAX_BATCH
+    """[L, F] in `dtype`: dW for dz [B, L], contiguous, summed in fp32."""
+    n_labels = dz.shape[1]
+    whole = dz.shape[0] <= MAX_BATCH
     own = dtype if whole else torch.float32
-    out = torch.empty(n_labels, fan_in, dtype=own, device=grad.device)
+    out = torch.empty(n_labels, fan_in, dtype=own, device=dz.device)
     total = None if whole else torch.zeros_like(out)
-    for begin in range(0, grad.shape[0], MAX_BATCH):
+    for begin in range(0, dz.shape[0], MAX_BATCH):
         part = features[begin : begin + MAX_BATCH]
-        constants, programs, columns = _prepare(part, dtype, fan_in, index, group_size, run)
+        constants, programs, columns = _prepare(part, dtype, fan_in, index, group_size, block_size)
         if group_size >= 64 and fan_in > 64:
             constants["num_warps"] = 8
         _grad_weight[(programs,)](
-            columns, index, grad[begin : begin + MAX_BATCH], out, n_labels, len(part),
+            columns, index, dz[begin : begin + MAX_BATCH], out, n_labels, len(part),
             columns.shape[1], index.shape[0], FEATURES_FIRST=fan_in <= 64, **constants,
         )  # fmt: skip
         if total is not None:
@@ -178,38 +181,42 @@ def group_grad_weight(
     return out if total is None else total.to(dtype)
 
 
-def group_grad_features(
-    grad: Tensor,
+def backward_dx(
+    dz: Tensor,
     weight: Tensor,
     index: Tensor,
     n_features: int,
     *,
     group_size: int,
-    run: int = 1,
-    distinct: bool = False,
+    block_size: int = 1,
+    unique: bool = False,
     deterministic: bool = False,
 ) -> Tensor:
-    """fp32 [B, H]: the gradient of the features for grad [B, L], contiguous.
+    """fp32 [B, H]: dX for dz [B, L], contiguous.
 
-    `distinct` and `deterministic` as in `group_step.group_step`.
+    `unique` and `deterministic` as in `route.choose_route`.
     """
-    batch, n_labels = grad.shape
+    batch, n_labels = dz.shape
     fan_in = weight.shape[1]
-    if distinct and (deterministic or spread_is_faster(batch, n_features, fan_in)):
-        own = grad.to(dot_weight(weight))
-        gradient = SpreadGradient(index, fan_in, n_features, batch, group_size, run, own.dtype)
-        gradient.add(own, weight.to(own.dtype), by_row=True)
-        return gradient.total().t()
+    route = choose_route(
+        batch, n_features, fan_in, group_size, weight.element_size(), unique=unique,
+        deterministic=deterministic, fused=False,
+    )  # fmt: skip
+    if route is Route.DENSIFY:
+        own = dz.to(dot_weight(weight))
+        dx = DenseDx(index, fan_in, n_features, batch, group_size, block_size, own.dtype)
+        dx.add(own, weight.to(own.dtype), by_row=True)
+        return dx.total().t()
     parts = []
     for begin in range(0, batch, MAX_BATCH):
-        part = grad[begin : begin + MAX_BATCH]
+        part = dz[begin : begin + MAX_BATCH]
         tile, tiles = batch_tiles(len(part))
         width = tile * tiles
-        out = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=grad.device)
-        programs = min(processors(grad.device) * 4, index.shape[0])
+        out = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=dz.device)
+        programs = min(num_sms(dz.device) * 4, index.shape[0])
         _grad_features[(programs,)](
-            raw(weight), index, part, out, n_labels, len(part), width, index.shape[0],
-            n_features * width, G=group_size, F=fan_in, RUN=run, BB=tile, TILES=tiles,
+            storage_view(weight), index, part, out, n_labels, len(part), width, index.shape[0],
+            n_features * width, G=group_size, F=fan_in, BLOCK_SIZE=block_size, BB=tile, TILES=tiles,
             DOT=dot_dtype(weight.dtype), PRECISION="ieee", NCOPIES=COPIES, num_warps=4,
             STAGES=2 if fan_in * group_size <= 128 * 64 and weight.element_size() <= 2 else 1,
         )  # fmt: skip
@@ -218,7 +225,12 @@ def group_grad_features(
 
 
 def _prepare(
-    features: Tensor, dtype: torch.dtype, fan_in: int, index: Tensor, group_size: int, run: int
+    features: Tensor,
+    dtype: torch.dtype,
+    fan_in: int,
+    index: Tensor,
+    group_size: int,
+    block_size: int,
 ) -> tuple[dict, int, Tensor]:
     """Constants of a launch for weights of `dtype`, its programs, and the features as kernels take
     them."""
@@ -229,7 +241,7 @@ def _prepare(
     constants = {
         "G": group_size,
         "F": fan_in,
-        "RUN": run,
+        "BLOCK_SIZE": block_size,
         "BB": tile,
         "TILES": tiles,
         "DOT": dot_dtype(dtype),
@@ -238,4 +250,4 @@ def _prepare(
         "STAGES": 2 if fan_in * columns.shape[1] * columns.element_size() <= 1 << 16 else 1,
         "num_warps": 4,
     }
-    return constants, min(processors(features.device) * 8, index.shape[0]), columns
+    return constants, min(num_sms(features.device) * 8, index.shape[0]), columns

@@ -5,9 +5,9 @@ feature is a contiguous run. Programs are persistent: each walks a contiguous ra
 features are copied to shared memory while the group before is worked on. A group's features are
 gathered once for its logits, the loss, both gradients and the update.
 
-The features' gradient takes one of two routes. `atomics`: each group adds its part to one of a few
-copies of [H, Bp]. `spread`: the step goes slab by slab of labels, keeps dz and the weights as they
-were, and multiplies them as if dense (`densify`); its order of sums is fixed.
+dX takes one of two routes (`route`). Atomics: each group adds its part to one of a few copies of
+[H, Bp]. Densify: the step goes slab by slab of labels, keeps dz and the weights as they were, and
+multiplies them as if dense (`densify`); its order of sums is fixed.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from torch import Tensor
 
 from haste.errors import KernelError
 from haste.kernels.checks import check_one_of
-from haste.kernels.rounding import FP8, raw
-from haste.kernels.state import FAN_INS, GROUP_SIZES, Positives, Sgd
+from haste.kernels.rounding import FP8, storage_view
+from haste.kernels.state import FAN_INS, GROUP_SIZES, LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     as_bf16,
     bce_rows,
     bce_rows_bf16,
+    dequantize,
     dot_dtype,
     factor,
     narrow,
     noise_of,
+    num_sms,
     number,
-    processors,
     random_row,
     sgd_update,
     sigmoid,
     store_rounded,
     transposed,
-    widen,
 )
-from haste.kernels.triton.densify import SpreadGradient
+from haste.kernels.triton.densify import DenseDx
+from haste.kernels.triton.route import Route, choose_route
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
 SLAB = 98304
-"""labels of a slab on the `spread` route"""
+"""labels of a slab where dX is by densified weights"""
 MOST_INDICES = 2**31 - 1
 """that kernels count with 32 bits; weights they count with 64"""
 FEW = 4
@@ -60,7 +61,7 @@ TARGET_BYTES = 48 << 20
 def _tile(
     b, at, weight, offset, inside, h, target, grad, dz_slab, slab_row,
     batch, width, loss, grad_weight, grad_bias,
-    POSITIVES: tl.constexpr, SPREAD: tl.constexpr, PADDED: tl.constexpr, BF16_LOSS: tl.constexpr,
+    POSITIVES: tl.constexpr, DENSIFY: tl.constexpr, PADDED: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of the batch: the loss [G] and gradients so far, with the tile's part added."""
@@ -87,7 +88,7 @@ def _tile(
     grad_bias += tl.sum(dz, 1)
     d = dz.to(DOT)
     grad_weight = tl.dot(d, tl.trans(gathered), grad_weight, input_precision=PRECISION)
-    if SPREAD:
+    if DENSIFY:
         spot = slab_row[:, None] * width + b[None, :]
         tl.store(dz_slab + spot, narrow(dz, dz_slab.dtype.element_ty), mask=inside[:, None])
     else:
@@ -100,9 +101,9 @@ def _tile(
 def _group(
     k, enabled, h, w, index, bias, velocity, bias_velocity, target, grad, dz_slab, w_slab, slab_begin,
     n_labels, batch, width, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
+    DENSIFY: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """One SGD step of sum-BCE on group k, its positives being the ones of `target`; its loss [G].
@@ -110,7 +111,7 @@ def _group(
     Nothing changes, and the loss is 0, unless `enabled`.
     """
     f = tl.arange(0, F)
-    at = tl.load(index + k * (F // RUN) + f // RUN) * RUN + f % RUN
+    at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
     rows = (k * G + tl.arange(0, G)).to(tl.int64)
     inside = (rows < n_labels) & enabled
     spot = rows[:, None] * F + f[None, :]
@@ -127,16 +128,16 @@ def _group(
             loss, grad_weight, grad_bias = _tile(
                 tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
                 grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
-                POSITIVES, SPREAD, PADDED, BF16_LOSS, DOT, PRECISION,
+                POSITIVES, DENSIFY, PADDED, BF16_LOSS, DOT, PRECISION,
             )  # fmt: skip
     else:
         for tile in tl.range(0, TILES, num_stages=2):
             loss, grad_weight, grad_bias = _tile(
                 tile * BB + tl.arange(0, BB), at, weight, offset, inside, h, target,
                 grad, dz_slab, slab_row, batch, width, loss, grad_weight, grad_bias,
-                POSITIVES, SPREAD, PADDED, BF16_LOSS, DOT, PRECISION,
+                POSITIVES, DENSIFY, PADDED, BF16_LOSS, DOT, PRECISION,
             )  # fmt: skip
-    if SPREAD:
+    if DENSIFY:
         old = w_slab + slab_row[:, None] * F + f[None, :]
         tl.store(old, narrow(weight, w_slab.dtype.element_ty), mask=inside[:, None])
     v = grad_weight
@@ -144,7 +145,7 @@ def _group(
     if HAS_MOMENTUM:
         v = tl.load(velocity + spot, mask=inside[:, None], other=0.0).to(tl.float32)
         bv = tl.load(bias_velocity + rows, mask=inside, other=0.0).to(tl.float32)
-    new, v = sgd_update(widen(stored), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM)
+    new, v = sgd_update(dequantize(stored), v, grad_weight, lr, momentum, decay, HAS_MOMENTUM)
     new_bias, bv = sgd_update(offset, bv, grad_bias, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     bias_noise = rows.to(tl.int32)
@@ -177,10 +178,10 @@ def _walk(
     h, w, index, bias, velocity, bias_velocity, bounds, label, targets,
     grad, dz_slab, w_slab, loss, slab_group, first_group, last_group, first_mark, last_mark,
     copy_size, n_labels, batch, width, lr, momentum, decay, seed, step,
-    G: tl.constexpr, F: tl.constexpr, RUN: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
     POSITIVES: tl.constexpr, BY_PAIR: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    SPREAD: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
+    DENSIFY: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
     NCOPIES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -198,7 +199,7 @@ def _walk(
     first = begin + program * per
     slab_begin = slab_group.to(tl.int64) * G
     mine = grad
-    if not SPREAD:
+    if not DENSIFY:
         mine = grad + (program % NCOPIES).to(tl.int64) * copy_size
     total = tl.zeros([G], tl.float32)
     for i in tl.range(first, tl.minimum(first + per, end), num_stages=STAGES):
@@ -218,7 +219,7 @@ def _walk(
             k, enabled, h, w, index, bias, velocity, bias_velocity, target,
             mine, dz_slab, w_slab, slab_begin,
             n_labels, batch, width, lr, momentum, decay, seed, step,
-            G, F, RUN, BB, TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, SPREAD, PADDED, UNROLL,
+            G, F, BLOCK_SIZE, BB, TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, DENSIFY, PADDED, UNROLL,
             BF16_LOSS, DOT, PRECISION, ROUNDS,
         )  # fmt: skip
     tl.store(loss + program, tl.sum(total))
@@ -246,22 +247,19 @@ def _mark(
 @dataclass(frozen=True)
 class Launch:
     """How the kernel is launched: batch tile, warps a program, programs a multiprocessor, groups in
-    flight, and the route of the features' gradient."""
+    flight."""
 
     batch_tile: int
     warps: int
-    residents: int
+    blocks_per_sm: int
     stages: int = 2
-    spread: bool = False
 
     def __post_init__(self) -> None:
         # the product of 1 + e over a tile's columns must stay finite
         check_one_of("batch_tile", self.batch_tile, (16, 32, 64))
 
 
-def choose_launch(
-    batch: int, n_features: int, fan_in: int, group_size: int, item_size: int = 2
-) -> Launch:
+def choose_launch(batch: int, fan_in: int, group_size: int, item_size: int = 2) -> Launch:
     """The launch measured to be best on an H200 for shapes like this one (`item_size`: bytes a weight)."""
     small = 16 if batch <= 16 else 32
     if item_size > 2 or fan_in * group_size > 128 * 64:
@@ -271,67 +269,56 @@ def choose_launch(
     if fan_in <= 64:
         return Launch(small, 2, 4)
     tile = small if batch <= 32 else 64
-    return Launch(
-        tile, 4, 4 if group_size >= 64 else 2, spread=spread_is_faster(batch, n_features, fan_in)
-    )
-
-
-def spread_is_faster(batch: int, n_features: int, fan_in: int) -> bool:
-    """Whether the features' gradient is quicker by a dense product: measured so where a group reads a
-    third of the features and the batch is large, and not where it reads a sixth."""
-    return 3 * fan_in >= n_features and batch >= 128
+    return Launch(tile, 4, 4 if group_size >= 64 else 2)
 
 
 def group_step(
     features: Tensor,
-    weight: Tensor,
+    state: LayerState,
     index: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
     positives: Positives,
+    context: StepContext,
+    sgd: Sgd,
     *,
     group_size: int,
-    sgd: Sgd,
-    seed: int,
-    step: int | Tensor,
-    run: int = 1,
-    distinct: bool = False,
+    block_size: int = 1,
+    unique: bool = False,
     deterministic: bool = False,
     loss_dtype: torch.dtype = torch.float32,
     launch: Launch | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss (fp32 scalar) and d(loss)/d(features) fp32 [B, H]; the layer is updated in place.
+    """Loss (fp32 scalar) and dX fp32 [B, H]; the layer is updated in place.
 
-    features [B, H]; weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3) and momenta
-    alike; index int32 [K, F], or with `run` > 1 the starts over `run` of contiguous runs, [K, F / run].
-    Logits, loss and sums are fp32. bf16 and E4M3 tensors are rounded stochastically with Philox numbers
-    of (seed, step, element) where `sgd.rounding` says so. `distinct` promises that no group names a
-    feature twice, which opens the `spread` route; with `deterministic`, which needs the promise, that
-    route is taken always and runs are equal bit for bit. Raises KernelError.
+    features [B, H]; index int32 [K, F / block_size]. Logits, loss and sums are fp32. bf16 and E4M3
+    tensors are rounded stochastically with Philox numbers of (seed, step, element) where `sgd.rounding`
+    says so. `unique` and `deterministic` as in `route.choose_route`. Raises KernelError.
     """
+    weight, bias, momentum = state.weight, state.bias, state.momentum
     check_sizes(weight, index, group_size)
     n_labels, fan_in = weight.shape
     batch, n_features = features.shape
-    launch = launch or choose_launch(batch, n_features, fan_in, group_size, weight.element_size())
-    spread = distinct and (deterministic or launch.spread)
+    launch = launch or choose_launch(batch, fan_in, group_size, weight.element_size())
+    route = choose_route(
+        batch, n_features, fan_in, group_size, weight.element_size(), unique=unique,
+        deterministic=deterministic, fused=True,
+    )  # fmt: skip
     columns = transposed(features, weight.dtype, launch.batch_tile)
     width = columns.shape[1]
     device = features.device
     groups = index.shape[0]
     edges = torch.arange(0, (groups + 1) * group_size, group_size, device=device, dtype=torch.int32)
     bounds = torch.searchsorted(positives.label, edges.clamp_(max=n_labels), out_int32=True)
-    programs = min(processors(device) * launch.residents, groups)
+    programs = min(num_sms(device) * launch.blocks_per_sm, groups)
     tiles = width // launch.batch_tile
     constants = {
         "G": group_size,
         "F": fan_in,
-        "RUN": run,
+        "BLOCK_SIZE": block_size,
         "BB": launch.batch_tile,
         "TILES": tiles,
         "HAS_MOMENTUM": momentum is not None,
         "STOCHASTIC": weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic",
-        "SPREAD": spread,
+        "DENSIFY": route is Route.DENSIFY,
         "PADDED": width != batch,
         "UNROLL": tiles <= 4,
         "BF16_LOSS": loss_dtype == torch.bfloat16,
@@ -342,8 +329,12 @@ def group_step(
         "STAGES": launch.stages if tiles <= 4 else 1,
         "num_warps": launch.warps,
     }
-    state = (columns, raw(weight), index, bias, momentum, bias_momentum, bounds, positives.label)
-    numbers = (n_labels, batch, width, sgd.lr, sgd.momentum, sgd.weight_decay, seed, step)
+    layer = (
+        columns, storage_view(weight), index, bias, momentum, state.bias_momentum, bounds, positives.label
+    )  # fmt: skip
+    numbers = (
+        n_labels, batch, width, context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
+    )  # fmt: skip
     targets = Targets(positives, bounds, groups, n_labels, group_size, width)
     losses = []
 
@@ -351,14 +342,14 @@ def group_step(
         for begin, end, marks in targets.passes(first, last):
             loss = torch.empty(programs, dtype=torch.float32, device=device)
             _walk[(programs,)](
-                *state, marks.tensor, *buffers, loss, first, begin, end, marks.first, marks.last,
+                *layer, marks.tensor, *buffers, loss, first, begin, end, marks.first, marks.last,
                 n_features * width, *numbers, POSITIVES=marks.tensor is not None,
                 BY_PAIR=marks.by_pair, **constants,
             )  # fmt: skip
             losses.append(loss)
 
-    if spread:
-        grad = _by_slabs(walk, weight, index, columns, group_size, run)
+    if route is Route.DENSIFY:
+        grad = _by_slabs(walk, weight, index, columns, group_size, block_size)
     else:
         copies = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=device)
         walk(0, groups, copies, None, None)
@@ -372,7 +363,7 @@ def _by_slabs(
     index: Tensor,
     columns: Tensor,
     group_size: int,
-    run: int,
+    block_size: int,
 ) -> Tensor:
     """fp32 [H, Bp]: `walk` over slabs of groups, and the features' gradient of each after it."""
     n_labels, fan_in = weight.shape
@@ -382,13 +373,13 @@ def _by_slabs(
     size = min(groups_a_slab, groups) * group_size
     dz = torch.empty(size, width, dtype=columns.dtype, device=columns.device)
     old = torch.empty(size, fan_in, dtype=columns.dtype, device=columns.device)
-    gradient = SpreadGradient(index, fan_in, n_features, width, group_size, run, columns.dtype)
+    dx = DenseDx(index, fan_in, n_features, width, group_size, block_size, columns.dtype)
     for first in range(0, groups, groups_a_slab):
         last = min(first + groups_a_slab, groups)
         walk(first, last, None, dz, old)
         count = min(last * group_size, n_labels) - first * group_size
-        gradient.add(dz[:count], old[:count], first)
-    return gradient.total()
+        dx.add(dz[:count], old[:count], first)
+    return dx.total()
 
 
 @dataclass(frozen=True)

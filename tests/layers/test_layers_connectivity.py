@@ -4,40 +4,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haste.errors import KernelError
-from haste.sparsity import connectivity as c
+from haste.layers import connectivity as c
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@given(units=st.integers(1, 30), slots=st.integers(1, 24), seed=st.integers(0, 1000))
+@given(groups=st.integers(1, 30), count=st.integers(1, 24), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_drawn_rows_are_sorted_sets(units, slots, seed):
-    index = c.draw(units, slots, 24, seeded(seed))
-    assert index.shape == (units, slots)
+def test_drawn_rows_are_sorted_sets(groups, count, seed):
+    index = c.sample_indices(groups, count, 24, seeded(seed))
+    assert index.shape == (groups, count)
     assert index.dtype == torch.int32
     assert (index[:, 1:] > index[:, :-1]).all()
     c.check(index, 24)
 
 
 def test_every_feature_is_drawn_about_as_often():
-    counts = torch.bincount(c.draw(3000, 8, 32, seeded()).flatten(), minlength=32)
+    counts = torch.bincount(c.sample_indices(3000, 8, 32, seeded()).flatten(), minlength=32)
     assert counts.min() > 0.85 * 750
     assert counts.max() < 1.15 * 750
 
 
 def test_with_replacement_repeats_as_often_as_chance():
-    # the released code's pattern: F=64 of 384, 8% of slots are repeats
-    index = c.draw(2000, 64, 384, seeded(), with_replacement=True)
-    assert c.duplicate_slots(index) / index.numel() == pytest.approx(0.08, abs=0.01)
+    # the released code's pattern: F=64 of 384, 8% of indices are repeats
+    index = c.sample_indices(2000, 64, 384, seeded(), with_replacement=True)
+    assert c.duplicate_indices(index) / index.numel() == pytest.approx(0.08, abs=0.01)
 
 
 def test_too_many_slots_are_refused():
     with pytest.raises(
-        KernelError, match="fan-in: 65 slots do not fit in 64 choices; lower fan_in"
+        KernelError, match="fan-in: 65 indices do not fit in 64 choices; lower fan_in"
     ):
-        c.draw(3, 65, 64, seeded())
+        c.sample_indices(3, 65, 64, seeded())
 
 
 def test_faults_of_an_index_are_named():
@@ -50,19 +50,19 @@ def test_faults_of_an_index_are_named():
 
 def test_weakest_by_hand():
     score = torch.tensor([[5.0, 1.0, 4.0, 9.0], [0.5, 0.1, 7.0, 8.0]])
-    assert c.weakest(score, 0.4, "global").tolist() == [
+    assert c.prune_mask(score, 0.4, "global").tolist() == [
         [False, True, False, False],
         [True, True, False, False],
     ]
-    assert c.weakest(score, 0.5, "group").tolist() == [
+    assert c.prune_mask(score, 0.5, "group").tolist() == [
         [False, True, True, False],
         [True, True, False, False],
     ]
 
 
 @given(
-    units=st.integers(1, 12),
-    slots=st.integers(1, 16),
+    groups=st.integers(1, 12),
+    count=st.integers(1, 16),
     extra=st.integers(0, 16),
     share=st.floats(0, 1),
     by_preference=st.booleans(),
@@ -70,19 +70,19 @@ def test_weakest_by_hand():
 )
 @settings(max_examples=80, deadline=None)
 def test_regrowth_keeps_sets_and_moves_only_pruned_slots(
-    units, slots, extra, share, by_preference, seed
+    groups, count, extra, share, by_preference, seed
 ):
     random = seeded(seed)
-    n = slots + extra
-    index = c.draw(units, slots, n, random)
+    n = count + extra
+    index = c.sample_indices(groups, count, n, random)
     before = index.clone()
-    pruned = torch.rand(units, slots, generator=random) < share
-    preference = torch.rand(units, n, generator=random) if by_preference else None
+    pruned = torch.rand(groups, count, generator=random) < share
+    preference = torch.rand(groups, n, generator=random) if by_preference else None
     c.regrow_(index, pruned, n, random, preference=preference)
     c.check(index, n)
     assert torch.equal(index[~pruned], before[~pruned])
     # a pruned feature comes back only where too few others are left
-    for row in range(units):
+    for row in range(groups):
         lost = int(pruned[row].sum())
         back = set(index[row][pruned[row]].tolist()) & set(before[row].tolist())
         assert len(back) == max(0, lost - extra)
@@ -109,7 +109,7 @@ def test_random_regrowth_is_uniform():
 
 def test_blocks_do_not_change_the_invariants(monkeypatch):
     monkeypatch.setattr(c, "_BLOCK_ELEMENTS", 40)
-    index = c.draw(23, 5, 20, seeded())
+    index = c.sample_indices(23, 5, 20, seeded())
     c.check(index, 20)
     pruned = torch.ones_like(index, dtype=torch.bool)
     before = index.clone()

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from haste.config import AuxiliaryConfig, RewireConfig
-from haste.sparsity.schedule import auxiliary_scale, learning_rate_factor, rewires_at
+from haste.layers.wrappers import auxiliary_scale
+from haste.training.schedule import learning_rate_factor, rewires_at
 
 
 def test_rewiring_happens_at_intervals_until_its_end():

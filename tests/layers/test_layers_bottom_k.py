@@ -2,8 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste.sparsity.connectivity import lowest
-from haste.sparsity.cut import Cut
+from haste.layers.connectivity import StreamingBottomK, bottom_k_mask
 
 
 def blocks_of(values, size):
@@ -24,7 +23,7 @@ def blocks_of(values, size):
 def test_takes_the_lowest_and_of_equal_ones_the_first(values, share, size):
     values = torch.tensor(values)
     count = int(share * len(values))
-    cut = Cut(blocks_of(values, size), count)
+    cut = StreamingBottomK(blocks_of(values, size), count)
     got = torch.cat([cut.take(block) for block in values.split(size)])
     order = torch.sort(values, stable=True).indices[:count]
     want = torch.zeros(len(values), dtype=torch.bool)
@@ -34,18 +33,18 @@ def test_takes_the_lowest_and_of_equal_ones_the_first(values, share, size):
 
 def test_without_ties_it_takes_what_topk_takes():
     values = torch.rand(2000, 16, generator=torch.Generator().manual_seed(0))
-    cut = Cut(blocks_of(values, 300), 6400)
+    cut = StreamingBottomK(blocks_of(values, 300), 6400)
     got = torch.cat([cut.take(block) for block in values.split(300)])
-    assert torch.equal(got, lowest(values, 6400))
+    assert torch.equal(got, bottom_k_mask(values, 6400))
 
 
 def test_shapes_and_strides_of_blocks_do_not_matter():
     values = torch.arange(24.0).view(4, 6).t()
-    cut = Cut(lambda: [values], 5)
+    cut = StreamingBottomK(lambda: [values], 5)
     assert sorted(values[cut.take(values)].tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_nothing_to_take():
     values = torch.zeros(3)
-    assert not Cut(blocks_of(values, 2), 0).take(values).any()
-    assert Cut(blocks_of(values, 2), 3).take(values).all()
+    assert not StreamingBottomK(blocks_of(values, 2), 0).take(values).any()
+    assert StreamingBottomK(blocks_of(values, 2), 3).take(values).all()

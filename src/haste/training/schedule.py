@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from haste.config import AuxiliaryConfig, RewireConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from haste.config import RewireConfig
 
 
 def rewires_at(step: int, total_steps: int, config: RewireConfig) -> bool:
@@ -24,19 +20,3 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total_steps - warm)))
-
-
-def auxiliary_scale(
-    step: int | Tensor, total_steps: int, config: AuxiliaryConfig
-) -> float | Tensor:
-    """Weight of the auxiliary loss at step `step` (from 0): cosine decay to the cut-off, then 0.
-
-    A tensor for a tensor, on its device.
-    """
-    end = config.cutoff * total_steps
-    if not isinstance(step, int):
-        factor = 0.5 * (1 + (math.pi * step / end).cos()) if end else 0.0
-        return (step < end) * config.scale * factor
-    if config.scale == 0 or step >= end:
-        return 0.0
-    return config.scale * 0.5 * (1 + math.cos(math.pi * step / end))

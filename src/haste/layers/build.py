@@ -13,14 +13,12 @@ from haste.config import RunConfig
 from haste.errors import ConfigError
 from haste.kernels.rounding import generator
 from haste.labels.order import LabelOrder
-from haste.layers.auxiliary import WithAuxiliary
 from haste.layers.base import LayerOptions, OutputLayer
 from haste.layers.dense import Dense
-from haste.layers.dropout import FeatureDropout
-from haste.layers.fixed_fan_in import FixedFanIn
-from haste.layers.group_fan_in import GroupFanIn
 from haste.layers.head_tail import HeadTail
+from haste.layers.sparse import Sparse
 from haste.layers.unstructured import Unstructured
+from haste.layers.wrappers import FeatureDropout, WithAuxiliary
 
 DTYPES = {
     "float32": torch.float32,
@@ -166,13 +164,12 @@ def _part(
             layer: OutputLayer = Dense(n_features, n_labels, options, random, choice.chunks)
         case "unstructured":
             layer = Unstructured(n_features, n_labels, choice.fan_in, options, random)
-        case "fixed_fan_in":
-            layer = FixedFanIn(n_features, n_labels, choice.fan_in, options, random)
-        case "group_fan_in" | "block_sparse":
-            run = choice.block_size if pattern == "block_sparse" else 1
-            layer = GroupFanIn(
-                n_features, n_labels, choice.fan_in, choice.group_size, options, random, run
-            )
+        case "fixed_fan_in" | "group_fan_in" | "block_sparse":
+            layer = Sparse(
+                n_features, n_labels, choice.fan_in, options, random,
+                group_size=1 if pattern == "fixed_fan_in" else choice.group_size,
+                block_size=choice.block_size if pattern == "block_sparse" else 1,
+            )  # fmt: skip
         case _:
             raise ConfigError(f"layer.pattern: {pattern!r} has no layer.")
     if choice.dropout:

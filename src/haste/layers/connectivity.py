@@ -1,0 +1,169 @@
+"""Index sets: which features each group of labels (or each label alone) reads, and which move.
+
+An index tensor int32 [K, S] has one row a group; its S indices name features, or blocks of features.
+Drawn without replacement a row is a set. Everything works in blocks of groups, so no temporary grows
+with K x n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from haste.errors import KernelError
+from haste.kernels.checks import check_index, check_number, check_one_of
+
+_BLOCK_ELEMENTS = 1 << 22
+_HALF = 16
+_VALUES = 1 << _HALF
+"""of half of a number's 32 bits"""
+
+
+def sample_indices(
+    groups: int, count: int, n: int, random: torch.Generator, *, with_replacement: bool = False
+) -> Tensor:
+    """int32 [groups, count] drawn uniformly from 0..n-1, each row sorted.
+
+    Raises KernelError when a set of `count` cannot be drawn from `n`.
+    """
+    if count > n:
+        raise KernelError(
+            f"fan-in: {count} indices do not fit in {n} choices; lower fan_in or widen the features."
+        )
+    index = torch.empty(groups, count, dtype=torch.int32, device=random.device)
+    for rows in blocks(groups, n):
+        size = rows.stop - rows.start
+        if with_replacement:
+            chosen = torch.randint(n, (size, count), generator=random, device=random.device)
+        else:
+            chosen = torch.rand(size, n, generator=random, device=random.device).topk(count).indices
+        index[rows] = chosen.sort(dim=1).values.to(torch.int32)
+    return index
+
+
+def check(index: Tensor, n: int, *, with_replacement: bool = False) -> None:
+    """Raise KernelError unless all indices lie in 0..n-1 and, as sets, name each feature once."""
+    check_index("index", index, n)
+    if not with_replacement and duplicate_indices(index):
+        raise KernelError(
+            "index: a row names a feature twice; draw index sets without replacement."
+        )
+
+
+def duplicate_indices(index: Tensor) -> int:
+    """Indices that repeat a feature their row already names."""
+    ordered = index.sort(dim=1).values
+    return int((ordered[:, 1:] == ordered[:, :-1]).sum())
+
+
+def bottom_k_mask(score: Tensor, count: int) -> Tensor:
+    """bool, shaped as `score`: exactly `count` elements of the lowest score."""
+    chosen = torch.zeros_like(score, dtype=torch.bool)
+    flat = score.flatten().topk(count, largest=False, sorted=False).indices
+    chosen.view(-1)[flat] = True
+    return chosen
+
+
+def prune_mask(score: Tensor, fraction: float, scope: str) -> Tensor:
+    """bool [K, S]: the `fraction` (rounded down) of indices with the lowest score, over all groups
+    (`scope` "global") or in each ("group")."""
+    check_number("fraction", fraction, 0, 1)
+    check_one_of("scope", scope, ("global", "group"))
+    if scope == "global":
+        return bottom_k_mask(score, int(fraction * score.numel()))
+    count = int(fraction * score.shape[1])
+    chosen = torch.zeros_like(score, dtype=torch.bool)
+    return chosen.scatter_(1, score.topk(count, largest=False).indices, True)
+
+
+def regrow_(
+    index: Tensor,
+    pruned: Tensor,
+    n: int,
+    random: torch.Generator,
+    *,
+    with_replacement: bool = False,
+    preference: Tensor | None = None,
+) -> None:
+    """Give each pruned index a new feature, in place.
+
+    A row never names a feature twice: kept features are out, and features just pruned come back only
+    when nothing else is left. New ones are uniform, or those of largest `preference` [K, n] >= 0.
+    With replacement they are uniform over all features, whatever the row already has.
+    """
+    touched = pruned.any(dim=1).nonzero().flatten()
+    for part in blocks(len(touched), n):
+        rows = touched[part]
+        lost = pruned[rows]
+        current = index[rows].long()
+        if with_replacement:
+            fresh = torch.randint(n, current.shape, generator=random, device=index.device)
+        else:
+            key = torch.rand(len(rows), n, generator=random, device=index.device)
+            if preference is not None:
+                # the random part only breaks ties
+                key = preference[rows].double() + 1e-12 * key.double()
+            key = key - key.amin()
+            barred = torch.where(lost, -1.0, -2.0).to(key.dtype)
+            key.scatter_(1, current, barred)
+            best = key.topk(current.shape[1]).indices
+            # the r-th pruned index of a row takes its r-th best candidate
+            fresh = best.gather(1, (lost.cumsum(1) - 1).clamp(min=0))
+        index[rows] = torch.where(lost, fresh, current).to(index.dtype)
+
+
+def blocks(groups: int, width: int) -> list[slice]:
+    """Slices of groups whose [block, width] temporaries stay small."""
+    size = max(1, _BLOCK_ELEMENTS // max(width, 1))
+    return [slice(begin, min(begin + size, groups)) for begin in range(0, groups, size)]
+
+
+class StreamingBottomK:
+    """Takes exactly `count` of the lowest of many scores that never lie in memory together, block by block;
+    of equal ones the first.
+
+    Scores are fp32 and at least 0, so that their bits, as integers, have their order.
+    """
+
+    def __init__(self, blocks: Callable[[], Iterable[Tensor]], count: int) -> None:
+        """`blocks()` gives all scores, tensors of any shape, the same each time: it is called twice."""
+        self._bits = -1
+        """all scores below are taken, ..."""
+        self._ties = 0
+        """... and so many of those equal to it"""
+        if count < 1:
+            return
+        high, left = _place((bits >> _HALF for bits in _bits_of(blocks)), count)
+        inside = ((bits & (_VALUES - 1))[(bits >> _HALF) == high] for bits in _bits_of(blocks))
+        low, self._ties = _place(inside, left)
+        self._bits = (high << _HALF) | low
+
+    def take(self, score: Tensor) -> Tensor:
+        """bool, shaped as `score`, the next block: which of it are taken."""
+        bits = score.contiguous().view(torch.int32)
+        taken = bits < self._bits
+        if self._ties:
+            equal = bits == self._bits
+            chosen = equal & (equal.flatten().cumsum(0).view(equal.shape) <= self._ties)
+            self._ties -= int(chosen.sum())
+            taken |= chosen
+        return taken
+
+
+def _bits_of(blocks: Callable[[], Iterable[Tensor]]) -> Iterable[Tensor]:
+    return (block.contiguous().flatten().view(torch.int32) for block in blocks())
+
+
+def _place(values: Iterable[Tensor], count: int) -> tuple[int, int]:
+    """Of integers from 0 on, the one that is the `count`-th lowest, and its place among those equal."""
+    counts: Tensor | None = None
+    for part in values:
+        found = torch.bincount(part, minlength=_VALUES)
+        counts = found if counts is None else counts.add_(found)
+    if counts is None:
+        return 0, 0
+    up_to = counts.cumsum(0)
+    value = int(torch.searchsorted(up_to, count))
+    return value, count - (int(up_to[value - 1]) if value else 0)

@@ -1,1 +1,0 @@
-"""Index sets, their invariants, and how they move during training."""
