@@ -9,8 +9,9 @@ import pytest
 from haste.files import write_json, write_npz, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
+from haste.metrics.names import HISTORY
 from haste.paths import RunDir
-from haste.runs import HISTORY, run_dir
+from haste.runs import run_dir
 
 SETTINGS = {
     "name": "small",

@@ -14,12 +14,9 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_yaml
 from haste.former_names import as_first_written, first_file_name
 from haste.grid import GridConfig, RunKey
-from haste.metrics.names import VALIDATED
 from haste.paths import CorpusDir, RunDir, TokenDir
 from haste.presets import method
 
-HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", *VALIDATED, "rewired")
-"""columns of history.csv"""
 IDENTITY = "run"
 """key of resources.json: `config`, the settings that decide a run's numbers, and `inputs`, the digest of
 what it read. Settings and not their digest: a setting that is added later has the default that stands for

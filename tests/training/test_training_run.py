@@ -23,10 +23,10 @@ from haste.device import choose_device
 from haste.errors import ConfigError, DataError, TrainingError
 from haste.files import read_json, read_yaml, write_yaml
 from haste.metrics.metrics import MAX_RANK
+from haste.metrics.names import HISTORY
 from haste.metrics.runs import evaluate_run, read_predictions
 from haste.metrics.truth import load_truth
 from haste.model import Model, load_model
-from haste.runs import HISTORY
 from haste.tensor_file import load_tensors, save_tensors
 from haste.training import checkpoint
 from haste.training import run as training_run

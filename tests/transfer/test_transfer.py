@@ -19,9 +19,10 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, write_json, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
+from haste.metrics.names import HISTORY
 from haste.report.load import Documents
 from haste.report.runs import load_run
-from haste.runs import HISTORY, fingerprint, is_done, run_dir
+from haste.runs import fingerprint, is_done, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer import archive as layout
 from haste.transfer.digests import InputDigests

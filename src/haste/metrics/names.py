@@ -1,4 +1,4 @@
-"""The names of the metrics: what metrics.json, histories, tables and comparisons have."""
+"""The names of what is measured: in metrics.json, histories, tables and comparisons."""
 
 RANKS = (1, 3, 5)
 RECALL_RANKS = (10, 100)
@@ -9,3 +9,5 @@ METRICS = (
 )
 VALIDATED = ("P@1", "P@5", "PSP@5")
 """measured on the validation split while training; their mean chooses among trials"""
+HISTORY = ("epoch", "step", "loss", "learning_rate", "seconds", *VALIDATED, "rewired")
+"""columns of history.csv"""

@@ -16,11 +16,11 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_npz, read_yaml, reading
 from haste.former_names import renamed_columns
 from haste.grid import RunKey
-from haste.metrics.names import METRICS, RANKS, VALIDATED
+from haste.metrics.names import HISTORY, METRICS, RANKS, VALIDATED
 from haste.paths import RunDir
 from haste.presets import method
 from haste.report.registry import run_files
-from haste.runs import HISTORY, has_checkpoint, made_by, stale
+from haste.runs import has_checkpoint, made_by, stale
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,8 +22,8 @@ from haste.data.batches import Batch, EpochBatches
 from haste.data.padding import PaddedBatch
 from haste.data.ragged import Ragged
 from haste.files import atomic
+from haste.metrics.names import HISTORY
 from haste.model import Model
-from haste.runs import HISTORY
 from haste.training import checkpoint, failures, loader
 from haste.training.step import TrainStep
 from haste.training.stopping import StopSignals

@@ -16,8 +16,7 @@ import scipy.sparse as sp
 from haste.errors import DataError
 from haste.former_names import renamed_columns
 from haste.metrics.matching import check_order, check_predictions
-from haste.metrics.names import METRICS
-from haste.runs import HISTORY
+from haste.metrics.names import HISTORY, METRICS
 
 DECILES = 10
 ARRAYS = {"ids": np.dtype(np.int32), "scores": np.dtype(np.float32)}
