@@ -17,7 +17,7 @@ from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
 from haste.bench.timing import Times
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json
-from haste.report.benchmarks import KernelTimes, read_kernels
+from haste.report.benchmarks import Results
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=56, positives=2, momentum=0.9, encoder=64)
@@ -266,7 +266,7 @@ def test_a_whole_run_and_what_it_writes(tmp_path):
     assert path == tmp_path / "fake-gpu-1/kernels.csv"
     with path.open() as stream:
         assert tuple(next(csv.reader(stream))) == COLUMNS
-    found = {(row["layer"], row["direction"]): row for row in read_kernels(path)}
+    found = {(row["layer"], row["direction"]): row for row in Results.load(path).rows}
     assert list(found) == [(row.layer, row.direction) for row in rows]
     assert all(row["milliseconds"] is not None for row in found.values())
     first = found["group_fan_in", "forward"]
@@ -285,9 +285,9 @@ def test_a_whole_run_and_what_it_writes(tmp_path):
     assert machine["device"] == "Fake GPU 1"
     assert machine["commit"] == "abc"
     assert datetime.date.fromisoformat(machine["date"])
-    times = KernelTimes.load(path)
-    assert times.shapes() == ["tiny"]
-    assert times.milliseconds("tiny", "group_fan_in", "forward") == 1.0
+    results = Results.load(path)
+    assert results.names("shape") == ["tiny"]
+    assert results.milliseconds("tiny", "group_fan_in", "forward") == 1.0
 
 
 def test_share_of_copy():
@@ -309,7 +309,7 @@ def test_what_was_measured_is_kept_when_a_later_row_ends_the_run(tmp_path):
     rows = [KernelRow(shape, "bottleneck", "forward") for shape in (SHAPE, later)]
     with pytest.raises(KeyboardInterrupt):
         bench(tmp_path, rows, Failing())
-    (found,) = read_kernels(tmp_path / "fake-gpu-1/kernels.csv")
+    (found,) = Results.load(tmp_path / "fake-gpu-1/kernels.csv").rows
     assert found["shape"] == "tiny"
 
 

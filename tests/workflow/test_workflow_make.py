@@ -65,7 +65,7 @@ def test_a_wrong_configuration_ends_in_one_message(folder):
     (folder / "config.yaml").write_text("name: a/b\ndatasets: [x]\nmethods: [dense]\n")
     made = make(folder, "report")
     assert made.returncode != 0
-    assert "make: config.name: 'a/b' is not a plain name" in made.stderr
+    assert "make: config.yaml: config.name: 'a/b' is not a plain name" in made.stderr
     assert "Traceback" not in made.stderr
     assert not (folder / "asked").exists()
 

@@ -21,7 +21,7 @@ SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 8_600_000)
 """up to that of LF-Paper2Keywords"""
 BLOCK = 65_536
 """labels generated at once"""
-LABELS_A_TOPIC, LABELS_A_THEME = 100, 2000
+LABELS_PER_TOPIC, LABELS_PER_THEME = 100, 2000
 SPREAD = 0.8
 """length of the noise added to a centre of length 1, before scaling"""
 HEAD_RATIO = 0.05
@@ -76,8 +76,8 @@ def slopes(measured: pd.DataFrame) -> dict[str, float]:
 def write_embeddings(path: Path, n_labels: int, hidden: int, seed: int = 0) -> None:
     """Write float16 [L, H]: unit vectors around topics of Zipf-like sizes, which lie around themes."""
     rng = np.random.default_rng(seed)
-    themes = _unit(rng.standard_normal((max(8, n_labels // LABELS_A_THEME), hidden), np.float32))
-    n_topics = max(32, n_labels // LABELS_A_TOPIC)
+    themes = _unit(rng.standard_normal((max(8, n_labels // LABELS_PER_THEME), hidden), np.float32))
+    n_topics = max(32, n_labels // LABELS_PER_TOPIC)
     topics = np.empty((n_topics, hidden), np.float16)
     for begin, end in _blocks(n_topics):
         topics[begin:end] = _around(rng, themes[rng.integers(len(themes), size=end - begin)])
