@@ -23,19 +23,18 @@ HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
 IN_MEMORY = {"lr": WIDE, "step": INDEX}
 """numbers as a CUDA graph is captured with them"""
 TYPES = {
-    **dict.fromkeys(("h", "w", "bias", "velocity", "bias_velocity", "dz", "dz_slab"), HALF),
-    **dict.fromkeys(("w_slab", "dense"), HALF),
-    **dict.fromkeys(("grad", "loss", "gradient"), WIDE),
-    **dict.fromkeys(("index", "bounds", "label", "row"), INDEX),
+    **dict.fromkeys(("x_ptr", "w_ptr", "bias_ptr", "dz_ptr", "old_w_ptr", "dense_ptr"), HALF),
+    **dict.fromkeys(("momentum_ptr", "bias_momentum_ptr", "out_ptr"), HALF),
+    **dict.fromkeys(("dx_ptr", "loss_ptr", "dw_ptr"), WIDE),
+    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "row_ptr"), INDEX),
     **dict.fromkeys(("lr", "momentum", "decay", "scale"), "fp32"),
     **dict.fromkeys(("seed", "total"), "i64"),
-    "targets": "*i8",
-    "inverse": "*u8",
-    "mask": "*u8",
-    "out": HALF,
+    "targets_ptr": "*i8",
+    "inverse_ptr": "*u8",
+    "mask_ptr": "*u8",
 }
-GROUP = {"G": 16, "F": 32, "BLOCK_SIZE": 1, "BB": 32, "TILES": 2}
-PRODUCT = {"DOT": tl.bfloat16, "PRECISION": "ieee"}
+GROUP = {"G": 16, "F": 32, "BLOCK_SIZE": 1, "BLOCK_B": 32, "NUM_TILES": 2}
+PRODUCT = {"DOT_DTYPE": tl.bfloat16, "PRECISION": "ieee"}
 UPDATE = {"HAS_MOMENTUM": True, "STOCHASTIC": True, "ROUNDS": 7}
 EXACT = {"BF16_LOSS": False}
 WALK = {
@@ -44,93 +43,155 @@ WALK = {
     **UPDATE,
     **EXACT,
     "PADDED": True,
-    "NCOPIES": 4,
-    "STAGES": 2,
+    "NUM_COPIES": 4,
+    "NUM_STAGES": 2,
     "DENSIFY": False,
 }
 ATTENTION = {"T": 32, "D": 32, "DROPOUT": True, "ROUNDS": 7, **PRODUCT}
-BACKWARD = dict.fromkeys(("gradient", "grad_q", "grad_k", "grad_v"), HALF)
-HEADS = {**dict.fromkeys(("q", "k", "v"), HALF), "keys": "*u8", "seed": "*i64", "boost": "fp32"}
-FREE = {"POSITIVES": False, "BY_PAIR": False, "targets": None}
-ATOMIC = {"dz_slab": None, "w_slab": None}
+BACKWARD = dict.fromkeys(("do_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), HALF)
+HEADS = {
+    **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), HALF),
+    "keys_ptr": "*u8",
+    "seed": "*i64",
+    "boost": "fp32",
+}
+FREE = {"POSITIVES": False, "BY_PAIR": False, "targets_ptr": None}
+ATOMIC = {"dz_ptr": None, "old_w_ptr": None}
 CASES = [
-    (group_step._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
-    (group_step._walk, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w": "*u8"}),
+    (group_step._step_kernel, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
+    (group_step._step_kernel, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w_ptr": "*u8"}),
     (
-        group_step._walk,
+        group_step._step_kernel,
         {**WALK, **FREE, **ATOMIC, "UNROLL": True, "BF16_LOSS": True},
         IN_MEMORY,
     ),
     (
-        group_step._walk,
+        group_step._step_kernel,
         {**WALK, **ATOMIC, "POSITIVES": True, "BY_PAIR": True, "UNROLL": False},
         {},
     ),
     (
-        group_step._walk,
+        group_step._step_kernel,
         {
             **WALK,
             "POSITIVES": True,
             "BY_PAIR": False,
             "UNROLL": True,
             "DENSIFY": True,
-            "grad": None,
+            "dx_ptr": None,
         },
         {},
     ),
-    (group_step._mark, {"G": 16, "N": 256, "BY_PAIR": True}, {}),
-    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "STAGES": 2}, {}),
-    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "STAGES": 2}, {}),
-    (group_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "STAGES": 2}, {}),
-    (group_linear._grad_weight, {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "STAGES": 2}, {}),
+    (group_step._mark_positives, {"G": 16, "BLOCK": 256, "BY_PAIR": True}, {}),
+    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "NUM_STAGES": 2}, {}),
+    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "NUM_STAGES": 2}, {}),
     (
-        group_linear._grad_features,
-        {**GROUP, **PRODUCT, "STAGES": 2, "NCOPIES": 4},
-        {"out": WIDE},
+        group_linear._backward_dw,
+        {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "NUM_STAGES": 2},
+        {"dw_ptr": HALF},
     ),
-    (densify._invert, {"F": 32, "BLOCK_SIZE": 1, "HP": 512, "NONE": 255}, {}),
+    (
+        group_linear._backward_dw,
+        {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "NUM_STAGES": 2},
+        {"dw_ptr": HALF},
+    ),
+    (
+        group_linear._backward_dx,
+        {**GROUP, **PRODUCT, "NUM_STAGES": 2, "NUM_COPIES": 4},
+        {},
+    ),
+    (densify._invert, {"F": 32, "BLOCK_SIZE": 1, "PADDED_H": 512, "NONE": 255}, {}),
     (
         densify._dense_dx_kernel,
-        {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": False, **PRODUCT},
-        {"out": WIDE},
+        {
+            "G": 16,
+            "F": 32,
+            "BLOCK_B": 64,
+            "BLOCK_H": 64,
+            "BLOCK_L": 32,
+            "NONE": 255,
+            "BY_ROW": False,
+            **PRODUCT,
+        },
+        {},
     ),
     (
         densify._dense_dx_kernel,
-        {"G": 16, "F": 32, "BB": 64, "HT": 64, "LT": 32, "NONE": 255, "BY_ROW": True, **PRODUCT},
-        {"out": WIDE},
+        {
+            "G": 16,
+            "F": 32,
+            "BLOCK_B": 64,
+            "BLOCK_H": 64,
+            "BLOCK_L": 32,
+            "NONE": 255,
+            "BY_ROW": True,
+            **PRODUCT,
+        },
+        {},
     ),
-    (densify._densify_kernel, {"F": 32, "R": 2, "HP": 512, "REPEATED": False}, {}),
-    (densify._densify_kernel, {"F": 32, "R": 2, "HP": 512, "REPEATED": True}, {"out": WIDE}),
-    (densify._gather_columns_kernel, {"F": 32, "N": 1024}, {}),
-    (fixed._forward, {"F": 32, "R": 16, "BB": 64, "U": 8}, {}),
+    (densify._densify_kernel, {"F": 32, "BLOCK_L": 2, "PADDED_H": 512, "REPEATED": False}, {}),
     (
-        dense._loss_and_gradient,
-        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, **EXACT},
+        densify._densify_kernel,
+        {"F": 32, "BLOCK_L": 2, "PADDED_H": 512, "REPEATED": True},
+        {"out_ptr": WIDE},
+    ),
+    (densify._gather_columns_kernel, {"F": 32, "BLOCK": 1024}, {}),
+    (fixed._forward, {"F": 32, "BLOCK_L": 16, "BLOCK_B": 64, "BLOCK_F": 8}, {}),
+    (
+        dense._loss_and_dz,
+        {"BLOCK_L": 64, "BLOCK_B": 128, "BLOCK_H": 32, "PADDED": True, **PRODUCT, **EXACT},
         {},
     ),
     (
-        dense._loss_and_gradient,
-        {"LT": 64, "BB": 128, "KT": 32, "PADDED": True, **PRODUCT, "BF16_LOSS": True},
+        dense._loss_and_dz,
+        {
+            "BLOCK_L": 64,
+            "BLOCK_B": 128,
+            "BLOCK_H": 32,
+            "PADDED": True,
+            **PRODUCT,
+            "BF16_LOSS": True,
+        },
         {},
     ),
-    (dense._add_positives, {"HP": 512, **EXACT}, {}),
-    (dense._add_positives, {"HP": 512, "BF16_LOSS": True}, {}),
+    (dense._add_positives, {"PADDED_H": 512, **EXACT}, {}),
+    (dense._add_positives, {"PADDED_H": 512, "BF16_LOSS": True}, {}),
     (
         dense._update,
-        {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
+        {
+            "BLOCK_L": 64,
+            "BLOCK_H": 64,
+            "BLOCK_B": 32,
+            "NUM_TILES": 2,
+            "HAS_MASK": True,
+            **PRODUCT,
+            **UPDATE,
+        },
         {},
     ),
     (
         dense._update,
-        {"LT": 64, "HT": 64, "BB": 32, "TILES": 2, "HAS_MASK": True, **PRODUCT, **UPDATE},
+        {
+            "BLOCK_L": 64,
+            "BLOCK_H": 64,
+            "BLOCK_B": 32,
+            "NUM_TILES": 2,
+            "HAS_MASK": True,
+            **PRODUCT,
+            **UPDATE,
+        },
         IN_MEMORY,
     ),
-    (dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF}),
-    (dense._update_bias, {"R": 32, "W": 64, **UPDATE}, {"velocity": HALF, **IN_MEMORY}),
-    (dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, {}),
-    (dense._update_sampled, {"R": 8, "F": 32, **UPDATE}, IN_MEMORY),
-    (dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF}),
-    (dropout._scale_or_zero, {"N": 1024, "ROUNDS": 7}, {"x": HALF, **IN_MEMORY}),
+    (dense._update_bias, {"BLOCK_L": 32, "BLOCK_B": 64, **UPDATE}, {"momentum_ptr": HALF}),
+    (
+        dense._update_bias,
+        {"BLOCK_L": 32, "BLOCK_B": 64, **UPDATE},
+        {"momentum_ptr": HALF, **IN_MEMORY},
+    ),
+    (dense._update_gathered, {"BLOCK_L": 8, "F": 32, **UPDATE}, {}),
+    (dense._update_gathered, {"BLOCK_L": 8, "F": 32, **UPDATE}, IN_MEMORY),
+    (dropout._scale_or_zero, {"BLOCK": 1024, "ROUNDS": 7}, {"x_ptr": HALF}),
+    (dropout._scale_or_zero, {"BLOCK": 1024, "ROUNDS": 7}, {"x_ptr": HALF, **IN_MEMORY}),
     (attention._attend, ATTENTION, HEADS),
     (attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def dense_weight(weight: Tensor, index: Tensor, n_features: int, group_size: int = 1) -> Tensor:
-    """[L, H]: `weight` [L, F] spread to the features that `index` int [K, F] names for each label's
+    """[L, H]: `weight` [L, F] densified: at the features that `index` int [K, F] names for each label's
     group; a feature that a group names twice gets the sum."""
     n_labels = weight.shape[0]
     rows = torch.arange(n_labels, device=weight.device) // group_size
@@ -28,7 +28,7 @@ def block_index(index: Tensor, block_size: int) -> Tensor:
 def linear(
     features: Tensor, weight: Tensor, index: Tensor, bias: Tensor | None, group_size: int
 ) -> Tensor:
-    """[B, L]: features [B, H] times the spread weights, plus bias [L]."""
+    """[B, L]: features [B, H] times the densified weights, plus bias [L]."""
     product = features @ dense_weight(weight, index, features.shape[1], group_size).T
     return product if bias is None else product + bias
 

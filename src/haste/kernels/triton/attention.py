@@ -9,9 +9,9 @@ from torch import Tensor
 
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
+    cast,
     dot_dtype,
-    narrow,
-    number,
+    load_scalar,
     random_halves,
 )
 
@@ -21,30 +21,30 @@ while fp32, no dropout, and the interpreter were right."""
 
 
 @triton.jit
-def _places(x, document, head, stride_b, stride_h, stride_t, T: tl.constexpr, D: tl.constexpr):
+def _places(x_ptr, document, head, stride_b, stride_h, stride_t, T: tl.constexpr, D: tl.constexpr):
     """Addresses [T, D] of a head of a document."""
     tokens = tl.arange(0, T)[:, None]
-    return x + document * stride_b + head * stride_h + tokens * stride_t + tl.arange(0, D)
+    return x_ptr + document * stride_b + head * stride_h + tokens * stride_t + tl.arange(0, D)
 
 
 @triton.jit
 def _tile(
-    x, document, head, stride_b, stride_h, stride_t, inside,
-    T: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr,
+    x_ptr, document, head, stride_b, stride_h, stride_t, inside,
+    T: tl.constexpr, D: tl.constexpr, DOT_DTYPE: tl.constexpr,
 ):  # fmt: skip
     """[T, D] of a head of a document, to be multiplied; zero behind the last token."""
-    at = _places(x, document, head, stride_b, stride_h, stride_t, T, D)
-    return tl.load(at, mask=inside, other=0.0).to(DOT)
+    at = _places(x_ptr, document, head, stride_b, stride_h, stride_t, T, D)
+    return tl.load(at, mask=inside, other=0.0).to(DOT_DTYPE)
 
 
 @triton.jit
 def _weights(
-    q, k, keys, document, head, heads, length, scale, seed, threshold, boost,
+    q, k, keys_ptr, document, head, heads, length, scale, seed, threshold, boost,
     T: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """Softmax of the scores fp32 [T, T], 0 where there is no key, and the factors of dropout."""
     place = tl.arange(0, T)
-    seen = tl.load(keys + document * length + place, mask=place < length, other=0) != 0
+    seen = tl.load(keys_ptr + document * length + place, mask=place < length, other=0) != 0
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
     scores = tl.where(seen[None, :], scores, -1e30)
     raised = tl.where(seen[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
@@ -53,61 +53,65 @@ def _weights(
     kept = weights * 0 + 1
     if DROPOUT:
         rows = (document * heads + head) * T + place
-        drawn = random_halves(number(seed), 0, rows, 0, T, T, ROUNDS) & 0xFFFF
+        drawn = random_halves(load_scalar(seed), 0, rows, 0, T, T, ROUNDS) & 0xFFFF
         kept = tl.where(drawn >= threshold, boost, 0.0)
     return weights, kept
 
 
 @triton.jit(do_not_specialize=["threshold"])
 def _attend(
-    q, k, v, keys, out, seed, heads, length, scale, threshold, boost,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t,
-    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, keys_ptr, out_ptr, seed, heads, length, scale, threshold, boost,
+    stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
+    stride_ob, stride_oh, stride_ot,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     document, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     inside = tl.arange(0, T)[:, None] < length
-    query = _tile(q, document, head, q_b, q_h, q_t, inside, T, D, DOT)
-    key = _tile(k, document, head, k_b, k_h, k_t, inside, T, D, DOT)
-    value = _tile(v, document, head, v_b, v_h, v_t, inside, T, D, DOT)
+    query = _tile(q_ptr, document, head, stride_qb, stride_qh, stride_qt, inside, T, D, DOT_DTYPE)
+    key = _tile(k_ptr, document, head, stride_kb, stride_kh, stride_kt, inside, T, D, DOT_DTYPE)
+    value = _tile(v_ptr, document, head, stride_vb, stride_vh, stride_vt, inside, T, D, DOT_DTYPE)
     weights, kept = _weights(
-        query, key, keys, document, head, heads, length, scale, seed, threshold,
+        query, key, keys_ptr, document, head, heads, length, scale, seed, threshold,
         boost, T, DROPOUT, PRECISION, ROUNDS,
     )  # fmt: skip
-    result = tl.dot((weights * kept).to(DOT), value, input_precision=PRECISION)
-    at = _places(out, document, head, out_b, out_h, out_t, T, D)
-    tl.store(at, narrow(result, out.dtype.element_ty), mask=inside)
+    result = tl.dot((weights * kept).to(DOT_DTYPE), value, input_precision=PRECISION)
+    at = _places(out_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(at, cast(result, out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["threshold"])
 def _attend_backward(
-    q, k, v, keys, gradient, grad_q, grad_k, grad_v, seed, heads, length, scale, threshold, boost,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, out_b, out_h, out_t,
-    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, keys_ptr, do_ptr, dq_ptr, dk_ptr, dv_ptr, seed, heads, length, scale, threshold, boost,
+    stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_kt, stride_vb, stride_vh, stride_vt,
+    stride_dob, stride_doh, stride_dot, stride_ob, stride_oh, stride_ot,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     document, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     inside = tl.arange(0, T)[:, None] < length
-    query = _tile(q, document, head, q_b, q_h, q_t, inside, T, D, DOT)
-    key = _tile(k, document, head, k_b, k_h, k_t, inside, T, D, DOT)
-    value = _tile(v, document, head, v_b, v_h, v_t, inside, T, D, DOT)
-    given = _tile(gradient, document, head, g_b, g_h, g_t, inside, T, D, DOT)
+    query = _tile(q_ptr, document, head, stride_qb, stride_qh, stride_qt, inside, T, D, DOT_DTYPE)
+    key = _tile(k_ptr, document, head, stride_kb, stride_kh, stride_kt, inside, T, D, DOT_DTYPE)
+    value = _tile(v_ptr, document, head, stride_vb, stride_vh, stride_vt, inside, T, D, DOT_DTYPE)
+    given = _tile(
+        do_ptr, document, head, stride_dob, stride_doh, stride_dot, inside, T, D, DOT_DTYPE
+    )
     weights, kept = _weights(
-        query, key, keys, document, head, heads, length, scale, seed, threshold, boost,
+        query, key, keys_ptr, document, head, heads, length, scale, seed, threshold, boost,
         T, DROPOUT, PRECISION, ROUNDS,
     )  # fmt: skip
-    of_value = tl.dot(tl.trans((weights * kept).to(DOT)), given, input_precision=PRECISION)
-    at = _places(grad_v, document, head, out_b, out_h, out_t, T, D)
-    tl.store(at, narrow(of_value, grad_v.dtype.element_ty), mask=inside)
-    of_weights = tl.dot(given, tl.trans(value), input_precision=PRECISION) * kept
-    of_scores = weights * (of_weights - tl.sum(weights * of_weights, 1)[:, None]) * scale
-    of_scores = of_scores.to(DOT)
-    of_query = tl.dot(of_scores, key, input_precision=PRECISION)
-    at = _places(grad_q, document, head, out_b, out_h, out_t, T, D)
-    tl.store(at, narrow(of_query, grad_q.dtype.element_ty), mask=inside)
-    of_key = tl.dot(tl.trans(of_scores), query, input_precision=PRECISION)
-    at = _places(grad_k, document, head, out_b, out_h, out_t, T, D)
-    tl.store(at, narrow(of_key, grad_k.dtype.element_ty), mask=inside)
+    dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), given, input_precision=PRECISION)
+    at = _places(dv_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(at, cast(dv, dv_ptr.dtype.element_ty), mask=inside)
+    d_weights = tl.dot(given, tl.trans(value), input_precision=PRECISION) * kept
+    d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None]) * scale
+    d_scores = d_scores.to(DOT_DTYPE)
+    dq = tl.dot(d_scores, key, input_precision=PRECISION)
+    at = _places(dq_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(at, cast(dq, dq_ptr.dtype.element_ty), mask=inside)
+    dk = tl.dot(tl.trans(d_scores), query, input_precision=PRECISION)
+    at = _places(dk_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(at, cast(dk, dk_ptr.dtype.element_ty), mask=inside)
 
 
 def attend(
@@ -174,7 +178,7 @@ def _constants(query: Tensor, p: float) -> dict[str, object]:
         "T": tokens,
         "D": query.shape[3],
         "DROPOUT": p > 0,
-        "DOT": dot_dtype(query.dtype),
+        "DOT_DTYPE": dot_dtype(query.dtype),
         "PRECISION": "ieee" if wide else "tf32",
         "ROUNDS": PHILOX_ROUNDS,
         # so that [T, T] numbers of fp32 fit in registers

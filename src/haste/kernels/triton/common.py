@@ -102,7 +102,7 @@ def half_to_even(value):
 
 
 @triton.jit
-def narrow(value, DTYPE: tl.constexpr):
+def cast(value, DTYPE: tl.constexpr):
     """fp32 `value` to nearest in DTYPE."""
     if INTERPRETED and tl.bfloat16 == DTYPE:
         wide = value.to(tl.float32)
@@ -141,14 +141,14 @@ def dequantize(value):
 
 
 @triton.jit
-def factor(value, DOT: tl.constexpr):
+def to_dot_dtype(value, DOT_DTYPE: tl.constexpr):
     """Stored numbers in the dtype in which a product is taken."""
     if value.dtype == tl.uint8:
         if INTERPRETED:
-            return dequantize(value).to(DOT)
+            return dequantize(value).to(DOT_DTYPE)
         # exact: a power of two times four bits
-        return (value.to(tl.float8e4nv, bitcast=True).to(tl.float16) * FP8_SCALE).to(DOT)
-    return value.to(DOT)
+        return (value.to(tl.float8e4nv, bitcast=True).to(tl.float16) * FP8_SCALE).to(DOT_DTYPE)
+    return value.to(DOT_DTYPE)
 
 
 @triton.jit
@@ -159,7 +159,7 @@ def store_rounded(pointer, value, noise, mask, STOCHASTIC: tl.constexpr):
         if STOCHASTIC:
             tl.store(pointer, to_bf16(value, noise), mask=mask)
         else:
-            tl.store(pointer, narrow(value, tl.bfloat16), mask=mask)
+            tl.store(pointer, cast(value, tl.bfloat16), mask=mask)
     elif pointer.dtype.element_ty == tl.uint8:
         if STOCHASTIC:
             tl.store(pointer, to_fp8(value, noise >> 12), mask=mask)
@@ -206,7 +206,7 @@ def _philox(seed, step, rows, first, G: tl.constexpr, C: tl.constexpr, ROUNDS: t
 
 
 @triton.jit
-def noise_of(
+def rounding_noise(
     seed, step, rows, first, FULL: tl.constexpr,
     G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -217,7 +217,7 @@ def noise_of(
 
 
 @triton.jit
-def number(value):
+def load_scalar(value):
     """A number that is given itself, or by the address where it lies.
 
     What a captured CUDA graph replays is launched with the arguments of its capture, so numbers that
@@ -232,7 +232,7 @@ def number(value):
 
 
 @triton.jit
-def as_bf16(value):
+def round_to_bf16(value):
     """fp32 `value` rounded to the nearest number of bf16, as fp32."""
     return to_bf16(value, half_to_even(value)).to(tl.float32)
 
@@ -240,16 +240,16 @@ def as_bf16(value):
 @triton.jit
 def bce_rows_bf16(z):
     """Sum over axis 1 of the loss of negatives, each of its steps rounded to bf16."""
-    e = as_bf16(tl.exp(-tl.abs(z)))
-    return tl.sum(tl.maximum(z, 0.0) + as_bf16(tl.log(as_bf16(1.0 + e))), 1)
+    e = round_to_bf16(tl.exp(-tl.abs(z)))
+    return tl.sum(tl.maximum(z, 0.0) + round_to_bf16(tl.log(round_to_bf16(1.0 + e))), 1)
 
 
 @triton.jit
-def sgd_update(value, velocity, gradient, lr, momentum, decay, HAS_MOMENTUM: tl.constexpr):
+def sgd_update(value, v, gradient, lr, momentum, decay, HAS_MOMENTUM: tl.constexpr):
     """v <- momentum v + g + decay w; w <- w - lr v; all fp32. Returns w and v."""
     gradient += decay * value
     if HAS_MOMENTUM:
-        gradient += momentum * velocity
+        gradient += momentum * v
     return value - lr * gradient, gradient
 
 
@@ -267,7 +267,7 @@ def dot_dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float16 if dtype == torch.float16 else tl.bfloat16
 
 
-def transposed(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
+def padded_columns(features: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     """[H, Bp]: `features` [B, H] in a product's dtype, padded with zeros to a multiple of `multiple`."""
     batch, n_features = features.shape
     if dtype == torch.float8_e4m3fn:

@@ -1,7 +1,7 @@
 """The fused step of dense rows in Triton: slab by slab of labels, no B x L tensor.
 
-A slab's logits become loss and dz [labels, B] in one kernel; dz times the weights, the features'
-gradient, is a product for cuBLAS; another kernel makes the weights' gradient tile by tile and updates
+A slab's logits become loss and dz [labels, B] in one kernel; dz times the weights, dX, is a
+product for cuBLAS; another kernel makes dW tile by tile and updates
 the tile before it is ever written. Fixed fan-in takes the same way through weights that are densified to
 all features: on tensor cores that is quicker than gathering for each label.
 """
@@ -18,22 +18,22 @@ from haste.kernels.rounding import FP8, FP8_SCALE, storage_view
 from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
-    as_bf16,
     batch_tiles,
     bce_rows,
     bce_rows_bf16,
+    cast,
     dequantize,
     dot_dtype,
-    factor,
-    narrow,
-    noise_of,
-    number,
+    load_scalar,
+    padded_columns,
     product,
     random_row,
+    round_to_bf16,
+    rounding_noise,
     sgd_update,
     sigmoid,
     store_rounded,
-    transposed,
+    to_dot_dtype,
 )
 from haste.kernels.triton.densify import densify
 
@@ -46,169 +46,173 @@ UPDATE_TILE = 64
 
 
 @triton.jit(do_not_specialize=["first", "n_labels"])
-def _loss_and_gradient(
-    h, w, bias, dz, loss, first, n_labels, n_features, batch, width,
-    LT: tl.constexpr, BB: tl.constexpr, KT: tl.constexpr, PADDED: tl.constexpr,
-    BF16_LOSS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+def _loss_and_dz(
+    x_ptr, w_ptr, bias_ptr, dz_ptr, loss_ptr, first, n_labels, n_features, batch, width,
+    BLOCK_L: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, PADDED: tl.constexpr,
+    BF16_LOSS: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch, as if no
     label were a positive."""
-    own = tl.program_id(1).to(tl.int64) * LT + tl.arange(0, LT)
+    own = tl.program_id(1).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
     rows = first + own
     inside = rows < n_labels
-    b = tl.program_id(0) * BB + tl.arange(0, BB)
-    z = tl.zeros([LT, BB], tl.float32)
-    for start in tl.range(0, n_features, KT, num_stages=3):
-        c = start + tl.arange(0, KT)
+    b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    z = tl.zeros([BLOCK_L, BLOCK_B], tl.float32)
+    for start in tl.range(0, n_features, BLOCK_H, num_stages=3):
+        c = start + tl.arange(0, BLOCK_H)
         there = (c < n_features)[None, :] & inside[:, None]
-        weight = tl.load(w + own[:, None] * n_features + c[None, :], mask=there, other=0)
-        x = tl.load(h + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0)
-        z = tl.dot(factor(weight, DOT), x.to(DOT), z, input_precision=PRECISION)
-    offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
-    z += tl.where(inside, offset, -1e30)[:, None]
+        weight = tl.load(w_ptr + own[:, None] * n_features + c[None, :], mask=there, other=0)
+        x = tl.load(
+            x_ptr + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0
+        )
+        z = tl.dot(to_dot_dtype(weight, DOT_DTYPE), x.to(DOT_DTYPE), z, input_precision=PRECISION)
+    bias = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+    z += tl.where(inside, bias, -1e30)[:, None]
     if BF16_LOSS:
-        z = as_bf16(z)
-    gradient, e = sigmoid(z)
+        z = round_to_bf16(z)
+    dz, e = sigmoid(z)
     if BF16_LOSS:
-        gradient = as_bf16(gradient)
+        dz = round_to_bf16(dz)
     if PADDED:
         real = (b < batch)[None, :]
-        gradient = tl.where(real, gradient, 0.0)
+        dz = tl.where(real, dz, 0.0)
         e = tl.where(real, e, 0.0)
         z = tl.where(real, z, -1e30)
     total = bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
     spot = own[:, None] * width + b[None, :]
-    tl.store(dz + spot, narrow(gradient, dz.dtype.element_ty), mask=inside[:, None])
-    tl.store(loss + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
+    tl.store(dz_ptr + spot, cast(dz, dz_ptr.dtype.element_ty), mask=inside[:, None])
+    tl.store(loss_ptr + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
 
 
 @triton.jit(do_not_specialize=["first", "n_labels"])
 def _add_positives(
-    h, w, bias, label, row, dz, loss, first, n_labels, n_features, width,
-    HP: tl.constexpr, BF16_LOSS: tl.constexpr,
+    x_ptr, w_ptr, bias_ptr, label_ptr, row_ptr, dz_ptr, loss_ptr, first, n_labels, n_features, width,
+    PADDED_H: tl.constexpr, BF16_LOSS: tl.constexpr,
 ):  # fmt: skip
     """The loss and dz of positive p = program_id, put right, if its label is of this slab."""
     p = tl.program_id(0)
-    at = tl.load(label + p)
+    at = tl.load(label_ptr + p)
     here = (at >= first) & (at < n_labels)
     own = tl.where(here, at - first, 0).to(tl.int64)
-    b = tl.load(row + p)
-    c = tl.arange(0, HP)
+    b = tl.load(row_ptr + p)
+    c = tl.arange(0, PADDED_H)
     there = (c < n_features) & here
-    weight = dequantize(tl.load(w + own * n_features + c, mask=there, other=0))
-    x = tl.load(h + c * width + b, mask=there, other=0.0).to(tl.float32)
-    z = tl.sum(weight * x) + tl.load(bias + at, mask=here, other=0.0).to(tl.float32)
+    weight = dequantize(tl.load(w_ptr + own * n_features + c, mask=there, other=0))
+    x = tl.load(x_ptr + c * width + b, mask=there, other=0.0).to(tl.float32)
+    z = tl.sum(weight * x) + tl.load(bias_ptr + at, mask=here, other=0.0).to(tl.float32)
     if BF16_LOSS:
-        z = as_bf16(z)
-    gradient, _ = sigmoid(z)
+        z = round_to_bf16(z)
+    dz, _ = sigmoid(z)
     if BF16_LOSS:
-        gradient = as_bf16(as_bf16(gradient) - 1.0)
+        dz = round_to_bf16(round_to_bf16(dz) - 1.0)
     else:
-        gradient -= 1.0
-    value = narrow(gradient, dz.dtype.element_ty)
-    tl.store(dz + own * width + b, value, mask=here)
-    tl.store(loss + p, -z, mask=here)
+        dz -= 1.0
+    value = cast(dz, dz_ptr.dtype.element_ty)
+    tl.store(dz_ptr + own * width + b, value, mask=here)
+    tl.store(loss_ptr + p, -z, mask=here)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update(
-    h, w, mask, velocity, dz, first, n_labels, n_features, width,
+    x_ptr, w_ptr, mask_ptr, momentum_ptr, dz_ptr, first, n_labels, n_features, width,
     lr, momentum, decay, seed, step,
-    LT: tl.constexpr, HT: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
+    BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     HAS_MASK: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """One tile [LT, HT] of the weights: dz times features, then SGD, in place."""
-    lr = number(lr)
-    step = number(step)
-    own = tl.program_id(0).to(tl.int64) * LT + tl.arange(0, LT)
+    """One tile [BLOCK_L, BLOCK_H] of the weights: dz times features, then SGD, in place."""
+    lr = load_scalar(lr)
+    step = load_scalar(step)
+    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
     rows = first + own
     inside = rows < n_labels
-    start = tl.program_id(1) * HT
-    c = start + tl.arange(0, HT)
+    start = tl.program_id(1) * BLOCK_H
+    c = start + tl.arange(0, BLOCK_H)
     kept = inside[:, None] & (c < n_features)[None, :]
-    gradient = tl.zeros([LT, HT], tl.float32)
-    for tile in tl.range(0, TILES, num_stages=2):
-        b = tile * BB + tl.arange(0, BB)
-        d = tl.load(dz + own[:, None] * width + b[None, :], mask=inside[:, None], other=0.0)
-        x = tl.load(h + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0)
-        gradient = tl.dot(d.to(DOT), tl.trans(x).to(DOT), gradient, input_precision=PRECISION)
+    dw = tl.zeros([BLOCK_L, BLOCK_H], tl.float32)
+    for tile in tl.range(0, NUM_TILES, num_stages=2):
+        b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
+        d = tl.load(dz_ptr + own[:, None] * width + b[None, :], mask=inside[:, None], other=0.0)
+        x = tl.load(
+            x_ptr + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0
+        )
+        dw = tl.dot(d.to(DOT_DTYPE), tl.trans(x).to(DOT_DTYPE), dw, input_precision=PRECISION)
     spot = rows[:, None] * n_features + c[None, :]
     if HAS_MASK:
-        kept = kept & (tl.load(mask + spot, mask=kept, other=0) != 0)
-    v = gradient
+        kept = kept & (tl.load(mask_ptr + spot, mask=kept, other=0) != 0)
+    v = dw
     if HAS_MOMENTUM:
-        v = tl.load(velocity + spot, mask=kept, other=0.0).to(tl.float32)
-    stored = tl.load(w + spot, mask=kept, other=0)
-    new, v = sgd_update(dequantize(stored), v, gradient, lr, momentum, decay, HAS_MOMENTUM)
+        v = tl.load(momentum_ptr + spot, mask=kept, other=0.0).to(tl.float32)
+    stored = tl.load(w_ptr + spot, mask=kept, other=0)
+    new, v = sgd_update(dequantize(stored), v, dw, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     if STOCHASTIC:
-        full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
-        noise = noise_of(seed, step, rows, start, full, LT, HT, ROUNDS)
-    store_rounded(w + spot, new, noise, kept, STOCHASTIC)
+        full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
+        noise = rounding_noise(seed, step, rows, start, full, BLOCK_L, BLOCK_H, ROUNDS)
+    store_rounded(w_ptr + spot, new, noise, kept, STOCHASTIC)
     if HAS_MOMENTUM:
-        store_rounded(velocity + spot, v, noise >> 16, kept, STOCHASTIC)
+        store_rounded(momentum_ptr + spot, v, noise >> 16, kept, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update_bias(
-    bias, velocity, dz, first, n_labels, width, lr, momentum, decay, seed, step,
-    R: tl.constexpr, W: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    bias_ptr, momentum_ptr, dz_ptr, first, n_labels, width, lr, momentum, decay, seed, step,
+    BLOCK_L: tl.constexpr, BLOCK_B: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """The biases of R labels: SGD on the sum of dz over the batch."""
-    lr = number(lr)
-    step = number(step)
-    own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    """The biases of BLOCK_L labels: SGD on the sum of dz over the batch."""
+    lr = load_scalar(lr)
+    step = load_scalar(step)
+    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
     rows = first + own
     inside = rows < n_labels
-    gradient = tl.zeros([R], tl.float32)
-    for start in range(0, width, W):
-        b = start + tl.arange(0, W)
+    db = tl.zeros([BLOCK_L], tl.float32)
+    for start in range(0, width, BLOCK_B):
+        b = start + tl.arange(0, BLOCK_B)
         there = inside[:, None] & (b < width)[None, :]
         spot = own[:, None] * width + b[None, :]
-        gradient += tl.sum(tl.load(dz + spot, mask=there, other=0.0).to(tl.float32), 1)
-    v = gradient
+        db += tl.sum(tl.load(dz_ptr + spot, mask=there, other=0.0).to(tl.float32), 1)
+    v = db
     if HAS_MOMENTUM:
-        v = tl.load(velocity + rows, mask=inside, other=0.0).to(tl.float32)
-    value = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
-    new, v = sgd_update(value, v, gradient, lr, momentum, decay, HAS_MOMENTUM)
+        v = tl.load(momentum_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+    new, v = sgd_update(value, v, db, lr, momentum, decay, HAS_MOMENTUM)
     noise = rows.to(tl.int32)
     if STOCHASTIC:
         # biases draw behind the rows of weights
         noise = random_row(seed, step, n_labels + rows, ROUNDS)
-    store_rounded(bias + rows, new, noise, inside, STOCHASTIC)
+    store_rounded(bias_ptr + rows, new, noise, inside, STOCHASTIC)
     if HAS_MOMENTUM:
-        store_rounded(velocity + rows, v, noise >> 16, inside, STOCHASTIC)
+        store_rounded(momentum_ptr + rows, v, noise >> 16, inside, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
-def _update_sampled(
-    w, index, velocity, gradient, first, n_labels, n_features, lr, momentum, decay, seed, step,
-    R: tl.constexpr, F: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+def _update_gathered(
+    w_ptr, index_ptr, momentum_ptr, dw_ptr, first, n_labels, n_features, lr, momentum, decay, seed, step,
+    BLOCK_L: tl.constexpr, F: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """SGD on R rows of weights [L, F] whose gradient is read from [T, H] at their indices."""
-    lr = number(lr)
-    step = number(step)
-    own = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    """SGD on BLOCK_L rows of weights [L, F] whose dw is read from [T, H] at their indices."""
+    lr = load_scalar(lr)
+    step = load_scalar(step)
+    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
     rows = first + own
     inside = (rows < n_labels)[:, None]
     spot = rows[:, None] * F + tl.arange(0, F)[None, :]
-    at = tl.load(index + spot, mask=inside, other=0)
-    g = tl.load(gradient + own[:, None] * n_features + at, mask=inside, other=0.0).to(tl.float32)
-    v = g
+    at = tl.load(index_ptr + spot, mask=inside, other=0)
+    dw = tl.load(dw_ptr + own[:, None] * n_features + at, mask=inside, other=0.0).to(tl.float32)
+    v = dw
     if HAS_MOMENTUM:
-        v = tl.load(velocity + spot, mask=inside, other=0.0).to(tl.float32)
-    stored = tl.load(w + spot, mask=inside, other=0)
-    new, v = sgd_update(dequantize(stored), v, g, lr, momentum, decay, HAS_MOMENTUM)
+        v = tl.load(momentum_ptr + spot, mask=inside, other=0.0).to(tl.float32)
+    stored = tl.load(w_ptr + spot, mask=inside, other=0)
+    new, v = sgd_update(dequantize(stored), v, dw, lr, momentum, decay, HAS_MOMENTUM)
     noise = spot.to(tl.int32)
     if STOCHASTIC:
-        full: tl.constexpr = HAS_MOMENTUM or w.dtype.element_ty == tl.uint8
-        noise = noise_of(seed, step, rows, 0, full, R, F, ROUNDS)
-    store_rounded(w + spot, new, noise, inside, STOCHASTIC)
+        full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
+        noise = rounding_noise(seed, step, rows, 0, full, BLOCK_L, F, ROUNDS)
+    store_rounded(w_ptr + spot, new, noise, inside, STOCHASTIC)
     if HAS_MOMENTUM:
-        store_rounded(velocity + spot, v, noise >> 16, inside, STOCHASTIC)
+        store_rounded(momentum_ptr + spot, v, noise >> 16, inside, STOCHASTIC)
 
 
 class _Slabs:
@@ -230,7 +234,7 @@ class _Slabs:
         self.wide = weight.dtype == torch.float32
         self.label_tile = 64 if self.wide else 128
         self.tile, self.tiles = batch_tiles(self.batch, 32 if self.wide else 256)
-        self.columns = transposed(features, weight.dtype, self.tile)
+        self.columns = padded_columns(features, weight.dtype, self.tile)
         self.width = self.columns.shape[1]
         self.dtype = self.columns.dtype
         self.features = features.to(self.dtype)
@@ -250,7 +254,7 @@ class _Slabs:
             "STOCHASTIC": bias.dtype == torch.bfloat16 and sgd.rounding == "stochastic",
             "ROUNDS": PHILOX_ROUNDS,
         }
-        self.products = {"DOT": dot_dtype(weight.dtype), "PRECISION": "ieee"}
+        self.products = {"DOT_DTYPE": dot_dtype(weight.dtype), "PRECISION": "ieee"}
         self.bf16_loss = loss_dtype == torch.bfloat16
 
     def spans(self) -> list[tuple[int, int]]:
@@ -258,15 +262,15 @@ class _Slabs:
         edges = range(0, self.n_labels, self.slab)
         return [(first, min(first + self.slab, self.n_labels)) for first in edges]
 
-    def gradient(self, first: int, last: int, rows: Tensor) -> Tensor:
+    def backward(self, first: int, last: int, rows: Tensor) -> Tensor:
         """dz [T, B] of a slab with weights `rows` [T, H] as stored; the sums take what they need of it."""
         count = last - first
         tiles = triton.cdiv(count, self.label_tile)
-        _loss_and_gradient[(self.tiles, tiles)](
+        _loss_and_dz[(self.tiles, tiles)](
             self.columns, storage_view(rows), self.bias, self.dz,
             self.losses[first // self.label_tile * self.tiles :], first, last,
             self.n_features, self.batch, self.width,
-            LT=self.label_tile, BB=self.tile, KT=32 if self.wide else 64,
+            BLOCK_L=self.label_tile, BLOCK_B=self.tile, BLOCK_H=32 if self.wide else 64,
             PADDED=self.width != self.batch, BF16_LOSS=self.bf16_loss, **self.products,
             num_warps=4 if self.wide else 8,
         )  # fmt: skip
@@ -274,7 +278,7 @@ class _Slabs:
             _add_positives[(self.pairs,)](
                 self.columns, storage_view(rows), self.bias, self.positives.label, self.positives.row,
                 self.dz, self.losses[len(self.losses) - self.pairs :], first, last,
-                self.n_features, self.width, HP=triton.next_power_of_2(self.n_features),
+                self.n_features, self.width, PADDED_H=triton.next_power_of_2(self.n_features),
                 BF16_LOSS=self.bf16_loss,
             )  # fmt: skip
         dz = self.dz[:count, : self.batch]
@@ -287,7 +291,7 @@ class _Slabs:
         rows = 32
         _update_bias[(triton.cdiv(last - first, rows),)](
             self.bias, self.bias_momentum, self.dz, first, self.n_labels, self.width,
-            *self.numbers, R=rows, W=min(64, triton.next_power_of_2(self.width)), **self.constants,
+            *self.numbers, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)), **self.constants,
         )  # fmt: skip
 
 
@@ -310,18 +314,18 @@ def dense_step(
     weight = state.weight
     size = min(slab_labels(features.shape[0]), labels_per_chunk)
     if weight.dtype == FP8:
-        # the features' gradient takes a copy of a slab's weights in bf16
+        # dX takes a copy of a slab's weights in bf16
         size = min(size, SLAB_BYTES // weight.shape[1])
     slabs = _Slabs(features, state, positives, context, sgd, size, loss_dtype)
     bits = None if mask is None else mask.view(torch.uint8)
     for first, last in slabs.spans():
-        slabs.gradient(first, last, weight[first:last])
+        slabs.backward(first, last, weight[first:last])
         feature_tile = 64 if slabs.wide else 128
         grid = (triton.cdiv(last - first, UPDATE_TILE), triton.cdiv(slabs.n_features, feature_tile))
         _update[grid](
             slabs.columns, storage_view(weight), bits, state.momentum, slabs.dz, first, slabs.n_labels,
-            slabs.n_features, slabs.width, *slabs.numbers, LT=UPDATE_TILE, HT=feature_tile,
-            BB=min(slabs.tile, 64), TILES=slabs.width // min(slabs.tile, 64), HAS_MASK=mask is not None,
+            slabs.n_features, slabs.width, *slabs.numbers, BLOCK_L=UPDATE_TILE, BLOCK_H=feature_tile,
+            BLOCK_B=min(slabs.tile, 64), NUM_TILES=slabs.width // min(slabs.tile, 64), HAS_MASK=mask is not None,
             **slabs.constants, **slabs.products, num_warps=4,
         )  # fmt: skip
         slabs.update_bias(first, last)
@@ -354,10 +358,10 @@ def fixed_fan_in_step(
         dense = densify(
             weight[first:last], index[first:last], n_features, unique=unique, dtype=slabs.dtype
         )
-        dw = product(slabs.gradient(first, last, dense), slabs.features)
-        _update_sampled[(triton.cdiv(last - first, rows),)](
+        dw = product(slabs.backward(first, last, dense), slabs.features)
+        _update_gathered[(triton.cdiv(last - first, rows),)](
             storage_view(weight), index, state.momentum, dw, first, slabs.n_labels, n_features,
-            *slabs.numbers, R=rows, F=weight.shape[1], **slabs.constants, num_warps=4,
+            *slabs.numbers, BLOCK_L=rows, F=weight.shape[1], **slabs.constants, num_warps=4,
         )  # fmt: skip
         slabs.update_bias(first, last)
     return slabs.losses.sum(), slabs.grad

@@ -14,107 +14,109 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import storage_view
-from haste.kernels.triton.common import dequantize, dot_dtype, narrow, num_sms
+from haste.kernels.triton.common import cast, dequantize, dot_dtype, num_sms
 
 
 @triton.jit
 def _invert(
-    index, inverse, n_features, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, HP: tl.constexpr,
+    index_ptr, inverse_ptr, n_features, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, PADDED_H: tl.constexpr,
     NONE: tl.constexpr,
 ):  # fmt: skip
     """inverse[k, h] = position of feature h in group k = program_id, or NONE."""
     k = tl.program_id(0).to(tl.int64)
-    c = tl.arange(0, HP)
-    own = inverse + k * n_features
-    nothing = tl.full([HP], NONE, tl.int32).to(inverse.dtype.element_ty)
+    c = tl.arange(0, PADDED_H)
+    own = inverse_ptr + k * n_features
+    nothing = tl.full([PADDED_H], NONE, tl.int32).to(inverse_ptr.dtype.element_ty)
     tl.store(own + c, nothing, mask=c < n_features)
     tl.debug_barrier()
     f = tl.arange(0, F)
-    at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
-    tl.store(own + at, f.to(inverse.dtype.element_ty))
+    at = tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
+    tl.store(own + at, f.to(inverse_ptr.dtype.element_ty))
 
 
 @triton.jit
 def _dense_dx_kernel(
-    w, inverse, dz, out, n_labels, n_features, width, dz_label, dz_row, split,
-    G: tl.constexpr, F: tl.constexpr, BB: tl.constexpr, HT: tl.constexpr, LT: tl.constexpr,
-    NONE: tl.constexpr, BY_ROW: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    w_ptr, inverse_ptr, dz_ptr, dx_ptr, n_labels, n_features, width, stride_dzl, stride_dzb, split,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_L: tl.constexpr,
+    NONE: tl.constexpr, BY_ROW: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out[s, c, b] += sum over the labels of split s of densified w [l, c] times dz[l, b].
+    """dx[s, c, b] += sum over the labels of split s of densified w [l, c] times dz[l, b].
 
     The tile after next is looked up, and the next one gathered, while this one is multiplied: what is
     gathered by two bytes cannot be copied asynchronously. Features come first in the tiles of weights,
     so that neighbouring threads read from the same row.
     """
-    c = tl.program_id(0) * HT + tl.arange(0, HT)
-    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    c = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
     begin = tl.program_id(2).to(tl.int64) * split
     end = tl.minimum(begin + split, n_labels)
-    l = tl.arange(0, LT)  # noqa: E741
-    place = inverse + (l // G)[None, :] * n_features + c[:, None]
+    l = tl.arange(0, BLOCK_L)  # noqa: E741
+    place = inverse_ptr + (l // G)[None, :] * n_features + c[:, None]
     known = (c < n_features)[:, None]
-    acc = tl.zeros([HT, BB], tl.float32)
+    acc = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
     j = tl.load(
         place + begin // G * n_features, mask=known & (begin + l < end)[None, :], other=NONE
     ).to(tl.int32)
-    tile = tl.load(w + begin * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
-    after = begin + LT
+    tile = tl.load(w_ptr + begin * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
+    after = begin + BLOCK_L
     j = tl.load(
         place + after // G * n_features, mask=known & (after + l < end)[None, :], other=NONE
     ).to(tl.int32)
-    for start in tl.range(begin, end, LT, num_stages=2):
+    for start in tl.range(begin, end, BLOCK_L, num_stages=2):
         if BY_ROW:
-            spot = b.to(tl.int64)[:, None] * dz_row + (start + l)[None, :]
+            spot = b.to(tl.int64)[:, None] * stride_dzb + (start + l)[None, :]
             there = (start + l < end)[None, :] & (b < width)[:, None]
-            d = tl.trans(tl.load(dz + spot, mask=there, other=0.0))
+            d = tl.trans(tl.load(dz_ptr + spot, mask=there, other=0.0))
         else:
-            spot = (start + l)[:, None] * dz_label + b[None, :]
+            spot = (start + l)[:, None] * stride_dzl + b[None, :]
             there = (start + l < end)[:, None] & (b < width)[None, :]
-            d = tl.load(dz + spot, mask=there, other=0.0)
-        after = start + LT
-        coming = tl.load(w + after * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
-        after += LT
+            d = tl.load(dz_ptr + spot, mask=there, other=0.0)
+        after = start + BLOCK_L
+        coming = tl.load(w_ptr + after * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
+        after += BLOCK_L
         j = tl.load(
             place + after // G * n_features, mask=known & (after + l < end)[None, :], other=NONE
         ).to(tl.int32)
-        acc = tl.dot(tile.to(DOT), d.to(DOT), acc, input_precision=PRECISION)
+        acc = tl.dot(tile.to(DOT_DTYPE), d.to(DOT_DTYPE), acc, input_precision=PRECISION)
         tile = coming
     spot = (tl.program_id(2) * n_features + c)[:, None] * width + b[None, :]
     there = known & (b < width)[None, :]
-    tl.store(out + spot, tl.load(out + spot, mask=there, other=0.0) + acc, mask=there)
+    tl.store(dx_ptr + spot, tl.load(dx_ptr + spot, mask=there, other=0.0) + acc, mask=there)
 
 
 @triton.jit
 def _densify_kernel(
-    w, index, out, n_labels, n_features,
-    F: tl.constexpr, R: tl.constexpr, HP: tl.constexpr, REPEATED: tl.constexpr,
+    w_ptr, index_ptr, out_ptr, n_labels, n_features,
+    F: tl.constexpr, BLOCK_L: tl.constexpr, PADDED_H: tl.constexpr, REPEATED: tl.constexpr,
 ):  # fmt: skip
-    """out[l, index[l, j]] = w[l, j], all else 0, for R labels; sums where an index repeats."""
-    r = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    c = tl.arange(0, HP)
+    """out[l, index[l, j]] = w[l, j], all else 0, for BLOCK_L labels; sums where an index repeats."""
+    r = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    c = tl.arange(0, PADDED_H)
     inside = r < n_labels
-    zero = tl.zeros([R, HP], out.dtype.element_ty)
+    zero = tl.zeros([BLOCK_L, PADDED_H], out_ptr.dtype.element_ty)
     whole = inside[:, None] & (c < n_features)[None, :]
-    tl.store(out + r[:, None] * n_features + c[None, :], zero, mask=whole)
+    tl.store(out_ptr + r[:, None] * n_features + c[None, :], zero, mask=whole)
     f = tl.arange(0, F)
     spot = r[None, :] * F + f[:, None]
-    at = tl.load(index + spot, mask=inside[None, :], other=0)
-    value = dequantize(tl.load(w + spot, mask=inside[None, :], other=0))
-    target = out + r[None, :] * n_features + at
+    at = tl.load(index_ptr + spot, mask=inside[None, :], other=0)
+    value = dequantize(tl.load(w_ptr + spot, mask=inside[None, :], other=0))
+    target = out_ptr + r[None, :] * n_features + at
     tl.debug_barrier()
     if REPEATED:
         tl.atomic_add(target, value, mask=inside[None, :], sem="relaxed")
     else:
-        tl.store(target, narrow(value, out.dtype.element_ty), mask=inside[None, :])
+        tl.store(target, cast(value, out_ptr.dtype.element_ty), mask=inside[None, :])
 
 
 @triton.jit
-def _gather_columns_kernel(dense, index, out, n_features, total, F: tl.constexpr, N: tl.constexpr):
-    """out[l, j] = dense[l, index[l, j]], N numbers a program."""
-    p = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
-    at = tl.load(index + p, mask=p < total, other=0)
-    value = tl.load(dense + p // F * n_features + at, mask=p < total, other=0.0)
-    tl.store(out + p, narrow(value, out.dtype.element_ty), mask=p < total)
+def _gather_columns_kernel(
+    dense_ptr, index_ptr, out_ptr, n_features, total, F: tl.constexpr, BLOCK: tl.constexpr
+):
+    """out[l, j] = dense[l, index[l, j]], BLOCK numbers a program."""
+    p = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    at = tl.load(index_ptr + p, mask=p < total, other=0)
+    value = tl.load(dense_ptr + p // F * n_features + at, mask=p < total, other=0.0)
+    tl.store(out_ptr + p, cast(value, out_ptr.dtype.element_ty), mask=p < total)
 
 
 class DenseDx:
@@ -143,7 +145,7 @@ class DenseDx:
         )
         _invert[(len(index),)](
             index, self.inverse, n_features, F=fan_in, BLOCK_SIZE=block_size,
-            HP=triton.next_power_of_2(n_features), NONE=self.none, num_warps=2,
+            PADDED_H=triton.next_power_of_2(n_features), NONE=self.none, num_warps=2,
         )  # fmt: skip
         wide = dtype == torch.float32
         self.batch_tile = max(16, min(64 if wide else 256, triton.next_power_of_2(width)))
@@ -166,8 +168,8 @@ class DenseDx:
         _dense_dx_kernel[(*self.tiles, triton.cdiv(count, split))](
             weight, self.inverse[first_group:], dz, self.out, count, self.n_features, self.width,
             0 if by_row else dz.stride(0), dz.stride(0) if by_row else 0, split,
-            G=self.group_size, F=self.fan_in, BB=self.batch_tile, HT=self.feature_tile,
-            LT=self.label_tile, NONE=self.none, BY_ROW=by_row, DOT=dot_dtype(weight.dtype),
+            G=self.group_size, F=self.fan_in, BLOCK_B=self.batch_tile, BLOCK_H=self.feature_tile,
+            BLOCK_L=self.label_tile, NONE=self.none, BY_ROW=by_row, DOT_DTYPE=dot_dtype(weight.dtype),
             PRECISION="ieee", num_warps=8 if self.batch_tile == 256 else 4,
         )  # fmt: skip
 
@@ -190,7 +192,7 @@ def densify(
     rows = 2
     _densify_kernel[(triton.cdiv(n_labels, rows),)](
         storage_view(weight), index, out, n_labels, n_features,
-        F=fan_in, R=rows, HP=triton.next_power_of_2(n_features), REPEATED=not unique, num_warps=4,
+        F=fan_in, BLOCK_L=rows, PADDED_H=triton.next_power_of_2(n_features), REPEATED=not unique, num_warps=4,
     )  # fmt: skip
     return out.to(dtype)
 
@@ -200,6 +202,13 @@ def gather_columns(dense: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     out = torch.empty(index.shape, dtype=dtype, device=dense.device)
     numbers = 1024
     _gather_columns_kernel[(triton.cdiv(index.numel(), numbers),)](
-        dense, index, out, dense.shape[1], index.numel(), F=index.shape[1], N=numbers, num_warps=8
+        dense,
+        index,
+        out,
+        dense.shape[1],
+        index.numel(),
+        F=index.shape[1],
+        BLOCK=numbers,
+        num_warps=8,
     )
     return out

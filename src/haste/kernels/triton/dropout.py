@@ -7,21 +7,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.triton.common import PHILOX_ROUNDS, narrow, number, random_row
+from haste.kernels.triton.common import PHILOX_ROUNDS, cast, load_scalar, random_row
 
 BLOCK = 1024
 
 
 @triton.jit(do_not_specialize=["seed", "step"])
 def _scale_or_zero(
-    x, out, total, threshold, scale, seed, step, N: tl.constexpr, ROUNDS: tl.constexpr
+    x_ptr, out_ptr, total, threshold, scale, seed, step, BLOCK: tl.constexpr, ROUNDS: tl.constexpr
 ):
-    at = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < total
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    drawn = random_row(seed, number(step), at, ROUNDS)
+    value = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    drawn = random_row(seed, load_scalar(step), at, ROUNDS)
     value = tl.where(drawn >= threshold, value * scale, 0.0)
-    tl.store(out + at, narrow(value, out.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + at, cast(value, out_ptr.dtype.element_ty), mask=inside)
 
 
 def scaled_or_zero(values: Tensor, p: float, seed: int, step: int | Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def scaled_or_zero(values: Tensor, p: float, seed: int, step: int | Tensor) -> T
         1 / (1 - p),
         seed,
         step,
-        N=BLOCK,
+        BLOCK=BLOCK,
         ROUNDS=PHILOX_ROUNDS,
     )
     return out

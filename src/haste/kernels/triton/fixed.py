@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import storage_view
-from haste.kernels.triton.common import dequantize, dot_weight, narrow, product, transposed
+from haste.kernels.triton.common import cast, dequantize, dot_weight, padded_columns, product
 from haste.kernels.triton.densify import densify, gather_columns
 
 SLAB_BYTES = 96 << 20
@@ -24,25 +24,25 @@ GATHERED = range(33, 65)
 
 @triton.jit
 def _forward(
-    h, w, index, bias, out, n_labels, batch, width,
-    F: tl.constexpr, R: tl.constexpr, BB: tl.constexpr, U: tl.constexpr,
+    x_ptr, w_ptr, index_ptr, bias_ptr, out_ptr, n_labels, batch, width,
+    F: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
-    """out [B, L] for R labels and a tile of the batch: U features at a time."""
-    rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    """out [B, L] for BLOCK_L labels and a tile of the batch: BLOCK_F features at a time."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
     inside = rows < n_labels
-    b = tl.program_id(1) * BB + tl.arange(0, BB)
-    acc = tl.zeros([R, BB], tl.float32)
-    for j in range(0, F, U):
-        spot = rows[:, None] * F + j + tl.arange(0, U)[None, :]
-        at = tl.load(index + spot, mask=inside[:, None], other=0)
-        value = dequantize(tl.load(w + spot, mask=inside[:, None], other=0))
-        x = tl.load(h + at[:, :, None] * width + b[None, None, :]).to(tl.float32)
+    b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
+    acc = tl.zeros([BLOCK_L, BLOCK_B], tl.float32)
+    for j in range(0, F, BLOCK_F):
+        spot = rows[:, None] * F + j + tl.arange(0, BLOCK_F)[None, :]
+        at = tl.load(index_ptr + spot, mask=inside[:, None], other=0)
+        value = dequantize(tl.load(w_ptr + spot, mask=inside[:, None], other=0))
+        x = tl.load(x_ptr + at[:, :, None] * width + b[None, None, :]).to(tl.float32)
         acc += tl.sum(value[:, :, None] * x, 1)
-    if bias is not None:
-        acc += tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)[:, None]
+    if bias_ptr is not None:
+        acc += tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)[:, None]
     spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
     there = inside[None, :] & (b < batch)[:, None]
-    tl.store(out + spot, narrow(tl.trans(acc), out.dtype.element_ty), mask=there)
+    tl.store(out_ptr + spot, cast(tl.trans(acc), out_ptr.dtype.element_ty), mask=there)
 
 
 def forward(
@@ -62,11 +62,11 @@ def forward(
     if batch in GATHERED:
         out = torch.empty(batch, n_labels, dtype=dtype, device=features.device)
         tile = max(16, triton.next_power_of_2(batch))
-        columns = transposed(features, weight.dtype, tile)
+        columns = padded_columns(features, weight.dtype, tile)
         rows = 16
         _forward[(triton.cdiv(n_labels, rows), 1)](
             columns, storage_view(weight), index, bias, out, n_labels, batch, tile,
-            F=fan_in, R=rows, BB=tile, U=min(8, fan_in), num_warps=4,
+            F=fan_in, BLOCK_L=rows, BLOCK_B=tile, BLOCK_F=min(8, fan_in), num_warps=4,
         )  # fmt: skip
         return out
     parts = []

@@ -14,12 +14,12 @@ from torch import Tensor
 from haste.kernels.rounding import storage_view
 from haste.kernels.triton.common import (
     batch_tiles,
+    cast,
     dot_dtype,
     dot_weight,
-    factor,
-    narrow,
     num_sms,
-    transposed,
+    padded_columns,
+    to_dot_dtype,
 )
 from haste.kernels.triton.densify import DenseDx
 from haste.kernels.triton.group_step import COPIES, check_sizes
@@ -28,94 +28,103 @@ from haste.kernels.triton.route import Route, choose_route
 
 @triton.jit
 def _forward(
-    h, w, index, bias, out, n_labels, batch, width, n_groups,
-    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
-    BATCH_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+    x_ptr, w_ptr, index_ptr, bias_ptr, out_ptr, n_labels, batch, width, n_groups,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
+    BATCH_FIRST: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, NUM_STAGES: tl.constexpr,
 ):  # fmt: skip
     """out [B, L] for this program's range of groups; BATCH_FIRST: the product's rows are documents."""
     per = tl.cdiv(n_groups, tl.num_programs(0))
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
-    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
+        at = (
+            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
+            + f % BLOCK_SIZE
+        )
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
-        stored = tl.load(w + rows[:, None] * F + f[None, :], mask=inside[:, None], other=0)
-        weight = factor(stored, DOT)
-        if bias is None:
-            offset = tl.zeros([G], tl.float32)
+        stored = tl.load(w_ptr + rows[:, None] * F + f[None, :], mask=inside[:, None], other=0)
+        weight = to_dot_dtype(stored, DOT_DTYPE)
+        if bias_ptr is None:
+            bias = tl.zeros([G], tl.float32)
         else:
-            offset = tl.load(bias + rows, mask=inside, other=0.0).to(tl.float32)
-        for tile in tl.static_range(TILES):
-            b = tile * BB + tl.arange(0, BB)
-            gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
+            bias = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+        for tile in tl.static_range(NUM_TILES):
+            b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
+            gathered = tl.load(x_ptr + at[:, None] * width + b[None, :]).to(DOT_DTYPE)
             if BATCH_FIRST:
                 z = tl.dot(tl.trans(gathered), tl.trans(weight), input_precision=PRECISION)
-                z += offset[None, :]
+                z += bias[None, :]
             else:
-                z = tl.dot(weight, gathered, input_precision=PRECISION) + offset[:, None]
+                z = tl.dot(weight, gathered, input_precision=PRECISION) + bias[:, None]
                 z = tl.trans(z)
             spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
             there = inside[None, :] & (b < batch)[:, None]
-            tl.store(out + spot, narrow(z, out.dtype.element_ty), mask=there)
+            tl.store(out_ptr + spot, cast(z, out_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def _grad_weight(
-    h, index, dz, out, n_labels, batch, width, n_groups,
-    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
-    FEATURES_FIRST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+def _backward_dw(
+    x_ptr, index_ptr, dz_ptr, dw_ptr, n_labels, batch, width, n_groups,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
+    FEATURES_FIRST: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, NUM_STAGES: tl.constexpr,
 ):  # fmt: skip
-    """out [L, F] = dz^T times the gathered features, for this program's range of groups."""
+    """dw [L, F] = dz^T times the gathered features, for this program's range of groups."""
     per = tl.cdiv(n_groups, tl.num_programs(0))
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
-    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
+        at = (
+            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
+            + f % BLOCK_SIZE
+        )
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
-        acc = tl.zeros([F, G] if FEATURES_FIRST else [G, F], tl.float32)
-        for tile in tl.static_range(TILES):
-            b = tile * BB + tl.arange(0, BB)
-            gathered = tl.load(h + at[:, None] * width + b[None, :]).to(DOT)
+        dw = tl.zeros([F, G] if FEATURES_FIRST else [G, F], tl.float32)
+        for tile in tl.static_range(NUM_TILES):
+            b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
+            gathered = tl.load(x_ptr + at[:, None] * width + b[None, :]).to(DOT_DTYPE)
             spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
             there = inside[None, :] & (b < batch)[:, None]
-            d = tl.load(dz + spot, mask=there, other=0.0).to(DOT)
+            d = tl.load(dz_ptr + spot, mask=there, other=0.0).to(DOT_DTYPE)
             if FEATURES_FIRST:
-                acc = tl.dot(gathered, d, acc, input_precision=PRECISION)
+                dw = tl.dot(gathered, d, dw, input_precision=PRECISION)
             else:
-                acc = tl.dot(tl.trans(d), tl.trans(gathered), acc, input_precision=PRECISION)
+                dw = tl.dot(tl.trans(d), tl.trans(gathered), dw, input_precision=PRECISION)
         if FEATURES_FIRST:
-            acc = tl.trans(acc)
+            dw = tl.trans(dw)
         spot = rows[:, None] * F + f[None, :]
-        tl.store(out + spot, narrow(acc, out.dtype.element_ty), mask=inside[:, None])
+        tl.store(dw_ptr + spot, cast(dw, dw_ptr.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
-def _grad_features(
-    w, index, dz, out, n_labels, batch, width, n_groups, copy_size,
-    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BB: tl.constexpr, TILES: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr, NCOPIES: tl.constexpr,
+def _backward_dx(
+    w_ptr, index_ptr, dz_ptr, dx_ptr, n_labels, batch, width, n_groups, copy_size,
+    G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
+    DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, NUM_STAGES: tl.constexpr, NUM_COPIES: tl.constexpr,
 ):  # fmt: skip
-    """One of the copies of out [H, Bp] += dz times the weights, by atomic sums."""
+    """One of the copies of dx [H, Bp] += dz times the weights, by atomic sums."""
     program = tl.program_id(0)
     per = tl.cdiv(n_groups, tl.num_programs(0))
     first = program * per
     f = tl.arange(0, F)
-    mine = out + (program % NCOPIES).to(tl.int64) * copy_size
-    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=STAGES):
-        at = tl.load(index + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
+    copy_ptr = dx_ptr + (program % NUM_COPIES).to(tl.int64) * copy_size
+    for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
+        at = (
+            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
+            + f % BLOCK_SIZE
+        )
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         spot = rows[:, None] * F + f[None, :]
-        weight = factor(tl.load(w + spot, mask=inside[:, None], other=0), DOT)
-        for tile in tl.static_range(TILES):
-            b = tile * BB + tl.arange(0, BB)
+        weight = to_dot_dtype(tl.load(w_ptr + spot, mask=inside[:, None], other=0), DOT_DTYPE)
+        for tile in tl.static_range(NUM_TILES):
+            b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
             spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
             there = inside[None, :] & (b < batch)[:, None]
-            d = tl.load(dz + spot, mask=there, other=0.0).to(DOT)
-            back = tl.dot(tl.trans(weight), tl.trans(d), input_precision=PRECISION)
-            tl.atomic_add(mine + at[:, None] * width + b[None, :], back, sem="relaxed")
+            d = tl.load(dz_ptr + spot, mask=there, other=0.0).to(DOT_DTYPE)
+            dx = tl.dot(tl.trans(weight), tl.trans(d), input_precision=PRECISION)
+            tl.atomic_add(copy_ptr + at[:, None] * width + b[None, :], dx, sem="relaxed")
 
 
 MAX_BATCH = 1024
@@ -142,7 +151,7 @@ def forward(
         constants, programs, columns = _prepare(
             part, weight.dtype, fan_in, index, group_size, block_size
         )
-        constants["STAGES"] = 1 if group_size >= 64 else constants["STAGES"]
+        constants["NUM_STAGES"] = 1 if group_size >= 64 else constants["NUM_STAGES"]
         _forward[(programs,)](
             columns, storage_view(weight), index, bias, out[begin : begin + MAX_BATCH], n_labels,
             len(part), columns.shape[1], index.shape[0],
@@ -172,7 +181,7 @@ def backward_dw(
         constants, programs, columns = _prepare(part, dtype, fan_in, index, group_size, block_size)
         if group_size >= 64 and fan_in > 64:
             constants["num_warps"] = 8
-        _grad_weight[(programs,)](
+        _backward_dw[(programs,)](
             columns, index, dz[begin : begin + MAX_BATCH], out, n_labels, len(part),
             columns.shape[1], index.shape[0], FEATURES_FIRST=fan_in <= 64, **constants,
         )  # fmt: skip
@@ -214,11 +223,11 @@ def backward_dx(
         width = tile * tiles
         out = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=dz.device)
         programs = min(num_sms(dz.device) * 4, index.shape[0])
-        _grad_features[(programs,)](
+        _backward_dx[(programs,)](
             storage_view(weight), index, part, out, n_labels, len(part), width, index.shape[0],
-            n_features * width, G=group_size, F=fan_in, BLOCK_SIZE=block_size, BB=tile, TILES=tiles,
-            DOT=dot_dtype(weight.dtype), PRECISION="ieee", NCOPIES=COPIES, num_warps=4,
-            STAGES=2 if fan_in * group_size <= 128 * 64 and weight.element_size() <= 2 else 1,
+            n_features * width, G=group_size, F=fan_in, BLOCK_SIZE=block_size, BLOCK_B=tile, NUM_TILES=tiles,
+            DOT_DTYPE=dot_dtype(weight.dtype), PRECISION="ieee", NUM_COPIES=COPIES, num_warps=4,
+            NUM_STAGES=2 if fan_in * group_size <= 128 * 64 and weight.element_size() <= 2 else 1,
         )  # fmt: skip
         parts.append(out.sum(0)[:, : len(part)].t())
     return torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -237,17 +246,17 @@ def _prepare(
     wide = dtype == torch.float32
     largest = 128 if fan_in > 64 and group_size < 64 and not wide else 64
     tile, tiles = batch_tiles(features.shape[0], 32 if wide else largest)
-    columns = transposed(features, dtype, tile)
+    columns = padded_columns(features, dtype, tile)
     constants = {
         "G": group_size,
         "F": fan_in,
         "BLOCK_SIZE": block_size,
-        "BB": tile,
-        "TILES": tiles,
-        "DOT": dot_dtype(dtype),
+        "BLOCK_B": tile,
+        "NUM_TILES": tiles,
+        "DOT_DTYPE": dot_dtype(dtype),
         "PRECISION": "ieee",
         # what is in flight must fit into shared memory
-        "STAGES": 2 if fan_in * columns.shape[1] * columns.element_size() <= 1 << 16 else 1,
+        "NUM_STAGES": 2 if fan_in * columns.shape[1] * columns.element_size() <= 1 << 16 else 1,
         "num_warps": 4,
     }
     return constants, min(num_sms(features.device) * 8, index.shape[0]), columns
