@@ -12,6 +12,7 @@ from haste.report.claims import (
     FAILS,
     HOLDS,
     UNDECIDED,
+    Claim,
     claimed_runs,
     claims,
     findings,
@@ -419,3 +420,12 @@ def test_the_runs_of_an_ablation_that_a_claim_is_about(tmp_path):
         "grouping-random",
     }
     assert claimed_runs(grid, "head_tail") == []
+
+
+def test_a_claim_is_a_row(tmp_path, monkeypatch):
+    row = {"a": "dense", "b": "spartex", "metrics": ["R@10"]}
+    added = Claim("X1", "Dense recalls more.", "accuracy", differences=[row])
+    monkeypatch.setattr("haste.report.claims.claims", lambda: (added,))
+    (finding,) = by_claim(fake_grid(tmp_path, ablations=())).values()
+    assert (finding.claim, finding.verdict) == (added, HOLDS)
+    assert [each.what for each in finding.comparisons] == ["R@10, Dense − Spartex (points)"]
