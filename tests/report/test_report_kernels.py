@@ -1,5 +1,7 @@
 """Tables, figures and claims from made-up results of the kernel benchmark."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from fake_grid import FakeGrid, draw, load, make
@@ -7,10 +9,11 @@ from fake_kernels import write_kernels
 
 from haste.bench.kernels import COLUMNS
 from haste.bench.rows import write_rows
+from haste.grid import read_grid
 from haste.report.benchmarks import Results
 from haste.report.claims import FAILS, HOLDS, findings
 from haste.report.registry import entry
-from haste.report.render import markdown
+from haste.report.render import markdown, write_table
 
 OURS = {"group_fan_in": 2.0, "haste": 5.0, "fixed_fan_in": 6.0, "bottleneck": 1.6, "dense768": 12.0}
 """milliseconds of each layer in every direction"""
@@ -211,3 +214,12 @@ def test_what_lies_beside_the_results_is_an_input(fake):
         inputs = entry(kind, name, fake.grid).inputs_of(fake.grid)
         assert inputs.benchmarks == (path,)
         assert inputs.companions == (path.with_name("machine.json"),)
+
+
+@pytest.mark.parametrize("name", ["kernels", "kernel_times", "scale"])
+def test_committed_benchmarks_make_the_committed_tables(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    grid = read_grid([Path("workflow/configs/wordnet.yaml")])
+    chosen, sources = load(grid, name)
+    for path in write_table(tmp_path / name, chosen.title, chosen.build(sources))[:3]:
+        assert path.read_text() == Path(f"{grid.layout.table(name)}{path.suffix}").read_text()

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 PRODUCTS = {
     "forward": "forward",
-    "grad_features": "features' gradient",
-    "grad_weight": "weights' gradient",
+    "grad_features": "dX",
+    "grad_weight": "dW",
 }
+"""of an output layer, by direction in kernels.csv: what tables and figures call them"""
 OF_BOTTLENECK = {64: 1.1, 32: 1.5}
 """by group size: times the products of a dense bottleneck that ours may take"""
 OVER_RELEASED = 3.0
@@ -79,7 +80,10 @@ def times_table(sources: Sources) -> Table:
         Column("features", "Features", digits=0),
         Column("fan_in", "Fan-in", digits=0),
         Column("group_size", "Group", digits=0),
-        *(Column(name, f"{name.replace('_', ' ')} (ms)", digits=3) for name in DIRECTIONS),
+        *(
+            Column(name, f"{PRODUCTS.get(name, name).replace('_', ' ')} (ms)", digits=3)
+            for name in DIRECTIONS
+        ),
         Column("peak_mib", "Peak of a step (MiB)"),
     )
     devices = [Results.load(path) for path in sources.inputs.benchmarks]
@@ -223,7 +227,7 @@ def scale_table(sources: Sources) -> Table:
         Column("rest_seconds", "rest", digits=2, scale=1e-3),
         Column("layer_share", "Layer's share (%)", scale=0.01),
         Column("busy_share", "GPU busy (%)", scale=0.01),
-        Column("waits_a_step", "Waits a step", digits=0),
+        Column("waits_a_step", "Synchronizations a step", digits=0),
         Column("epoch_minutes", "Epoch (min)", digits=2),
         Column("paper_epoch_minutes", "Epoch (paper, A100)", digits=2),
         Column("peak_allocated_gib", "Peak (GiB)", digits=2),
@@ -254,8 +258,8 @@ def scale_table(sources: Sources) -> Table:
         "activations of the encoder are computed again in the backward pass, and its weights updated in it.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
         "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
-        "included. GPU busy: time of kernels over time of the step. Waits: how often the host waits for the "
-        "GPU in one. Top 100 of 256: the best labels of 256 documents, from their features.",
+        "included. GPU busy: time of kernels over time of the step. Synchronizations: how often the host waits "
+        "for the GPU in a step. Top 100 of 256: the best labels of 256 documents, from their features.",
         "Spartex is measured with its auxiliary loss, as at the start of a run. Rows of the sweep have the "
         "hyper-parameters of LF-Paper2Keywords-8.6M, the preset memory and other numbers of labels.",
     )

@@ -346,7 +346,7 @@ RUN_COLUMNS = (
     *(Column(name, name) for name in METRICS),
     *(Column(n, n.replace("without", "w/o")) for n in WITHOUT_RECIPROCAL),
     *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
-    Column("tail_bias_offset", "Tail shifted by", digits=2, signed=True),
+    Column("tail_bias_offset", "Tail bias offset", digits=2, signed=True),
     Column("epochs", "Epochs", digits=0),
     Column("loss", "Training loss", digits=2),
     Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
@@ -380,7 +380,7 @@ def runs_table(sources: Sources) -> Table:
     notes = (
         "One row a run. Metrics in percent on the test split; the csv has every number unrounded, "
         "memory in bytes and times in seconds.",
-        "Validation: after the last epoch, before a tail is shifted; for choosing between methods, for "
+        "Validation: after the last epoch, before the bias of a tail is tuned; for choosing between methods, for "
         "which the test split must not be read.",
         CONVERGED_NOTE,
     )
