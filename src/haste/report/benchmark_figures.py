@@ -57,7 +57,7 @@ def kernel_speedup(sources: Sources) -> Drawing:
     import pandas as pd
     import seaborn as sns
 
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    devices = sources.benchmarks
     drawn = pd.DataFrame(
         [
             {"device": times.device, "swept": swept, **point}
@@ -108,7 +108,7 @@ def copy_bandwidth(sources: Sources) -> Drawing:
     import pandas as pd
     import seaborn as sns
 
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    devices = sources.benchmarks
     drawn = pd.DataFrame(
         [
             {
@@ -185,9 +185,8 @@ def scale_memory(sources: Sources) -> Drawing:
     import pandas as pd
     import seaborn as sns
 
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
     # of some devices, times alone were measured
-    devices = [results for results in devices if _measured(results)]
+    devices = [results for results in sources.benchmarks if _measured(results)]
     if not devices:
         words = "needs CUDA: no scale benchmark is committed\n(haste bench scale)"
         return empty_figure(words, {"device": "none", "result": "needs CUDA"})

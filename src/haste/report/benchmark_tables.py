@@ -51,7 +51,7 @@ def targets_table(sources: Sources) -> Table:
         Column("measured", "Measured", digits=2),
         Column("verdict", "Verdict"),
     )
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    devices = sources.benchmarks
     rows = [{"device": times.device, **row} for times in devices for row in _targets(times)]
     notes = [
         *(times.note() for times in devices),
@@ -86,7 +86,7 @@ def times_table(sources: Sources) -> Table:
         ),
         Column("peak_mib", "Peak of a step (MiB)"),
     )
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    devices = sources.benchmarks
     rows = []
     for times in devices:
         for shape in times.names("shape"):
@@ -237,7 +237,7 @@ def scale_table(sources: Sources) -> Table:
         Column("paper_peak_gib", "Peak (paper)", digits=2),
         Column("note", "Note"),
     )
-    devices = [Results.load(path) for path in sources.inputs.benchmarks]
+    devices = sources.benchmarks
     rows = [
         {
             **{column.key: row.get(column.key) for column in columns},

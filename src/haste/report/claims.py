@@ -365,11 +365,10 @@ def _kernels(claim: Claim, sources: Sources) -> Iterator[Finding]:
     """The largest ratio of times, for each device whose kernel benchmark is committed."""
     paper, target = kernel_target(sources.published, claim)
     what = "time of {} / {}, largest ratio".format(*(LAYERS[layer] for layer in claim.layers))
-    if not sources.inputs.benchmarks:
+    if not sources.benchmarks:
         reason = "needs CUDA: no kernel benchmark is committed (haste bench kernels)"
         yield Finding(claim, "kernels", (Comparison(what, None, paper),), UNDECIDED, reason)
-    for path in sources.inputs.benchmarks:
-        results = Results.load(path)
+    for path, results in zip(sources.inputs.benchmarks, sources.benchmarks, strict=True):
         ratios = [
             ratio
             for direction in claim.directions

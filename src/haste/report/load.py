@@ -20,7 +20,7 @@ from haste.metrics.metrics import per_document
 from haste.metrics.truth import Truth, load_truth
 from haste.paths import CorpusDir
 from haste.presets import Method, method, methods
-from haste.report.benchmarks import read_rows
+from haste.report.benchmarks import Results, read_rows
 from haste.report.published import Published
 from haste.report.registry import Inputs
 from haste.report.runs import Run, load_runs
@@ -138,6 +138,11 @@ class Sources:
     def short_runs(self) -> ShortRuns | None:
         """Runs with fewer epochs, where the grid names such runs."""
         return ShortRuns(self.inputs.short_runs) if self.inputs.short_runs else None
+
+    @cached_property
+    def benchmarks(self) -> list[Results]:
+        """The committed results of the benchmark that is shown, by device."""
+        return [Results.load(path) for path in self.inputs.benchmarks]
 
     def methods(self) -> list[Method]:
         """The grid's methods in the order of the preset table."""

@@ -63,18 +63,19 @@ class Entry:
     title: str
     make: Callable[..., Any]
     """from `load.Sources` to a `render.Table`, or to a figure and the data frame it shows"""
-    inputs: Callable[[GridConfig], Inputs]
-    applies: Callable[[GridConfig], bool]
-    """whether a grid has it"""
     caption: str
-    """of the report, reStructuredText"""
+    """of the report, reStructuredText: the docstring of `make` unless given"""
     category: str
     """folder of the report"""
-    benchmark: str | None
+    inputs: Callable[[GridConfig], Inputs] | None = None
+    """None: the committed files of `benchmark`"""
+    benchmark: str | None = None
     """whose committed files it shows: kernels or scale"""
-    on_request: bool
+    applies: Callable[[GridConfig], bool] = lambda _: True
+    """whether a grid has it"""
+    on_request: bool = False
     """made only when asked for by name"""
-    all_methods: bool
+    all_methods: bool = False
     """whether it has a row for methods without a run too: another list of methods makes it again"""
 
     @property
@@ -90,7 +91,7 @@ class Entry:
 
     def inputs_of(self, grid: GridConfig) -> Inputs:
         """What it reads in a grid."""
-        inputs = self.inputs(grid)
+        inputs = self.inputs(grid) if self.inputs else benchmark_inputs(grid, self.benchmark)
         return dataclasses.replace(inputs, partial=inputs.partial or grid.allow_partial)
 
     def build(self, sources: Sources) -> Any:
@@ -114,48 +115,25 @@ class Entry:
 _entries: dict[tuple[str, str], Entry] = {}
 
 
-def _register(
-    kind: str,
-    name: str,
-    title: str,
-    *,
-    inputs: Callable[[GridConfig], Inputs] | None = None,
-    applies: Callable[[GridConfig], bool] = lambda _: True,
-    caption: str | None = None,
-    category: str | None = None,
-    benchmark: str | None = None,
-    on_request: bool = False,
-    all_methods: bool = False,
-) -> Callable[[Callable], Callable]:
-    """`inputs` may be left out for a benchmark; the caption is the function's docstring."""
-
-    def register(make: Callable) -> Callable:
-        _entries[kind, name] = Entry(
-            kind,
-            name,
-            title,
-            make,
-            inputs or (lambda grid: benchmark_inputs(grid, benchmark)),
-            applies,
-            inspect.cleandoc(caption or make.__doc__),
-            category or f"{kind.capitalize()}s",
-            benchmark,
-            on_request,
-            all_methods,
-        )
-        return make
-
-    return register
-
-
 def table(name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
-    """Register a function from `load.Sources` to a `render.Table`; for the options see `_register`."""
-    return _register("table", name, title, **options)
+    """Register a function from `load.Sources` to a `render.Table`; options are fields of `Entry`."""
+    return _register("table", name, title, {"category": "Tables", **options})
 
 
 def figure(name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
     """Register a function from `load.Sources` to a figure and the data frame that it shows."""
-    return _register("figure", name, title, **options)
+    return _register("figure", name, title, {"category": "Figures", **options})
+
+
+def _register(
+    kind: str, name: str, title: str, options: dict[str, Any]
+) -> Callable[[Callable], Callable]:
+    def register(make: Callable) -> Callable:
+        settings = {"caption": inspect.getdoc(make), **options}
+        _entries[kind, name] = Entry(kind, name, title, make, **settings)
+        return make
+
+    return register
 
 
 def entries(kind: str, grid: GridConfig) -> dict[str, Entry]:
