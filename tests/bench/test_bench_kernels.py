@@ -128,14 +128,14 @@ def test_what_is_judged_differs_from_what_is_timed_in_labels_alone(shape):
 def test_positives_are_sorted_and_each_once():
     shape = replace(SHAPE, batch=50, positives=8, head=8)
     problem = Problem(shape, torch.device("cpu"))
-    label, row = problem.positives.label.tolist(), problem.positives.row.tolist()
+    label, row = problem.positives.label_row.tolist(), problem.positives.doc.tolist()
     pairs = list(zip(label, row, strict=True))
     assert pairs == sorted(set(pairs))
     assert (min(label), max(label), max(row)) == (0, shape.total - 1, 49)
     # 48 labels, of which the first 8 are drawn (8 / 48) ** (1 / 2) of the time
     assert 0.25 < sum(each < 8 for each in label) / len(label) < 0.5
     tail = problem.positives_of(problem.part("group_fan_in"))
-    assert sorted(tail.label.tolist()) == tail.label.tolist()
+    assert sorted(tail.label_row.tolist()) == tail.label_row.tolist()
     assert len(tail) == sum(each >= 8 for each in label)
 
 

@@ -48,8 +48,8 @@ def test_positives_equal_a_naive_loop(problem):
         np.array(rows, dtype=np.int64),
         None if row_of_label is None else np.array(row_of_label, dtype=np.int32),
     )
-    assert list(zip(positives.label.tolist(), positives.row.tolist(), strict=True)) == expected
-    assert positives.label.dtype == positives.row.dtype == np.int32
+    assert list(zip(positives.label_row.tolist(), positives.doc.tolist(), strict=True)) == expected
+    assert positives.label_row.dtype == positives.doc.dtype == np.int32
 
 
 @given(
@@ -71,8 +71,8 @@ def test_batch_by_hand():
     assert batch.size == 2
     assert batch.ids.tolist() == [1, 7, 8, 2, 1, 5, 2]
     assert batch.offsets.tolist() == [0, 4, 7]
-    assert batch.positives.label.tolist() == [1, 2, 2, 3]
-    assert batch.positives.row.tolist() == [1, 0, 1, 0]
+    assert batch.positives.label_row.tolist() == [1, 2, 2, 3]
+    assert batch.positives.doc.tolist() == [1, 0, 1, 0]
 
 
 def test_weights_go_with_their_tokens():
@@ -94,7 +94,7 @@ def test_to_torch_keeps_values_and_dtypes():
     batch = collate(tokens, labels, np.array([0])).to_torch()
     assert batch.ids.dtype == torch.int32
     assert batch.offsets.dtype == torch.int64
-    assert batch.positives.label.tolist() == [1]
+    assert batch.positives.label_row.tolist() == [1]
     assert batch.size == 1
     assert collate(tokens, None, np.array([0])).to_torch().positives is None
     assert batch.weights is None

@@ -38,9 +38,9 @@ def test_what_is_packed_comes_back_and_the_rest_names_nobody(lengths, positives)
     assert got.offsets.tolist() == batch.offsets.tolist()
     assert got.ids[: len(batch.ids)].tolist() == batch.ids.tolist()
     pairs = len(batch.positives)
-    assert got.positives.label[:pairs].tolist() == batch.positives.label.tolist()
-    assert got.positives.row[:pairs].tolist() == batch.positives.row.tolist()
-    assert set(got.positives.label[pairs:].tolist()) <= {L}
+    assert got.positives.label_row[:pairs].tolist() == batch.positives.label_row.tolist()
+    assert got.positives.doc[:pairs].tolist() == batch.positives.doc.tolist()
+    assert set(got.positives.label_row[pairs:].tolist()) <= {L}
 
 
 def test_parts_begin_at_even_addresses_and_do_not_overlap():

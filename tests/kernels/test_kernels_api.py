@@ -518,8 +518,8 @@ def test_settings_of_a_step_are_refused_by_name(backend, options, message):
         ("features", lambda value: value[:, :8].contiguous(), "weight: "),
         ("bias", lambda value: value[:5], r"bias: shape \[5\] does not fit"),
         ("momentum", lambda value: value[:5], r"momentum: shape \[5, \d+\] does not fit"),
-        ("label", lambda value: value[:-1], r"positives.row: shape"),
-        ("row", lambda value: value + 100, "positives.row: values from 1.. to 1.. leave the range"),
+        ("label", lambda value: value[:-1], r"positives.doc: shape"),
+        ("row", lambda value: value + 100, "positives.doc: values from 1.. to 1.. leave the range"),
     ],
 )
 def test_faults_of_a_step_are_named(backend, kind, name, change, message):

@@ -85,11 +85,11 @@ def test_other_arguments_of_a_step_that_do_not_fit(name, backend):
     for pairs, lr, message in (
         (PAIRS, NAN, "lr: nan is not allowed"),
         (PAIRS, -0.1, "lr: -0.1 is not allowed"),
-        (Positives(one, one.long()), 0.1, "positives.row: dtype int64 is not allowed; use int32"),
+        (Positives(one, one.long()), 0.1, "positives.doc: dtype int64 is not allowed; use int32"),
         (
             Positives(one, 0 * one + 4),
             0.1,
-            "positives.row: values from 4 to 4 leave the range 0 to 3",
+            "positives.doc: values from 4 to 4 leave the range 0 to 3",
         ),
     ):
         with pytest.raises(KernelError, match=message):

@@ -31,7 +31,7 @@ def test_steps_logits_and_best_labels_agree(name, backend):
     there = on_gpu(here, backend)
     for step in range(3):
         features, positives, _ = batch(step)
-        moved = Positives(positives.label.cuda(), positives.row.cuda())
+        moved = Positives(positives.label_row.cuda(), positives.doc.cuda())
         want = here.step(features, positives, StepContext(0.05, 0, step))
         got = there.step(features.cuda(), moved, StepContext(0.05, 0, step))
         assert torch.allclose(got.loss.cpu(), want.loss, rtol=1e-4)
@@ -48,7 +48,7 @@ def test_steps_logits_and_best_labels_agree(name, backend):
 def test_rewiring_runs_and_keeps_the_number_of_connections(name):
     layer = on_gpu(LAYERS[name](), "torch")
     features, positives, _ = batch()
-    moved = Positives(positives.label.cuda(), positives.row.cuda())
+    moved = Positives(positives.label_row.cuda(), positives.doc.cuda())
     before = layer.trained_parameters()
     stats = layer.rewire(generator(torch.device("cuda"), 0, 1), features.cuda(), moved)
     assert stats.moved > 0

@@ -329,7 +329,7 @@ def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu()
 
     nobodys = torch.full((3,), L, dtype=torch.int32)
     padded = Positives(
-        torch.cat([positives.label, nobodys]), torch.cat([positives.row, 0 * nobodys])
+        torch.cat([positives.label_row, nobodys]), torch.cat([positives.doc, 0 * nobodys])
     )
     got = gradient("triton", padded, torch.tensor(0, dtype=torch.int32))
     assert torch.allclose(got, gradient("torch", positives, 0), atol=1e-4)

@@ -63,7 +63,7 @@ def test_batches_for_a_gpu_are_those_for_a_cpu_and_leaving_ends_them(monkeypatch
     ):
         for a, b in zip(plain, made_ahead, strict=True):
             assert torch.equal(a.ids, b.ids)
-            assert torch.equal(a.positives.label, b.positives.label)
+            assert torch.equal(a.positives.label_row, b.positives.label_row)
             assert a.longest == b.longest
     many = rows * 10  # more than are made ahead
     with batches(tokens, labels, many, None, torch.device("cuda")) as stream:

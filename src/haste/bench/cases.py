@@ -280,7 +280,7 @@ def _naive_dense(problem: Problem, part: Part) -> Step:
     def step() -> tuple[Tensor, Tensor]:
         leaf = x.detach().requires_grad_()
         target = torch.zeros(len(x), len(weight), dtype=x.dtype, device=x.device)
-        target[positives.row.long(), positives.label.long()] = 1
+        target[positives.doc.long(), positives.label_row.long()] = 1
         loss = loss_of(torch.nn.functional.linear(leaf, weight, bias), target)
         loss.backward()
         optimizer.step()
@@ -369,8 +369,8 @@ def _reference_steps(
             state["bias"],
             state.get("momentum"),
             state.get("bias_momentum"),
-            pairs.label,
-            pairs.row,
+            pairs.label_row,
+            pairs.doc,
             group_size=group_size,
             lr=problem.lr,
             momentum_factor=momentum,

@@ -191,9 +191,9 @@ class Problem:
 
     def positives_of(self, part: Part) -> Positives:
         """Those of a part's labels, numbered from its first."""
-        label = self.positives.label - part.first
+        label = self.positives.label_row - part.first
         inside = (label >= 0) & (label < len(part.weight))
-        return Positives(label[inside].contiguous(), self.positives.row[inside].contiguous())
+        return Positives(label[inside].contiguous(), self.positives.doc[inside].contiguous())
 
     def part(self, name: str) -> Part:
         """The part of layer `name`: the tail's labels, but for dense768 the head's too."""

@@ -59,7 +59,7 @@ def step(
     head, tail = parts
     weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
     optimizer = torch.optim.SGD(weights, lr=lr)
-    row, label = positives.row.long(), positives.label.long()
+    row, label = positives.doc.long(), positives.label_row.long()
 
     def run() -> tuple[Tensor, Tensor]:
         leaf = features.detach().requires_grad_()

@@ -61,7 +61,7 @@ class Batch:
     def _each(self, change: Callable[[Array], Array]) -> Batch:
         positives, weights = self.positives, self.weights
         if positives is not None:
-            positives = Positives(change(positives.label), change(positives.row))
+            positives = Positives(change(positives.label_row), change(positives.doc))
         if weights is not None:
             weights = change(weights)
         return Batch(change(self.ids), change(self.offsets), positives, weights, self.longest)

@@ -58,8 +58,8 @@ class BatchShape:
         for at, values in (
             (offsets, batch.offsets),
             (ids, batch.ids),
-            (label, positives.label),
-            (row, positives.row),
+            (label, positives.label_row),
+            (row, positives.doc),
         ):
             flat[at.start : at.start + len(values)] = values
         return flat

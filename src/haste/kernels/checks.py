@@ -148,15 +148,15 @@ def check_groups(
 
 
 def check_positives(positives: Positives, batch: int, device: torch.device) -> None:
-    """Raise KernelError unless labels and rows are as many integers, and rows lie in the batch.
+    """Raise KernelError unless labels and documents are as many integers, and documents lie in the batch.
 
-    Only rows on a CPU are read: to read those on a GPU would wait for it.
+    Only those on a CPU are read: to read them on a GPU would synchronize.
     """
-    label, row = positives.label, positives.row
-    check_tensor("positives.label", label, (None,), (torch.int32,), device)
-    check_tensor("positives.row", row, (len(label),), (torch.int32,), device)
-    if row.device.type == "cpu":
-        check_index("positives.row", row, batch)
+    label_row, doc = positives.label_row, positives.doc
+    check_tensor("positives.label_row", label_row, (None,), (torch.int32,), device)
+    check_tensor("positives.doc", doc, (len(label_row),), (torch.int32,), device)
+    if doc.device.type == "cpu":
+        check_index("positives.doc", doc, batch)
 
 
 def check_sgd(sgd: Sgd, context: StepContext) -> None:

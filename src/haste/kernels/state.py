@@ -21,17 +21,17 @@ GROUP_SIZES = get_args(GroupSize)
 
 @dataclass(frozen=True)
 class Positives:
-    """The positive (label, document) pairs of a batch, each once, ordered by label and then by row.
+    """The positive (label, document) pairs of a batch, each once, ordered by label and then by document.
 
-    `label` int32 [P] ascending: the layer's internal row, or where there is none the label id;
-    `row` int32 [P]: the document's place in the batch, ascending within a label.
+    `label_row` int32 [P] ascending: the label's row in the layer, or without a layer its id; `doc`
+    int32 [P]: the document's place in the batch, ascending within a label.
     """
 
-    label: Array
-    row: Array
+    label_row: Array
+    doc: Array
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.label_row)
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ def tiles(n_labels: int, labels_per_chunk: int) -> Iterator[slice]:
 def positives_of(positives: Positives, rows: slice) -> tuple[Tensor, Tensor]:
     """The positives of a slice of labels, (label - rows.start, row)."""
     bounds = torch.tensor(
-        [rows.start, rows.stop], dtype=positives.label.dtype, device=positives.label.device
+        [rows.start, rows.stop], dtype=positives.label_row.dtype, device=positives.label_row.device
     )
-    low, high = torch.searchsorted(positives.label, bounds).tolist()
-    return positives.label[low:high] - rows.start, positives.row[low:high]
+    low, high = torch.searchsorted(positives.label_row, bounds).tolist()
+    return positives.label_row[low:high] - rows.start, positives.doc[low:high]
 
 
 def dense_step(

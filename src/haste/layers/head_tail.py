@@ -93,15 +93,17 @@ class HeadTail(OutputLayer):
 
     def _parts(self, positives: Positives) -> list[tuple[OutputLayer, slice, Positives]]:
         border = self.head.n_labels
-        if positives.label.is_cuda:
+        if positives.label_row.is_cuda:
             # the kernels pass over labels that are not theirs; to cut here would synchronize
-            moved = Positives(positives.label - border, positives.row)
+            moved = Positives(positives.label_row - border, positives.doc)
             return [
                 (self.head, self.head_features, positives),
                 (self.tail, self.tail_features, moved),
             ]
-        limit = torch.tensor(border, dtype=positives.label.dtype, device=positives.label.device)
-        cut = int(torch.searchsorted(positives.label, limit))
-        own = Positives(positives.label[:cut], positives.row[:cut])
-        rest = Positives(positives.label[cut:] - border, positives.row[cut:])
+        limit = torch.tensor(
+            border, dtype=positives.label_row.dtype, device=positives.label_row.device
+        )
+        cut = int(torch.searchsorted(positives.label_row, limit))
+        own = Positives(positives.label_row[:cut], positives.doc[:cut])
+        rest = Positives(positives.label_row[cut:] - border, positives.doc[cut:])
         return [(self.head, self.head_features, own), (self.tail, self.tail_features, rest)]

@@ -123,15 +123,15 @@ class WithAuxiliary(WrappedLayer):
 
     def _cluster_positives(self, positives: Positives, batch: int) -> Positives:
         n_labels = len(self.clusters)
-        cluster = self.clusters[positives.label.clamp(max=n_labels - 1).long()]
+        cluster = self.clusters[positives.label_row.clamp(max=n_labels - 1).long()]
         if self.auxiliary.capturable:
             # to count each pair once, and to cut off labels that are not there, would synchronize;
             # the dense kernels set what a positive changes, so that once more changes nothing, and pass
             # over clusters that are not there
             pad_label = self.auxiliary.n_labels
-            cluster = torch.where(positives.label < n_labels, cluster, pad_label)
-            return Positives(cluster, positives.row)
-        pairs = torch.unique(cluster.long() * batch + positives.row.long())
+            cluster = torch.where(positives.label_row < n_labels, cluster, pad_label)
+            return Positives(cluster, positives.doc)
+        pairs = torch.unique(cluster.long() * batch + positives.doc.long())
         return Positives((pairs // batch).to(torch.int32), (pairs % batch).to(torch.int32))
 
 

@@ -241,7 +241,7 @@ class _Slabs:
         self.bias, self.bias_momentum, self.positives = bias, state.bias_momentum, positives
         self.slab = max(1, slab // self.label_tile) * self.label_tile
         count = triton.cdiv(self.n_labels, self.label_tile)
-        self.pairs = positives.label.numel()
+        self.pairs = positives.label_row.numel()
         self.losses = torch.zeros(count * self.tiles + self.pairs, device=weight.device)
         size = min(self.slab, self.n_labels)
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
@@ -276,7 +276,7 @@ class _Slabs:
         )  # fmt: skip
         if self.pairs:
             _add_positives[(self.pairs,)](
-                self.columns, storage_view(rows), self.bias, self.positives.label, self.positives.row,
+                self.columns, storage_view(rows), self.bias, self.positives.label_row, self.positives.doc,
                 self.dz, self.losses[len(self.losses) - self.pairs :], first, last,
                 self.n_features, self.width, PADDED_H=triton.next_power_of_2(self.n_features),
                 BF16_LOSS=self.bf16_loss,

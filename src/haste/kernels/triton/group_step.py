@@ -308,7 +308,7 @@ def group_step(
     device = features.device
     groups = index.shape[0]
     edges = torch.arange(0, (groups + 1) * group_size, group_size, device=device, dtype=torch.int32)
-    bounds = torch.searchsorted(positives.label, edges.clamp_(max=n_labels), out_int32=True)
+    bounds = torch.searchsorted(positives.label_row, edges.clamp_(max=n_labels), out_int32=True)
     programs = min(num_sms(device) * launch.blocks_per_sm, groups)
     batch_tiles = width // launch.batch_tile
     constants = {
@@ -331,7 +331,7 @@ def group_step(
         "num_warps": launch.warps,
     }
     layer = (
-        columns, storage_view(weight), index, bias, momentum, state.bias_momentum, bounds, positives.label
+        columns, storage_view(weight), index, bias, momentum, state.bias_momentum, bounds, positives.label_row
     )  # fmt: skip
     numbers = (
         n_labels, batch, width, context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
@@ -413,7 +413,7 @@ class StepPasses:
     ) -> None:
         self.positives, self.bounds, self.n_labels = positives, bounds, n_labels
         self.group_size, self.width = group_size, width
-        self.pairs = positives.label.numel()
+        self.pairs = positives.label_row.numel()
         self.few = self.pairs * FEW < groups
         self.size = max(1, TARGET_BYTES // (group_size * width))
         self.kept: PositiveTiles | None = None
@@ -438,7 +438,7 @@ class StepPasses:
         tensor = torch.zeros(shape, dtype=torch.int8, device=self.bounds.device)
         if self.pairs:
             _mark_positives[(triton.cdiv(self.pairs, 256),)](
-                self.bounds, self.positives.label, self.positives.row, tensor, first, last,
+                self.bounds, self.positives.label_row, self.positives.doc, tensor, first, last,
                 self.pairs, self.n_labels, self.width, G=self.group_size, BLOCK=256, BY_PAIR=by_pair,
             )  # fmt: skip
         return PositiveTiles(first, last, by_pair, tensor)
