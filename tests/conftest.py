@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from haste.config import InputsConfig, RunConfig, build_section
 from haste.data.corpus import CorpusContent, document_table, label_table, load_corpus, write_corpus
-from haste.data.tokenize import tokenize
+from haste.data.tokens import tokenize
 from haste.files import write_yaml
 from haste.labels.order import LabelOrder
 from haste.paths import RunDir

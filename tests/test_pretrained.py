@@ -87,7 +87,7 @@ def test_documents_that_a_transformer_cannot_read_are_refused_before_any_job(own
 
 def test_tokens_that_are_there_are_held_against_the_model(own, tiny):
     from haste.data.corpus import load_corpus
-    from haste.data.tokenize import load_tokens
+    from haste.data.tokens import load_tokens
 
     tokens = load_tokens(tiny.tokens, load_corpus(tiny.corpus).directory)
     config = tiny.config(encoder={"kind": "transformer"}).encoder

@@ -16,7 +16,7 @@ from haste.config import RunConfig, read_run
 from haste.data.batches import Batch, collate
 from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
-from haste.data.tokenize import load_tokens
+from haste.data.tokens import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError

@@ -72,7 +72,7 @@ class TokenDir:
 
     @property
     def info(self) -> Path:
-        """JSON: see haste.data.tokenize.TokenInfo."""
+        """JSON: see haste.data.tokens.TokenInfo."""
         return self.root / "tokens.json"
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.formats import detect
+from haste.data.readers import detect
 from haste.data.registry import Dataset
 from haste.data.synthetic import LIKE, Plan, draw, generate, like
 from haste.data.synthetic import _Words as Words

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from haste.data import xmc
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.formats import base, detect
+from haste.data.readers import base, detect
 from haste.data.registry import Dataset
 from haste.data.synthetic import Plan, generate
 from haste.errors import DataError

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from haste.config import EncoderConfig
-from haste.data.tokenize import load_tokens
+from haste.data.tokens import load_tokens
 from haste.encoders.features import encode, encode_split
 from haste.encoders.registry import build_encoder, word_embeddings
 from haste.errors import DataError

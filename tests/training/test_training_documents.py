@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from haste.data.corpus import CorpusWriter, document_table, label_table, load_corpus
-from haste.data.tokenize import load_tokens, tokenize
+from haste.data.tokens import load_tokens, tokenize
 from haste.device import choose_device
 from haste.errors import DataError
 from haste.files import read_json

@@ -131,7 +131,7 @@ def tokenize(
 ) -> None:
     """Cut documents into the token ids of a model's tokenizer."""
     from haste.data.corpus import load_corpus
-    from haste.data.tokenize import tokenize as tokenize_corpus
+    from haste.data.tokens import tokenize as tokenize_corpus
     from haste.pretrained import check_length
 
     opened = load_corpus(corpus)

@@ -19,9 +19,9 @@ from haste.data.corpus import (
     write_corpus,
 )
 from haste.data.fetch import verify
-from haste.data.formats import Layout, detect
-from haste.data.formats.base import SPLITS as PUBLISHED
 from haste.data.labelspace import label_space, positives_matrix, reciprocal_pairs
+from haste.data.readers import Layout, detect
+from haste.data.readers.base import SPLITS as PUBLISHED
 from haste.data.registry import Dataset
 from haste.data.wordnet import Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError

@@ -148,7 +148,7 @@ class Dataset:
 
     name: str
     kind: Kind = "xmc"
-    """how it is read: xmc (any layout of haste.data.formats, detected) or wordnet"""
+    """how it is read: xmc (any layout of haste.data.readers, detected) or wordnet"""
     source: str = ""
     """a name of `sources`"""
     path: Annotated[str, AfterValidator(expand_home)] = ""

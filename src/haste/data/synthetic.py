@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from haste.data.formats.base import ROWS, SHORT, SPLITS, Block, default_uids
-from haste.data.formats.lines import write_lines
 from haste.data.ragged import Ragged
+from haste.data.readers.base import ROWS, SHORT, SPLITS, Block, default_uids
+from haste.data.readers.lines import write_lines
 from haste.errors import ConfigError, suggest
 
 NEAR = 0.1

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from haste.data.formats.base import whole_number
-from haste.data.formats.lines import read_lines
 from haste.data.labelspace import Document
+from haste.data.readers.base import whole_number
+from haste.data.readers.lines import read_lines
 from haste.errors import DataError
 from haste.files import reading
 from haste.paths import SPLITS

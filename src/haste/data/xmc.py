@@ -12,9 +12,9 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from haste.data.corpus import CorpusWriter, document_table, label_table
-from haste.data.formats import Block, Layout
 from haste.data.labelspace import arrange_columns
 from haste.data.ragged import Ragged, RaggedWriter
+from haste.data.readers import Block, Layout
 from haste.errors import DataError
 from haste.paths import SPLITS
 

@@ -11,7 +11,7 @@ import torch
 from haste.config import EncoderConfig
 from haste.data.batches import collate
 from haste.data.ragged import Ragged
-from haste.data.tokenize import load_tokens
+from haste.data.tokens import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
 from haste.files import mapped_array, naming_target

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from haste.config import EncoderConfig
-from haste.data.tokenize import Tokens
+from haste.data.tokens import Tokens
 from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
 from haste.encoders.transformer import TransformerEncoder, load_transformer

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.data.batches import Batch
-from haste.data.padding import BatchShape, PaddedBatch
 from haste.layers.base import StepResult
 from haste.model import Model
+from haste.training.padding import BatchShape, PaddedBatch
 
 Forward = Callable[[Batch], Tensor]
 LayerStep = Callable[[Tensor, Batch], StepResult]

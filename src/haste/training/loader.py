@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import torch
 
 from haste.data.batches import Batch, collate
-from haste.data.padding import PaddedBatch, Padding
 from haste.data.ragged import Ragged
+from haste.training.padding import PaddedBatch, Padding
 
 AHEAD = 4
 """batches that wait for their step"""

@@ -19,12 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
-from haste.data.padding import PaddedBatch
 from haste.data.ragged import Ragged
 from haste.files import atomic
 from haste.metrics.names import HISTORY
 from haste.model import Model
 from haste.training import checkpoint, failures, loader
+from haste.training.padding import PaddedBatch
 from haste.training.step import TrainStep
 from haste.training.stopping import StopSignals
 

@@ -13,7 +13,7 @@ import torch
 from haste.checksums import SUMS, file_sums, write_description
 from haste.config import RunConfig
 from haste.data.corpus import load_corpus
-from haste.data.tokenize import load_tokens
+from haste.data.tokens import load_tokens
 from haste.device import choose_device
 from haste.files import write_yaml
 from haste.metrics.metrics import MAX_RANK, quick_metrics

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.data.batches import Batch
-from haste.data.padding import PaddedBatch, Padding
 from haste.kernels.rounding import generator, mix
 from haste.kernels.state import StepContext
 from haste.layers.base import StepResult
 from haste.model import Model
 from haste.training import optim
 from haste.training.graphs import StepGraphs, can_capture
+from haste.training.padding import PaddedBatch, Padding
 from haste.training.schedule import learning_rate_factor, rewires_at
 
 ENCODER, LAYER, REST = "encoder", "layer", "rest"

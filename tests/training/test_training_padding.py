@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haste.data.batches import Batch, collate
-from haste.data.padding import ALIGNED, BatchShape, PaddedBatch, Padding
 from haste.data.ragged import Ragged
+from haste.training.padding import ALIGNED, BatchShape, PaddedBatch, Padding
 
 L = 9
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from haste.data.formats.base import (
+from haste.data.readers.base import (
     SPLITS,
     Block,
     Layout,
@@ -15,8 +15,8 @@ from haste.data.formats.base import (
     pack_labels,
     whole_number,
 )
-from haste.data.formats.lines import bad_line
-from haste.data.formats.sparse_rows import (
+from haste.data.readers.lines import bad_line
+from haste.data.readers.sparse_rows import (
     feature_matrix,
     parse_row,
     read_header,

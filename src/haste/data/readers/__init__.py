@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from haste.data.formats.attention_xml import AttentionXml
-from haste.data.formats.base import Block, Layout
-from haste.data.formats.json_lines import JsonLines
-from haste.data.formats.libsvm import LibSvm
-from haste.data.formats.pecos import Pecos, PecosFeatures
-from haste.data.formats.repository import RepositoryFeatures, RepositoryText
+from haste.data.readers.attention_xml import AttentionXml
+from haste.data.readers.base import Block, Layout
+from haste.data.readers.json_lines import JsonLines
+from haste.data.readers.libsvm import LibSvm
+from haste.data.readers.pecos import Pecos, PecosFeatures
+from haste.data.readers.repository import RepositoryFeatures, RepositoryText
 from haste.errors import DataError
 
 __all__ = ["LAYOUTS", "Block", "Layout", "detect"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.formats.base import MOST, whole_number
-from haste.data.formats.lines import bad_line, read_lines, without_blank_end
+from haste.data.readers.base import MOST, whole_number
+from haste.data.readers.lines import bad_line, read_lines, without_blank_end
 from haste.errors import DataError
 
 LARGEST = float(np.finfo(np.float32).max)

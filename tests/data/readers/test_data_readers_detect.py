@@ -9,9 +9,9 @@ from layout_files import FEATURES, FILES, FILTERS, N_LABELS, TEST, TRAIN, read, 
 from haste.data import xmc
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.formats import base as base_module
-from haste.data.formats import detect
-from haste.data.formats import pecos as pecos_module
+from haste.data.readers import base as base_module
+from haste.data.readers import detect
+from haste.data.readers import pecos as pecos_module
 from haste.data.registry import Dataset
 from haste.errors import DataError
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from haste.data.formats.lines import bad_line, read_lines, without_blank_end
 from haste.data.ragged import Ragged
+from haste.data.readers.lines import bad_line, read_lines, without_blank_end
 from haste.errors import DataError
 
 SPLITS = ("train", "test")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from haste.data.formats.base import (
+from haste.data.readers.base import (
     SHORT,
     SPLITS,
     Block,
@@ -23,7 +23,7 @@ from haste.data.formats.base import (
     pack_labels,
     take_strings,
 )
-from haste.data.formats.lines import (
+from haste.data.readers.lines import (
     bad_line,
     count_lines,
     read_lines,

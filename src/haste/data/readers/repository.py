@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from haste.data.formats.base import (
+from haste.data.readers.base import (
     SHORT,
     SPLITS,
     Block,
@@ -21,8 +21,8 @@ from haste.data.formats.base import (
     pack_labels,
     take_strings,
 )
-from haste.data.formats.lines import read_lines, side_by_side, without_blank_end
-from haste.data.formats.sparse_rows import (
+from haste.data.readers.lines import read_lines, side_by_side, without_blank_end
+from haste.data.readers.sparse_rows import (
     feature_matrix,
     parse_row,
     read_header,

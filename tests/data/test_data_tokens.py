@@ -17,7 +17,7 @@ from haste.data.corpus import (
     load_corpus,
     write_corpus,
 )
-from haste.data.tokenize import load_tokens, tokenize
+from haste.data.tokens import load_tokens, tokenize
 from haste.errors import ConfigError, DataError
 
 WORDS = ["[UNK]", "[FILL]", "<s>", "</s>", "red", "green", "blue", "black"]
@@ -94,7 +94,7 @@ def test_tokens_by_hand(corpus, model, tmp_path):
 
 def test_blocks_join_without_a_seam(corpus, model, tmp_path, monkeypatch):
     tokenize(corpus, model, 5, tmp_path / "one")
-    monkeypatch.setattr("haste.data.tokenize.BLOCK", 2)
+    monkeypatch.setattr("haste.data.tokens.BLOCK", 2)
     tokenize(corpus, model, 5, tmp_path / "two")
     for name in ("train.ids.npy", "train.offsets.npy", "vocabulary.npy", "tokens.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -109,7 +109,7 @@ def test_changed_texts_make_tokens_stale(corpus, model, tmp_path):
 
 def test_fresh_texts_are_not_read_again(corpus, model, tmp_path, monkeypatch):
     tokenize(corpus, model, 5, tmp_path / "tokens")
-    monkeypatch.setattr("haste.data.tokenize.sha256", None)
+    monkeypatch.setattr("haste.data.tokens.sha256", None)
     load_tokens(tmp_path / "tokens", corpus.directory)
 
 

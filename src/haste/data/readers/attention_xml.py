@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from haste.data.formats.base import (
+from haste.data.readers.base import (
     SPLITS,
     Block,
     Layout,
@@ -21,7 +21,7 @@ from haste.data.formats.base import (
     pack_labels,
     take_strings,
 )
-from haste.data.formats.lines import count_lines, read_lines, side_by_side
+from haste.data.readers.lines import count_lines, read_lines, side_by_side
 
 log = logging.getLogger(__name__)
 

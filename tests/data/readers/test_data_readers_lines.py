@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from haste.data.formats.lines import count_lines, read_lines, side_by_side, write_lines
+from haste.data.readers.lines import count_lines, read_lines, side_by_side, write_lines
 from haste.errors import DataError
 
 

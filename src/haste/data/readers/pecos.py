@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from haste.data.formats.base import (
+from haste.data.ragged import Ragged
+from haste.data.readers.base import (
     ROWS,
     SHORT,
     SPLITS,
@@ -18,10 +19,9 @@ from haste.data.formats.base import (
     default_uids,
     in_blocks,
 )
-from haste.data.formats.lines import read_lines, side_by_side
-from haste.data.formats.matrices import read_matrix, read_shape
-from haste.data.formats.sparse_rows import same_counts
-from haste.data.ragged import Ragged
+from haste.data.readers.lines import read_lines, side_by_side
+from haste.data.readers.matrices import read_matrix, read_shape
+from haste.data.readers.sparse_rows import same_counts
 from haste.errors import DataError
 
 FEATURES = ("X.{}.tfidf.npz", "tfidf-attnxml/X.{}.npz", "X.{}.npz")

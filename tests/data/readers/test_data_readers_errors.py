@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_files import FEATURES, FILES, FILTERS, TEST, npz, ones, read, write
 
-from haste.data.formats import detect
+from haste.data.readers import detect
 from haste.errors import DataError
 
 JSON, PECOS, ATTENTION = FILES["JSON lines"], FILES["PECOS"], FILES["AttentionXML"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.formats.base import MOST
+from haste.data.readers.base import MOST
 from haste.errors import DataError
 
 ADVICE = "Write it with scipy.sparse.save_npz as a CSR matrix, or replace it by a whole copy."
