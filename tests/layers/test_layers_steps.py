@@ -314,6 +314,7 @@ def test_auxiliary_loss_adds_its_gradient_until_it_fades():
     assert torch.equal(later.grad_features, main.grad_features)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tensors of the interpreter are on the CPU")
 def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu():
     # the triton backend neither sorts clusters nor drops repeats and labels that are not there
     features, positives, _ = batch()

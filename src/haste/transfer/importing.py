@@ -179,9 +179,10 @@ def _take(read: MemberReader, grid: GridConfig, key: RunKey, logs: Path) -> None
     for name in sorted(files, key=lambda name: files[name] == run.metrics):
         with atomic(files[name]) as temporary:
             temporary.write_bytes(read(name))
-    # Snakemake goes by times: outputs must be newer than all inputs, and the configuration is one
+    # Snakemake goes by times: no output may be older than an input, and the configuration is one; none may
+    # be of the future either, where a table that is made now would be older than its runs
     inputs = input_files(config.inputs) or {}
-    now = max([time.time(), *(each.stat().st_mtime + 1 for each in inputs.values())])
+    now = max([time.time(), *(each.stat().st_mtime for each in inputs.values())])
     for path in files.values():
         stamp = now - 1 if path == run.config else now
         os.utime(path, (stamp, stamp))
