@@ -3,48 +3,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.data.labelspace import (
-    Document,
-    arrange_columns,
-    label_space,
-    positives_matrix,
-    reciprocal_pairs,
-)
+from haste.data.labelspace import LabelSpace, reciprocal_pairs
+from haste.data.ragged import Ragged
 
 UIDS = "abcdef"
 
 
-def test_label_space_by_hand():
-    documents = {
-        "train": [Document("x", "", ("b", "a")), Document("y", "", ("d", "b"))],
-        "validation": [Document("v", "", ("c", "a"))],
-        "test": [Document("t", "", ("A", "d"))],
-    }
-    space = label_space(documents)
-    assert space.uids == ("a", "b", "d", "A", "c")
-    assert space.n_labels == 3
-    matrix = positives_matrix(documents["train"], space)
-    assert matrix.toarray().tolist() == [[1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
-    assert matrix.has_sorted_indices
-    assert (matrix.indices.dtype, matrix.dtype) == (np.int32, np.float32)
-    assert positives_matrix(documents["test"], space).toarray().tolist() == [[0, 0, 1, 1, 0]]
+def ragged(rows, dtype=np.int64):
+    return Ragged.of([np.array(row, dtype) for row in rows])
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_columns_of_label_ids(dtype):
-    values = {"train": [5, 1, 5], "validation": [], "test": [0, 5, 4, 3]}
-    ids, n_labels = arrange_columns({s: np.array(v, dtype) for s, v in values.items()}, 7)
-    assert ids.tolist() == [1, 5, 0, 3, 4]
-    assert n_labels == 2
+    rows = {"train": [[5, 1, 5], []], "validation": [[]], "test": [[0, 5], [4, 3]]}
+    labels = {split: ragged(ids, dtype) for split, ids in rows.items()}
+    space = LabelSpace.of(labels, 7)
+    assert space.ids.tolist() == [1, 5, 0, 3, 4]
+    assert space.n_labels == 2
+    matrix = space.positives(labels["train"])
+    assert matrix.toarray().tolist() == [[1, 1, 0, 0, 0], [0] * 5]
+    assert matrix.has_sorted_indices
+    assert (matrix.indices.dtype, matrix.dtype) == (np.int32, np.float32)
+    assert space.positives(labels["test"]).toarray().tolist() == [[0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
+
+
+def pairs_of(graph, parts):
+    """The reciprocal pairs of the test documents, as uids."""
+    ids = {
+        split: ragged([[UIDS.index(label) for label in graph[uid]] for uid in uids])
+        for split, uids in parts.items()
+    }
+    space = LabelSpace.of(ids, len(UIDS))
+    label_uids = [UIDS[label] for label in space.ids]
+    test, train = (space.positives(ids[split]) for split in ("test", "train"))
+    pairs = reciprocal_pairs(parts["test"], test, parts["train"], train, label_uids).tocoo()
+    return {(parts["test"][i], label_uids[j]) for i, j in zip(pairs.row, pairs.col, strict=True)}
 
 
 def test_a_document_that_is_no_label_has_no_reciprocal_pair():
-    # t is no column: looked up as -1, its pair must not fall on the last label of the row before
-    train = [Document("a", "", ("b", "z")), Document("b", "", ("z",))]
-    test = [Document("t", "", ("b",))]
-    space = label_space({"train": train, "validation": [], "test": test})
-    matrices = [positives_matrix(rows, space) for rows in (test, train)]
-    assert reciprocal_pairs(["t"], matrices[0], ["a", "b"], matrices[1], space.uids).nnz == 0
+    # f is no column: looked up as -1, its pair must not fall on the last label of the row before
+    graph = {"a": "be", "b": "e", "f": "b"}
+    parts = {"train": ["a", "b"], "validation": [], "test": ["f"]}
+    assert pairs_of(graph, parts) == set()
 
 
 graphs = st.dictionaries(st.sampled_from(UIDS), st.sets(st.sampled_from(UIDS)), min_size=2)
@@ -52,27 +52,14 @@ graphs = st.dictionaries(st.sampled_from(UIDS), st.sets(st.sampled_from(UIDS)), 
 
 @given(graphs, st.sets(st.sampled_from(UIDS), min_size=1))
 def test_reciprocal_pairs_equal_a_naive_loop(graph, train):
-    documents = [Document(uid, "", tuple(labels)) for uid, labels in sorted(graph.items())]
     parts = {
-        "train": [d for d in documents if d.uid in train],
+        "train": [uid for uid in sorted(graph) if uid in train],
         "validation": [],
-        "test": [d for d in documents if d.uid not in train],
+        "test": [uid for uid in sorted(graph) if uid not in train],
     }
-    space = label_space(parts)
-    matrices = {split: positives_matrix(rows, space) for split, rows in parts.items()}
-    found = reciprocal_pairs(
-        [d.uid for d in parts["test"]],
-        matrices["test"],
-        [d.uid for d in parts["train"]],
-        matrices["train"],
-        space.uids,
-    ).tocoo()
-    pairs = {
-        (parts["test"][i].uid, space.uids[j]) for i, j in zip(found.row, found.col, strict=True)
-    }
-    assert pairs == {
-        (d.uid, label)
-        for d in parts["test"]
-        for label in d.labels
-        if label in train and d.uid in graph.get(label, ())
+    assert pairs_of(graph, parts) == {
+        (uid, label)
+        for uid in parts["test"]
+        for label in graph[uid]
+        if label in train and uid in graph.get(label, ())
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from haste.checksums import file_sums
 from haste.data import xmc
@@ -19,11 +21,12 @@ from haste.data.corpus import (
     write_corpus,
 )
 from haste.data.fetch import verify
-from haste.data.labelspace import label_space, positives_matrix, reciprocal_pairs
+from haste.data.labelspace import LabelSpace, reciprocal_pairs
+from haste.data.ragged import Ragged
 from haste.data.readers import Layout, detect
 from haste.data.readers.base import SPLITS as PUBLISHED
 from haste.data.registry import Dataset
-from haste.data.wordnet import Tick, build_documents, read_synsets, wordnet_files
+from haste.data.wordnet import Document, Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -110,13 +113,13 @@ def _xmc(
     with CorpusWriter(out) as writer:
         streamed = xmc.stream(layout, validation, writer, tick)
         n_ids = streamed.n_ids if layout.n_labels is None else layout.n_labels
-        columns = xmc.Columns.arrange(streamed.labels, n_ids)
+        space = xmc.arrange_labels(streamed, n_ids)
         rows = {split: len(labels) for split, labels in streamed.labels.items()}
         check_counts(dataset, {"labels": n_ids, **rows})
         return writer.finish(
-            positives={s: columns.positives(labels) for s, labels in streamed.labels.items()},
-            reciprocal=xmc.filter_matrices(layout, columns, validation),
-            labels=columns.table(layout, dataset.opaque_labels),
+            positives={s: space.positives(labels) for s, labels in streamed.labels.items()},
+            reciprocal=xmc.filter_matrices(layout, space, validation),
+            labels=xmc.table_of_labels(layout, space, opaque=dataset.opaque_labels),
             features=streamed.features,
             **described,
         )
@@ -138,9 +141,13 @@ def _wordnet(
 ) -> CorpusInfo:
     synsets = read_synsets(raw, tick)
     documents = build_documents(synsets, dataset.root or None)
-    space = label_space(documents)
+    names = sorted({label for rows in documents.values() for d in rows for label in d.labels})
+    id_of = {uid: label for label, uid in enumerate(names)}
+    labels = {split: _label_ids(rows, id_of) for split, rows in documents.items()}
+    space = LabelSpace.of(labels, len(names))
+    label_uids = [names[label] for label in space.ids]
     uids = {split: [d.uid for d in rows] for split, rows in documents.items()}
-    positives = {split: positives_matrix(rows, space) for split, rows in documents.items()}
+    positives = {split: space.positives(rows) for split, rows in labels.items()}
     content = CorpusContent(
         documents={
             split: document_table(uids[split], [d.text for d in rows])
@@ -149,20 +156,24 @@ def _wordnet(
         positives=positives,
         reciprocal={
             split: reciprocal_pairs(
-                uids[split], positives[split], uids["train"], positives["train"], space.uids
+                uids[split], positives[split], uids["train"], positives["train"], label_uids
             )
             for split in EVALUATED
         },
         labels=label_table(
-            uids=space.uids,
-            names=[synsets[uid].name for uid in space.uids],
-            texts=[None] * len(space),
+            uids=label_uids,
+            names=[synsets[uid].name for uid in label_uids],
+            texts=[None] * len(label_uids),
             n_labels=space.n_labels,
         ),
     )
     rows = {split: len(table) for split, table in content.documents.items()}
     check_counts(dataset, {**rows, "labels": content.n_labels})
     return write_corpus(out, content, **described)
+
+
+def _label_ids(documents: Sequence[Document], id_of: Mapping[str, int]) -> Ragged:
+    return Ragged.of([np.array([id_of[label] for label in d.labels], int) for d in documents])
 
 
 BUILDERS = {"wordnet": _wordnet, "xmc": _xmc}

@@ -1,4 +1,4 @@
-"""From documents with label uids to matrices: which labels there are and in which column each stands."""
+"""The label space of a data set: which label stands in which column of its matrices."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from haste.data.ragged import Ragged
 from haste.paths import SPLITS
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document and the uids of its labels, in any order, each once."""
-
-    uid: str
-    text: str
-    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,51 +17,52 @@ class LabelSpace:
     """The labels of a data set in the order of their columns.
 
     The first `n_labels` have a training document; those after it only occur in validation or test,
-    where they stay in the truth but can never be predicted.
+    where they stay in the truth but can never be predicted. Both come in the order of their ids.
     """
 
-    uids: tuple[str, ...]
+    ids: np.ndarray
+    """int64 [L + E]: label ids by column; ids that no document has are left out"""
     n_labels: int
+    """L"""
+    column_of: np.ndarray
+    """int32 [ids of the source]: columns by label id, -1 for those left out"""
 
-    def __len__(self) -> int:
-        return len(self.uids)
+    @classmethod
+    def of(cls, labels: Mapping[str, Ragged], n_ids: int) -> LabelSpace:
+        """From the label ids, integers below `n_ids`, of each split's documents."""
+        trained, occurs = np.zeros(n_ids, dtype=bool), np.zeros(n_ids, dtype=bool)
+        trained[labels["train"].values] = True
+        for split in SPLITS:
+            occurs[labels[split].values] = True
+        ids = np.concatenate((np.flatnonzero(trained), np.flatnonzero(occurs & ~trained)))
+        column_of = np.full(n_ids, -1, dtype=np.int32)
+        column_of[ids] = np.arange(len(ids), dtype=np.int32)
+        return cls(ids, int(trained.sum()), column_of)
 
+    def positives(self, labels: Ragged) -> sp.csr_matrix:
+        """float32 CSR [N, L + E] of ones, columns ascending within a row; a label named twice counts once."""
+        values = np.ones(len(labels.values), dtype=np.float32)
+        columns = self.column_of[labels.values]
+        matrix = sp.csr_matrix(
+            (values, columns, labels.offsets), shape=(len(labels), len(self.ids))
+        )
+        matrix.sum_duplicates()
+        matrix.data[:] = 1
+        return matrix
 
-def label_space(documents: Mapping[str, Sequence[Document]]) -> LabelSpace:
-    """The labels of the training documents sorted by uid, then, sorted too, the other labels.
+    def pairs(self, pairs: np.ndarray, row_of: np.ndarray) -> sp.csr_matrix:
+        """float32 CSR [N, L + E] of ones at `pairs` int64 [P, 2] of document and label id.
 
-    `documents`: by split.
-    """
-    trainable = {label for document in documents["train"] for label in document.labels}
-    everywhere = {label for split in SPLITS for d in documents[split] for label in d.labels}
-    return LabelSpace(
-        (*sorted(trainable), *sorted(everywhere - trainable)), n_labels=len(trainable)
-    )
-
-
-def arrange_columns(values: Mapping[str, np.ndarray], n_ids: int) -> tuple[np.ndarray, int]:
-    """Label ids in the order of their columns (int64 [L + E]), and L.
-
-    `values`: by split, all label ids (integers below `n_ids`) of its documents, in any order. As in
-    `label_space`, those of training documents come first, ascending, then the others.
-    """
-    trained, met = np.zeros(n_ids, dtype=bool), np.zeros(n_ids, dtype=bool)
-    trained[values["train"]] = True
-    for split in SPLITS:
-        met[values[split]] = True
-    first, last = np.flatnonzero(trained), np.flatnonzero(met & ~trained)
-    return np.concatenate((first, last)), len(first)
-
-
-def positives_matrix(documents: Sequence[Document], space: LabelSpace) -> sp.csr_matrix:
-    """float32 CSR [N, L + E] of ones, one row a document, columns ascending within a row."""
-    column = {uid: i for i, uid in enumerate(space.uids)}
-    rows = [sorted(column[label] for label in document.labels) for document in documents]
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=indptr[1:])
-    indices = np.fromiter((c for row in rows for c in row), dtype=np.int32, count=indptr[-1])
-    data = np.ones(len(indices), dtype=np.float32)
-    return sp.csr_matrix((data, indices, indptr), shape=(len(rows), len(space)))
+        `row_of` int64: row of the matrix by document of the pairs, -1 for one of another split.
+        """
+        shape = (1 + int(row_of.max(initial=-1)), len(self.ids))
+        pairs = pairs[pairs[:, 1] < len(self.column_of)]
+        rows, columns = row_of[pairs[:, 0]], self.column_of[pairs[:, 1]]
+        inside = (rows >= 0) & (columns >= 0)
+        ones = np.ones(np.count_nonzero(inside), dtype=np.float32)
+        matrix = sp.csr_matrix((ones, (rows[inside], columns[inside])), shape=shape)
+        matrix.data[:] = 1
+        return matrix
 
 
 def reciprocal_pairs(

@@ -29,10 +29,10 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> Ragged:
-        """From at least one row; all rows of the same dtype."""
+        """From rows of one dtype; without any, it is int64."""
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return cls(np.concatenate(rows), offsets)
+        return cls(np.concatenate(rows) if rows else np.zeros(0, np.int64), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from haste.data.labelspace import Document
 from haste.data.readers.base import whole_number
 from haste.data.readers.lines import read_lines
 from haste.errors import DataError
@@ -58,6 +57,15 @@ class Synset:
     def name(self) -> str:
         """For display: "dog, domestic dog (n)"."""
         return f"{', '.join(self.lemmas)} ({self.uid[-1]})"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document and the uids of its labels, in any order, each once."""
+
+    uid: str
+    text: str
+    labels: tuple[str, ...]
 
 
 Tick = Callable[[int], None]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from haste.data.corpus import CorpusWriter, document_table, label_table
-from haste.data.labelspace import arrange_columns
+from haste.data.labelspace import LabelSpace
 from haste.data.ragged import Ragged, RaggedWriter
 from haste.data.readers import Block, Layout
 from haste.errors import DataError
@@ -98,61 +98,24 @@ def stream(
     )
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which label id stands in which column of a corpus."""
+def arrange_labels(streamed: Streamed, n_ids: int) -> LabelSpace:
+    """The label space of documents whose label ids are below `n_ids`."""
+    space = LabelSpace.of(streamed.labels, n_ids)
+    if len(space.ids) < n_ids:
+        left_out = n_ids - len(space.ids)
+        log.info("%d of %d labels belong to no document; left out", left_out, n_ids)
+    return space
 
-    ids: np.ndarray
-    """int64 [L + E]: label ids by column; ids that no document has are left out"""
-    n_labels: int
-    """L"""
-    of: np.ndarray
-    """int32 [ids of the layout]: columns by label id, -1 for those left out"""
 
-    @classmethod
-    def arrange(cls, labels: Mapping[str, Ragged], n_ids: int) -> Columns:
-        """From all label ids of each split, which are below `n_ids`."""
-        ids, n_labels = arrange_columns({s: rows.values for s, rows in labels.items()}, n_ids)
-        if len(ids) < n_ids:
-            log.info("%d of %d labels belong to no document; left out", n_ids - len(ids), n_ids)
-        of = np.full(n_ids, -1, dtype=np.int32)
-        of[ids] = np.arange(len(ids), dtype=np.int32)
-        return cls(ids, n_labels, of)
-
-    def positives(self, labels: Ragged) -> sp.csr_matrix:
-        """float32 CSR [N, L + E] of ones, columns ascending within a row; a label named twice counts once."""
-        values = np.ones(len(labels.values), dtype=np.float32)
-        columns = self.of[labels.values]
-        matrix = sp.csr_matrix(
-            (values, columns, labels.offsets), shape=(len(labels), len(self.ids))
-        )
-        matrix.sum_duplicates()
-        matrix.data[:] = 1
-        return matrix
-
-    def filtered(self, pairs: np.ndarray, rows: np.ndarray) -> sp.csr_matrix:
-        """float32 CSR [N, L + E] of ones at `pairs` int64 [P, 2] of document and label id.
-
-        `rows` int64: row of the matrix by document of the pairs, -1 for one of another split.
-        """
-        shape = (1 + int(rows.max(initial=-1)), len(self.ids))
-        pairs = pairs[pairs[:, 1] < len(self.of)]
-        row, column = rows[pairs[:, 0]], self.of[pairs[:, 1]]
-        here = (row >= 0) & (column >= 0)
-        ones = np.ones(np.count_nonzero(here), dtype=np.float32)
-        matrix = sp.csr_matrix((ones, (row[here], column[here])), shape=shape)
-        matrix.data[:] = 1
-        return matrix
-
-    def table(self, layout: Layout, opaque: bool) -> pa.Table:
-        """The label table of a corpus; no text if `opaque`."""
-        labels = layout.labels(self.ids)
-        texts = pa.nulls(len(labels), pa.string()) if opaque else labels["text"]
-        return label_table(labels["uid"], labels["name"], texts, self.n_labels)
+def table_of_labels(layout: Layout, space: LabelSpace, *, opaque: bool) -> pa.Table:
+    """The label table of a corpus; no text if `opaque`."""
+    labels = layout.labels(space.ids)
+    texts = pa.nulls(len(labels), pa.string()) if opaque else labels["text"]
+    return label_table(labels["uid"], labels["name"], texts, space.n_labels)
 
 
 def filter_matrices(
-    layout: Layout, columns: Columns, validation: np.ndarray
+    layout: Layout, space: LabelSpace, validation: np.ndarray
 ) -> dict[str, sp.csr_matrix]:
     """By split, validation and test: the pairs that the publishers leave out; empty where they list none."""
     none = np.zeros((0, 2), dtype=np.int64)
@@ -161,7 +124,7 @@ def filter_matrices(
         "test": np.arange(layout.count("test")),
     }
     matrices = {
-        split: columns.filtered(none if pairs is None else pairs, rows[split])
+        split: space.pairs(none if pairs is None else pairs, rows[split])
         for split in rows
         for pairs in (layout.filter_pairs(split),)
     }
