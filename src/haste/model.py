@@ -12,21 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from haste.config import RunConfig, read_run
+from haste.config import RunConfig
 from haste.data.batches import Batch, collate
-from haste.data.corpus import load_corpus
 from haste.data.ragged import Ragged
-from haste.data.tokens import load_tokens
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder
-from haste.errors import ConfigError, DataError
+from haste.errors import DataError
+from haste.inputs import RunInputs
 from haste.kernels.rounding import mix
-from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.layers.base import OutputLayer
 from haste.layers.build import build_layer, build_projection, projected_size
 from haste.layers.wrappers import auxiliary_scale
-from haste.paths import RunDir
 from haste.tensor_file import load_tensors, save_tensors
 
 
@@ -99,35 +96,23 @@ class Model:
         copy_into(self.tensors(momenta=False), load_tensors(path)[0], path)
 
 
-def build_model(config: RunConfig, device: torch.device, total_steps: int = 1) -> Model:
+def build_model(
+    config: RunConfig, inputs: RunInputs, device: torch.device, total_steps: int = 1
+) -> Model:
     """The untrained model of a run; weights depend on its seed alone.
 
     `total_steps` sets the pace of the auxiliary loss. Raises ConfigError, DataError or KernelError.
     """
     torch.manual_seed(mix(config.seed, 1))
-    corpus = load_corpus(config.inputs.corpus)
-    order = _order(config, corpus.info.n_labels)
-    tokens = load_tokens(config.inputs.tokens, corpus.directory)
-    encoder = build_encoder(config.encoder, config.inputs.model, tokens).to(device)
-    clusters = None
-    if config.auxiliary.scale > 0:
-        if config.inputs.clusters is None:
-            raise ConfigError(
-                f"auxiliary.scale: {config.auxiliary.scale:g}, but without inputs.clusters there are no "
-                "clusters of labels; make them with haste group, or set auxiliary.scale: 0."
-            )
-        clusters = LabelOrder.load(Path(config.inputs.clusters)).clusters()
-    frequencies = n_documents = None
-    if config.layer.bias_init == "log_prior":
-        frequencies = label_frequencies(corpus.directory)
-        n_documents = corpus.info.documents["train"]
+    encoder = build_encoder(config.encoder, config.inputs.model, inputs.tokens).to(device)
+    prior = config.layer.bias_init == "log_prior"
     return assemble(
         config,
         encoder,
-        order,
-        frequencies=frequencies,
-        n_documents=n_documents,
-        clusters=clusters,
+        inputs.order,
+        frequencies=inputs.label_frequencies if prior else None,
+        n_documents=inputs.corpus.info.documents["train"],
+        clusters=inputs.clusters,
         auxiliary_scale=partial(auxiliary_scale, total_steps=total_steps, config=config.auxiliary),
     )
 
@@ -142,14 +127,6 @@ def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings:
     size = projected_size(config, encoder.feature_size)
     layer = build_layer(config, size, order, like.device, **settings)
     return Model(encoder, projection, layer, order)
-
-
-def load_model(run: RunDir, device: torch.device) -> tuple[Model, RunConfig]:
-    """The trained model of a finished run, and its configuration."""
-    config = read_run(run.config)
-    model = build_model(config, device)
-    model.load(run.model)
-    return model, config
 
 
 def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
@@ -172,29 +149,6 @@ def check_fit(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path)
                 f"{path}: {name} is {list(values[name].shape)}, the configuration wants "
                 f"{list(target.shape)}."
             )
-
-
-def _order(config: RunConfig, n_labels: int) -> LabelOrder:
-    if config.inputs.order is None:
-        if config.layer.head_ratio > 0:
-            raise ConfigError(
-                f"layer.head_ratio: {config.layer.head_ratio:g}, but without inputs.order nothing says "
-                "which labels are the head; make an order with haste group, or set layer.head_ratio: 0."
-            )
-        return LabelOrder.identity(n_labels)
-    order = LabelOrder.load(Path(config.inputs.order))
-    order.check_tail(config.inputs.order)
-    if order.n_labels != n_labels:
-        raise DataError(
-            f"{config.inputs.order}: orders {order.n_labels} labels, the corpus has {n_labels}. "
-            "Make it again: haste group."
-        )
-    if config.layer.grouped and order.group_size != config.layer.group_size:
-        raise ConfigError(
-            f"layer.group_size: {config.layer.group_size}, but {config.inputs.order} has groups "
-            f"of {order.group_size}."
-        )
-    return order
 
 
 def _by_length(tokens: Ragged, batch_size: int) -> Iterator[np.ndarray]:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from haste.config import RunConfig
-from haste.data.corpus import load_corpus
+from haste.config import read_run
 from haste.data.ragged import Ragged
 from haste.errors import DataError
 from haste.files import reading
-from haste.model import Model, load_model
+from haste.inputs import RunInputs
+from haste.model import build_model
 from haste.paths import RunDir
 
 
@@ -34,15 +34,16 @@ class Predictor:
 
     def __init__(self, run: RunDir, device: torch.device) -> None:
         """Raises DataError when the run is not finished or its files do not fit."""
-        self.model: Model
-        self.config: RunConfig
-        self.model, self.config = load_model(run, device)
-        path = Path(self.config.inputs.model) / "tokenizer.json"
+        config = read_run(run.config)
+        inputs = RunInputs.load(config)
+        self.model = build_model(config, inputs, device)
+        self.model.load(run.model)
+        path = Path(config.inputs.model) / "tokenizer.json"
         with reading(path, "a tokenizer", "haste fetch"):
             self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.config.encoder.max_len)
-        corpus = load_corpus(self.config.inputs.corpus)
+        self.tokenizer.enable_truncation(config.encoder.max_len)
+        corpus = inputs.corpus
         if not corpus.info.has_text:
             raise DataError(
                 f"{run.root}: was trained on sparse features of {corpus.info.dataset}, and cannot read texts."

@@ -25,8 +25,9 @@ from haste.files import read_json, read_yaml, write_yaml
 from haste.metrics.metrics import MAX_RANK
 from haste.metrics.names import HISTORY
 from haste.metrics.runs import evaluate_run, read_predictions
-from haste.metrics.truth import load_truth
-from haste.model import Model, load_model
+from haste.metrics.truth import load_truth, truth_of
+from haste.model import Model
+from haste.predict import Predictor
 from haste.tensor_file import load_tensors, save_tensors
 from haste.training import checkpoint
 from haste.training import run as training_run
@@ -128,11 +129,11 @@ def test_predictions_and_metrics_are_of_the_split_that_the_run_evaluates(
     run = tiny.run_dir("run", config)
     read = []
     monkeypatch.setattr(
-        training_run, "load_truth", lambda root, name: read.append(name) or load_truth(root, name)
+        training_run, "truth_of", lambda *given: read.append(given[1]) or truth_of(*given)
     )
     train_and_evaluate(config, run)
-    # the loop looks at validation in every run; test is read where it is asked for
-    assert set(read) == {"validation", split}
+    # every run is evaluated on validation as it trains; test is read where it is asked for
+    assert sorted(read) == sorted({"validation", split})
     truth = {name: load_truth(tiny.corpus, name) for name in (split, other)}
     ids, scores = read_predictions(run)
     assert len(ids) == truth[split].positives.shape[0] != truth[other].positives.shape[0]
@@ -331,7 +332,7 @@ def test_a_damaged_model_is_named(tiny):
     train_and_evaluate(config, run)
     flip(run.model)
     with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
-        load_model(run, torch.device("cpu"))
+        Predictor(run, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from haste.files import read_json
+from haste.inputs import RunInputs
 from haste.model import build_model
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
@@ -81,7 +82,7 @@ def test_batches_by_length_train(tiny):
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_model_that_is_given_up_is_freed(tiny, fused):
     config = tiny.config(encoder={"max_len": 12, "optimizer_in_backward": fused})
-    model = build_model(config, torch.device("cpu"))
+    model = build_model(config, RunInputs.load(config), torch.device("cpu"))
     step = TrainStep(config, model, 10)
     features = model.encoder.inner(torch.ones(1, model.encoder.feature_size))
     features.sum().backward()

@@ -366,13 +366,12 @@ class _Feed:
     def __init__(self, workload: Workload, device: torch.device) -> None:
         config, about = workload.config, workload.about
         random = np.random.default_rng(config.seed)
-        batch, self.device = config.training.batch_size, device
-        n = batch * workload.steps
+        self.device = device
+        n = config.training.batch_size * workload.steps
         vocabulary = workload.architecture.vocab_size
         self.tokens = draw_tokens(about, n, config.encoder.max_len, vocabulary, random)
         self.labels = draw_labels(about, n, _head(workload), random)
-        lengths = self.tokens.lengths() if config.training.group_by_length else None
-        self.batches = EpochBatches(n, batch, config.seed, lengths)
+        self.batches = EpochBatches.of(config, self.tokens)
 
     def rows(self) -> Iterator[np.ndarray]:
         return self.batches.rows(0)

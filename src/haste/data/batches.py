@@ -16,6 +16,8 @@ from haste.kernels.state import Positives
 if TYPE_CHECKING:
     import torch
 
+    from haste.config import RunConfig
+
     Array = np.ndarray | torch.Tensor
 
 WINDOW = 64
@@ -90,6 +92,13 @@ class EpochBatches:
             )
         if self.batch_size < 1:
             raise ConfigError(f"batches: batch_size is {self.batch_size}; it must be at least 1.")
+
+    @classmethod
+    def of(cls, config: RunConfig, documents: Ragged) -> EpochBatches:
+        """Of a run on its training documents [N]."""
+        training = config.training
+        lengths = documents.lengths() if training.group_by_length else None
+        return cls(len(documents), training.batch_size, config.seed, lengths)
 
     def __len__(self) -> int:
         """Steps an epoch."""

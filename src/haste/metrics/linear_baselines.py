@@ -17,10 +17,11 @@ from haste.data.corpus import Corpus
 from haste.errors import ConfigError, suggest
 from haste.files import write_yaml
 from haste.grid import DEFAULT_VARIANT
+from haste.labels.frequency import count_labels
 from haste.metrics.label_trees import Documents, LabelTrees
 from haste.metrics.metrics import MAX_RANK
 from haste.metrics.runs import write_predictions
-from haste.metrics.truth import load_truth
+from haste.metrics.truth import truth_of
 from haste.paths import RunDir
 from haste.resources import Meter
 from haste.run_lock import locked
@@ -86,10 +87,10 @@ def _run_baseline(
     name, meter = config["method"], Meter(device="cpu")
     trained_from = {"config": config, "inputs": corpus_digest(corpus.directory)}
     with meter.phase("setup"):
-        truth = load_truth(corpus.directory, "test")
         read = corpus.texts if corpus.info.has_text else corpus.features
         documents = {split: read(split) for split in ("train", "test")}
         positives = corpus.positives("train")
+        truth = truth_of(corpus, "test", count_labels(positives))
     log.info(
         "%s on %s: %d training documents", name, corpus.info.dataset, corpus.info.documents["train"]
     )

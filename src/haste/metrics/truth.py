@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.corpus import load_corpus
+from haste.data.corpus import Corpus, load_corpus
 from haste.labels.frequency import label_frequencies
 from haste.metrics.metrics import evaluate
 from haste.metrics.propensity import inverse_propensity
@@ -45,22 +45,24 @@ class Truth:
 
 
 def load_truth(directory: CorpusDir | Path | str, split: str) -> Truth:
-    """Read the truth of `validation` or `test`; raises DataError naming a missing or damaged file.
+    """Read the truth of `validation` or `test`; raises DataError naming a missing or damaged file."""
+    corpus = load_corpus(directory)
+    return truth_of(corpus, split, label_frequencies(corpus.directory))
 
-    Frequencies and propensities come from the training split alone, the constants A and B from
+
+def truth_of(corpus: Corpus, split: str, train_frequency: np.ndarray) -> Truth:
+    """As `load_truth`, of an open corpus.
+
+    Frequencies int64 [L + E] and propensities are of the training split alone, the constants A and B of
     corpus.json.
     """
-    corpus = load_corpus(directory)
-    frequency = label_frequencies(corpus.directory)
+    info = corpus.info
     return Truth(
         positives=corpus.positives(split),
         inverse_propensity=inverse_propensity(
-            frequency,
-            corpus.info.documents["train"],
-            corpus.info.propensity_a,
-            corpus.info.propensity_b,
+            train_frequency, info.documents["train"], info.propensity_a, info.propensity_b
         ),
-        train_frequency=frequency,
+        train_frequency=train_frequency,
         reciprocal=corpus.reciprocal(split),
-        filtered=corpus.info.filtered,
+        filtered=info.filtered,
     )

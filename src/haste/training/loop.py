@@ -12,17 +12,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import scipy.sparse as sp
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
-from haste.data.ragged import Ragged
 from haste.files import atomic
+from haste.inputs import RunInputs
 from haste.metrics.names import HISTORY
-from haste.model import Model
+from haste.paths import RunDir
 from haste.training import checkpoint, failures, loader
 from haste.training.padding import PaddedBatch
 from haste.training.step import TrainStep
@@ -39,35 +38,30 @@ class Trainer:
 
     def __init__(
         self,
-        config: RunConfig,
-        model: Model,
-        tokens: Ragged,
-        labels: sp.csr_matrix,
-        folder: Path,
-        history: Path,
+        train_step: TrainStep,
+        inputs: RunInputs,
+        batches: EpochBatches,
+        out: RunDir,
         validate: Callable[[], dict[str, float]],
         stop: StopSignals,
     ) -> None:
-        """`tokens` and `labels` CSR [N, >= L] are those of the training split; `folder` takes the
-        checkpoint, `history` one row an epoch; `validate` gives validation metrics in percent."""
-        self.config = config
-        self.model = model
-        self.tokens = tokens
-        self.labels = labels
-        self.folder = folder
-        self.history = history
+        """`out` takes checkpoint and history; `validate` gives validation metrics in percent."""
+        self.train_step = train_step
+        self.config = train_step.config
+        self.model = train_step.model
+        self.optimizers = train_step.optimizers
+        self.total_steps = train_step.total_steps
+        self.tokens = inputs.tokens.splits["train"]
+        self.positives = inputs.train_positives
+        self.padding = train_step.padding(self.positives)
+        self.batches = batches
+        self.out = out
         self.validate = validate
         self.stop = stop
-        lengths = tokens.lengths() if config.training.group_by_length else None
-        self.batches = EpochBatches(len(tokens), config.training.batch_size, config.seed, lengths)
-        self.total_steps = len(self.batches) * config.training.epochs
-        self.train_step = TrainStep(config, model, self.total_steps)
-        self.padding = self.train_step.padding(labels)
-        self.optimizers = self.train_step.optimizers
         self.progress = checkpoint.Progress()
         self._resumed = 0
         self._last_save = time.perf_counter()
-        self._check_interval = _GPU_CHECK_INTERVAL if model.device.type == "cuda" else 1
+        self._check_interval = _GPU_CHECK_INTERVAL if self.model.device.type == "cuda" else 1
         self._unchecked: list[torch.Tensor] = []
 
     def run(self) -> checkpoint.Progress:
@@ -118,16 +112,18 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this configuration."""
-        found = checkpoint.load(self.folder, self.config, self.model, self.optimizers)
+        found = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
         if found is not None:
             self.progress, self._resumed = found, found.step
             # the folder may have been cleared since, and no epoch may be left that would write it
-            write_history(self.history, found.history)
+            write_history(self.out.history, found.history)
             log.info("resuming from step %d of %d", found.step, self.total_steps)
 
     def save(self) -> None:
         """Write the checkpoint."""
-        checkpoint.save(self.folder, self.config, self.model, self.optimizers, self.progress)
+        checkpoint.save(
+            self.out.checkpoint, self.config, self.model, self.optimizers, self.progress
+        )
         self._last_save = time.perf_counter()
 
     def _pause_if_due(self, total: torch.Tensor) -> None:
@@ -147,7 +143,7 @@ class Trainer:
         rows = self.batches.rows(epoch, first)
         return loader.batches(
             self.tokens,
-            self.labels,
+            self.positives,
             rows,
             self.model.order.row_of_label,
             self.model.device,
@@ -161,7 +157,13 @@ class Trainer:
         for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise failures.not_finite(
-                    self.config, loss, at, self.total_steps, self.model, self._resumed, self.folder
+                    self.config,
+                    loss,
+                    at,
+                    self.total_steps,
+                    self.model,
+                    self._resumed,
+                    self.out.checkpoint,
                 )
 
     def _end_epoch(self, epoch: int) -> None:
@@ -182,7 +184,7 @@ class Trainer:
         progress.epoch_seconds.append(progress.seconds - sum(progress.epoch_seconds))
         progress.history.append(row)
         progress.loss, progress.documents, progress.rewired = 0.0, 0, 0
-        write_history(self.history, progress.history)
+        write_history(self.out.history, progress.history)
         log.info(
             "epoch %d/%d  loss %.3f  %s  %.1f s",
             row["epoch"],

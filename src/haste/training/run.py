@@ -12,13 +12,13 @@ import torch
 
 from haste.checksums import SUMS, file_sums, write_description
 from haste.config import RunConfig
-from haste.data.corpus import load_corpus
-from haste.data.tokens import load_tokens
+from haste.data.batches import EpochBatches
 from haste.device import choose_device
 from haste.files import write_yaml
+from haste.inputs import RunInputs
 from haste.metrics.metrics import MAX_RANK, quick_metrics
 from haste.metrics.runs import write_predictions
-from haste.metrics.truth import load_truth
+from haste.metrics.truth import truth_of
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.resources import Meter
@@ -27,6 +27,7 @@ from haste.runs import IDENTITY, claim, identity, is_done, remove_results
 from haste.training import checkpoint, failures
 from haste.training.loop import Trainer
 from haste.training.optim import optimizer_bytes
+from haste.training.step import TrainStep
 from haste.training.stopping import StopSignals, stop_signals
 from haste.training.tail_bias import tune_tail_bias
 
@@ -62,28 +63,20 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         torch.use_deterministic_algorithms(True)
     meter = Meter(device.type)
     with meter.phase("setup"):
-        corpus = load_corpus(config.inputs.corpus)
-        tokens = load_tokens(config.inputs.tokens, corpus.directory)
-        documents, labels = tokens.splits["train"], corpus.positives("train")
-        steps = -(-labels.shape[0] // config.training.batch_size) * config.training.epochs
-        model = build_model(config, device, steps)
-        truth = load_truth(corpus.directory, "validation")
+        inputs = RunInputs.load(config)
+        documents = inputs.tokens.splits
+        batches = EpochBatches.of(config, documents["train"])
+        total_steps = len(batches) * config.training.epochs
+        model = build_model(config, inputs, device, total_steps)
+        truth = truth_of(inputs.corpus, "validation", inputs.label_frequencies)
 
         def validate() -> dict[str, float]:
-            ids, _ = model.predict(tokens.splits["validation"], 5)
+            ids, _ = model.predict(documents["validation"], 5)
             return quick_metrics(ids, truth.positives, truth.inverse_propensity)
 
-        trainer = Trainer(
-            config,
-            model,
-            documents,
-            labels,
-            out.checkpoint,
-            out.history,
-            validate,
-            stop,
-        )
-        failures.check_start(config, model, documents)
+        train_step = TrainStep(config, model, total_steps)
+        trainer = Trainer(train_step, inputs, batches, out, validate, stop)
+        failures.check_start(config, model, documents["train"])
     # of what lies there now, which may be replaced while this trains
     trained_from = identity(config)
     if not out.config.exists():
@@ -98,10 +91,14 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
     with meter.phase("evaluate"):
         if config.training.tune_tail_bias:
             # after the checkpoint, so a run that goes on from there is not shifted twice
-            tail_bias_offset = tune_tail_bias(model, tokens.splits["validation"], truth)
+            tail_bias_offset = tune_tail_bias(model, documents["validation"], truth)
         split = config.training.evaluate
-        ids, scores = model.predict(tokens.splits[split], MAX_RANK)
-        metrics = load_truth(corpus.directory, split).evaluate(ids, scores)
+        ids, scores = model.predict(documents[split], MAX_RANK)
+        if split == "validation":
+            metrics = truth.evaluate(ids, scores)
+        else:
+            evaluated = truth_of(inputs.corpus, split, inputs.label_frequencies)
+            metrics = evaluated.evaluate(ids, scores)
     model.save(out.model)
     write_predictions(out, ids, scores)
     weights = [*model.encoder.parameters(), *model.projection.parameters()]
@@ -110,7 +107,7 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
     resources = meter.resources(
         parameters=sum(p.numel() for p in weights) + model.layer.trained_parameters(),
         layer_bytes=model.layer.layer_bytes(),
-        state_bytes=outside + optimizer_bytes(trainer.optimizers) + model.layer.layer_bytes(),
+        state_bytes=outside + optimizer_bytes(train_step.optimizers) + model.layer.layer_bytes(),
         steps=progress.step,
         epoch_seconds=progress.epoch_seconds,
         threads=config.training.threads,
