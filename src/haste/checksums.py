@@ -29,9 +29,9 @@ SEAL = "crc32"
 
 def file_sum(path: Path) -> dict[str, Any]:
     """The Sum of a file; one that has not changed since is not read again."""
-    found = path.stat()
-    crc = _crc32(path, found.st_size, found.st_mtime_ns, found.st_ino)
-    return {"bytes": found.st_size, "crc32": crc}
+    status = path.stat()
+    crc = _crc32(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return {"bytes": status.st_size, "crc32": crc}
 
 
 def file_sums(paths: Iterable[Path], folder: Path | str) -> dict[str, dict[str, Any]]:
@@ -44,11 +44,11 @@ def check_file(path: Path, sums: Mapping[str, Sum], made_by: str) -> None:
     they say nothing. `made_by`: the command that makes it."""
     with reading(path, "a file", made_by):
         known = sums.get(path.name)
-        found = known and file_sum(path)
-    if found != known:
+        current = known and file_sum(path)
+    if current != known:
         raise DataError(
             f"{path}: is not what was written: {known['bytes']} bytes with CRC {known['crc32']} then, "
-            f"{found['bytes']} with {found['crc32']} now. Delete it, and make it again: {made_by}."
+            f"{current['bytes']} with {current['crc32']} now. Delete it, and make it again: {made_by}."
         )
 
 

@@ -14,7 +14,7 @@ from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
 from haste.data.readers import detect
 from haste.data.registry import Dataset
-from haste.data.synthetic import LIKE, Plan, draw, generate, like
+from haste.data.synthetic import LIKE, Plan, generate, like, sample_documents
 from haste.data.synthetic import _Words as Words
 from haste.errors import ConfigError
 
@@ -26,7 +26,7 @@ def drawn(plan, split):
     """(uid, text, labels) of each document."""
     return {
         uid: (text, labels.tolist())
-        for block in draw(plan, split, Words(plan))
+        for block in sample_documents(plan, split, Words(plan))
         for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True)
     }
 

@@ -110,7 +110,7 @@ def test_arrangements_are_permutations_even_with_twins_and_zeros(arranged_by, ve
 
 def test_remainders_join_the_nearest_cluster(monkeypatch):
     """Clusters of 5, 5 and 6 around 0, 40 and 180 degrees, groups of 4: none fits exactly."""
-    monkeypatch.setattr(clusters, "GROUPS_A_CLUSTER", 4 / 3)
+    monkeypatch.setattr(clusters, "GROUPS_PER_CLUSTER", 4 / 3)
     vectors = angles(0, 1, 2, 3, 4, 40, 41, 42, 43, 44, 180, 181, 182, 183, 184, 185)
     order = group_labels("semantic", vectors, np.ones(16), np.arange(16), 4, seed=0)
     near, middle, far = set(range(5)), set(range(5, 10)), set(range(10, 16))

@@ -56,7 +56,7 @@ def fetch(
         Path | None,
         typer.Option(help="Folder for its files; if not given, the one that the workflow reads."),
     ] = None,
-    given: Annotated[
+    local_copy: Annotated[
         Path | None,
         typer.Option("--from", help="Your own copy: the archive, or a folder with its files."),
     ] = None,
@@ -74,8 +74,8 @@ def fetch(
     known = load_registry(registry)
     chosen = known.source(source)
     out = out or (LAYOUT.model(source) if source in known.models else LAYOUT.raw(source))
-    if given is not None:
-        take(chosen, given, out)
+    if local_copy is not None:
+        take(chosen, local_copy, out)
         return
     with downloading(source) as progress:
         fetch_source(chosen, out, partial(download, progress=progress), lock)

@@ -51,22 +51,22 @@ def synth(
     from haste.data.synthetic import like as plan_like
     from haste.errors import ConfigError
 
-    given = {
+    chosen = {
         "documents": documents,
         "test_documents": test_documents,
         "labels": labels,
         "labels_per_document": labels_per_document,
         "words": words,
     }
-    given = {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in chosen.items() if value is not None}
     if like is None:
         if documents is None or labels is None:
             raise ConfigError("--documents and --labels are needed, or --like.")
         if scale != 1.0:
             raise ConfigError("--scale: means nothing without --like.")
-        plan = Plan(**{"test_documents": max(1, documents // 4), **given}, seed=seed)
+        plan = Plan(**{"test_documents": max(1, documents // 4), **chosen}, seed=seed)
     else:
-        plan = replace(plan_like(like).scaled(scale), **given, seed=seed)
+        plan = replace(plan_like(like).scaled(scale), **chosen, seed=seed)
     with counting("Writing", plan.documents + plan.test_documents) as tick:
         generate(plan, out, tick)
     log.info(

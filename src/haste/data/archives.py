@@ -65,11 +65,11 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path, limit: int)
             _check_paths(archive, available)
             if len(available) > MAX_FILES:
                 raise DataError(f"{archive.name}: has {len(available)} members; refused.")
-            wanted = members or _all_files(archive, available)
-            _check_wanted(archive, available, wanted.values())
-            _check_names(archive, wanted)
-            check_room(folder, sum(available[path].size for path in wanted.values()))
-            for name, path in wanted.items():
+            chosen = members or _all_files(archive, available)
+            _check_wanted(archive, available, chosen.values())
+            _check_names(archive, chosen)
+            check_room(folder, sum(available[path].size for path in chosen.values()))
+            for name, path in chosen.items():
                 with available[path].open() as stream:
                     limit -= _copy(stream, folder / name, limit, archive)
     except (DataError, MemoryError):
@@ -190,7 +190,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 def _all_files(archive: Path, available: Mapping[str, Member]) -> dict[str, str]:
     """Every regular file that is not hidden: path without the folders all lie in -> path."""
-    found = {}
+    paths = {}
     for path, member in available.items():
         parts = PurePosixPath(path.replace("\\", "/")).parts
         if member.kind == "device":
@@ -198,12 +198,12 @@ def _all_files(archive: Path, available: Mapping[str, Member]) -> dict[str, str]
         if member.kind == "link":
             log.warning("%s: %s is a link; left out", archive.name, path)
         elif member.kind == "file" and not any(part.startswith(HIDDEN) for part in parts):
-            found[parts] = path
-    if not found:
+            paths[parts] = path
+    if not paths:
         raise DataError(f"{archive.name}: holds no file.")
-    while all(len(parts) > 1 for parts in found) and len({parts[0] for parts in found}) == 1:
-        found = {parts[1:]: path for parts, path in found.items()}
-    return {"/".join(parts): path for parts, path in found.items()}
+    while all(len(parts) > 1 for parts in paths) and len({parts[0] for parts in paths}) == 1:
+        paths = {parts[1:]: path for parts, path in paths.items()}
+    return {"/".join(parts): path for parts, path in paths.items()}
 
 
 def _check_wanted(archive: Path, available: Mapping[str, Member], paths: Iterable[str]) -> None:

@@ -48,19 +48,19 @@ class Batch:
         """The same batch as tensors on `device`, dtypes kept."""
         import torch
 
-        return self._each(lambda array: torch.from_numpy(array).to(device, non_blocking=True))
+        return self._map(lambda array: torch.from_numpy(array).to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """The same batch as tensors in pinned memory, from which a GPU copies without being waited for."""
         import torch
 
-        return self._each(lambda array: torch.from_numpy(array).pin_memory())
+        return self._map(lambda array: torch.from_numpy(array).pin_memory())
 
     def to(self, device: torch.device) -> Batch:
         """A batch of tensors, on `device`."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _each(self, change: Callable[[Array], Array]) -> Batch:
+    def _map(self, change: Callable[[Array], Array]) -> Batch:
         positives, weights = self.positives, self.weights
         if positives is not None:
             positives = Positives(change(positives.label_row), change(positives.doc))

@@ -86,13 +86,13 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
     return record.licence, {key: value for key, value in said.items() if value}
 
 
-def check_counts(dataset: Dataset, found: Mapping[str, int]) -> None:
-    """Raise DataError showing both where the registry expects other counts than `found`, which may
+def check_counts(dataset: Dataset, counts: Mapping[str, int]) -> None:
+    """Raise DataError showing both where the registry expects other counts than `counts`, which may
     be some of them."""
     wrong = [
-        f"{key}: expected {number}, found {found[key]}"
+        f"{key}: expected {number}, found {counts[key]}"
         for key, number in dataset.expected.items()
-        if key in found and found[key] != number
+        if key in counts and counts[key] != number
     ]
     if wrong:
         raise DataError(

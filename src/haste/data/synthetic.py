@@ -123,7 +123,7 @@ def generate(plan: Plan, out: Path | str, tick: Callable[[int], None] | None = N
 
     def documents(split: str) -> Iterator[str]:
         nonlocal done
-        for block in draw(plan, split, words):
+        for block in sample_documents(plan, split, words):
             for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True):
                 yield _json_line(uid, text, target_ind=labels.tolist())
             done += len(block)
@@ -142,18 +142,18 @@ def _json_line(uid: str, text: str, **more: Any) -> str:
     return json.dumps({"uid": uid, "title": title, "content": content, **more})
 
 
-def draw(plan: Plan, split: str, words: _Words) -> Iterator[Block]:
+def sample_documents(plan: Plan, split: str, words: _Words) -> Iterator[Block]:
     """The documents of `train` or `test`, with labels int32, each once and ascending."""
     documents = plan.documents if split == "train" else plan.test_documents
     for first in range(0, documents, ROWS):
         number = min(ROWS, documents - first)
         random = np.random.default_rng((plan.seed, SPLITS.index(split), first))
-        labels = _draw_labels(plan, split, first, number, random)
+        labels = _sample_labels(plan, split, first, number, random)
         drawn = words.of_documents(labels, random)
         yield Block(default_uids(split, first, number), words.texts(drawn), labels)
 
 
-def _draw_labels(
+def _sample_labels(
     plan: Plan, split: str, first: int, number: int, random: np.random.Generator
 ) -> Ragged:
     """Labels of the documents from `first` on."""
@@ -161,28 +161,30 @@ def _draw_labels(
     documents = np.arange(first, first + number + 1)
     if split == "train":
         # every label in turn is given to one document, so that each has one
-        given = documents * n_labels // plan.documents
-        centres = given[:-1]
-        own = np.diff(given)
+        bounds = documents * n_labels // plan.documents
+        centres = bounds[:-1]
+        guaranteed = np.diff(bounds)
     else:
         centres = random.integers(n_labels, size=number)
-        own = np.zeros(number, dtype=np.int64)
+        guaranteed = np.zeros(number, dtype=np.int64)
     least = max(1.0, n_labels / plan.documents)
-    sizes = np.floor(least + random.random(number)).astype(np.int64) if split == "test" else own
+    sizes = (
+        np.floor(least + random.random(number)).astype(np.int64) if split == "test" else guaranteed
+    )
     sizes = np.maximum(sizes, 1) + random.poisson(plan.labels_per_document - least, size=number)
-    sizes = np.maximum(np.minimum(sizes, n_labels // 2), own)
+    sizes = np.maximum(np.minimum(sizes, n_labels // 2), guaranteed)
     offsets = np.concatenate(([0], np.cumsum(sizes)))
     row = np.repeat(np.arange(number), sizes)
     place = np.arange(offsets[-1]) - offsets[row]
-    near = place == own[row]
+    near = place == guaranteed[row]
     near |= random.random(len(row)) < NEAR
     steps = random.geometric(1 / NEIGHBOURHOOD, size=len(row)) - 1
     values = np.where(near, centres[row] + steps, _zipf(n_labels, random.random(len(row))))
-    values = np.where(place < own[row], centres[row] + place, values) % n_labels
-    return Ragged(_distinct(values, row, n_labels, random).astype(np.int32), offsets)
+    values = np.where(place < guaranteed[row], centres[row] + place, values) % n_labels
+    return Ragged(_replace_repeats(values, row, n_labels, random).astype(np.int32), offsets)
 
 
-def _distinct(
+def _replace_repeats(
     values: np.ndarray, row: np.ndarray, n_labels: int, random: np.random.Generator
 ) -> np.ndarray:
     """The labels sorted within each row, with those named again replaced by others."""
@@ -256,8 +258,8 @@ def _spell(word: int) -> str:
     """A word of two syllables or more, another for each number."""
     syllables = []
     while word or len(syllables) < 2:
-        word, at = divmod(word, len(SYLLABLES))
-        syllables.append(SYLLABLES[at])
+        word, syllable = divmod(word, len(SYLLABLES))
+        syllables.append(SYLLABLES[syllable])
     return "".join(syllables)
 
 

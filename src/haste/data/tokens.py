@@ -88,13 +88,13 @@ def tokenize(
     directory = TokenDir(Path(out))
     sources = {name: _source(corpus.directory, name, corpus.info.has_text) for name in SPLITS}
     # before they are read: a change meanwhile must not pass for what was read
-    seen = {name: _seen(path) for name, path in sources.items()}
+    stamps = {name: _stamp(path) for name, path in sources.items()}
     digests = {name: _digest(path) for name, path in sources.items()}
     if corpus.info.has_text:
         described = _tokenize_texts(corpus, sources, Path(model), max_len, directory, tick)
     else:
         described = _take_features(corpus, directory, tick)
-    info = TokenInfo(max_len=max_len, corpus_sha256=digests, corpus_seen=seen, **described)
+    info = TokenInfo(max_len=max_len, corpus_sha256=digests, corpus_seen=stamps, **described)
     info = dataclasses.replace(info, digests=file_sums(_files(directory, info), directory.root))
     write_description(directory.info, dataclasses.asdict(info))
     return info
@@ -114,7 +114,7 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
     value = read_description(directory.info, MADE_BY)
     with reading(directory.info, "the description of tokens", MADE_BY):
         info = _token_info(value)
-    if not all(_fresh(info, split, corpus) for split in SPLITS):
+    if not all(_is_fresh(info, split, corpus) for split in SPLITS):
         what = "features" if info.weighted else "texts"
         raise DataError(
             f"{directory.root}: stale: the {what} in {corpus.root} have changed since. Run: haste tokenize "
@@ -228,10 +228,10 @@ def _texts(path: Path, rows: int) -> Iterator[list[str]]:
     with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
         # pages as they come: a file may have all its rows in one group
         stored = pq.ParquetFile(path, pre_buffer=False)
-        found = stored.metadata.num_rows
-        if found != rows:
+        stored_rows = stored.metadata.num_rows
+        if stored_rows != rows:
             raise DataError(
-                f"{path}: has {found} rows, corpus.json says {rows}. Make the corpus again."
+                f"{path}: has {stored_rows} rows, corpus.json says {rows}. Make the corpus again."
             )
         for block in stored.iter_batches(BLOCK, columns=["text"]):
             yield [text or "" for text in block.column(0).to_pylist()]
@@ -242,18 +242,18 @@ def _source(corpus: CorpusDir, name: str, has_text: bool) -> Path:
     return corpus.documents(name) if has_text else corpus.features(name)
 
 
-def _fresh(info: TokenInfo, name: str, corpus: CorpusDir) -> bool:
+def _is_fresh(info: TokenInfo, name: str, corpus: CorpusDir) -> bool:
     """Whether a split's source is what it was, without reading it where its time of change is the same."""
     path = _source(corpus, name, has_text=not info.weighted)
-    if list(info.corpus_seen.get(name, ())) == _seen(path):
+    if list(info.corpus_seen.get(name, ())) == _stamp(path):
         return True
     return info.corpus_sha256[name] == _digest(path)
 
 
-def _seen(path: Path) -> list[int]:
+def _stamp(path: Path) -> list[int]:
     with reading(path, "a file"):
-        found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+        status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _digest(path: Path) -> str:

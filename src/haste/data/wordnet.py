@@ -200,17 +200,17 @@ def repair_pointers(synsets: Mapping[str, Synset]) -> dict[str, Synset]:
 
 def ancestors(synsets: Mapping[str, Synset], uid: str, levels: int | None = None) -> dict[str, int]:
     """Hypernym and instance-hypernym ancestors of `uid` and their (least) distance, up to `levels`."""
-    found: dict[str, int] = {}
+    distances: dict[str, int] = {}
     frontier, level = [uid], 0
     while frontier and level != levels:
         level += 1
         frontier = [
             parent
             for parent in dict.fromkeys(p for u in frontier for p in synsets[u].parents)
-            if parent not in found and parent != uid
+            if parent not in distances and parent != uid
         ]
-        found.update(dict.fromkeys(frontier, level))
-    return found
+        distances.update(dict.fromkeys(frontier, level))
+    return distances
 
 
 def count_descendants(synsets: Mapping[str, Synset]) -> Counter[str]:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 logger = logging.getLogger(__name__)
 
-GROUPS_A_CLUSTER = 16
+GROUPS_PER_CLUSTER = 16
 """about this many groups come out of one cluster"""
 LARGEST = 8
 """a cluster with more than so many times the labels of the average is clustered again"""
@@ -53,7 +53,7 @@ def group_in_clusters(
     """
     order = []
     left = ids[:0]
-    for cluster in _walk(embeddings, ids, GROUPS_A_CLUSTER * group_size, seed):
+    for cluster in _walk(embeddings, ids, GROUPS_PER_CLUSTER * group_size, seed):
         members = np.concatenate([left, cluster])
         grouped = len(members) // group_size * group_size
         if grouped:
@@ -81,8 +81,8 @@ def _walk(
     logger.info("k-means: %d labels in %d clusters", len(ids), n_clusters)
     by_cluster = np.argsort(nearest, kind="stable")
     bounds = np.searchsorted(nearest[by_cluster], np.arange(n_clusters + 1))
-    for found in _chain(centroids, np.flatnonzero(np.diff(bounds))):
-        part = ids[by_cluster[bounds[found] : bounds[found + 1]]]
+    for cluster_id in _chain(centroids, np.flatnonzero(np.diff(bounds))):
+        part = ids[by_cluster[bounds[cluster_id] : bounds[cluster_id + 1]]]
         if len(part) <= LARGEST * cluster_size:
             yield part
         elif len(part) < len(ids):
@@ -121,10 +121,9 @@ def _kmeans_of_many(
         nearest = _nearest(_inverted_lists(centroids, seed), embeddings, sample)
         sums = np.zeros_like(centroids)
         for start in range(0, len(sample), BLOCK):
-            at = nearest[start : start + BLOCK]
-            membership = sp.csr_matrix(
-                (np.ones(len(at), np.float32), at, np.arange(len(at) + 1)), (len(at), n_clusters)
-            )
+            assigned = nearest[start : start + BLOCK]
+            n, ones = len(assigned), np.ones(len(assigned), np.float32)
+            membership = sp.csr_matrix((ones, assigned, np.arange(n + 1)), (n, n_clusters))
             sums += membership.T @ gather(embeddings, sample[start : start + BLOCK])
         lengths = np.linalg.norm(sums, axis=1)
         empty = np.flatnonzero(lengths == 0)

@@ -65,14 +65,14 @@ class OrderSpec:
                 f"{name!r} is not the name of a label order, such as "
                 "semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s0."
             )
-        found = match.groupdict()
+        parts = match.groupdict()
         return cls(
-            found["grouping"],
-            float(found["head_ratio"]),
-            int(found["group_size"]),
-            found["frequencies"],
-            found["encoder"],
-            int(found["seed"]),
+            parts["grouping"],
+            float(parts["head_ratio"]),
+            int(parts["group_size"]),
+            parts["frequencies"],
+            parts["encoder"],
+            int(parts["seed"]),
         )
 
 

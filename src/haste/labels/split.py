@@ -16,8 +16,8 @@ def most_frequent_first(frequencies: np.ndarray) -> np.ndarray:
 def head_size(n_labels: int, head_ratio: float, group_size: int) -> int:
     """ceil(head_ratio * L), rounded up to a multiple of G as the released code does, at most L."""
     # the ratio as written: 0.1 * 30 is 3.0000000000000004 in floating point, and its ceiling 4
-    wanted = math.ceil(Fraction(str(head_ratio)) * n_labels)
-    return min(-(-wanted // group_size) * group_size, n_labels)
+    size = math.ceil(Fraction(str(head_ratio)) * n_labels)
+    return min(-(-size // group_size) * group_size, n_labels)
 
 
 def split_head_tail(

@@ -45,15 +45,15 @@ def detect(folder: Path | str, text: str = "title+content") -> Layout:
     level, files = [folder], []
     for _ in range(DEPTH + 1):
         for layout in LAYOUTS:
-            found = [each for each in level if layout.lies_in(each)]
-            if len(found) > 1:
+            folders = [path for path in level if layout.lies_in(path)]
+            if len(folders) > 1:
                 raise DataError(
-                    f"{folder}: the {layout.name} layout is in {found[0]} and in {found[1]}. Give one of them."
+                    f"{folder}: the {layout.name} layout is in {folders[0]} and in {folders[1]}. Give one of them."
                 )
-            if found:
-                return layout(found[0], text)
-        files += sorted(str(path.relative_to(folder)) for each in level for path in _files(each))
-        level = [below for each in level for below in _folders(each)]
+            if folders:
+                return layout(folders[0], text)
+        files += sorted(str(path.relative_to(folder)) for path in level for path in _files(path))
+        level = [below for path in level for below in _folders(path)]
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
     needed = "; ".join(f"{layout.name}: {layout.needs}" for layout in LAYOUTS)
     raise DataError(

@@ -181,9 +181,9 @@ def pack_labels(
     except OverflowError:
         fine = False
     if not fine:
-        at, wrong = next((i, n) for i, row in enumerate(rows) for n in row if not 0 <= n < most)
+        row, wrong = next((i, n) for i, row in enumerate(rows) for n in row if not 0 <= n < most)
         raise bad_line(
-            path, first_line + at, f"labels from 0 to {most - 1}", wrong, from_one=wrong == most
+            path, first_line + row, f"labels from 0 to {most - 1}", wrong, from_one=wrong == most
         )
     return Ragged(values, offsets)
 
