@@ -76,12 +76,14 @@ def features(monkeypatch):
     given = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
     asked = []
 
-    def encode_split(*arguments, scratch, **options):
+    def encode_training_documents(*arguments, scratch, **options):
         assert scratch.is_dir()
         asked.append((*arguments, options))
         return given
 
-    monkeypatch.setattr("haste.encoders.features.encode_split", encode_split)
+    monkeypatch.setattr(
+        "haste.encoders.features.encode_training_documents", encode_training_documents
+    )
     return given, asked
 
 

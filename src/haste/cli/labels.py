@@ -36,7 +36,7 @@ def embed(
     from haste.checksums import remove_beside, write_beside
     from haste.config import EncoderConfig
     from haste.data.corpus import load_corpus
-    from haste.encoders.features import encode_split
+    from haste.encoders.features import encode_training_documents
     from haste.errors import ConfigError
     from haste.files import atomic, mapped_array
     from haste.labels.embed import DTYPES, label_embeddings
@@ -50,7 +50,7 @@ def embed(
     remove_beside(out)
     with atomic(out) as temporary:
         with Console(stderr=True).status("Encoding the documents"):
-            features = encode_split(
+            features = encode_training_documents(
                 encoder,
                 model,
                 TokenDir(tokens),

@@ -40,26 +40,24 @@ def encode(
     return features
 
 
-def encode_split(
+def encode_training_documents(
     kind: str,
     model: Path,
     tokens: TokenDir,
     corpus: CorpusDir,
-    split: str = "train",
     pooling: str = "mean",
     scratch: Path | None = None,
-    seed: int = 0,
 ) -> np.ndarray:
-    """fp32 [N, H]: features of a split from the untrained encoder `kind`.
+    """fp32 [N, H]: features of the training documents from the untrained encoder `kind`.
 
-    With `scratch` they lie in an unnamed file in that folder, mapped to memory. `seed` draws what no pretrained
-    model gives, the embeddings of sparse features. Raises ConfigError for an encoder that cannot read
+    With `scratch` they lie in an unnamed file in that folder, mapped to memory. Sparse features
+    get the same random embeddings each time. Raises ConfigError for an encoder that cannot read
     these documents, DataError when tokens or model are missing, damaged or stale.
     """
     opened = load_tokens(tokens, corpus)
-    chosen = opened.splits[split]
+    chosen = opened.splits["train"]
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
     out = None
     if scratch is not None:

@@ -24,8 +24,7 @@ def label_embeddings(
     """e_l = normalise(mean of h over the documents of l): float32 [L, H], rows of length 1.
 
     `features`: float32 [N, H], one row a document, perhaps mapped to memory; `labels`: CSR [N, L] of
-    ones; `out`: what takes the embeddings instead, of the same shape, in any precision. Training
-    documents are a label's documents, or its own text alone (then `labels` is the identity).
+    ones; `out`: what takes the embeddings instead, of the same shape, in any precision.
     A label without a document, or whose documents cancel out, gets zeros. Raises DataError when the two
     do not fit together or a feature is not finite.
     """
