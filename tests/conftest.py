@@ -76,6 +76,7 @@ class Tiny:
             "layer": {"fan_in": 16},
             **sections,
         }
+        sections["encoder"] = {"max_len": 12, **sections["encoder"]}
         sections["training"] = {**training, **sections.get("training", {})}
         if (
             sections["layer"].get("pattern", "group_fan_in") in ("group_fan_in", "block_sparse")

@@ -6,8 +6,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import forked
+from haste.errors import ConfigError
 from haste.files import read_json
+from haste.inputs import RunInputs
 from haste.training.run import train_and_evaluate
 
 MAPPED = ("ids.npy", "offsets.npy", "vocabulary.npy")
@@ -51,3 +55,9 @@ def test_a_run_reads_each_of_its_inputs_once(tiny_session, tmp_path):
         # once for the digest, once for the content; numpy opens an array thrice to map it. A description
         # is read for what it describes, and for what the results are to say that they were trained from.
         assert times <= (4 if name.endswith(MAPPED) else 2), name
+
+
+def test_tokens_of_another_length_than_the_encoder_reads_are_refused(tiny):
+    config = tiny.config(encoder={"max_len": 16})
+    with pytest.raises(ConfigError, match=r"encoder\.max_len: 16, .* cut to 12"):
+        RunInputs.load(config)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -6,9 +7,12 @@ from transformers import AutoModel, BertConfig, DistilBertConfig, MPNetConfig, R
 from typer.testing import CliRunner
 
 from haste.cli import app
+from haste.data.fetch import RECORD
 from haste.data.registry import Registry
+from haste.data.tokens import load_tokens
 from haste.encoders.registry import build_encoder
-from haste.errors import ConfigError
+from haste.errors import ConfigError, DataError
+from haste.files import sha256, write_json
 from haste.grid import GridConfig
 from haste.pretrained import FILES, check_models, max_tokens
 
@@ -85,9 +89,35 @@ def test_documents_that_a_transformer_cannot_read_are_refused_before_any_job(own
     assert not (tmp_path / "tokens").exists()
 
 
+def test_a_fetched_model_is_held_to_its_record_and_a_folder_of_ones_own_is_not(tiny, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny.model, model)
+    files = {name: sha256(model / name) for name in FILES}
+    record = dict.fromkeys(("name", "via", "package", "version", "file", "sha256"), "")
+    record |= dict.fromkeys(("licence", "terms", "fetched"), "") | {"size": 0}
+    members = {n: {"size": (model / n).stat().st_size, "sha256": s} for n, s in files.items()}
+    tokens = load_tokens(tiny.tokens, tiny.corpus)
+    config = tiny.config().encoder
+    for damaged in (False, True):
+        if damaged:
+            flip(model / "model.safetensors")
+        (model / RECORD).unlink(missing_ok=True)
+        build_encoder(config, model, tokens)
+        write_json(model / RECORD, {**record, "members": members})
+        if not damaged:
+            build_encoder(config, model, tokens)
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        build_encoder(config, model, tokens)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def test_tokens_that_are_there_are_held_against_the_model(own, tiny):
     from haste.data.corpus import load_corpus
-    from haste.data.tokens import load_tokens
 
     tokens = load_tokens(tiny.tokens, load_corpus(tiny.corpus).directory)
     config = tiny.config(encoder={"kind": "transformer"}).encoder

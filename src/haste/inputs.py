@@ -33,6 +33,12 @@ class RunInputs:
         than the run's settings say."""
         corpus = load_corpus(config.inputs.corpus)
         tokens = load_tokens(config.inputs.tokens, corpus.directory)
+        cut_to, max_len = tokens.info.max_len, config.encoder.max_len
+        if not tokens.info.weighted and cut_to != max_len:
+            raise ConfigError(
+                f"encoder.max_len: {max_len}, but the documents in {config.inputs.tokens} were cut to "
+                f"{cut_to} tokens; set encoder.max_len: {cut_to}, or make them again: haste tokenize."
+            )
         order = _order(config, corpus.info.n_labels)
         return cls(corpus, tokens, order, _clusters(config, order))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from haste.data.registry import Registry
@@ -46,6 +47,24 @@ def check_folder(folder: Path) -> None:
             f"encoder.model: {folder} {what}; give a name of `models` in datasets.yaml, or a folder with "
             f"{', '.join(FILES)}. A model of the Hugging Face hub is downloaded into one first."
         )
+
+
+def check_fetched(model: Path) -> None:
+    """Refuse (DataError) a fetched model that is not what its record says; once a process, as long as its
+    files do not change. A folder of the user's own has no record, and is taken as it is."""
+    # with the import of what downloads, which a folder of the user's own does not need
+    from haste.data.fetch import RECORD
+
+    if (model / RECORD).is_file():
+        stats = (path.stat() for path in sorted(model.iterdir()))
+        _verify(model, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats))
+
+
+@functools.lru_cache
+def _verify(model: Path, stats: tuple[tuple[int, ...], ...]) -> None:  # noqa: ARG001, they are the key
+    from haste.data.fetch import verify
+
+    verify(model)
 
 
 def check_length(kind: str, model: Path, max_len: int) -> None:

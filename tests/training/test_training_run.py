@@ -430,8 +430,9 @@ def by_hand(tiny, **changes):
     """The least that a run's YAML can say."""
     inputs = {name: str(getattr(tiny, name)) for name in ("corpus", "tokens", "model")}
     run = {"dataset": "tiny", "method": "mine", "variant": "default", "seed": 5, "inputs": inputs}
+    chosen = {"encoder": {"max_len": 12}, "training": {"epochs": 1, "batch_size": 32}}
     path = tiny.root / "mine.yaml"
-    write_yaml(path, {**run, "training": {"epochs": 1, "batch_size": 32}, **changes})
+    write_yaml(path, {**run, **chosen, **changes})
     return path
 
 

@@ -14,7 +14,7 @@ from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
 from haste.encoders.transformer import TransformerEncoder, load_transformer
 from haste.errors import DataError
-from haste.pretrained import check_length
+from haste.pretrained import check_fetched, check_length
 
 FEATURE_EMBEDDING_SCALE = 0.05
 """standard deviation of the embedding of a sparse feature, about that of pretrained word embeddings"""
@@ -27,6 +27,7 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     `model` is a folder with config.json, tokenizer.json and model.safetensors. Sparse features get random
     embeddings, from torch's generator, of the size of the model's. Raises ConfigError or DataError.
     """
+    check_fetched(Path(model))
     check_length(config.kind, Path(model), tokens.info.max_len)
     if config.kind == "transformer":
         transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
