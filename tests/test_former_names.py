@@ -27,3 +27,9 @@ def test_a_removed_key_is_read_with_what_is_still_done_and_no_other():
 
 def test_former_names_of_columns():
     assert renamed_columns({"seconds_a_step": 1, "other": 2}) == {"seconds_per_step": 1, "other": 2}
+    row = {"layer": "authors", "direction": "grad_weight", "calls_a_step": 3}
+    assert renamed_columns(row) == {
+        "layer": "released_cuda",
+        "direction": "dw",
+        "calls_per_step": 3,
+    }

@@ -26,12 +26,23 @@ GRID = {"shorter": "short_run_table", "only_finished": "allow_partial"}
 """keys of a grid that are in no section: former -> present"""
 COLUMNS = {
     "recompute": "gradient_checkpointing",
+    "calls_a_step": "calls_per_step",
+    "milliseconds_a_step": "milliseconds_per_step",
+    "padded_tokens_a_step": "padded_tokens_per_step",
     "seconds_a_step": "seconds_per_step",
+    "steps_an_epoch": "steps_per_epoch",
+    "tokens_a_step": "tokens_per_step",
+    "waits_a_step": "synchronizations_per_step",
     "tail_shift": "tail_bias_offset",
     "without_mirrored": "without_reciprocal_pairs",
     **{f"P@{k} without mirrored": f"P@{k} without reciprocal pairs" for k in (1, 3, 5)},
 }
 """column of a csv, or key of a resources.json or metrics.json: former -> present"""
+VALUES = {
+    "layer": {"authors": "released_cuda"},
+    "direction": {"grad_features": "dx", "grad_weight": "dw"},
+}
+"""column of a csv -> former value -> value"""
 STATISTICS = {"mirrored": "reciprocal"}
 """key of `statistics` in corpus.json: former -> present"""
 ENDINGS = {".mirrored.npz": ".reciprocal.npz"}
@@ -70,8 +81,12 @@ def renamed_tensor(name: str) -> str:
 
 
 def renamed_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a csv, or resources.json or metrics.json, with the present names."""
-    return _with_names(row, COLUMNS)
+    """A row of a csv, or resources.json or metrics.json, with the present names and values."""
+    renamed = _with_names(row, COLUMNS)
+    for column, values in VALUES.items():
+        if isinstance(renamed.get(column), str):
+            renamed[column] = values.get(renamed[column], renamed[column])
+    return renamed
 
 
 def renamed_statistics(description: Mapping[str, Any]) -> dict[str, Any]:

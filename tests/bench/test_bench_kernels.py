@@ -53,7 +53,7 @@ def test_each_data_set_has_every_layer_in_every_direction():
     assert products == {
         "group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768",
     }  # fmt: skip
-    for direction in ("grad_features", "grad_weight", "backward"):
+    for direction in ("dx", "dw", "backward"):
         assert {layer for layer, own in found if own == direction} == products
     assert {layer for layer, own in found if own == "step"} == products - {"dense"} | {
         "haste", "group_fan_in_fp8", "dense768_fp8", "naive_dense",
@@ -73,9 +73,9 @@ def test_momentum_and_a_second_dense_layer_only_where_they_differ():
 
 
 def test_the_released_extension_is_planned_only_where_it_is_installed():
-    assert not [row for row in plan() if row.layer == "authors"]
-    found = [row for row in plan(released=True) if row.layer == "authors"]
-    assert {row.direction for row in found} == {"forward", "grad_features", "grad_weight", "step"}
+    assert not [row for row in plan() if row.layer == "released_cuda"]
+    found = [row for row in plan(released=True) if row.layer == "released_cuda"]
+    assert {row.direction for row in found} == {"forward", "dx", "dw", "step"}
     assert {row.shape for row in found} == set(SHAPES)
 
 
@@ -155,12 +155,12 @@ def test_bytes_counted_by_hand():
     x, out, grad = 3 * 32 * 2, 3 * 40 * 2, 3 * 32 * 4
     bytes_of = {
         direction: build(problem, "group_fan_in", direction).bytes
-        for direction in ("forward", "grad_features", "grad_weight", "backward", "step")
+        for direction in ("forward", "dx", "dw", "backward", "step")
     }
     assert bytes_of == {
         "forward": x + weight + index + out,
-        "grad_features": out + weight + index + grad,
-        "grad_weight": out + x + index + weight,
+        "dx": out + weight + index + grad,
+        "dw": out + x + index + weight,
         "backward": out + x + index + 2 * weight + grad,
         "step": 2 * (weight + bias) + index + x + grad,
     }
@@ -188,8 +188,8 @@ def test_every_row_passes_its_gate(layer, direction):
     ("name", "direction", "result"),
     [
         ("forward", "forward", "out"),
-        ("backward_dx", "backward", "grad_features"),
-        ("backward_dw", "backward", "grad_weight"),
+        ("backward_dx", "backward", "dx"),
+        ("backward_dw", "backward", "dw"),
     ],
 )
 def test_a_wrong_kernel_loses_its_time(monkeypatch, caplog, name, direction, result):
@@ -291,7 +291,7 @@ def test_a_whole_run_and_what_it_writes(tmp_path):
 
 
 def test_share_of_copy():
-    (found,) = measure(("dense", "grad_weight"), shape=replace(SHAPE, labels=1 << 16))
+    (found,) = measure(("dense", "dw"), shape=replace(SHAPE, labels=1 << 16))
     rate = found["bytes"] / 1e9
     assert found["terabytes_per_second"] == pytest.approx(rate, abs=1e-4)
     assert found["share_of_copy"] == pytest.approx(rate / 0.5, abs=1e-4)
@@ -342,11 +342,11 @@ def released(tmp_path, monkeypatch):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
 
 
-@pytest.mark.parametrize("direction", ["forward", "grad_features", "grad_weight", "step"])
+@pytest.mark.parametrize("direction", ["forward", "dx", "dw", "step"])
 @pytest.mark.usefixtures("released")
 def test_rows_of_the_released_extension(direction):
     assert released_cuda.installed()
-    (found,) = measure(("authors", direction))
+    (found,) = measure(("released_cuda", direction))
     assert found["milliseconds"] == 1.0
     assert found["labels"] == (96 if direction == "step" else 40)
 

@@ -120,9 +120,9 @@ def test_every_method_is_measured(grid, method, preset):
     assert sum(parts) == pytest.approx(found["seconds_per_step"])
     assert min(parts) >= 0
     assert found["layer_share"] == pytest.approx(found["layer_seconds"] / found["seconds_per_step"])
-    assert found["steps_an_epoch"] == 251  # 1001 documents in batches of 4
+    assert found["steps_per_epoch"] == 251  # 1001 documents in batches of 4
     assert found["epoch_minutes"] == pytest.approx(251 * found["seconds_per_step"] / 60)
-    assert 4 * 4 <= found["tokens_a_step"] <= found["padded_tokens_a_step"] <= 4 * 16
+    assert 4 * 4 <= found["tokens_per_step"] <= found["padded_tokens_per_step"] <= 4 * 16
     assert set(found) < set(scale.COLUMNS)
     assert kernels == []
 
@@ -165,7 +165,7 @@ class FakeGpu:
         if isinstance(found, Exception):
             raise found
         numbers = {name: 1.0 for name in scale.COLUMNS if name.endswith(("_seconds", "_gib"))}
-        row = {"kernel": "gemm", "calls_a_step": 2.0, "milliseconds_a_step": 0.5}
+        row = {"kernel": "gemm", "calls_per_step": 2.0, "milliseconds_per_step": 0.5}
         return {"seconds_per_step": 0.0221234, **numbers}, [row]
 
 

@@ -48,7 +48,7 @@ def state_of(p):
 
 
 def run(kernel, p, group_size, sgd=SGD, context=StepContext(LR, 1, 2), **options):  # noqa: B008
-    """loss, grad_features and the updated state of `kernel` on a copy of the problem."""
+    """loss, dx and the updated state of `kernel` on a copy of the problem."""
     own = {k: None if v is None else v.clone() for k, v in p.items()}
     pairs = Positives(own["label"], own["row"])
     loss, grad = kernel(
@@ -61,7 +61,7 @@ def run(kernel, p, group_size, sgd=SGD, context=StepContext(LR, 1, 2), **options
         group_size=group_size,
         **options,
     )
-    return {"loss": loss, "grad_features": grad, **{k: own[k] for k in NAMES}}
+    return {"loss": loss, "dx": grad, **{k: own[k] for k in NAMES}}
 
 
 def oracle(p, group_size):

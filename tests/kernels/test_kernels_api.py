@@ -245,7 +245,7 @@ def check_fused(kind, p, dtype, group_size, **more):
         momentum_factor=SGD.momentum if own["momentum"] is not None else 0.0,
         weight_decay=SGD.weight_decay,
     )
-    for name in ("loss", "grad_features", *NAMES):
+    for name in ("loss", "dx", *NAMES):
         if want[name] is not None:
             assert within(got[name], plain[name], want[name], dtype), name
 
@@ -287,7 +287,7 @@ def test_numbers_may_lie_in_memory(kind):
     }
     want, got = fused_of(kind, p, **more), fused_of(kind, p, **more, **there)
     # sums by atomics differ in their last digits
-    assert torch.allclose(got["grad_features"], want["grad_features"], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(got["dx"], want["dx"], rtol=1e-5, atol=1e-5)
     assert all(torch.equal(got[name], want[name]) for name in NAMES)
     other = fused_of(kind, p, **more, lr=there["lr"], step=there["step"] + 1)
     assert not torch.equal(other["weight"], want["weight"])
@@ -315,9 +315,9 @@ def test_the_released_bf16_loss_in_kernels(kind):
     exact = fused_of(kind, p, backend="triton")
     got = fused_of(kind, p, backend="triton", loss_dtype=torch.bfloat16)
     want = fused_of(kind, p, backend="torch", loss_dtype=torch.bfloat16)
-    for name in ("loss", "grad_features", "weight", "bias"):
+    for name in ("loss", "dx", "weight", "bias"):
         assert error(got[name], want[name].double()) < 2e-5, name
-    assert error(exact["grad_features"], want["grad_features"].double()) > 5e-4
+    assert error(exact["dx"], want["dx"].double()) > 5e-4
     assert error(exact["loss"], want["loss"].double()) > 5e-5
 
 
@@ -387,7 +387,7 @@ def test_labels_of_another_part_are_passed_over(kind):
     p["label"] = torch.cat([extra, p["label"], beyond])
     p["row"] = torch.cat([extra * 0, p["row"], beyond * 0])
     got = fused_of(kind, p, backend="triton")
-    for name in ("loss", "grad_features", *NAMES):
+    for name in ("loss", "dx", *NAMES):
         assert error(got[name], want[name].double()) < 1e-6, name
 
 
@@ -397,7 +397,7 @@ def test_pruned_weights_stay_as_they_are():
     p["weight"] *= mask
     p["momentum"] *= mask
     results = [fused_of("dense", p, backend=backend, mask=mask) for backend in ("triton", "torch")]
-    for name in ("loss", "grad_features", *NAMES):
+    for name in ("loss", "dx", *NAMES):
         assert error(results[0][name], results[1][name].double()) < 1e-5, name
     assert not results[0]["weight"][~mask].any()
 
@@ -419,7 +419,7 @@ def test_e4m3_weights(kind, momentum):
     for backend in ("triton", "torch"):
         got = fused_of(kind, p, backend=backend)
         assert error(got["loss"], want["loss"]) < 2e-3
-        assert error(got["grad_features"], want["grad_features"]) < 5e-3
+        assert error(got["dx"], want["dx"]) < 5e-3
         assert error(got["bias"], want["bias"]) < 5e-3
         # four significant bits
         assert error(dequantize(got["weight"]), want["weight"]) < 0.04

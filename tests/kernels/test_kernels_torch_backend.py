@@ -65,7 +65,7 @@ def single(p):
 def agrees(p, result, want):
     loss, grad = result
     assert torch.allclose(loss.double(), want["loss"], rtol=1e-5)
-    assert torch.allclose(grad.double(), want["grad_features"], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(grad.double(), want["dx"], rtol=1e-4, atol=1e-4)
     for name in ("weight", "bias", "momentum", "bias_momentum"):
         assert torch.allclose(p[name].double(), want[name], rtol=1e-4, atol=1e-5), name
 

@@ -35,7 +35,7 @@ def test_steps_logits_and_best_labels_agree(name, backend):
         want = here.step(features, positives, StepContext(0.05, 0, step))
         got = there.step(features.cuda(), moved, StepContext(0.05, 0, step))
         assert torch.allclose(got.loss.cpu(), want.loss, rtol=1e-4)
-        assert torch.allclose(got.grad_features.cpu(), want.grad_features, rtol=1e-3, atol=1e-3)
+        assert torch.allclose(got.dx.cpu(), want.dx, rtol=1e-3, atol=1e-3)
     features, _, _ = batch()
     want = here.logits(features, slice(0, L))
     assert torch.allclose(there.logits(features.cuda(), slice(0, L)).cpu(), want, atol=1e-3)

@@ -114,7 +114,7 @@ def test_three_steps_equal_autograd(name):
         grads = torch.autograd.grad(loss, [wide, weight, bias])
         result = layer.step(features, positives, StepContext(0.05, 0, step))
         assert torch.allclose(result.loss.double(), loss.detach(), rtol=1e-5)
-        assert torch.allclose(result.grad_features.double(), grads[0], rtol=1e-4, atol=1e-4)
+        assert torch.allclose(result.dx.double(), grads[0], rtol=1e-4, atol=1e-4)
         weight, bias = weight.detach(), bias.detach()
         velocity = 0.9 * velocity + grads[1] * mask + 1e-3 * weight
         bias_velocity = 0.9 * bias_velocity + grads[2] + 1e-3 * bias
@@ -249,7 +249,7 @@ def test_dropout_is_a_function_of_seed_and_step():
 
     def grad(seed, step, part=0):
         layer = FeatureDropout(Dense(H, L, LayerOptions(), seeded()), 0.5, part)
-        return layer.step(features, positives, StepContext(0.0, seed, step)).grad_features
+        return layer.step(features, positives, StepContext(0.0, seed, step)).dx
 
     first = grad(1, 2)
     assert torch.equal(first, grad(1, 2))
@@ -270,7 +270,7 @@ def test_dropout_scales_what_is_kept_and_leaves_prediction_alone():
     )
     got = layer.step(features, positives, StepContext(0.0, 0, 0))
     assert torch.allclose(got.loss, want.loss)
-    assert torch.allclose(got.grad_features, want.grad_features * factor)
+    assert torch.allclose(got.dx, want.dx * factor)
 
 
 def test_head_and_tail_must_fit_their_slices():
@@ -309,9 +309,9 @@ def test_auxiliary_loss_adds_its_gradient_until_it_fades():
     main = plain.step(features, positives, StepContext(0.0, 0, 0))
     got = layer.step(features, positives, StepContext(0.0, 0, 0))
     assert torch.equal(got.loss, main.loss)
-    assert torch.allclose(got.grad_features, main.grad_features + 0.5 * own.grad_features)
+    assert torch.allclose(got.dx, main.dx + 0.5 * own.dx)
     later = layer.step(features, positives, StepContext(0.0, 0, 1))
-    assert torch.equal(later.grad_features, main.grad_features)
+    assert torch.equal(later.dx, main.dx)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tensors of the interpreter are on the CPU")
@@ -326,7 +326,7 @@ def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu()
         layer = WithAuxiliary(main, extra, clusters, lambda step: 0.5 + 0 * step)
         lr = 0.0 if backend == "torch" else torch.tensor(0.0)
         result = layer.step(features, positives, StepContext(lr, 0, step))
-        return result.grad_features
+        return result.dx
 
     nobodys = torch.full((3,), L, dtype=torch.int32)
     padded = Positives(

@@ -20,7 +20,7 @@ OURS = {"group_fan_in": 2.0, "haste": 5.0, "fixed_fan_in": 6.0, "bottleneck": 1.
 
 
 def plain(row):
-    return OURS.get(row.layer, 30.0 if row.layer == "authors" else 1.0)
+    return OURS.get(row.layer, 30.0 if row.layer == "released_cuda" else 1.0)
 
 
 @pytest.fixture

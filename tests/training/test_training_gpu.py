@@ -98,7 +98,7 @@ def test_presets_of_short_documents_and_their_memory(device):
 def test_the_memory_preset_takes_less_memory(device):
     found = {name: measure(workload(name), device)[0] for name in ("speed", "memory")}
     assert found["memory"]["steps_allocated_gib"] < 0.8 * found["speed"]["steps_allocated_gib"]
-    assert found["speed"]["waits_a_step"] == 0
+    assert found["speed"]["synchronizations_per_step"] == 0
 
 
 def trained(its: Workload, device, steps: int = 10):

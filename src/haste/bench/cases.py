@@ -22,16 +22,16 @@ from haste.layers.sparse import Sparse
 
 TIMED_PRODUCTS = {
     "forward": ("out",),
-    "grad_features": ("grad_features",),
-    "grad_weight": ("grad_weight",),
-    "backward": ("grad_features", "grad_weight"),
+    "dx": ("dx",),
+    "dw": ("dw",),
+    "backward": ("dx", "dw"),
 }
 """directions of a product, and the results of each"""
 AUTOGRAD = ("autograd", "autograd_deterministic")
 """directions that are judged only: the differentiable function, with a bias"""
 PRODUCTS = {
     **TIMED_PRODUCTS,
-    **dict.fromkeys(AUTOGRAD, ("out", "grad_features", "grad_weight", "grad_bias")),
+    **dict.fromkeys(AUTOGRAD, ("out", "dx", "dw", "db")),
 }
 
 WHAT = {
@@ -43,10 +43,10 @@ WHAT = {
     "dense768": "dense layer over all of the encoder's features",
     "haste": "dense head and group-shared tail",
     "naive_dense": "dense layer over all of the encoder's features by autograd, BCEWithLogits, SGD",
-    "authors": "the released CUDA extension",
+    "released_cuda": "the released CUDA extension",
 }
 """of each layer, without the suffix of its precision"""
-RELEASED_CUDA = "authors"
+RELEASED_CUDA = "released_cuda"
 """the released extension, as committed results name it"""
 
 Results = dict[str, Tensor]
@@ -158,7 +158,7 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
             plain = _step_results(copies, _released(problem, copies, reference.linear))
         if len(parts) == 1:
             for each in (exact, plain):
-                each["grad_features"] = each["grad_features"][:, parts[0].columns]
+                each["dx"] = each["dx"][:, parts[0].columns]
         return exact, plain
 
     tail = parts[-1]
@@ -189,24 +189,20 @@ def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
     if part.pattern == "dense":
         return {
             "out": lambda: torch.mm(x, weight.t()),
-            "grad_features": lambda: torch.mm(dz, weight),
-            "grad_weight": lambda: torch.mm(dz.t(), x),
+            "dx": lambda: torch.mm(dz, weight),
+            "dw": lambda: torch.mm(dz.t(), x),
         }
     if part.pattern == "fixed_fan_in":
         return {
             "out": lambda: fixed.forward(x, weight, index, None, unique=True),
-            "grad_features": lambda: fixed.backward_dx(dz, weight, index, n_features, unique=True),
-            "grad_weight": lambda: fixed.backward_dw(x, dz, index, dtype=dtype),
+            "dx": lambda: fixed.backward_dx(dz, weight, index, n_features, unique=True),
+            "dw": lambda: fixed.backward_dw(x, dz, index, dtype=dtype),
         }
     groups = {"group_size": part.group_size, "block_size": part.block_size}
     return {
         "out": lambda: grouped.forward(x, weight, index, None, **groups),
-        "grad_features": lambda: grouped.backward_dx(
-            dz, weight, index, n_features, unique=True, **groups
-        ),
-        "grad_weight": lambda: grouped.backward_dw(
-            x, dz, index, weight.shape[1], dtype=dtype, **groups
-        ),
+        "dx": lambda: grouped.backward_dx(dz, weight, index, n_features, unique=True, **groups),
+        "dw": lambda: grouped.backward_dw(x, dz, index, weight.shape[1], dtype=dtype, **groups),
     }
 
 
@@ -250,7 +246,7 @@ def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...],
 
     def step() -> tuple[Tensor, Tensor]:
         result = layer.step(problem.features, problem.positives, StepContext(problem.lr, 1, 2))
-        return result.loss, result.grad_features
+        return result.loss, result.dx
 
     parts = (
         Part(
@@ -292,13 +288,13 @@ def _naive_dense(problem: Problem, part: Part) -> Step:
 
 def _step_results(parts: tuple[Part, ...], step: Step) -> Results:
     """Take a step: its loss and gradient, and the state that it leaves, named by the part's number."""
-    loss, grad = step()
+    loss, dx = step()
     changed = {
         f"{name} {number}": value
         for number, part in enumerate(parts)
         for name, value in part.state().items()
     }
-    return {"loss": loss, "grad_features": grad, **changed}
+    return {"loss": loss, "dx": dx, **changed}
 
 
 # what it should give
@@ -313,19 +309,19 @@ def _product_answers(
     if part.index is not None:
         dense = reference.dense_weight(weight, index, part.n_features, group_size)
 
-    def grad_weight() -> Tensor:
-        grad = dz.T @ x
+    def dw() -> Tensor:
+        dense_dw = dz.T @ x
         if part.index is None:
-            return grad
+            return dense_dw
         rows = torch.arange(len(weight), device=weight.device) // group_size
-        return grad.gather(1, index.long()[rows])
+        return dense_dw.gather(1, index.long()[rows])
 
     bias = part.bias.to(dtype) if direction in AUTOGRAD else 0
     answer = {
         "out": lambda: x @ dense.T + bias,
-        "grad_features": lambda: dz @ dense,
-        "grad_weight": grad_weight,
-        "grad_bias": lambda: dz.sum(0),
+        "dx": lambda: dz @ dense,
+        "dw": dw,
+        "db": lambda: dz.sum(0),
     }
     return {name: answer[name]() for name in PRODUCTS[direction]}
 
@@ -333,7 +329,7 @@ def _product_answers(
 def _step_answers(
     problem: Problem, parts: tuple[Part, ...], momentum: float
 ) -> tuple[Results, Results]:
-    """In fp64 and in bf16; `grad_features` has the columns of the encoder's features.
+    """In fp64 and in bf16; `dx` has the columns of the encoder's features.
 
     The state that bf16 stands for is the exact one after stochastic rounding: nothing that rounds so
     can be expected to come nearer.
@@ -356,7 +352,7 @@ def _reference_steps(
     total = torch.zeros_like(problem.features, dtype=dtype)
     results = {
         "loss": torch.zeros((), dtype=dtype, device=problem.device),
-        "grad_features": total,
+        "dx": total,
     }
     for number, part in enumerate(parts):
         index, group_size = part.feature_index()
@@ -377,7 +373,7 @@ def _reference_steps(
             weight_decay=problem.weight_decay,
         )
         results["loss"] += answer["loss"]
-        total[:, part.columns] += answer["grad_features"]
+        total[:, part.columns] += answer["dx"]
         results |= {f"{name} {number}": answer[name] for name in state}
     return results
 
@@ -390,10 +386,10 @@ def _product_bytes(part: Part, batch: int, direction: str) -> int:
     rows = {
         "forward": (part.n_features, len(part.weight)),
         # bf16; dX, fp32, counts twice
-        "grad_features": (len(part.weight), 2 * part.n_features),
-        "grad_weight": (part.n_features, len(part.weight)),
+        "dx": (len(part.weight), 2 * part.n_features),
+        "dw": (part.n_features, len(part.weight)),
     }
-    rows["backward"] = (part.n_features, *rows["grad_features"])
+    rows["backward"] = (part.n_features, *rows["dx"])
     dense = 2 * batch * sum(rows.get(direction, ()))
     weights = _bytes(part.weight) * (2 if direction == "backward" else 1)
     return dense + weights + _index_bytes(part)

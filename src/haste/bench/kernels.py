@@ -175,9 +175,7 @@ def _shape_rows(shape: Shape, released: bool) -> list[KernelRow]:
     if shape.momentum:
         pairs += [(layer, "step_momentum") for layer in MOMENTUM_LAYERS]
     if released:
-        pairs += [
-            (RELEASED_CUDA, each) for each in ("forward", "grad_features", "grad_weight", "step")
-        ]
+        pairs += [(RELEASED_CUDA, each) for each in ("forward", "dx", "dw", "step")]
     return [KernelRow(shape, *pair) for pair in pairs]
 
 

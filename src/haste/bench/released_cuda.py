@@ -33,8 +33,8 @@ def products(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
         "out": lambda: shared_ffi.ffi_forward(
             part.index, columns, part.weight, None, part.group_size
         ),
-        "grad_features": lambda: shared_ffi.backward_features(*state).t(),
-        "grad_weight": lambda: shared_ffi.backward_weights(*state),
+        "dx": lambda: shared_ffi.backward_features(*state).t(),
+        "dw": lambda: shared_ffi.backward_weights(*state),
     }
 
 

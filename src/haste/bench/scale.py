@@ -35,6 +35,7 @@ from haste.encoders.registry import DTYPES
 from haste.encoders.transformer import TransformerEncoder
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json, write_json
+from haste.former_names import renamed_columns
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
@@ -52,8 +53,8 @@ COLUMNS = (
     "labels",
     "batch",
     "max_len",
-    "tokens_a_step",
-    "padded_tokens_a_step",
+    "tokens_per_step",
+    "padded_tokens_per_step",
     "seconds_per_step",
     "encoder_seconds",
     "layer_seconds",
@@ -69,16 +70,23 @@ COLUMNS = (
     "layer_gib",
     "layer_share",
     "busy_share",
-    "waits_a_step",
-    "steps_an_epoch",
+    "synchronizations_per_step",
+    "steps_per_epoch",
     "momentum",
     "note",
 )
 """of scale.csv. `peak_*`: of steps and of steps that rewire, the larger; `layer_share`: of a step's time;
-`busy_share`: time of kernels over time of the step; `waits_a_step`: how often the host synchronizes with
-the GPU in it; `topk_*`: finding the TOP best labels of TOPK_BATCH documents from their features, and memory
-beyond what was there; `note`: why a row has no times"""
-PROFILE_COLUMNS = ("dataset", "method", "preset", "kernel", "calls_a_step", "milliseconds_a_step")
+`busy_share`: time of kernels over time of the step; `synchronizations_per_step`: of the host with the GPU;
+`topk_*`: finding the TOP best labels of TOPK_BATCH documents from their features, and memory beyond what was
+allocated before; `note`: why a row has no times"""
+PROFILE_COLUMNS = (
+    "dataset",
+    "method",
+    "preset",
+    "kernel",
+    "calls_per_step",
+    "milliseconds_per_step",
+)
 """of scale_profile.csv: the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
 SPEED, MEMORY = "speed", "memory"
@@ -267,8 +275,8 @@ def measure(
         "labels": workload.about.labels,
         "batch": batch,
         "max_len": config.encoder.max_len,
-        "tokens_a_step": round(feed.tokens_a_step()),
-        "padded_tokens_a_step": round(feed.padded_tokens_a_step()),
+        "tokens_per_step": round(feed.tokens_per_step()),
+        "padded_tokens_per_step": round(feed.padded_tokens_per_step()),
         "seconds_per_step": a_step,
         "encoder_seconds": parts[ENCODER],
         "layer_seconds": parts[LAYER],
@@ -283,7 +291,7 @@ def measure(
         "rewire_allocated_gib": rewire_peak[0] / GIB,
         "layer_gib": model.layer.layer_bytes() / GIB,
         "layer_share": parts[LAYER] / a_step,
-        "steps_an_epoch": steps,
+        "steps_per_epoch": steps,
         "momentum": config.training.momentum,
     }
     kernels: list[dict[str, Any]] = []
@@ -291,7 +299,7 @@ def measure(
         total, kernels = _profile(train_step, feed, count)
         found["busy_share"] = total / a_step if total else None
         places = _synchronizations(train_step, feed)
-        found["waits_a_step"] = len(places)
+        found["synchronizations_per_step"] = len(places)
         if places:
             log.warning("a step synchronizes with the GPU at %s", ", ".join(places))
     return found, kernels
@@ -376,10 +384,10 @@ class _Feed:
     def rows(self) -> Iterator[np.ndarray]:
         return self.batches.rows(0)
 
-    def tokens_a_step(self) -> float:
+    def tokens_per_step(self) -> float:
         return len(self.tokens.values) / len(self.batches)
 
-    def padded_tokens_a_step(self) -> float:
+    def padded_tokens_per_step(self) -> float:
         lengths = self.tokens.lengths()
         return float(np.mean([len(rows) * lengths[rows].max() for rows in self.rows()]))
 
@@ -436,8 +444,8 @@ def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict
     rows = [
         {
             "kernel": each.key[:120],
-            "calls_a_step": each.count / count,
-            "milliseconds_a_step": round(each.self_device_time_total / count / 1e3, 4),
+            "calls_per_step": each.count / count,
+            "milliseconds_per_step": round(each.self_device_time_total / count / 1e3, 4),
         }
         for each in events[:KERNELS_SHOWN]
     ]
@@ -518,7 +526,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        return [renamed_columns(row) for row in csv.DictReader(stream)]
 
 
 def _rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def fused_step(
     """One SGD step of sum-BCE through autograd, nothing in place.
 
     Shapes: features [B, H], weight [L, F], index [K, F], bias [L]; positives are the pairs
-    (`label`, `row`). Returns loss, grad_features and the new weight, bias, momentum, bias_momentum.
+    (`label`, `row`). Returns loss, dx and the new weight, bias, momentum, bias_momentum.
     """
     features = features.detach().requires_grad_()
     leaves = [weight.detach().requires_grad_(), bias.detach().requires_grad_()]
@@ -67,7 +67,7 @@ def fused_step(
         updated += [leaf.detach() - lr * velocity, velocity]
     return {
         "loss": loss.detach(),
-        "grad_features": features.grad,
+        "dx": features.grad,
         "weight": updated[0],
         "bias": updated[2],
         "momentum": None if momentum is None else updated[1],

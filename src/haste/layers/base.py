@@ -31,10 +31,10 @@ _BLOCK = 1 << 26
 
 @dataclass(frozen=True)
 class StepResult:
-    """Loss (fp32 scalar, summed over batch and labels) and d(loss)/d(features) fp32 [B, H]."""
+    """Loss (fp32 scalar, summed over batch and labels) and dX, the gradient of the features, fp32 [B, H]."""
 
     loss: Tensor
-    grad_features: Tensor
+    dx: Tensor
 
 
 @dataclass(frozen=True)

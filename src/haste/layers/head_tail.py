@@ -42,12 +42,12 @@ class HeadTail(OutputLayer):
         """See OutputLayer."""
         self.check(features)
         loss = 0
-        grad = torch.zeros_like(features, dtype=torch.float32)
+        dx = torch.zeros_like(features, dtype=torch.float32)
         for layer, at, own in self._parts(positives):
             result = layer.step(features[:, at].contiguous(), own, context)
-            grad[:, at] += result.grad_features
+            dx[:, at] += result.dx
             loss = loss + result.loss
-        return StepResult(loss, grad)
+        return StepResult(loss, dx)
 
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """See OutputLayer."""

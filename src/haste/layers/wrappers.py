@@ -76,7 +76,7 @@ class FeatureDropout(WrappedLayer):
             return dropout(values, self.p, seed=seed, step=context.step, backend=self.backend)
 
         result = self.layer.step(dropped(features), positives, context)
-        return StepResult(result.loss, dropped(result.grad_features))
+        return StepResult(result.loss, dropped(result.dx))
 
 
 class WithAuxiliary(WrappedLayer):
@@ -110,7 +110,7 @@ class WithAuxiliary(WrappedLayer):
             return result
         own = self._cluster_positives(positives, features.shape[0])
         extra = self.auxiliary.step(features, own, context)
-        return StepResult(result.loss, result.grad_features + scale * extra.grad_features)
+        return StepResult(result.loss, result.dx + scale * extra.dx)
 
     @property
     def capturable(self) -> bool:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 PRODUCTS = {
     "forward": "forward",
-    "grad_features": "dX",
-    "grad_weight": "dW",
+    "dx": "dX",
+    "dw": "dW",
 }
 """of an output layer, by direction in kernels.csv: what tables and figures call them"""
 OF_BOTTLENECK = {64: 1.1, 32: 1.5}
@@ -32,7 +32,7 @@ STEP_OF_PRODUCTS = {64: 1.2, 32: 1.6, 16: 1.8}
 OVER_DENSE = 2.0
 LARGEST = "lfpaper2keywords"
 PEAK_MIB, WHOLE_MIB = 64.0, 1.6 * 1024
-DIRECTIONS = ("forward", "grad_features", "grad_weight", "backward", "step", "step_momentum")
+DIRECTIONS = ("forward", "dx", "dw", "backward", "step", "step_momentum")
 
 
 @table("kernels", "Kernels: targets", benchmark="kernels")
@@ -107,7 +107,7 @@ def times_table(sources: Sources) -> Table:
         *(times.note() for times in devices),
         "Medians on the device, the cache emptied before each call; quartiles, bytes and errors are in "
         "kernels.csv. A time was taken only after the result had been compared with fp64.",
-        "Products are those of the tail. Steps of haste, dense768 and the released extension (authors) "
+        "Products are those of the tail. Steps of haste, dense768 and the released extension (released cuda) "
         "have the head's labels too. Peak: memory beyond what the layer and its inputs hold.",
         *(words for times in devices if (words := _without_time(times))),
     ]
@@ -131,11 +131,11 @@ def _targets(times: Results) -> Iterator[dict[str, Any]]:
                 what = f"{title}, time over that of a dense bottleneck, G={size}"
                 yield _at_most(what, shape, ratio, OF_BOTTLENECK[size], "×")
             else:
-                ratio = _ratio(milliseconds(shape, "authors", direction), ours)
+                ratio = _ratio(milliseconds(shape, "released_cuda", direction), ours)
                 what = f"{title}, released extension's time over ours, G={size}"
                 yield _at_least(what, shape, ratio, OVER_RELEASED)
     for shape in sizes:
-        released = milliseconds(shape, "authors", "step")
+        released = milliseconds(shape, "released_cuda", "step")
         if released is not None:
             # with momentum where the data set is trained with it
             ours = milliseconds(shape, "haste", "step_momentum")
@@ -220,14 +220,14 @@ def scale_table(sources: Sources) -> Table:
         Column("preset", "Preset"),
         Column("labels", "Labels", digits=0),
         Column("batch", "Batch", digits=0),
-        Column("tokens_a_step", "Tokens a step", digits=0),
+        Column("tokens_per_step", "Tokens a step", digits=0),
         Column("seconds_per_step", "Step (ms)", digits=2, scale=1e-3),
         Column("encoder_seconds", "encoder", digits=2, scale=1e-3),
         Column("layer_seconds", "output layer", digits=2, scale=1e-3),
         Column("rest_seconds", "rest", digits=2, scale=1e-3),
         Column("layer_share", "Layer's share (%)", scale=0.01),
         Column("busy_share", "GPU busy (%)", scale=0.01),
-        Column("waits_a_step", "Synchronizations a step", digits=0),
+        Column("synchronizations_per_step", "Synchronizations a step", digits=0),
         Column("epoch_minutes", "Epoch (min)", digits=2),
         Column("paper_epoch_minutes", "Epoch (paper, A100)", digits=2),
         Column("peak_allocated_gib", "Peak (GiB)", digits=2),

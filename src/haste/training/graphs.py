@@ -102,7 +102,7 @@ class StepGraphs:
         between(encoder)
         captured.backward.replay()
         # the next step writes to the same place
-        return StepResult(captured.result.loss.clone(), captured.result.grad_features)
+        return StepResult(captured.result.loss.clone(), captured.result.dx)
 
     def forget(self) -> None:
         """Give back the memory of all graphs: steps are captured anew, each shape at its next batch."""
@@ -118,7 +118,7 @@ class StepGraphs:
         with self._into(graphs[1]):
             result = self.layer(features.detach(), batch)
         with self._into(graphs[2]):
-            self.backward(features, result.grad_features)
+            self.backward(features, result.dx)
         return _Captured(inputs, *graphs, result)
 
     def _into(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:

@@ -106,7 +106,7 @@ class TrainStep:
         begins(LAYER)
         result = self._layer(given, batch)
         begins(ENCODER)
-        self._backward(features, result.grad_features)
+        self._backward(features, result.dx)
         optim.step(self.optimizers)
         begins(REST)
         if not rewires:
