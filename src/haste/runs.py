@@ -18,7 +18,7 @@ from haste.paths import CorpusDir, RunDir, TokenDir
 from haste.presets import method
 
 IDENTITY = "run"
-"""key of resources.json: `config`, the settings that decide a run's numbers, and `inputs`, the digest of
+"""key of resources.json: `config`, the settings that decide a run's results, and `inputs`, the digest of
 what it read. Settings and not their digest: a setting that is added later has the default that stands for
 what there was before, which a digest could not say."""
 _NO_MATTER = ("checkpoint_minutes", "threads")
@@ -33,7 +33,7 @@ def run_dir(grid: GridConfig, key: RunKey) -> RunDir:
 
 
 def deciding_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings of a run that decide its numbers."""
+    """All settings of a run that decide its results."""
     value = config.as_dict()
     for key in _NO_MATTER:
         value["training"].pop(key)
@@ -41,7 +41,7 @@ def deciding_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """A digest of all settings of a run that decide its numbers."""
+    """A digest of all settings of a run that decide its results."""
     text = json.dumps(deciding_settings(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -82,15 +82,18 @@ def corpus_digest(corpus: CorpusDir) -> str | None:
 
 def _described(info: Path, made_by: str) -> dict[str, Any]:
     """What describes the files of a folder, and their sizes."""
-    told = as_first_written(read_description(info, made_by))
+    description = as_first_written(read_description(info, made_by))
     files = [path for end in ("parquet", "npz", "npy") for path in info.parent.glob(f"[!.]*.{end}")]
     # sorted, so that a present name counts where the former one is there too
     sizes = {first_file_name(path.name): path.stat().st_size for path in sorted(files)}
-    return {"told": {k: v for k, v in told.items() if k not in _OF_ONE_MACHINE}, "sizes": sizes}
+    return {
+        "told": {k: v for k, v in description.items() if k not in _OF_ONE_MACHINE},
+        "sizes": sizes,
+    }
 
 
 def is_done(run: RunDir, config: RunConfig) -> bool:
-    """Whether a run has finished with just this configuration, from the inputs that lie there now."""
+    """Whether a run has finished with just this configuration, from the inputs that are there now."""
     if not _is_whole(run):
         return False
     try:
@@ -114,16 +117,16 @@ def is_finished(grid: GridConfig, key: RunKey) -> bool:
 def stale(resources: Mapping[str, Any], config: RunConfig) -> str | None:
     """How the results with these resources are not those of `config`; None where they are, or where they
     were written before results said what they are of."""
-    told = resources.get(IDENTITY)
-    if told is None:
+    recorded = resources.get(IDENTITY)
+    if recorded is None:
         return None
-    differ = differences(config, told["config"])
+    differ = differences(config, recorded["config"])
     if differ:
         return f"the results are of another configuration: {'; '.join(differ[:3])}"
     here = input_digest(config.inputs)
-    if None not in (here, told["inputs"]) and here != told["inputs"]:
+    if None not in (here, recorded["inputs"]) and here != recorded["inputs"]:
         return (
-            "the results are of other inputs than lie now in "
+            "the results are of other inputs than are now in "
             f"{config.inputs.corpus}, {config.inputs.tokens}, {config.inputs.model} or its label order"
         )
     return None

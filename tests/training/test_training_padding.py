@@ -29,7 +29,7 @@ def batch_of(lengths, positives):
     st.lists(st.integers(1, 12), min_size=4, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, L - 1)), max_size=8),
 )
-def test_what_is_packed_comes_back_and_the_rest_names_nobody(lengths, positives):
+def test_what_is_packed_comes_back_and_the_rest_is_padding(lengths, positives):
     batch = batch_of(lengths, positives)
     shape = Padding(4, 40, 8, 12, L).shape_of(batch)
     got = shape.view(torch.from_numpy(shape.pack(batch, L)))
@@ -68,7 +68,7 @@ def test_room_for_positives_follows_from_the_training_documents():
     mean, spread = 64 * 2, 6 * 1 * 8
     assert mean + spread <= padding.pairs <= mean + spread + 2 * ALIGNED
     assert padding.pairs % ALIGNED == 0
-    assert (padding.multiple, padding.max_len, padding.nobody) == (4, 32, L)
+    assert (padding.multiple, padding.max_len, padding.pad_label) == (4, 32, L)
     assert Padding.of(labels, 64, 128, L).multiple == 16
 
 

@@ -25,7 +25,7 @@ Optimizers = list[torch.optim.Optimizer]
 
 @dataclass
 class Progress:
-    """Where a run stands. Random numbers are functions of (seed, step), so none are kept."""
+    """How far a run has come. Random numbers are functions of (seed, step), so none are kept."""
 
     step: int = 0
     """steps done"""

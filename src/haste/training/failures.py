@@ -26,7 +26,7 @@ _LEAST_LENGTH = 4
 """of `encoder.max_len`"""
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 _BLOCK = 1 << 24
-"""numbers looked at together, so that to look needs little memory"""
+"""values checked at once, which bounds the memory of the check"""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 ALIGNED = 64
-"""numbers to whose multiples parts are rounded up: products want addresses that 16 bytes divide"""
+"""elements to whose multiples parts are rounded up: matrix products want addresses that 16 bytes divide"""
 
 
 def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-    """One parameter, [n] of numbers, of which all of `parameters` become parts, and its gradient.
+    """One parameter [n], of which all of `parameters` become parts, and its gradient.
 
     They must share device and dtype. They keep their values and shapes, and from now on their
     gradients are there all the time and begin at 0; `backward` writes them. An optimiser that works
-    number by number does for the whole what it does for each; numbers between parts are 0 and have
+    element by element does for the whole what it does for each; elements between parts are 0 and have
     gradients of 0.
     """
     sizes = [-(-each.numel() // ALIGNED) * ALIGNED for each in parameters]
@@ -34,7 +34,7 @@ def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
 
 
 def backward(output: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-    """Gradients of `parameters`, of which some are parts of one: those are overwritten where they lie.
+    """Gradients of `parameters`, of which some are parts of one: those are overwritten in place.
 
     torch's own `output.backward` would sum each in a launch of its own, onto what must be zeroed before.
     A gradient that is there becomes zero where `output` does not depend on its parameter: that of an

@@ -1,7 +1,7 @@
 """A training step as CUDA graphs: some thousand launches that the host gives with three calls.
 
 One set of graphs for each shape of batch, of three: the encoder's forward pass, the output layer's step,
-the encoder's backward pass. All numbers that change from step to step lie in memory on the GPU. The first
+the encoder's backward pass. All values that change from step to step are in GPU memory. The first
 step of a shape is an ordinary one, which compiles and sets up what must not be set up while capturing; the
 second is captured. Graphs share one pool of memory, because they never run at the same time.
 """
@@ -28,7 +28,7 @@ Backward = Callable[[Tensor, Tensor], None]
 
 
 def can_capture(config: RunConfig, model: Model) -> bool:
-    """Whether steps of a run can be captured: on a GPU, with kernels that take their numbers from memory
+    """Whether steps of a run can be captured: on a GPU, with kernels that read step size and step number from memory
     and an encoder of fixed shapes, whose backward pass draws no random numbers and moves no weights."""
     return (
         config.training.graphs
@@ -62,7 +62,7 @@ class StepGraphs:
     def __init__(
         self, device: torch.device, forward: Forward, layer: LayerStep, backward: Backward
     ) -> None:
-        """The parts of a step, which read nothing but their arguments, weights and numbers in memory."""
+        """The parts of a step, which read nothing but their arguments, weights and values in memory."""
         self.forward, self.layer, self.backward = forward, layer, backward
         # what was set up on one stream (gradients, workspaces of products) cannot be captured on another
         self.stream = _stream(device)
@@ -92,7 +92,7 @@ class StepGraphs:
     def replay(
         self, batch: PaddedBatch, between: Callable[[str], None], encoder: str, layer: str
     ) -> StepResult:
-        """Take a step; `between` is told which part begins, `encoder` or `layer`."""
+        """Take a step; `between` is called with the part that begins, `encoder` or `layer`."""
         captured = self._captured[batch.shape]
         captured.inputs.copy_(batch.flat, non_blocking=True)
         between(encoder)

@@ -17,7 +17,7 @@ from haste.data.ragged import Ragged
 from haste.training.padding import PaddedBatch, Padding
 
 AHEAD = 4
-"""batches that wait for their step"""
+"""batches prepared ahead"""
 
 Item = TypeVar("Item")
 

@@ -30,7 +30,7 @@ from haste.training.stopping import StopSignals
 log = logging.getLogger(__name__)
 
 _GPU_CHECK_INTERVAL = 50
-"""steps between looks at the loss on a GPU, each of which waits for it"""
+"""steps between checks of the loss on a GPU, each of which synchronizes"""
 
 
 class Trainer:
@@ -127,7 +127,7 @@ class Trainer:
         self._last_save = time.perf_counter()
 
     def _pause_if_due(self, total: torch.Tensor) -> None:
-        """Every n minutes, and when told to stop: a checkpoint, with the epoch's loss so far."""
+        """A checkpoint every n minutes and on a stop signal, with the epoch's loss so far."""
         minutes = (time.perf_counter() - self._last_save) / 60
         if minutes < self.config.training.checkpoint_minutes and not self.stop.asked:
             return
@@ -151,7 +151,7 @@ class Trainer:
         )
 
     def _check(self) -> None:
-        """Look at the losses since the last look; on a GPU this waits for it."""
+        """Check the losses since the last check; on a GPU this synchronizes."""
         losses = torch.stack(self._unchecked).tolist() if self._unchecked else []
         self._unchecked.clear()
         for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
@@ -196,7 +196,7 @@ class Trainer:
 
 
 def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write history.csv; what was not looked at in an epoch stays empty."""
+    """Write history.csv; what was not evaluated in an epoch stays empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, restval="", lineterminator="\n")
     writer.writeheader()
@@ -207,7 +207,7 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def _bar(config: RunConfig, total_steps: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar where a person looks; nothing in a log, which has a line an epoch."""
+    """A progress bar on a terminal; nothing in a log, which has a line for each epoch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:

@@ -1,4 +1,4 @@
-"""Optimisers of what lies before the output layer, which trains itself."""
+"""Optimisers of encoder and projection; the output layer updates itself."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def step(optimizers: list[torch.optim.Optimizer]) -> None:
         if not _is_fused(optimizer):
             optimizer.step()
             if not isinstance(optimizer, optimi.Adam):
-                # those of Adam are parts of one tensor, and overwritten where they lie
+                # those of Adam are parts of one tensor, and overwritten in place
                 optimizer.zero_grad()
 
 

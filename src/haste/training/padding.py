@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LENGTHS = 8
 """different lengths of padded batches"""
 ALIGNED = 32
-"""numbers to whose multiples parts of the array are rounded up: 128 bytes"""
+"""elements to whose multiples parts of the array are rounded up: 128 bytes"""
 ROOM = 1.25
 SPREAD = 6
 """room for positives: `ROOM` times those of an average batch, and `SPREAD` standard deviations"""
@@ -35,7 +35,7 @@ class BatchShape:
     """room for positives"""
 
     def parts(self) -> list[slice]:
-        """Where offsets, ids, label and row lie."""
+        """The slices of offsets, ids, label and row."""
         found, begin = [], 0
         tokens = self.documents * self.length
         for size in (self.documents + 1, tokens, self.pairs, self.pairs):
@@ -48,12 +48,12 @@ class BatchShape:
         """Numbers of the whole array."""
         return -(-self.parts()[-1].stop // ALIGNED) * ALIGNED
 
-    def pack(self, batch: Batch, nobody: int) -> np.ndarray:
+    def pack(self, batch: Batch, pad_label: int) -> np.ndarray:
         """int32 [size] with the parts of a batch in numpy; places without a positive name the label
-        `nobody`, which is larger than any."""
+        `pad_label`, which is larger than any."""
         flat = np.zeros(self.size, np.int32)
         offsets, ids, label, row = self.parts()
-        flat[label] = nobody
+        flat[label] = pad_label
         positives = batch.positives
         for at, values in (
             (offsets, batch.offsets),
@@ -65,7 +65,7 @@ class BatchShape:
         return flat
 
     def view(self, flat: torch.Tensor) -> Batch:
-        """The batch whose parts lie in `flat`, int32 [size], on any device; nothing is copied."""
+        """The batch whose parts are slices of `flat`, int32 [size], on any device; nothing is copied."""
         offsets, ids, label, row = (flat[at] for at in self.parts())
         return Batch(ids, offsets, Positives(label, row), None, self.length)
 
@@ -95,7 +95,7 @@ class Padding:
     multiple: int
     """to which the length of the longest document is rounded up"""
     max_len: int
-    nobody: int
+    pad_label: int
     """the label named where there is no positive: L, larger than any"""
 
     @classmethod
@@ -124,5 +124,5 @@ class Padding:
         shape = self.shape_of(batch)
         if shape is None:
             return batch.pinned()
-        flat = torch.from_numpy(shape.pack(batch, self.nobody)).pin_memory()
+        flat = torch.from_numpy(shape.pack(batch, self.pad_label)).pin_memory()
         return PaddedBatch(shape, flat)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 def train_and_evaluate(config: RunConfig, out: RunDir, *, force: bool = False) -> None:
     """Train a run, or resume it, and write all files of its folder; a finished one is left as it is.
 
-    With `force` it is trained anew, in the place of what is there. Raises ConfigError, DataError or
+    With `force` it is trained anew and its results are replaced. Raises ConfigError, DataError or
     KernelError for inputs that will not do and for a folder of other files, RunLockedError where another
     process trains there, TrainingError when the loss is no longer finite, and Stopped on a signal.
     """
@@ -77,7 +77,7 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         train_step = TrainStep(config, model, total_steps)
         trainer = Trainer(train_step, inputs, batches, out, validate, stop)
         failures.check_start(config, model, documents["train"])
-    # of what lies there now, which may be replaced while this trains
+    # the digest is taken now: inputs may be replaced while this trains
     trained_from = identity(config)
     if not out.config.exists():
         write_yaml(out.config, config.as_dict())
@@ -90,7 +90,7 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
     tail_bias_offset = None
     with meter.phase("evaluate"):
         if config.training.tune_tail_bias:
-            # after the checkpoint, so a run that goes on from there is not shifted twice
+            # after the checkpoint, so a run that resumes from it is not shifted twice
             tail_bias_offset = tune_tail_bias(model, documents["validation"], truth)
         split = config.training.evaluate
         ids, scores = model.predict(documents[split], MAX_RANK)

@@ -27,7 +27,7 @@ ENCODER, LAYER, REST = "encoder", "layer", "rest"
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step tells of itself; reading the loss of a GPU waits for it."""
+    """The result of a step; reading a loss that is on a GPU synchronizes."""
 
     loss: Tensor
     """fp32 scalar, summed over batch and labels"""
@@ -38,7 +38,7 @@ class StepOutcome:
 class TrainStep:
     """Features, a step of the output layer, the encoder's backward pass and its optimisers.
 
-    Nothing waits for the GPU, but for the count of what a rewiring moved. All random numbers are a
+    Nothing synchronizes but the count of what a rewiring moved. All random numbers are a
     function of (seed, step), those of the encoder's dropout too. Padded batches are replayed as CUDA
     graphs; with others, and where connections move, the host launches each kernel.
     """
@@ -54,7 +54,7 @@ class TrainStep:
         # in memory, where graphs find them; kernels are compiled for one kind of number alone
         self._lr = torch.zeros((), dtype=torch.float32, device=device) if on_gpu else None
         self._step = torch.zeros((), dtype=torch.int32, device=device) if on_gpu else None
-        self._numbers: tuple[float | Tensor, int | Tensor] = (0.0, 0)
+        self._scalars: tuple[float | Tensor, int | Tensor] = (0.0, 0)
         self.graphs: StepGraphs | None = None
         if can_capture(config, model):
             self.graphs = StepGraphs(device, model.features, self._layer, self._backward)
@@ -73,15 +73,15 @@ class TrainStep:
     ) -> StepOutcome:
         """Train on a batch of tensors (with positives), in memory or on the device, after `done` steps.
 
-        `begins` is told the part (ENCODER, LAYER or REST) that each piece of the step belongs to.
+        `begins` is called with the part (ENCODER, LAYER or REST) that each piece of the step belongs to.
         """
-        begins = begins or _nobody
+        begins = begins or _ignore
         with self._stream():
             begins(REST)
             factor = self.factor(done)
             torch.manual_seed(mix(self.config.seed, done, 4))
             optim.set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
-            self._set_numbers(factor * self.config.training.learning_rate, done)
+            self._set_scalars(factor * self.config.training.learning_rate, done)
             rewires = rewires_at(done + 1, self.total_steps, self.config.rewire)
             padded = isinstance(batch, PaddedBatch)
             if padded and not rewires and self.graphs.ready(batch.shape):
@@ -116,7 +116,7 @@ class TrainStep:
         return StepOutcome(result.loss, stats.moved)
 
     def _layer(self, features: Tensor, batch: Batch) -> StepResult:
-        lr, step = self._numbers
+        lr, step = self._scalars
         return self.model.layer.step(
             features, batch.positives, StepContext(lr, self.config.seed, step)
         )
@@ -125,15 +125,15 @@ class TrainStep:
         model = self.model
         optim.backward(model.encoder, model.projection, self.config.encoder, features, gradient)
 
-    def _set_numbers(self, lr: float, done: int) -> None:
+    def _set_scalars(self, lr: float, done: int) -> None:
         if self._lr is None or self._step is None:
-            self._numbers = lr, done
+            self._scalars = lr, done
             return
-        self._numbers = self._lr.fill_(lr), self._step.fill_(done)
+        self._scalars = self._lr.fill_(lr), self._step.fill_(done)
 
     def _stream(self) -> AbstractContextManager[None]:
         return nullcontext() if self.graphs is None else self.graphs.on_stream()
 
 
-def _nobody(part: str) -> None:
+def _ignore(part: str) -> None:
     pass

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SHIFTS: Sequence[float] = tuple(np.arange(-5.0, 5.01, 0.25).tolist())
 """logits that are tried"""
 DEPTH = 5
-"""predictions that the metrics look at"""
+"""predictions that the metrics read"""
 
 
 def tune_tail_bias(model: Model, tokens: Ragged, truth: Truth) -> float:
