@@ -13,19 +13,16 @@ from haste.files import read_yaml, write_json, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.planning import (
-    CUDA_HOST_MEMORY,
     MIB,
     RATE,
     START_SECONDS,
     STEP_SECONDS,
-    UNKNOWN_MINUTES,
     Size,
     dataset_size,
     encoder_size,
     expected_size,
     plan_data,
     plan_runs,
-    reservation,
 )
 from haste.runs import run_dir
 
@@ -104,22 +101,6 @@ def test_the_cost_model_by_hand(settings, registry):
     assert not plan.done
     # weights in float32, 100 labels and scores for each test document
     assert plan.disk == 4 * 2000 * 384 + 300 * 100 * 8
-
-
-def test_what_is_reserved_has_room(settings, registry):
-    grid = GridConfig.from_dict(settings)
-    config = grid.resolve(RunKey("words", "dense", "default", 0))
-    size = dataset_size(grid, registry, "words")
-    plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
-    memory, minutes = reservation(config, size, registry)
-    assert memory == round(1.3 * plan.memory / MIB)
-    assert minutes >= 15 + plan.seconds / 60 * 2.5
-    on_gpu = dataclasses.replace(
-        config, training=dataclasses.replace(config.training, device="cuda")
-    )
-    assert reservation(on_gpu, size, registry)[0] == round(1.3 * CUDA_HOST_MEMORY / MIB)
-    unknown = dataclasses.replace(size, train=0)
-    assert reservation(config, unknown, registry)[1] == UNKNOWN_MINUTES
 
 
 def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):

@@ -1,6 +1,7 @@
 """What the runs of a grid will take: from runs that are finished, else from the scale benchmark
 (seconds a step, results/benchmarks/<device>/scale.csv), else, on a CPU, from a model of the cost. On a
-GPU the model only serves to reserve time; what was not measured there, a plan says so.
+GPU the model only serves to reserve time (`haste.reservation`); what was not measured there, a plan
+says so.
 
 The model counts multiplications. A step multiplies a [B, L] and a [B, H] or [L, H] matrix three
 times (logits, gradient of the features, gradient of the weights), 2 operations each; a transformer
@@ -35,8 +36,9 @@ HIDDEN = 384
 """H, where neither the model has been fetched nor the registry says it"""
 TRANSFORMER_PARAMETERS = 22_000_000
 """of a six-layer encoder with H = 384, where the registry does not say"""
-RATE = {"cpu": 4e10, "cuda": 2e13}
-"""operations a second: of one core in float32, of a GPU in mixed precision"""
+RATE = {"cpu": 4e10, "cuda": 1e14}
+"""operations a second: of one core in float32, of a GPU in mixed precision (an H100 does 3e14 of an
+encoder's in the scale benchmark)"""
 STEP_SECONDS = {"cpu": 0.004, "cuda": 0.004}
 """what a step costs besides: batches, launches, the encoder's optimiser"""
 START_SECONDS = 10.0
@@ -45,20 +47,13 @@ LINEAR_SECONDS_PER_LABEL = 0.006
 """TF-IDF and omikuji on one core"""
 BASE_MEMORY = 700 * MIB
 """interpreter and libraries"""
-CUDA_HOST_MEMORY = 6 * 1024 * MIB
-"""main memory of a process that trains on a GPU"""
-ROOM = 1.3
-"""memory reserved for memory expected"""
 PREDICTIONS = 100
 """label ids and scores kept a test document"""
-UNKNOWN_MINUTES = 7 * 24 * 60
-"""reserved for a run on a data set whose number of documents nobody knows"""
-CORPUS_BYTES = 2048
-"""of main memory a document takes while a corpus is made, most of it labels: room for 40 each"""
 TEXT_BYTES = 6
 """of a word and a blank, as fetched and once more in the corpus"""
 BENCHMARK = "scale.csv"
-"""columns dataset, method, seconds_per_step; there may be more"""
+"""columns dataset, method, seconds_per_step; batch and steps_an_epoch say how many documents a data set
+has; there may be more"""
 
 
 @dataclass(frozen=True)
@@ -102,15 +97,25 @@ class DataPlan:
     """bytes: texts as fetched and in the corpus, tokens, label embeddings and orders"""
 
 
-Benchmarks = Mapping[tuple[str, str], tuple[str, float]]
-"""(data set, method) -> (device, seconds a step)"""
+@dataclass(frozen=True)
+class Benchmark:
+    """A row of the scale benchmark."""
+
+    device: str
+    seconds_per_step: float
+    documents: int
+    """of training, about; 0 where the row does not say"""
+
+
+Benchmarks = Mapping[tuple[str, str], Benchmark]
+"""by data set and method"""
 
 
 def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
     """The runs of a grid, in their order; raises ConfigError for a data set nobody knows."""
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
     finished = {key: _finished(run_dir(grid, key)) for key in grid.runs()}
-    benchmarks = _benchmarks(grid)
+    benchmarks = read_benchmarks(grid)
     return [
         _plan(grid, registry, key, sizes[key.dataset], finished, benchmarks) for key in grid.runs()
     ]
@@ -141,25 +146,6 @@ def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
         disk += 4 * size.labels * len(orders - {None})
         plans.append(DataPlan(name, size, made, disk))
     return plans
-
-
-def reservation(config: RunConfig, size: Size, registry: Registry) -> tuple[int, int]:
-    """MiB of main memory and minutes to reserve for a run: the model's, with room for its error."""
-    seconds, memory = _model(config, size, registry)
-    if config.training.device == "cuda":
-        memory = CUDA_HOST_MEMORY
-    minutes = 15 + round(3 * seconds / 60) if size.train else UNKNOWN_MINUTES
-    return round(ROOM * memory / MIB), minutes
-
-
-def corpus_memory(size: Size) -> int:
-    """MiB to reserve for making a corpus."""
-    return 3000 + round(CORPUS_BYTES * (size.train + size.validation + size.test) / MIB)
-
-
-def embedding_memory(size: Size, hidden: int) -> int:
-    """MiB to reserve where the embeddings of all labels, float32 [L, H], are held."""
-    return 2000 + round(ROOM * 4 * size.labels * hidden / MIB)
 
 
 def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
@@ -211,7 +197,7 @@ def _plan(
     config = grid.resolve(key) if trained else None
     on_gpu = config is not None and config.training.device == "cuda"
     disk = size.test * PREDICTIONS * 8
-    disk += 4 * _stored_weights(config, size, registry) if config else 0
+    disk += 4 * stored_weights(config, size, registry) if config else 0
     similar = _similar(key, finished)
     if similar:
         seconds = statistics.median(_seconds(each, config) for each in similar)
@@ -221,16 +207,16 @@ def _plan(
         seconds = START_SECONDS + LINEAR_SECONDS_PER_LABEL * size.labels
         return RunPlan(key, False, "model", seconds, False, BASE_MEMORY * 2, disk)
     if size.train and (key.dataset, key.method) in benchmarks:
-        device, a_step = benchmarks[key.dataset, key.method]
-        seconds = START_SECONDS + a_step * _steps(config, size)
-        return RunPlan(key, False, f"benchmark {device}", seconds, on_gpu, None, disk)
+        step = benchmarks[key.dataset, key.method]
+        seconds = START_SECONDS + step.seconds_per_step * steps_of_run(config, size)
+        return RunPlan(key, False, f"benchmark {step.device}", seconds, on_gpu, None, disk)
     if on_gpu or not size.train:
         return RunPlan(key, False, "not measured", None, on_gpu, None, disk)
-    seconds, memory = _model(config, size, registry)
+    seconds, memory = model_of_run(config, size, registry)
     return RunPlan(key, False, "model", seconds, on_gpu, memory, disk)
 
 
-def _steps(config: RunConfig, size: Size) -> float:
+def steps_of_run(config: RunConfig, size: Size) -> float:
     """Training steps, and looks at validation and test documents in thirds of one."""
     training = config.training
     looks = training.epochs / training.validate_every
@@ -238,7 +224,7 @@ def _steps(config: RunConfig, size: Size) -> float:
     return (training.epochs * size.train + once) / training.batch_size
 
 
-def _model(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:
+def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:
     """Seconds and peak bytes of a run by the cost model."""
     training = config.training
     device = "cuda" if training.device == "cuda" else "cpu"
@@ -258,7 +244,7 @@ def _model(config: RunConfig, size: Size, registry: Registry) -> tuple[float, in
     return seconds, memory
 
 
-def _stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
+def stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
     """Numbers in model.safetensors, the encoder's embeddings left out where they are small."""
     layer = config.layer
     hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
@@ -273,15 +259,16 @@ def _is_trained(key: RunKey, dataset: str) -> bool:
     return key.dataset == dataset and method(key.method).kind == "trained"
 
 
-def _benchmarks(grid: GridConfig) -> Benchmarks:
+def read_benchmarks(grid: GridConfig) -> Benchmarks:
     """Of the first device that has a data set and method, by name."""
-    found: dict[tuple[str, str], tuple[str, float]] = {}
+    found: dict[tuple[str, str], Benchmark] = {}
     for path in sorted(grid.layout.benchmarks.glob(f"*/{BENCHMARK}")):
         with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
             for row in map(renamed_columns, csv.DictReader(file)):
                 if row.get("seconds_per_step"):
-                    where = (row["dataset"], row["method"])
-                    found.setdefault(where, (path.parent.name, float(row["seconds_per_step"])))
+                    documents = int(row.get("batch") or 0) * int(row.get("steps_an_epoch") or 0)
+                    step = Benchmark(path.parent.name, float(row["seconds_per_step"]), documents)
+                    found.setdefault((row["dataset"], row["method"]), step)
     return found
 
 

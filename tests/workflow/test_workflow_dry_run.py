@@ -258,25 +258,61 @@ def test_single_values_can_be_set_on_the_command_line(project: Project):
     assert not any(rule.startswith("ablation_") for rule in jobs)
 
 
-def test_cuda_runs_ask_for_a_gpu(project: Project):
-    run = "results/wordnet/runs/wordnet/haste/default/seed0/metrics.json"
-    for profile in PROFILES:
-        arguments = ("--workflow-profile", profile)
-        result = project.snakemake(
-            "-n", run, "--configfile", "workflow/configs/wordnet.yaml", *arguments
-        )
-        train = result.stdout.split("rule train:")[1].split("\n\n")[0]
-        assert "gpu=1" in train
-        if profile == "slurm":
-            assert "slurm_partition=gpu" in train
-            assert "mem_mb=32000" in train
-            assert "runtime=720" in train
-            assert "slurm_partition=cpu" in result.stdout.split("rule tokenize:")[1]
-    result = project.snakemake(
-        "-n",
-        run.replace("wordnet", "wordnet-mini", 2).replace("results/wordnet-mini", "results/mini"),
-    )
-    assert "gpu=0" in result.stdout
+def job_of(shown: str, rule: str) -> str:
+    """What a dry run says about the first job of a rule."""
+    return shown.split(f"rule {rule}:")[1].split("\n\n")[0]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("device", ["cuda", "auto", "cpu"])
+def test_a_job_asks_for_what_its_run_needs(project: Project, profile, device):
+    project.configure({**GRID, "ablations": [], "training": {"device": device}})
+    run = "results/small/runs/wordnet-smoke/haste/default/seed0/metrics.json"
+    shown = project.snakemake("-n", run, "--workflow-profile", profile, CUDA_VISIBLE_DEVICES="")
+    train = job_of(shown.stdout, "train")
+    # on a cluster `auto` is the GPUs of its partition, not those of the machine that submits
+    on_gpu = device == "cuda" or (device, profile) == ("auto", "slurm")
+    assert f"gpu={int(on_gpu)}" in train
+    assert (reserved(train) > 6000) == on_gpu
+    partitions = {
+        job: re.search(r"slurm_partition=(\w+)", job_of(shown.stdout, job))
+        for job in ("train", "embed")
+    }
+    if profile == "slurm":
+        assert partitions["train"][1] == ("gpu" if on_gpu else "cpu")
+        assert partitions["embed"][1] == "cpu"
+    else:
+        assert set(partitions.values()) == {None}
+
+
+def test_a_cluster_s_profile_names_no_sizes_of_rules(project: Project):
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    overridden = {key for rule in profile["set-resources"].values() for key in rule}
+    assert not overridden & {"mem_mb", "runtime", "gpu", "slurm_partition"}
+    limits = profile["default-resources"]
+    shown = project.snakemake(
+        "-n", "--configfile", "workflow/configs/paper.yaml", "--workflow-profile", "slurm"
+    ).stdout
+    asked = {
+        name: [int(n) for n in re.findall(rf"\b{name}=(\d+)", shown)]
+        for name in ("runtime", "mem_mb")
+    }
+    assert max(asked["runtime"]) == limits["max_runtime"]
+    assert 34_000 < max(asked["mem_mb"]) <= limits["max_mem_mb"]
+
+
+def test_benchmarks_are_on_a_gpu_of_the_cluster(project: Project):
+    shown = project.snakemake("-n", "bench_kernels", "--workflow-profile", "slurm").stdout
+    assert "slurm_partition=gpu" in job_of(shown, "bench_kernels")
+
+
+def test_an_account_left_as_it_was_is_refused(project: Project):
+    project.configure({**GRID, "ablations": []})
+    account = ("--default-resources", "slurm_account=myaccount")
+    refused = project.snakemake("--cores", "1", *account)
+    assert refused.returncode != 0
+    assert "slurm_account: myaccount" in refused.stdout
+    assert not project.calls()
 
 
 @pytest.mark.parametrize(

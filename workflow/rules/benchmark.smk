@@ -26,6 +26,7 @@ rule bench_kernels:
     threads: 2
     resources:
         gpu=1,
+        slurm_partition=lambda wildcards: partition(True),
         mem_mb=16000,
         runtime=30,
         runs_per_gpu=1,
@@ -44,6 +45,7 @@ rule bench_scale:
     threads: 4
     resources:
         gpu=1,
+        slurm_partition=lambda wildcards: partition(True),
         mem_mb=24000,
         runtime=30,
         runs_per_gpu=1,

@@ -20,16 +20,21 @@ from haste.former_names import renamed_grid, stored_path
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
-from haste.planning import (
-    corpus_memory,
-    embedding_memory,
-    encoder_size,
-    expected_size,
-    reservation,
-)
+from haste.planning import encoder_size, expected_size, read_benchmarks
 from haste.presets import method
 from haste.pretrained import FILES, check_models
 from haste.report import registry
+from haste.reservation import (
+    Limits,
+    corpus_request,
+    embedding_request,
+    grouping_request,
+    known_size,
+    linear_request,
+    result_request,
+    tokens_request,
+    training_request,
+)
 from haste.run_order import run_order
 from haste.runs import is_finished
 
@@ -61,11 +66,28 @@ validate(
     set_default=False,
 )
 
-HAS_GPU = bool(visible_gpus(os.environ))
+
+def site(name):
+    """What `default-resources` of the profile says, or None."""
+    resource = workflow.resource_settings._parsed_default_resources.get(name)
+    return resource.evaluate(
+        {},
+        input=[],
+        attempt=1,
+        threads=1,
+        rulename="",
+        async_run=workflow.async_run,
+    ).value
+
+
+# the most that a job may ask for
+LIMITS = Limits(site("max_mem_mb"), site("max_runtime"))
+# on a cluster the GPUs are where the profile says, whatever this machine has
+HAS_GPU = bool(site("gpu_partition") or visible_gpus(os.environ))
 
 
 def placed(run):
-    """The run with the device that `auto` means on this machine."""
+    """The run with the device that `auto` means on this machine or cluster."""
     if run.training.device != "auto":
         return run
     device = "cuda" if HAS_GPU else "cpu"
@@ -80,10 +102,24 @@ TRAINED = {
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.all_runs() if method(key.method).kind == "linear"]
-RESERVED = {
-    key: reservation(placed(run), expected_size(REGISTRY, key.dataset), REGISTRY)
+BENCHMARKS = read_benchmarks(GRID)
+SIZES = {
+    name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
+    for name in GRID.datasets
+}
+REQUESTS = {
+    key: training_request(
+        placed(run), SIZES[key.dataset], REGISTRY, BENCHMARKS, key.method
+    )
     for key, run in TRAINED.items()
 }
+ON_GPU = {
+    key: int(placed(run).training.device == "cuda") for key, run in TRAINED.items()
+}
+# where a job's time has a limit: as often as the longest run must go on from its checkpoint, and twice
+TRAIN_RETRIES = (
+    1 + max(map(LIMITS.attempts, REQUESTS.values()), default=1) if LIMITS.minutes else 0
+)
 # what decides most is trained first, and what runs read is made before any of them
 PRIORITY = {key: priority for priority, key in enumerate(reversed(run_order(GRID)), 1)}
 BEFORE_RUNS = len(PRIORITY) + 1
@@ -253,12 +289,52 @@ def train_inputs(wildcards):
     ]
 
 
-def embedding_mb(dataset, name):
-    """Memory to reserve where the label embeddings of an encoder are held."""
+def asks(request_of):
+    """Memory and time of a rule's jobs: `request_of` gives what the one of some wildcards wants."""
+    return {
+        "mem_mb": lambda wildcards, attempt: LIMITS.memory_of(
+            request_of(wildcards), attempt
+        ),
+        "runtime": lambda wildcards, attempt: LIMITS.minutes_of(
+            request_of(wildcards), attempt
+        ),
+    }
+
+
+def partition(on_gpu):
+    """The partition of jobs with or without a GPU; None where there is no such thing."""
+    return (on_gpu and site("gpu_partition")) or site("slurm_partition")
+
+
+def size_of(wildcards):
+    """Expected counts of the data set."""
+    return SIZES[wildcards.dataset]
+
+
+def encoder_of_model(name):
+    """H and parameters of the model of an encoder."""
     encoder = ENCODERS[name]
-    model = MODEL_FILES[encoder.model_name][0].parent
-    hidden, _ = encoder_size(encoder, model, REGISTRY)
-    return embedding_memory(expected_size(REGISTRY, dataset), hidden)
+    return encoder_size(encoder, MODEL_FILES[encoder.model_name][0].parent, REGISTRY)
+
+
+def embed_request(wildcards):
+    """What label embeddings of an encoder ask for."""
+    return embedding_request(
+        size_of(wildcards),
+        ENCODERS[wildcards.encoder],
+        *encoder_of_model(wildcards.encoder),
+    )
+
+
+def group_request(wildcards):
+    """What a label order asks for."""
+    hidden, _ = encoder_of_model(OrderSpec.parse(wildcards.order).encoder)
+    return grouping_request(size_of(wildcards), hidden)
+
+
+def results_request(wildcards):
+    """What a table or figure of the grid asks for."""
+    return result_request(max(size.test for size in SIZES.values()))
 
 
 def result_files(entry):

@@ -1,6 +1,12 @@
 """From sources to documents, label matrices and tokens."""
 
 
+# compute nodes of most clusters reach no other machine
+localrules:
+    fetch,
+    fetch_model,
+
+
 rule fetch:
     output:
         LAYOUT.raw("{source}") / "SOURCE.json",
@@ -11,8 +17,6 @@ rule fetch:
         ENVIRONMENT
     resources:
         mem_mb=500,
-        # gigabytes over a slow line
-        runtime=720,
     params:
         registry=RESOURCES / "datasets.yaml",
         lock=LAYOUT.lock,
@@ -34,8 +38,6 @@ rule fetch_model:
         ENVIRONMENT
     resources:
         mem_mb=500,
-        # gigabytes over a slow line
-        runtime=720,
     params:
         registry=RESOURCES / "datasets.yaml",
         lock=LAYOUT.lock,
@@ -79,10 +81,7 @@ rule corpus:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards: corpus_memory(
-            expected_size(REGISTRY, wildcards.dataset)
-        ),
-        runtime=240,
+        **asks(lambda wildcards: corpus_request(size_of(wildcards))),
     params:
         registry=RESOURCES / "datasets.yaml",
         raw=lambda wildcards: raw_folder(wildcards.dataset),
@@ -111,8 +110,7 @@ rule tokenize:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=240,
+        **asks(lambda wildcards: tokens_request(size_of(wildcards))),
     params:
         corpus=corpus_of,
         model=model_of,

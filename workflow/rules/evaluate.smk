@@ -23,8 +23,7 @@ for table, entry in TABLES.items():
         conda:
             ENVIRONMENT
         resources:
-            mem_mb=2000,
-            runtime=30,
+            **asks(results_request),
         params:
             grid=GRID_FILE,
             table=table,
@@ -58,8 +57,7 @@ for figure, entry in FIGURES.items():
         conda:
             ENVIRONMENT
         resources:
-            mem_mb=2000,
-            runtime=30,
+            **asks(results_request),
         params:
             grid=GRID_FILE,
             figure=figure,

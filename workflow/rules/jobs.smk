@@ -6,6 +6,7 @@ import sys
 from snakemake.logging import logger
 
 from haste.files import write_yaml
+from haste.slurm import PLACEHOLDER
 
 PROGRAMS = Path(sys.executable).parent
 LOGGED = Path(workflow.basedir, "workflow", "scripts", "logged.sh")
@@ -47,6 +48,11 @@ if workflow.is_main_process and stale_lock():
 # The grid as commands read it. No rule's output: behind a job that must run, Snakemake stops looking
 # for reasons of the jobs that wait for it, even if they take its file as `ancient`.
 onstart:
+    if site("slurm_account") == PLACEHOLDER:
+        raise WorkflowError(
+            f"slurm_account: {PLACEHOLDER}: put your account into the profile, or delete the line; "
+            "`haste doctor --slurm` looks at the rest of it."
+        )
     write_yaml(GRID_FILE, config)
     # a plain descriptor stays open until the process ends
     fcntl.flock(os.open(ALIVE, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)

@@ -14,10 +14,9 @@ rule embed:
     priority: BEFORE_RUNS
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: lambda wildcards: embed_request(wildcards).threads
     resources:
-        mem_mb=lambda wildcards: embedding_mb(wildcards.dataset, wildcards.encoder),
-        runtime=720,
+        **asks(embed_request),
     params:
         corpus=corpus_of,
         tokens=lambda wildcards, input: Path(input.tokens[0]).parent,
@@ -45,10 +44,7 @@ rule group:
     # grouping keeps to one core: its result must not depend on how many there are
     threads: 1
     resources:
-        mem_mb=lambda wildcards: embedding_mb(
-            wildcards.dataset, OrderSpec.parse(wildcards.order).encoder
-        ),
-        runtime=240,
+        **asks(group_request),
     params:
         corpus=corpus_of,
     shell:

@@ -44,16 +44,15 @@ rule train:
     wildcard_constraints:
         method=one_of(key.method for key in TRAINED),
     priority: lambda wildcards: PRIORITY[run_key(wildcards)]
+    retries: TRAIN_RETRIES
     # Snakemake sets OMP_NUM_THREADS, MKL_NUM_THREADS and the like to {threads}
     conda:
         ENVIRONMENT
     threads: lambda wildcards: TRAINED[run_key(wildcards)].training.threads
     resources:
-        mem_mb=lambda wildcards: RESERVED[run_key(wildcards)][0],
-        runtime=lambda wildcards: RESERVED[run_key(wildcards)][1],
-        gpu=lambda wildcards: int(
-            placed(TRAINED[run_key(wildcards)]).training.device == "cuda"
-        ),
+        **asks(lambda wildcards: REQUESTS[run_key(wildcards)]),
+        gpu=lambda wildcards: ON_GPU[run_key(wildcards)],
+        slurm_partition=lambda wildcards: partition(ON_GPU[run_key(wildcards)]),
         runs_per_gpu=1,
     params:
         slot=gpu_slot,
@@ -79,8 +78,7 @@ rule baseline:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **asks(lambda wildcards: linear_request(size_of(wildcards))),
     params:
         corpus=corpus_of,
         out=subpath(input.config, parent=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,10 @@ from haste.cli.data import DEFAULT_REGISTRY, RegistryOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from haste.planning import DataPlan, RunPlan
+    from haste.data.registry import Registry
+    from haste.grid import GridConfig, RunKey
+    from haste.planning import Benchmarks, DataPlan, RunPlan
+    from haste.reservation import Request
 
 GridOption = Annotated[
     list[Path],
@@ -41,7 +44,7 @@ def plan(
 
     from haste.data.registry import load_registry
     from haste.grid import read_grid
-    from haste.planning import plan_data, plan_runs
+    from haste.planning import plan_data, plan_runs, read_benchmarks
     from haste.pretrained import check_models
     from haste.settings import naming
 
@@ -51,12 +54,13 @@ def plan(
         known = known.with_datasets(chosen.dataset_settings)
         check_models(chosen, known)
         data, runs = plan_data(chosen, known), plan_runs(chosen, known)
+        asked = _asked(chosen, known, read_benchmarks(chosen))
     named = ", ".join(map(str, grid))
     console = Console()
     # a log has no width of its own, and 80 columns would fold every name
     console = Console(width=None if console.is_terminal else 132)
     console.print(_data_table(data, f"Data of {named}"))
-    console.print(_run_table(runs, f"Runs of {named}"))
+    console.print(_run_table(runs, asked, f"Runs of {named}"))
 
 
 def _data_table(data: Sequence[DataPlan], title: str) -> Table:
@@ -76,10 +80,31 @@ def _data_table(data: Sequence[DataPlan], title: str) -> Table:
     return table
 
 
-def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
+def _asked(grid: GridConfig, registry: Registry, benchmarks: Benchmarks) -> dict[RunKey, Request]:
+    """What the job of each run asks for."""
+    from haste.planning import dataset_size
+    from haste.presets import method
+    from haste.reservation import known_size, linear_request, training_request
+
+    sizes = {
+        name: known_size(dataset_size(grid, registry, name), name, benchmarks)
+        for name in grid.datasets
+    }
+    return {
+        key: training_request(
+            grid.resolve(key), sizes[key.dataset], registry, benchmarks, key.method
+        )
+        if method(key.method).kind == "trained"
+        else linear_request(sizes[key.dataset])
+        for key in grid.runs()
+    }
+
+
+def _run_table(runs: Sequence[RunPlan], asked: Mapping[RunKey, Request], title: str) -> Table:
     """A line for each data set, method and variant: the seeds are alike."""
     words = ("data set", "method", "variant", "seeds", "to do", "known from")
-    table = _table(title, words, ("time a seed", "memory", "disk a seed"))
+    numbers = ("time a seed", "memory", "disk a seed", "asks for", "and for")
+    table = _table(title, words, numbers)
     rows: dict[tuple, list[RunPlan]] = {}
     for run in runs:
         rows.setdefault((run.key.dataset, run.key.method, run.key.variant), []).append(run)
@@ -93,6 +118,8 @@ def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
             "" if one.seconds is None else _time(one.seconds),
             "" if one.memory is None else _bytes(one.memory),
             _bytes(one.disk),
+            _time(60 * asked[one.key].minutes),
+            _bytes(asked[one.key].memory * 2**20),
         )
     left = [run for run in runs if not run.done]
     hours = {
@@ -106,6 +133,7 @@ def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
         f"{hours[False]:.1f} hours on the CPU, besides {unknown} runs that were not measured. "
         f"{_bytes(sum(run.disk for run in runs))} on disk in all"
         + (f"; at most {_bytes(memory)} of memory a run." if memory else ".")
+        + " A job asks for more time and main memory than is expected, and for no more than its site allows."
     )
     return table
 

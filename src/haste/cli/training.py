@@ -129,23 +129,32 @@ def doctor(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Run the kernels on the GPU and compare with fp64.")
     ] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Look at the Slurm cluster and its profile instead.")
+    ] = False,
+    profile: Annotated[
+        Path, typer.Option(help="Snakemake's profile for the cluster, which a site edits.")
+    ] = Path("workflow/profiles/slurm"),
 ) -> None:
     """Say what this machine has, and what will not run on it and why.
 
     With --kernels also whether the kernels are right as this version of Triton
     compiles them for this GPU, which takes it up to a minute; exit code 1 if one
-    is wrong or does not run.
+    is wrong or does not run. With --slurm whether account, partitions and limits
+    of the profile are the cluster's; exit code 1 if jobs would fail.
     """
     from rich.console import Console
     from rich.table import Table
 
     from haste.doctor import examine
+    from haste.slurm import Site, examine_slurm
 
     table = Table(title="haste doctor", title_justify="left")
     for column in ("", "what", "found", "what follows"):
         table.add_column(column, overflow="fold")
     wrong = False
-    for line in examine(Path(), kernels=kernels):
+    lines = examine_slurm(Site.read(profile), Path()) if slurm else examine(Path(), kernels=kernels)
+    for line in lines:
         mark = "ok" if line.ok else "--"
         table.add_row(mark, line.what, line.found, "" if line.ok else line.consequence)
         wrong |= line.wrong

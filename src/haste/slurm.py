@@ -1,0 +1,232 @@
+"""Whether jobs of this project can be submitted to the Slurm cluster of this machine, and what stands against it."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from haste.doctor import Finding
+from haste.errors import ConfigError
+from haste.files import read_yaml
+
+PLACEHOLDER = "myaccount"
+"""what the profile has before a site edits it"""
+PROGRAMS = {
+    "sbatch": "nothing can be submitted; run this on a login node of the cluster",
+    "squeue": "nobody learns when a job is over",
+    "scontrol": "the limits of the cluster are not known",
+    "sinfo": "partitions cannot be looked up",
+}
+FIRST_LOOK = 20
+"""seconds after which the profile lets Snakemake look for the first time"""
+SHARED = {
+    "nfs",
+    "nfs4",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cephfs",
+    "fuse.ceph-fuse",
+    "cifs",
+    "9p",
+}
+SHARED |= {"panfs", "wekafs", "glusterfs", "fuse.glusterfs", "pvfs2", "afs", "smb2"}
+GIB_OF_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the profile says of a cluster: its `default-resources`. None where it is silent."""
+
+    slurm_account: str | None = None
+    slurm_partition: str | None = None
+    gpu_partition: str | None = None
+    max_runtime: int | None = None
+    max_mem_mb: int | None = None
+
+    @classmethod
+    def read(cls, profile: Path) -> Site:
+        """Of a profile; raises ConfigError or DataError where it cannot be read."""
+        path = profile / "config.yaml" if profile.is_dir() else profile
+        if not path.is_file():
+            raise ConfigError(f"{path} is no file; name the profile: --profile FOLDER.")
+        resources: Mapping[str, Any] = (read_yaml(path) or {}).get("default-resources") or {}
+        return cls(**{f.name: resources.get(f.name) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One that sinfo lists."""
+
+    name: str
+    up: bool
+    minutes: int | None
+    """None where a job may take any time"""
+    memory: int
+    """MiB of its smallest node"""
+    gpus: bool
+
+
+def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
+    """A line each of programs, controller, account, partitions with their limits, and the disk of `folder`."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    for name, consequence in PROGRAMS.items():
+        there = name not in missing
+        yield Finding(name, _where(name), there, consequence, wrong=not there)
+    if missing:
+        return
+    config, error = _ask("scontrol", "show", "config")
+    yield Finding(
+        "controller",
+        "answers" if config else error,
+        bool(config),
+        "slurmctld does not answer; nothing can be submitted until it does",
+        wrong=not config,
+    )
+    if not config:
+        return
+    yield _account(site)
+    yield _status(config)
+    listed, _ = _ask("sinfo", "-h", "-o", "%R|%a|%l|%m|%G")
+    partitions = _partitions(listed)
+    for key in ("slurm_partition", "gpu_partition"):
+        yield from _partition(site, key, partitions)
+    yield _disk(folder)
+
+
+def _where(program: str) -> str:
+    return shutil.which(program) or "not there"
+
+
+def _ask(*command: str) -> tuple[str, str]:
+    """What a program says, and what it says where it fails; never both."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    return (done.stdout, "") if done.returncode == 0 else ("", said)
+
+
+def _account(site: Site) -> Finding:
+    name = site.slurm_account
+    if name == PLACEHOLDER:
+        return _wrong(
+            "account", name, "default-resources.slurm_account: put your account there, or delete it"
+        )
+    if name is None:
+        found = "none given"
+        if shutil.which("sacct") is None:
+            return _wrong(
+                "account",
+                f"{found}, and sacct is not there",
+                "the plugin asks sacct for one and stops without it; install it (Debian: slurm-client)",
+            )
+        return Finding("account", found, True)
+    user = getpass.getuser()
+    known, error = _ask("sacctmgr", "-n", "-P", "list", "user", user, "withassoc", "format=account")
+    if error:
+        return _wrong(
+            "account",
+            f"{name}: {error}",
+            "without accounting (slurmdbd) the plugin cannot look it up and submits nothing; delete "
+            "default-resources.slurm_account",
+        )
+    names = {line.strip().lower() for line in known.splitlines() if line.strip()}
+    if names and name.lower() not in names:
+        return _wrong("account", name, f"{user} may charge: {', '.join(sorted(names))}")
+    return Finding("account", name, True)
+
+
+def _status(config: str) -> Finding:
+    match = re.search(r"MinJobAge\s*=\s*(\d+)", config)
+    age = int(match[1]) if match else 0
+    without = "accounting_storage/none" in config
+    return Finding(
+        "job status",
+        f"finished jobs are listed for {age} s, "
+        + ("no accounting (slurmdbd)" if without else "accounting is on"),
+        age >= 3 * FIRST_LOOK or not without,
+        f"without accounting a job that ends is forgotten before Snakemake looks; MinJobAge in "
+        f"slurm.conf has to be {3 * FIRST_LOOK} s or more",
+        wrong=age < 3 * FIRST_LOOK and without,
+    )
+
+
+def _partitions(listed: str) -> dict[str, Partition]:
+    found: dict[str, Partition] = {}
+    for line in listed.splitlines():
+        name, state, limit, memory, gres = line.split("|")
+        mib = int(re.match(r"\d+", memory)[0])
+        before = found.get(name)
+        found[name] = Partition(
+            name,
+            state == "up",
+            _limit_minutes(limit),
+            min(mib, before.memory) if before else mib,
+            "gpu" in gres or bool(before and before.gpus),
+        )
+    return found
+
+
+def _limit_minutes(text: str) -> int | None:
+    """Of sinfo's [days-]hours:minutes:seconds, minutes:seconds or `infinite`."""
+    if not re.fullmatch(r"[\d:-]+", text):
+        return None
+    days, _, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
+    return (int(days or 0) * 24 + hours) * 60 + minutes
+
+
+def _partition(site: Site, key: str, partitions: Mapping[str, Partition]) -> Iterator[Finding]:
+    name = getattr(site, key)
+    setting = f"default-resources.{key}"
+    if name is None:
+        yield Finding(key, "none given", True)
+        return
+    if name not in partitions:
+        yield _wrong(
+            key, f"{name}: no such partition", f"{setting}: one of {', '.join(partitions)}"
+        )
+        return
+    partition = partitions[name]
+    limit = "any time" if partition.minutes is None else f"{partition.minutes} min"
+    found = f"{name}: {limit}, {partition.memory / GIB_OF_MIB:.0f} GiB a node"
+    found += ", GPUs" if partition.gpus else ""
+    faults = []
+    if not partition.up:
+        faults.append("it is down: jobs wait until it is up")
+    if key == "gpu_partition" and not partition.gpus:
+        faults.append(f"no node of it has gres gpu; {setting}: one that has, or delete it")
+    asked = site.max_runtime
+    if partition.minutes is not None and (asked is None or asked > partition.minutes):
+        faults.append(f"default-resources.max_runtime: at most {partition.minutes}")
+    if site.max_mem_mb is None or site.max_mem_mb > partition.memory:
+        faults.append(f"default-resources.max_mem_mb: at most {partition.memory}")
+    yield Finding(key, found, not faults, "; ".join(faults), wrong=bool(faults))
+
+
+def _disk(folder: Path) -> Finding:
+    kind, error = _ask("stat", "-f", "-c", "%T", str(folder))
+    kind = kind.strip() or error
+    nodes, _ = _ask("sinfo", "-h", "-N", "-o", "%n")
+    alone = len(set(nodes.split())) <= 1
+    return Finding(
+        "shared file system",
+        f"{folder.resolve()} is on {kind}" + (", of the only node" if alone else ""),
+        alone or kind in SHARED,
+        "if other nodes do not see this folder, jobs fail at once; put the project on a file system "
+        "that all share",
+    )
+
+
+def _wrong(what: str, found: str, consequence: str) -> Finding:
+    return Finding(what, found, False, consequence, wrong=True)
