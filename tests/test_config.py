@@ -171,12 +171,15 @@ def test_faults_are_named(changes, message):
         grid(**changes)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "value"),
-    [("shorter", "short_run_table", "runs.csv"), ("only_finished", "allow_partial", True)],
-)
-def test_keys_as_they_were_called_before_are_read(old, new, value):
-    assert getattr(grid(**{old: value}), new) == value
+def test_keys_as_they_were_called_before_are_read():
+    assert grid(only_finished=True).allow_partial
+
+
+@pytest.mark.parametrize("key", ["short_run_table", "shorter"])
+def test_a_comparison_with_fewer_epochs_is_refused(key):
+    assert grid(**{key: None}) == grid()
+    with pytest.raises(ConfigError, match=f"config.{key}: 'runs.csv' is no longer there"):
+        grid(**{key: "runs.csv"})
 
 
 def test_paths_may_begin_with_the_home_folder(monkeypatch):
@@ -184,14 +187,9 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
     mine = grid(
         data_dir="~/data",
         results_dir="~",
-        short_run_table="~/runs.csv",
         encoder={"model": "~/models/small"},
     )
-    assert (mine.data_dir, mine.results_dir, mine.short_run_table) == (
-        "/home/me/data",
-        "/home/me",
-        "/home/me/runs.csv",
-    )
+    assert (mine.data_dir, mine.results_dir) == ("/home/me/data", "/home/me")
     run = mine.resolve(RunKey("wordnet-mini", "dense", "default", 0))
     assert run.encoder.model == "/home/me/models/small"
     value = {**run.as_dict(), "inputs": {**run.as_dict()["inputs"], "corpus": "~/data/corpus"}}
@@ -207,7 +205,6 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
         ({"results_dir": ["a"]}, "results_dir"),
         ({"name": 5}, "name"),
         ({"allow_partial": "no"}, "allow_partial"),
-        ({"short_run_table": 3}, "short_run_table"),
         ({"datasets": [1]}, "datasets"),
         ({"datasets": {"mine": 5}}, r"datasets\.mine"),
         ({"datasets": ["a", "a"]}, "datasets"),

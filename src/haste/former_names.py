@@ -22,8 +22,10 @@ REMOVED = {
     "training": {"label_texts": False},
 }
 """section of a configuration -> key that there is no more -> the one value with which it is still read"""
-GRID = {"shorter": "short_run_table", "only_finished": "allow_partial"}
+GRID = {"only_finished": "allow_partial"}
 """keys of a grid that are in no section: former -> present"""
+REMOVED_GRID = {"short_run_table": None, "shorter": None}
+"""keys of a grid that there are no more -> the one value with which they are still read"""
 COLUMNS = {
     "recompute": "gradient_checkpointing",
     "calls_a_step": "calls_per_step",
@@ -71,7 +73,7 @@ def renamed_settings(value: Any) -> Any:
 def renamed_grid(value: Any) -> Any:
     """A grid with the present names of keys, in its sections and outside them; errors as `renamed_settings`."""
     value = renamed_settings(value)
-    return _renamed(value, "config", GRID, {}) if isinstance(value, Mapping) else value
+    return _renamed(value, "config", GRID, REMOVED_GRID) if isinstance(value, Mapping) else value
 
 
 def renamed_tensor(name: str) -> str:

@@ -269,10 +269,6 @@ class GridConfig:
     """what `datasets:` says of each, see haste.data.registry.Dataset"""
     tuning: Tuning | None = None
     """trials on the validation split, each for every trained method"""
-    short_run_table: PathText | None = None
-    """csv of the table `runs` of the same grid with fewer epochs (what else differs is said beside it): a
-    claim about runs whose training loss still falls is judged only if its differences have the same signs
-    there"""
     allow_partial: Bool = False
     """tables and figures are made of the runs that have finished, and say which have not; none is trained for
     them"""

@@ -162,15 +162,6 @@ def test_confusions_are_measured_in_the_semantic_groups_of_each_data_set():
     assert inputs.corpora == config.ablation_datasets
 
 
-def test_claims_read_short_runs_where_they_lie(tmp_path):
-    path = tmp_path / "runs.csv"
-    config = grid(short_run_table=str(path))
-    assert table_inputs(config, "claims").short_runs is None
-    path.touch()
-    assert table_inputs(config, "claims").short_runs == path
-    assert table_inputs(config, "main").short_runs is None
-
-
 def test_cohesion_reads_four_orders_a_data_set_with_the_first_ablation_seed():
     orders = table_inputs(grid(), "grouping_cohesion").orders
     assert len(orders) == 8

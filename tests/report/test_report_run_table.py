@@ -3,7 +3,7 @@ import math
 import statistics
 
 import pytest
-from fake_grid import FakeGrid, falling, load, make
+from fake_grid import FakeGrid, load, make
 
 from haste.files import read_json
 from haste.report.render import markdown, write_table
@@ -17,7 +17,7 @@ def fake(tmp_path_factory):
         tmp_path_factory.mktemp("runs"),
         methods=("spartex", "haste", "omikuji"),
         ablations=("sampling",),
-        losses={"spartex": falling},
+        rising=("spartex",),
         resources={"haste": {"machine": MACHINE}, "omikuji": {"machine": {"python": "3.12"}}},
         documents=20,
         labels=30,
@@ -87,7 +87,7 @@ def test_the_csv_stands_for_the_runs(fake, runs, tmp_path):
 def test_columns_that_no_run_fills_are_left_out(tmp_path):
     fake = FakeGrid(tmp_path, methods=("popularity",), seeds=(0,), documents=20, labels=30)
     keys = {column.key for column in make(fake.write(), "runs").columns}
-    assert not keys & {"loss", "slope", "converged", "epochs"}
+    assert not keys & {"loss", "late_gain", "converged", "epochs"}
     assert {"P@1", "device", "peak_train_bytes"} <= keys
 
 
@@ -95,5 +95,5 @@ def test_what_is_no_number_is_left_blank(tmp_path):
     fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), epochs=1, documents=20, labels=30)
     grid = fake.write()
     (run,) = load(grid, "runs")[1].runs
-    assert math.isnan(run.slope)  # one epoch has none
-    assert "slope" not in make(grid, "runs").rows[0]
+    assert math.isnan(run.late_gain)  # one epoch has none
+    assert "late_gain" not in make(grid, "runs").rows[0]

@@ -1,14 +1,10 @@
 import json
-import math
 
-import numpy as np
 import pytest
-from fake_grid import FakeGrid, falling
-from hypothesis import given
-from hypothesis import strategies as st
+from fake_grid import FakeGrid
 
 from haste.errors import DataError
-from haste.report.runs import has_converged, load_run, load_runs, relative_slope, run_frame
+from haste.report.runs import load_run, load_runs, run_frame
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +24,6 @@ def one(tmp_path):
     return fake.run_dir(next(fake.grid.main_runs()))
 
 
-def test_slope_by_hand():
-    # the last three of these: 12, 10, 8, on a line of slope -2 about a mean of 10
-    assert relative_slope(np.array([50.0, 30.0, 12.0, 10.0, 8.0])) == pytest.approx(-0.2)
-    # least squares through 9, 12, 9: slope 0
-    assert relative_slope(np.array([99.0, 9.0, 12.0, 9.0])) == pytest.approx(0.0)
-
-
-def test_slope_is_taken_over_the_last_tenth():
-    losses = np.concatenate([np.linspace(100, 50, 45), [50.0, 49.0, 48.0, 47.0, 46.0]])
-    assert relative_slope(losses) == pytest.approx(-1.0 / 48.0)
-
-
-def test_slope_of_one_epoch_is_not_a_number():
-    assert math.isnan(relative_slope(np.array([3.0])))
-
-
-@given(st.floats(0.1, 1e6), st.lists(st.floats(1.0, 100.0), min_size=3, max_size=30))
-def test_slope_does_not_depend_on_the_losses_scale(scale, losses):
-    losses = np.array(losses)
-    assert relative_slope(scale * losses) == pytest.approx(relative_slope(losses), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        # settled long ago
-        ([50.0, 20.0, *[10.0] * 8], True),
-        # one per cent an epoch at the end
-        ([50.0, 20.0, *[10.0 * 0.99**i for i in range(8)]], False),
-        # rising is not settled either
-        ([50.0, 20.0, *[10.0 * 1.01**i for i in range(8)]], False),
-        # flat over the last three epochs, as any cosine schedule ends, but it fell until then
-        ([50.0, 40.0, 30.0, 25.0, 20.0, 16.0, 13.0, 11.0, 11.0, 11.0], False),
-        # too few epochs to say
-        ([10.0, 10.0], False),
-    ],
-)
-def test_convergence(losses, expected):
-    assert has_converged(np.array(losses)) is expected
-
-
 def test_one_row_a_run_with_everything(fake):
     runs = load_runs(fake.run_dir(key).root for key in fake.grid.main_runs())
     frame = run_frame(runs)
@@ -85,14 +40,16 @@ def test_one_row_a_run_with_everything(fake):
 
 def test_linear_methods_have_no_loss(fake):
     run = load_run(fake.run_dir(list(fake.grid.main_runs())[-1]).root)
-    assert (run.loss, run.slope, run.converged, run.history) == (None, None, None, None)
+    assert (run.loss, run.late_gain, run.converged, run.history) == (None, None, None, None)
 
 
-def test_a_falling_loss_is_not_converged(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30, loss=falling)
+def test_a_rising_precision_is_not_converged(tmp_path):
+    fake = FakeGrid(
+        tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30, rising=("haste",)
+    )
     fake.write()
     run = load_run(fake.run_dir(next(fake.grid.main_runs())).root)
-    assert run.slope == pytest.approx(-0.0725, abs=1e-3)  # 0.93 an epoch
+    assert run.late_gain == pytest.approx(4 / 3, abs=1e-3)  # a point of P@1 an epoch
     assert run.converged is False
 
 

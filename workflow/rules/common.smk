@@ -345,14 +345,12 @@ def result_files(entry):
     ]
     runs = [path for key in keys for path in run_files(key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
-    short_runs = [inputs.short_runs] if inputs.short_runs else []
     return [
         *runs,
         *corpora,
         *inputs.orders,
         *inputs.benchmarks,
         *inputs.companions,
-        *short_runs,
     ]
 
 

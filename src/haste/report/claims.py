@@ -1,11 +1,10 @@
 """What the paper claims (claims.yaml), our number beside it, and whether it holds here.
 
 No outcome is written down anywhere: a verdict follows from the runs by the rules of this module.
-A claim about accuracy holds when the paired bootstrap interval (95%, over test documents) of each of
-its differences lies above 0, does not hold when one lies below 0, and is left open otherwise, when
-there is only one seed, and when a run has not converged, unless each difference has the same sign
-with fewer epochs (the grid's `short_run_table:`). A claim about speed or memory needs a GPU,
-and holds when our ratio reaches the paper's.
+A claim about accuracy holds when the paired bootstrap interval (95%, over seeds and test documents) of
+each of its differences lies above 0, does not hold when one lies below 0, and is left open otherwise,
+when there is only one seed, and when a run has not converged. A claim about speed or memory needs a
+GPU, and holds when our ratio reaches the paper's.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -22,14 +20,15 @@ import yaml
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.presets import ablation, method
 from haste.report.benchmarks import Results, time_ratios
+from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import HASTE, Published
 from haste.report.registry import Inputs, benchmark_files, table, unique
 from haste.report.render import Column, Table, interval
-from haste.report.runs import CONVERGED_NOTE, SHARED, Run, run_frame
+from haste.report.runs import SHARED, Run, run_frame
 
 if TYPE_CHECKING:
     from haste.metrics.bootstrap import Interval
-    from haste.report.load import ShortRuns, Sources
+    from haste.report.load import Sources
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided here"
 
@@ -151,13 +150,11 @@ class Finding:
 
 def _inputs(grid: GridConfig) -> Inputs:
     names = dict.fromkeys(claim.ablation for claim in claims() if claim.ablation)
-    short_runs = Path(grid.short_run_table) if grid.short_run_table else None
     return Inputs(
         runs=unique([*grid.main_runs(), *(k for name in names for k in claimed_runs(grid, name))]),
         corpora=grid.datasets,
         benchmarks=benchmark_files(grid, "kernels"),
         companions=benchmark_files(grid, "scale"),
-        short_runs=short_runs if short_runs and short_runs.exists() else None,
     )
 
 
@@ -165,8 +162,8 @@ def _inputs(grid: GridConfig) -> Inputs:
 def claims_table(sources: Sources) -> Table:
     """Each claim of the paper beside what was measured.
 
-    Differences in accuracy are in points, averaged over seeds, with a 95% interval from resampling the test
-    documents, both methods on the same documents. A claim holds when the intervals of all its differences lie
+    Differences in accuracy are in points, averaged over seeds, with a 95% interval from resampling seeds and test
+    documents, both methods on the same ones. A claim holds when the intervals of all its differences lie
     above 0, and does not hold when one lies below. It stays open when an interval contains 0, when a run has
     not converged, or when there is one seed; claims about speed and memory stay open without a GPU. A verdict
     is about the data and the training length of this grid, not about the paper's data sets.
@@ -200,10 +197,10 @@ def claims_table(sources: Sources) -> Table:
     bound = next(claim.at_most for claim in claims() if claim.id == "C3")
     notes = (
         "Accuracy: difference in points, mean over seeds, with the paired bootstrap interval (95%) over "
-        "test documents. A claim holds when the interval of each tested difference lies above 0, and "
+        "seeds and test documents (documents alone where there is one seed). A claim holds when the interval "
+        "of each tested difference lies above 0, and "
         "does not when one lies below 0.",
-        "No verdict where there is one seed only, or where a compared run has not converged and fewer "
-        "epochs were not tried or give a difference another sign.",
+        "No verdict where there is one seed only, or where a compared run has not converged.",
         f"Speed and memory: ratios on a GPU; a claim holds when ours reaches the paper's. C3's few per "
         f"cent are read as at most {bound - 1:.0%}.",
         CONVERGED_NOTE,
@@ -225,48 +222,37 @@ def findings(sources: Sources) -> list[Finding]:
 def judge(
     intervals: Mapping[str, Interval],
     runs: Mapping[str, Sequence[Run]],
-    short: Mapping[str, float | None] | None = None,
-    epochs: str = "",
 ) -> tuple[str, str]:
     """(verdict, reason) of a claim that every difference is positive.
 
     Args:
         intervals: the tested differences, by what they are.
         runs: the runs of every side, by its title.
-        short: the same differences with fewer epochs, None where there are no such runs; asked where a
-            run has not converged.
-        epochs: how many those have.
     """
-    undecided, confirmed = [], ""
-    falling = {
+    undecided = []
+    rising = {
         title: [str(run.key.seed) for run in side if not run.converged]
         for title, side in runs.items()
     }
-    if any(falling.values()):
+    if any(rising.values()):
         names = ", ".join(
             f"{title} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
-            for title, seeds in falling.items()
+            for title, seeds in rising.items()
             if seeds
         )
-        known = short is not None and all(short.get(what) is not None for what in intervals)
-        turned = [w for w in intervals if (short[w] > 0) != (intervals[w][0] > 0)] if known else []
-        if known and not turned:
-            confirmed = f"; training losses still fall, but with {epochs} epochs each difference has the same sign"
-        else:
-            other = f", and with {epochs} epochs of another sign: {'; '.join(turned)}"
-            undecided.append(f"not converged: {names}{other if turned else ''}")
+        undecided.append(f"not converged: {names}")
     if min(len(side) for side in runs.values()) < 2:
         undecided.append("one seed only")
     if undecided:
         return UNDECIDED, "; ".join(undecided)
     below = [what for what, (_, _, high) in intervals.items() if high < 0]
     if below:
-        return FAILS, f"the interval lies below 0: {'; '.join(below)}{confirmed}"
+        return FAILS, f"the interval lies below 0: {'; '.join(below)}"
     unclear = [what for what, (_, low, _) in intervals.items() if low <= 0]
     if unclear:
         return UNDECIDED, f"the interval contains 0: {'; '.join(unclear)}"
     which = "every interval lies" if len(intervals) > 1 else "the interval lies"
-    return HOLDS, f"{which} above 0{confirmed}"
+    return HOLDS, f"{which} above 0"
 
 
 def judge_ratio(ratio: float, target: float, at_most: bool = False) -> tuple[str, str]:
@@ -304,32 +290,13 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
         }
         verdict, reason = UNDECIDED, missing
         if not missing:
-            counts = [
-                run.epochs for each in runs.values() for run in each if run.epochs is not None
-            ]
-            short, epochs = sources.short_runs, ""
-            if short is not None:
-                epochs = short.epochs()
-                short = {
-                    row.what: _short(short, dataset, row, min(counts, default=0))
-                    for row in differences
-                }
             tested = {row.what: ours[row.what] for row in differences if not row.context}
-            verdict, reason = judge(tested, runs, short, epochs)
+            verdict, reason = judge(tested, runs)
         comparisons = tuple(
             Comparison(row.what, ours.get(row.what), _paper_difference(sources.published, row))
             for row in differences
         )
         yield Finding(claim, dataset, comparisons, verdict, reason)
-
-
-def _short(short: ShortRuns, dataset: str, row: Difference, epochs: int) -> float | None:
-    """The same difference in runs of fewer epochs."""
-    a, b = (
-        short.metric(RunKey(dataset, side.method, side.variant, 0), row.metric, epochs)
-        for side in (row.a, row.b)
-    )
-    return None if a is None or b is None else a - b
 
 
 def _paper_difference(published: Published, row: Difference) -> str | None:

@@ -167,8 +167,8 @@ def ablations(sources: Sources) -> Drawing:
     """Every ablation of the grid: the change in P@1 to the preset, which is the line at 0. That is the preset of
     ``haste``, and in the corrections to the released code that of ``haste-released``.
 
-    Error bars are 95% intervals from resampling the test documents, paired with the preset; where one crosses
-    the line, the test documents cannot tell the variant from the preset. The numbers are the P@1 themselves.
+    Error bars are 95% intervals from resampling seeds and test documents, paired with the preset; where one crosses
+    the line, they cannot tell the variant from the preset. The numbers are the P@1 themselves.
     Where a variant has one seed, differences as small as those between seeds mean nothing.
     """
     import numpy as np
@@ -223,7 +223,8 @@ def ablations(sources: Sources) -> Drawing:
     margin = 0.28 * max(high - low, 0.1)
     axes_of[0][0].set_xlim(low - margin, high + margin)
     chart.supxlabel(
-        "Change in P@1 to the preset (points), 95% interval over test documents", fontsize=9
+        "Change in P@1 to the preset (points), 95% interval over seeds and test documents",
+        fontsize=9,
     )
     return chart, drawn
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from haste.metrics.metrics import per_document
 from haste.metrics.truth import Truth, load_truth
 from haste.paths import CorpusDir
 from haste.presets import Method, method, methods
-from haste.report.benchmarks import Results, read_rows
+from haste.report.benchmarks import Results
 from haste.report.published import Published
 from haste.report.registry import Inputs
 from haste.report.runs import Run, load_runs
@@ -56,41 +56,23 @@ class Documents:
             self._values[key] = values
         return self._values[key]
 
-    def mean(self, runs: Sequence[Run], metric: str) -> np.ndarray:
-        """float64 [N]: each document's values averaged over the runs, which are seeds of one method."""
-        return np.mean([self.values(run, metric) for run in runs], axis=0)
-
     def difference(self, a: Sequence[Run], b: Sequence[Run], metric: str) -> Interval:
-        """Mean of a - b with its paired bootstrap interval (95%) over test documents, in points."""
-        return paired_bootstrap(self.mean(a, metric), self.mean(b, metric), seed=0)
+        """Mean of a - b with its interval, see `seed_interval`, in points."""
+        return seed_interval(a, b, lambda run: self.values(run, metric))
 
 
-class ShortRuns:
-    """The runs of a grid that differs from another in its epochs (`short_run_table:` in that one)."""
+def seed_interval(
+    a: Sequence[Run], b: Sequence[Run], values: Callable[[Run], np.ndarray]
+) -> Interval:
+    """Mean of a - b with its paired bootstrap interval (95%) over seeds and test documents.
 
-    def __init__(self, path: Path) -> None:
-        """`path`: csv of the table `runs`; raises DataError where it is not."""
-        needed = ("dataset", "method", "variant", "seed", "epochs")
-        rows = read_rows(path, needed, "Make it with: haste table runs --grid ...")
-        self._rows = [row for row in rows if row["epochs"] is not None]
-
-    def metric(self, key: RunKey, metric: str, epochs: int) -> float | None:
-        """Mean over seeds, in percent, of the runs of `key` (its seed does not matter) with fewer than
-        `epochs` epochs; None where there are none."""
-        values = [
-            float(row[metric])
-            for row in self._rows
-            if (row["dataset"], row["method"], row["variant"])
-            == (key.dataset, key.method, key.variant)
-            and row["epochs"] < epochs
-            and row.get(metric) is not None
-        ]
-        return float(np.mean(values)) if values else None
-
-    def epochs(self) -> str:
-        """How many they have: "20", or "10 to 20"."""
-        counts = sorted({int(row["epochs"]) for row in self._rows})
-        return " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
+    `a`, `b`: the seeds of one row each; `values`: of a run, float64 [N], one a document.
+    """
+    seeds = [[run.key.seed for run in side] for side in (a, b)]
+    return paired_bootstrap(
+        *(np.stack([values(run) for run in side]) for side in (a, b)),
+        paired_seeds=seeds[0] == seeds[1],
+    )
 
 
 @dataclass(frozen=True)
@@ -133,11 +115,6 @@ class Sources:
     def documents(self) -> dict[str, Documents]:
         """Per-document values by data set."""
         return {name: Documents(self.grid.layout.corpus(name)) for name in self.inputs.corpora}
-
-    @cached_property
-    def short_runs(self) -> ShortRuns | None:
-        """Runs with fewer epochs, where the grid names such runs."""
-        return ShortRuns(self.inputs.short_runs) if self.inputs.short_runs else None
 
     @cached_property
     def benchmarks(self) -> list[Results]:

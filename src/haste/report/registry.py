@@ -44,8 +44,6 @@ class Inputs:
     """committed benchmark files, results/benchmarks/<device>/<name>.csv; none is needed"""
     companions: tuple[Path, ...] = ()
     """other files that are read with them"""
-    short_runs: Path | None = None
-    """table `runs` of a grid with fewer epochs, where the file exists"""
     split: str = "test"
     """that the metrics of the runs are of"""
     partial: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,29 +18,12 @@ from haste.grid import RunKey
 from haste.metrics.names import HISTORY, METRICS, RANKS, VALIDATED
 from haste.paths import RunDir
 from haste.presets import method
+from haste.report.convergence import has_converged, late_gain
 from haste.report.registry import run_files
 from haste.runs import has_checkpoint, made_by, stale
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SLOPE_WINDOW = 0.1
-"""share of the epochs, from the end, over which the slope of the training loss is taken"""
-SLOPE_EPOCHS = 3
-"""epochs that window has at least"""
-SLOPE_THRESHOLD = 0.005
-"""a run has converged when its loss moves by at most this share an epoch in that window ..."""
-FALL_WINDOW = 1 / 3
-FALL_THRESHOLD = 0.05
-"""... and fell by at most this share over the last third of the epochs. The learning rate ends at 0
-on a cosine, which flattens every curve at its very end, converged or not; the last third begins
-with a quarter of the peak rate, where a model that still learns still moves."""
-CONVERGED_NOTE = (
-    f"Converged: over the last tenth of the epochs (at least {SLOPE_EPOCHS}) the training loss "
-    f"changes by at most {SLOPE_THRESHOLD:.1%} an epoch, and over the last third it falls by at "
-    f"most {FALL_THRESHOLD:.0%}. The second condition is there because a learning rate that ends "
-    "at 0 flattens every curve at its end."
-)
 
 
 @dataclass(frozen=True)
@@ -81,14 +63,14 @@ class Run:
         return None if self.history is None else float(self.history["loss"][-1])
 
     @property
-    def slope(self) -> float | None:
-        """Relative slope of the training loss at the end, see `relative_slope`."""
-        return None if self.history is None else relative_slope(self.history["loss"])
+    def late_gain(self) -> float | None:
+        """Points gained on validation at the end, see `haste.report.convergence`; None for linear methods."""
+        return None if self.history is None else late_gain(self.history)
 
     @property
     def converged(self) -> bool | None:
-        """Whether the training loss has settled, see `has_converged`; None for linear methods."""
-        return None if self.history is None else has_converged(self.history["loss"])
+        """Whether that is little; None for linear methods."""
+        return None if self.history is None else has_converged(self.history)
 
     def validation(self) -> dict[str, float | None]:
         """Percent on the validation split after the last epoch, by name, before the tail is calibrated;
@@ -103,38 +85,6 @@ class Run:
         if "ids" not in arrays:
             raise DataError(f"{path}: no predicted ids in it.{_again(self.root)}")
         return arrays["ids"]
-
-
-def relative_slope(losses: np.ndarray) -> float:
-    """Least-squares slope of the loss over the last epochs, as a share of their mean loss, an epoch.
-
-    The window is the last tenth of the epochs, at least three. NaN for fewer than two epochs.
-
-    Args:
-        losses: float64 [epochs], the mean training loss of each epoch.
-    """
-    window = np.asarray(losses, np.float64)[
-        -max(SLOPE_EPOCHS, math.ceil(SLOPE_WINDOW * len(losses))) :
-    ]
-    if len(window) < 2:
-        return math.nan
-    x = np.arange(len(window)) - (len(window) - 1) / 2
-    slope = float(x @ window) / float(x @ x)
-    mean = float(window.mean())
-    return slope / mean if mean else 0.0
-
-
-def has_converged(losses: np.ndarray) -> bool:
-    """Whether a training loss [epochs] has settled: flat at the end, little lower than a third before.
-
-    See SLOPE_THRESHOLD and FALL_THRESHOLD; fewer epochs than SLOPE_EPOCHS never count as converged.
-    """
-    losses = np.asarray(losses, np.float64)
-    if len(losses) < SLOPE_EPOCHS:
-        return False
-    before = losses[-1 - max(1, math.floor(FALL_WINDOW * len(losses)))]
-    fall = (before - losses[-1]) / before if before else 0.0
-    return bool(abs(relative_slope(losses)) <= SLOPE_THRESHOLD and fall <= FALL_THRESHOLD)
 
 
 def load_runs(run_dirs: Iterable[Path | str]) -> list[Run]:
@@ -231,7 +181,7 @@ def run_row(run: Run) -> dict[str, Any]:
     """What the table `runs` has of a run, None where there is no such number.
 
     Its name, metrics (percent; those of `validation` after the last epoch), resources (bytes, seconds), the
-    final training loss, its slope and `converged`, and `machine ...`: versions and hardware.
+    final training loss, `late_gain` and `converged`, and `machine ...`: versions and hardware.
     """
     resources, reciprocal = run.resources, run.without_reciprocal_pairs or {}
     return {
@@ -255,7 +205,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "runs_at_once": resources.get("runs_at_once"),
         "epochs": run.epochs,
         "loss": run.loss,
-        "slope": run.slope,
+        "late_gain": run.late_gain,
         "converged": run.converged,
         "backend": run.backend,
         **{f"machine {name}": value for name, value in (resources.get("machine") or {}).items()},

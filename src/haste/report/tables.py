@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
@@ -12,17 +13,11 @@ from haste.metrics.names import METRICS, RANKS, VALIDATED
 from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations
 from haste.report.claims import claimed_runs
+from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
-from haste.report.runs import (
-    CONVERGED_NOTE,
-    Run,
-    run_frame,
-    run_note,
-    run_row,
-    time_notes,
-)
+from haste.report.runs import Run, run_frame, run_note, run_row, time_notes
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -50,9 +45,9 @@ def main_table(sources: Sources) -> Table:
 
     Precision (P), propensity-scored precision (PSP, which weighs rare labels more), nDCG and recall (R) in
     percent on the test split, which is read once. Mean and standard deviation over seeds; the best of each
-    column is bold. Memory, time and parameters follow, then the training loss with its slope at the end. A run
-    counts as converged when its training loss has settled: at most 0.5% an epoch over the last tenth of the
-    epochs, and a fall of at most 5% over their last third. Compare two methods only where both have.
+    column is bold. Memory (Layer is the output layer with its indices and momentum), time and parameters
+    follow, then the training loss and the late gain: points gained on the validation split in the last fifth
+    of the epochs. A run counts as converged when that is at most 0.3. Compare two methods only where both have.
 
     "not trained here" marks the methods that this project has not implemented. Numbers of papers appear
     beside ours only on data sets that the papers use.
@@ -65,10 +60,11 @@ def main_table(sources: Sources) -> Table:
         *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_RECIPROCAL),
         Column("peak_train_bytes", "Peak memory (GiB)", digits=2, scale=GIB),
         Column("state_bytes", "State (MiB)", scale=MIB),
+        Column("layer_bytes", "Layer (MiB)", scale=MIB),
         Column("epoch_seconds", "Epoch (s)"),
         Column("parameters", "Parameters (M)", digits=2, scale=MILLION),
         Column("loss", "Training loss", digits=2),
-        Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
+        Column("late_gain", "Late gain", digits=2, signed=True),
         Column("converged", "Converged"),
     ]
     rows = [
@@ -159,8 +155,8 @@ def datasets_table(sources: Sources) -> Table:
 ABLATION_CAPTION = """{question}
 
 The first row is the preset of ``{method}``; each other row changes only what it names. Δ P@1 is the difference
-to the preset with the same seeds, in points, with a 95% interval from resampling the test documents: where
-the interval contains 0, these documents cannot tell the two apart. Layer is the memory of the output layer
+to the preset with the same seeds, in points, with a 95% interval from resampling seeds and test documents: where
+the interval contains 0, they cannot tell the two apart. Layer is the memory of the output layer
 with its indices and momentum. Where a variant has one seed, differences as small as those between seeds mean
 nothing.
 """
@@ -206,11 +202,11 @@ def ablation_table(chosen: Ablation, sources: Sources) -> Table:
                     difference = sources.documents[dataset].difference(runs, preset, "P@1")
                     row |= interval("difference", *difference)
             rows.append(row)
-    one_seed = "; one seed, so the spread between seeds is not in it."
+    one_seed = "; one seed: resampled are documents alone, the spread between seeds is not in it."
     notes = [
         f"Variants of {chosen.method}; all else is its preset. {MEAN_NOTE}",
         "Δ P@1: to the preset, same seeds, in points, with the paired bootstrap interval (95%) over "
-        "test documents" + (one_seed if len(sources.grid.ablation_seeds) == 1 else "."),
+        "seeds and test documents" + (one_seed if len(sources.grid.ablation_seeds) == 1 else "."),
         run_note(sources.runs),
         *time_notes(sources.runs),
         CONVERGED_NOTE,
@@ -288,8 +284,8 @@ def confusions_table(sources: Sources) -> Table:
     """
     import numpy as np
 
-    from haste.metrics.bootstrap import paired_bootstrap
     from haste.metrics.confusions import group_confusions, groups_of
+    from haste.report.load import seed_interval
 
     last = CONFUSION_RANKS[-1]
     columns = (
@@ -302,10 +298,16 @@ def confusions_table(sources: Sources) -> Table:
     )
     chosen = ablation("grouping")
     rows: list[Row] = []
+    of_run: dict[Path, np.ndarray] = {}
+
+    def confused_of(run: Run) -> np.ndarray:
+        """float64 [N]: confusions among the last of `CONFUSION_RANKS`."""
+        return of_run[run.root]
+
     for dataset, _, order in sources.orders():
         truth = sources.documents[dataset].truth.positives
         groups = groups_of(order, truth.shape[1])
-        preset: np.ndarray | None = None
+        preset: Sequence[Run] = ()
         claimed = claimed_runs(sources.grid, chosen.name)
         for variant, runs in sources.ablation(chosen.name, dataset, claimed).items():
             row: Row = {"dataset": dataset, "grouping": chosen.variant_title(variant)}
@@ -313,25 +315,24 @@ def confusions_table(sources: Sources) -> Table:
             if not runs:
                 row["difference"] = OPEN
                 continue
-            # [seeds, N] for each k
             confused = {
-                k: np.stack([group_confusions(run.predictions(), truth, groups, k) for run in runs])
+                k: {run.root: group_confusions(run.predictions(), truth, groups, k) for run in runs}
                 for k in CONFUSION_RANKS
             }
             row |= mean_std("P@1", [run.metrics["P@1"] for run in runs]) | {"seeds": len(runs)}
             for k in CONFUSION_RANKS:
-                row |= mean_std(f"confused@{k}", confused[k].mean(1).tolist())
-            mean = confused[last].mean(0)
+                row |= mean_std(f"confused@{k}", [part.mean() for part in confused[k].values()])
+            of_run |= confused[last]
             if variant == DEFAULT_VARIANT:
-                preset = mean
-            elif preset is not None:
-                row |= interval("difference", *paired_bootstrap(mean, preset, seed=0))
+                preset = runs
+            elif preset:
+                row |= interval("difference", *seed_interval(runs, preset, confused_of))
     notes = (
         "Confused: of the first predictions, the share that is wrong and lies in the semantic group (of the "
         "preset, first seed) of a label that would be right, whatever groups a run was trained with. Labels "
         "of one group read the same features; if that makes them hard to tell apart, runs trained with "
         "semantic groups confuse more of them. Head labels have no group.",
-        "Δ: to the preset, in points, with the paired bootstrap interval (95%) over test documents. Mean ± "
+        "Δ: to the preset, in points, with the paired bootstrap interval (95%) over seeds and test documents. Mean ± "
         "sample standard deviation over seeds.",
         run_note(sources.runs),
     )
@@ -349,7 +350,7 @@ RUN_COLUMNS = (
     Column("tail_bias_offset", "Tail bias offset", digits=2, signed=True),
     Column("epochs", "Epochs", digits=0),
     Column("loss", "Training loss", digits=2),
-    Column("slope", "Slope (%/epoch)", digits=2, scale=0.01, signed=True),
+    Column("late_gain", "Late gain", digits=2, signed=True),
     Column("converged", "Converged"),
     Column("epoch_seconds", "Epoch (s)"),
     Column("train_seconds", "Training (s)"),
@@ -369,7 +370,7 @@ RUN_COLUMNS = (
 def runs_table(sources: Sources) -> Table:
     """Every run behind the tables and figures of this grid.
 
-    Metrics in percent on the test split; then epochs, training loss with its slope at the end, times, memory,
+    Metrics in percent on the test split; then epochs, training loss, late gain on validation, times, memory,
     and the device and versions the run was made with. The csv beside this table has the numbers unrounded, in
     bytes and seconds, and stands for the runs where their folders are not kept.
     """
