@@ -52,7 +52,7 @@ PREDICTIONS = 100
 TEXT_BYTES = 6
 """of a word and a blank, as fetched and once more in the corpus"""
 BENCHMARK = "scale.csv"
-"""columns dataset, method, seconds_per_step; batch and steps_an_epoch say how many documents a data set
+"""columns dataset, method, seconds_per_step; batch and steps_per_epoch say how many documents a data set
 has; there may be more"""
 
 
@@ -266,7 +266,7 @@ def read_benchmarks(grid: GridConfig) -> Benchmarks:
         with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
             for row in map(renamed_columns, csv.DictReader(file)):
                 if row.get("seconds_per_step"):
-                    documents = int(row.get("batch") or 0) * int(row.get("steps_an_epoch") or 0)
+                    documents = int(row.get("batch") or 0) * int(row.get("steps_per_epoch") or 0)
                     step = Benchmark(path.parent.name, float(row["seconds_per_step"]), documents)
                     found.setdefault((row["dataset"], row["method"]), step)
     return found
