@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste.metrics.deciles import decile_rows, label_deciles
+from haste.metrics.deciles import decile_part, decile_rows, label_deciles
 
 
 def test_a_decile_holds_a_tenth_of_the_positives():
@@ -38,6 +38,9 @@ def test_contributions_by_hand():
     assert [row["decile"] for row in rows] == list(range(1, 11))
     assert [row["labels"] for row in rows] == [2] * 10
     assert [rows[0][f"P@{k}"] for k in (1, 3, 5)] == pytest.approx([50, 100 / 6, 20])
+    # by document: of the first five, labels 0, 5 and 1 are right, of which 5 is in the third decile
+    part = {i: decile_part(ids, sp.csr_matrix(truth), frequency, 5, i).tolist() for i in (1, 2, 10)}
+    assert part == {1: [60.0, 20.0], 2: [20.0, 20.0], 10: [0.0, 20.0]}
     assert [rows[2][f"P@{k}"] for k in (1, 3, 5)] == pytest.approx([0, 100 / 6, 10])
     assert [rows[9][f"P@{k}"] for k in (1, 3, 5)] == pytest.approx([50, 100 / 6, 10])
     assert [rows[i]["recall"] for i in (0, 2, 9)] == [100.0, 100.0, 100.0]

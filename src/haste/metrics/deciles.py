@@ -34,6 +34,18 @@ def label_deciles(train_frequency: np.ndarray) -> np.ndarray:
     return deciles
 
 
+def decile_part(
+    ids: np.ndarray, truth: sp.csr_matrix, train_frequency: np.ndarray, k: int, first: int
+) -> np.ndarray:
+    """float64 [N], percent: what labels of the deciles from `first` on add to the P@k of each document.
+
+    Its mean is the sum of P@k over these rows of `decile_rows`. Arguments as there.
+    """
+    top = ids[:, :k]
+    found = hits(top, truth) & (label_deciles(train_frequency)[top] >= first)
+    return 100.0 * found.sum(1) / k
+
+
 def decile_rows(
     ids: np.ndarray, truth: sp.csr_matrix, train_frequency: np.ndarray, ranks: Sequence[int]
 ) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from haste.report.benchmarks import Results, time_ratios
 from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import HASTE, Published
 from haste.report.registry import Inputs, benchmark_files, table, unique
-from haste.report.render import Column, Table, interval
+from haste.report.render import MIB, Column, Table, interval
 from haste.report.runs import SHARED, Run, run_frame
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Difference:
     title: str
     context: bool
     """whether it is only shown: no verdict depends on it"""
+    optional: bool
+    """whether it is left out where the grid lacks a side"""
 
     @property
     def what(self) -> str:
@@ -79,6 +81,9 @@ class Claim:
     published: tuple[str, str | Sequence[str]] = ("", "")
     """method and metric in published.csv"""
     at_most: float | None = None
+    """points, or a ratio"""
+    setting: str = ""
+    """of a ratio: what both sides are"""
     what: str = ""
     column: str = ""
     """of `run_frame`"""
@@ -97,19 +102,23 @@ class Claim:
         variant = DEFAULT_VARIANT if value is None else chosen.variant_name(value)
         return Side(name, chosen.method, variant, published)
 
-    def compared(self) -> list[Difference]:
-        """Its differences in accuracy."""
-        return [
+    def compared(self, grid: GridConfig | None = None) -> list[Difference]:
+        """Its differences in accuracy, where a grid is given without the optional ones that it lacks."""
+        rows = [
             Difference(
                 metric,
                 self.side(row["a"]),
                 self.side(row["b"]),
                 row.get("title", "{a} − {b}"),
                 row.get("context", False),
+                row.get("optional", False),
             )
             for row in self.differences
             for metric in row["metrics"]
         ]
+        if grid is None:
+            return rows
+        return [r for r in rows if not r.optional or {r.a.method, r.b.method} <= set(grid.methods)]
 
 
 @cache
@@ -135,6 +144,8 @@ class Comparison:
     what: str
     ours: Interval | float | None = None
     paper: str | None = None
+    setting: str | None = None
+    """preset, head and size of the output layer of both sides"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,7 @@ def claims_table(sources: Sources) -> Table:
         Column("place", "On", once=True),
         Column("text", "What the paper says", once=True, width=4),
         Column("comparison", "Compared", width=4.5),
+        Column("setting", "Presets, heads, output layers", width=4.5),
         Column("ours", "Ours [95%]", digits=2),
         Column("paper", "The paper's", width=4.5),
         Column("verdict", "Verdict", once=True),
@@ -188,6 +200,7 @@ def claims_table(sources: Sources) -> Table:
                     "place": finding.place,
                     "text": finding.claim.text,
                     "comparison": comparison.what,
+                    "setting": comparison.setting,
                     **(interval("ours", *ours) if isinstance(ours, tuple) else {"ours": ours}),
                     "paper": comparison.paper,
                     "verdict": finding.verdict,
@@ -199,7 +212,7 @@ def claims_table(sources: Sources) -> Table:
         "Accuracy: difference in points, mean over seeds, with the paired bootstrap interval (95%) over "
         "seeds and test documents (documents alone where there is one seed). A claim holds when the interval "
         "of each tested difference lies above 0, and "
-        "does not when one lies below 0.",
+        "does not when one lies below 0; C5's are of the gap itself, and have to lie below its bound.",
         "No verdict where there is one seed only, or where a compared run has not converged.",
         f"Speed and memory: ratios on a GPU; a claim holds when ours reaches the paper's. C3's few per "
         f"cent are read as at most {bound - 1:.0%}.",
@@ -215,6 +228,7 @@ def findings(sources: Sources) -> list[Finding]:
         finding
         for claim in claims()
         if claim.only_with is None or claim.only_with in sources.grid.methods
+        if claim.evidence != "accuracy" or claim.compared(sources.grid)
         for finding in evaluators[claim.evidence](claim, sources)
     ]
 
@@ -222,12 +236,14 @@ def findings(sources: Sources) -> list[Finding]:
 def judge(
     intervals: Mapping[str, Interval],
     runs: Mapping[str, Sequence[Run]],
+    at_most: float | None = None,
 ) -> tuple[str, str]:
-    """(verdict, reason) of a claim that every difference is positive.
+    """(verdict, reason) of a claim that every difference is positive, or at most so many points.
 
     Args:
         intervals: the tested differences, by what they are.
         runs: the runs of every side, by its title.
+        at_most: the points; the differences are positive where it is None.
     """
     undecided = []
     rising = {
@@ -245,14 +261,21 @@ def judge(
         undecided.append("one seed only")
     if undecided:
         return UNDECIDED, "; ".join(undecided)
-    below = [what for what, (_, _, high) in intervals.items() if high < 0]
-    if below:
-        return FAILS, f"the interval lies below 0: {'; '.join(below)}"
-    unclear = [what for what, (_, low, _) in intervals.items() if low <= 0]
+    bound, (right, wrong) = (
+        at_most or 0,
+        ("above", "below") if at_most is None else ("below", "above"),
+    )
+    # on the right side of the bound, or on the wrong one
+    above = [what for what, (_, low, _) in intervals.items() if low > bound]
+    below = [what for what, (_, _, high) in intervals.items() if high < bound]
+    within, outside = (above, below) if at_most is None else (below, above)
+    if outside:
+        return FAILS, f"the interval lies {wrong} {bound:g}: {'; '.join(outside)}"
+    unclear = [what for what in intervals if what not in within]
     if unclear:
-        return UNDECIDED, f"the interval contains 0: {'; '.join(unclear)}"
+        return UNDECIDED, f"the interval contains {bound:g}: {'; '.join(unclear)}"
     which = "every interval lies" if len(intervals) > 1 else "the interval lies"
-    return HOLDS, f"{which} above 0"
+    return HOLDS, f"{which} {right} {bound:g}"
 
 
 def judge_ratio(ratio: float, target: float, at_most: bool = False) -> tuple[str, str]:
@@ -264,7 +287,7 @@ def judge_ratio(ratio: float, target: float, at_most: bool = False) -> tuple[str
 
 def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
     """Differences between methods, or between variants of an ablation, on each data set."""
-    grid, differences = sources.grid, claim.compared()
+    grid, differences = sources.grid, claim.compared(sources.grid)
     sides = {side.title: side for row in differences for side in (row.a, row.b)}
     for dataset in grid.datasets:
         runs = {title: sources.of(dataset, s.method, s.variant) for title, s in sides.items()}
@@ -290,13 +313,42 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
         }
         verdict, reason = UNDECIDED, missing
         if not missing:
-            tested = {row.what: ours[row.what] for row in differences if not row.context}
-            verdict, reason = judge(tested, runs)
+            tested = [row for row in differences if not row.context]
+            titles = {side.title for row in tested for side in (row.a, row.b)}
+            verdict, reason = judge(
+                {row.what: ours[row.what] for row in tested},
+                {title: side for title, side in runs.items() if title in titles},
+                claim.at_most,
+            )
         comparisons = tuple(
-            Comparison(row.what, ours.get(row.what), _paper_difference(sources.published, row))
+            Comparison(
+                row.what,
+                ours.get(row.what),
+                _paper_difference(sources.published, row),
+                "; ".join(_setting(side, runs[side.title]) for side in (row.a, row.b)),
+            )
             for row in differences
         )
-        yield Finding(claim, dataset, comparisons, verdict, reason)
+        every = [run for side in runs.values() for run in side]
+        yield Finding(claim, _place(dataset, every), comparisons, verdict, reason)
+
+
+def _place(dataset: str, runs: Sequence[Run]) -> str:
+    """The data set, and what the runs were trained on."""
+    return ", ".join([dataset, *sorted({str(run.resources["device"]) for run in runs})])
+
+
+def _setting(side: Side, runs: Sequence[Run]) -> str:
+    """Preset, head and weight budget of a side."""
+    name = side.method if side.variant == DEFAULT_VARIANT else f"{side.method}/{side.variant}"
+    if not runs:
+        return f"{name}: no runs"
+    words, size = [], runs[0].resources.get("layer_bytes")
+    if runs[0].head_ratio is not None:
+        words.append(f"head {runs[0].head_ratio:g}" if runs[0].head_ratio else "no head")
+    if size is not None:
+        words.append(f"{size / MIB:.1f} MiB")
+    return f"{name}: {', '.join(words)}"
 
 
 def _paper_difference(published: Published, row: Difference) -> str | None:
@@ -334,7 +386,9 @@ def _kernels(claim: Claim, sources: Sources) -> Iterator[Finding]:
     what = "time of {} / {}, largest ratio".format(*(LAYERS[layer] for layer in claim.layers))
     if not sources.benchmarks:
         reason = "needs CUDA: no kernel benchmark is committed (haste bench kernels)"
-        yield Finding(claim, "kernels", (Comparison(what, None, paper),), UNDECIDED, reason)
+        yield Finding(
+            claim, "kernels", (Comparison(what, None, paper, claim.setting),), UNDECIDED, reason
+        )
     for path, results in zip(sources.inputs.benchmarks, sources.benchmarks, strict=True):
         ratios = [
             ratio
@@ -346,7 +400,7 @@ def _kernels(claim: Claim, sources: Sources) -> Iterator[Finding]:
             verdict, reason = judge_ratio(max(ratios), target, claim.at_most is not None)
             if len(ratios) > 1:
                 reason += f"; from {min(ratios):.2f}× on, over {len(ratios)} pairs of times"
-        comparison = Comparison(what, max(ratios, default=None), paper)
+        comparison = Comparison(what, max(ratios, default=None), paper, claim.setting)
         yield Finding(claim, results.device, (comparison,), verdict, reason)
 
 
@@ -364,7 +418,7 @@ def _resources(claim: Claim, sources: Sources) -> Iterator[Finding]:
     targets = {name.casefold(): ratio for name, ratio in published.items()}
 
     def finding(place: str, ratio: float | None, verdict: str, reason: str) -> Finding:
-        comparison = Comparison(f"{claim.what}, Spartex / HASTE", ratio, paper)
+        comparison = Comparison(f"{claim.what}, Spartex / HASTE", ratio, paper, claim.setting)
         return Finding(claim, place, (comparison,), verdict, reason)
 
     preset, column = claim.scale

@@ -44,6 +44,8 @@ class Run:
     """columns of history.csv as float64 [epochs], NaN where empty; None for linear methods"""
     epochs: int | None
     """of the configuration"""
+    head_ratio: float | None = None
+    """share of the labels in a dense head, 0 for none; None where all are dense, and for linear methods"""
     split: str = "test"
     """that metrics and predictions are of: test, or validation"""
 
@@ -125,7 +127,7 @@ def load_run(run_dir: Path | str) -> Run:
     values = _mapping(metrics["metrics"], files.metrics, METRICS)
     if resources["completed"] is not True:
         raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
-    history = epochs = None
+    history = epochs = head_ratio = None
     split = "test"
     if resolved:
         if why := stale(resources, resolved):
@@ -134,6 +136,8 @@ def load_run(run_dir: Path | str) -> Run:
             raise DataError(
                 f"{files.checkpoint}: the run was stopped before its end.{_again(root)}"
             )
+        if resolved.layer.pattern != "dense":
+            head_ratio = resolved.layer.head_ratio
         epochs, split = resolved.training.epochs, resolved.training.evaluate
         check_file(files.history, resources.get(SUMS, {}), command)
         history = _history(files, epochs)
@@ -147,6 +151,7 @@ def load_run(run_dir: Path | str) -> Run:
         resources=resources,
         history=history,
         epochs=epochs,
+        head_ratio=head_ratio,
         split=split,
     )
 
