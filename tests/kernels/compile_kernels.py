@@ -26,7 +26,7 @@ TYPES = {
     **dict.fromkeys(("x_ptr", "w_ptr", "bias_ptr", "dz_ptr", "old_w_ptr", "dense_ptr"), HALF),
     **dict.fromkeys(("momentum_ptr", "bias_momentum_ptr", "out_ptr"), HALF),
     **dict.fromkeys(("dx_ptr", "loss_ptr", "dw_ptr"), WIDE),
-    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "row_ptr"), INDEX),
+    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "doc_ptr"), INDEX),
     **dict.fromkeys(("lr", "momentum", "decay", "scale"), "fp32"),
     **dict.fromkeys(("seed", "total"), "i64"),
     "targets_ptr": "*i8",

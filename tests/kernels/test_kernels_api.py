@@ -321,35 +321,35 @@ def test_the_released_bf16_loss_in_kernels(kind):
     assert error(exact["loss"], want["loss"].double()) > 5e-5
 
 
-def test_dense_steps_go_slab_by_slab(monkeypatch):
+def test_dense_steps_go_chunk_by_chunk(monkeypatch):
     from haste.kernels.triton import dense
 
-    monkeypatch.setattr(dense, "SLAB_BYTES", 2 * 128 * 20)
+    monkeypatch.setattr(dense, "CHUNK_BYTES", 2 * 128 * 20)
     p = dense_problem(20, 32, 150, positives=0.02)
     check_fused("dense", p, torch.float32, 1, backend="triton")
     check_fused("fixed", problem(20, 48, 150, 32, 1), torch.float32, 1, backend="triton")
 
 
-def test_the_caller_bounds_the_labels_of_a_slab(monkeypatch):
+def test_the_caller_bounds_the_labels_of_a_chunk(monkeypatch):
     from haste.kernels.triton import dense
 
     sizes = []
-    backward = dense._Slabs.backward
+    backward = dense._Chunks.backward
 
     def noted(self, first, last, rows):
         sizes.append(last - first)
         return backward(self, first, last, rows)
 
-    monkeypatch.setattr(dense._Slabs, "backward", noted)
+    monkeypatch.setattr(dense._Chunks, "backward", noted)
     p = dense_problem(6, 32, 150)
     check_fused("dense", p, torch.float32, 1, backend="triton", labels_per_chunk=75)
     assert set(sizes) == {64, 22}
 
 
-def test_groups_go_slab_by_slab_in_a_fixed_order(monkeypatch):
+def test_groups_go_chunk_by_chunk_in_a_fixed_order(monkeypatch):
     from haste.kernels.triton import group_step
 
-    monkeypatch.setattr(group_step, "SLAB", 64)
+    monkeypatch.setattr(group_step, "LABELS_PER_CHUNK", 64)
     p = problem(5, 40, 100, 16, 16)
     more = {"backend": "triton", "unique_indices": True, "deterministic": True}
     for dtype in (torch.float32, torch.bfloat16):
@@ -370,7 +370,7 @@ def test_positives_are_found_however_many_there_are(monkeypatch, few, at_once):
     monkeypatch.setattr(group_step, "FEW", few)
     monkeypatch.setattr(group_step, "TARGET_BYTES", at_once * 16 * 16)
     check_fused("group", p, torch.float32, 16, backend="triton")
-    monkeypatch.setattr(group_step, "SLAB", 32)
+    monkeypatch.setattr(group_step, "LABELS_PER_CHUNK", 32)
     more = {"unique_indices": True, "deterministic": True}
     check_fused("group", p, torch.float32, 16, backend="triton", **more)
 

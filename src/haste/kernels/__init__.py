@@ -1,7 +1,7 @@
-"""Products and training steps of sparse output layers, a package of its own: torch, triton, haste.errors.
+"""Products and training steps of sparse output layers; needs torch, triton and haste.errors only.
 
-`api` has the public functions, which are looked up when they are used: so a configuration reads the
-allowed sizes in `state` without importing torch. `topk` finds the best labels.
+The public functions are in `api` and imported on first use, so that a configuration reads the allowed
+sizes in `state` without importing torch. `topk` finds the best labels.
 """
 
 from __future__ import annotations

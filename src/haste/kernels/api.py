@@ -1,12 +1,12 @@
 """The kernels by their public names: linear functions with autograd, and fused training steps.
 
-All tensors of a call lie on one device. `backend` is "triton" or "torch"; None takes triton for tensors
+All tensors of a call are on one device. `backend` is "triton" or "torch"; None means triton for tensors
 on a GPU, or where TRITON_INTERPRET=1 is set, and torch otherwise.
 
 A sparse layer is weights [L, F] and int32 `index` [K, F / block_size]: label l is of group
 l // group_size, K = ceil(L / group_size), and reads the F features of its group: blocks of `block_size`
 contiguous ones, block s of group k beginning at feature block_size * index[k, s]. With a group size of 1
-each label has an index set of its own (fixed fan-in).
+each label has its own index set (fixed fan-in).
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ def group_linear(
     index_checked: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """[B, L] logits z_l = <w_l, h[I_g(l)]> + b_l of a sparse layer; see this module's text for shapes.
+    """[B, L] logits z_l = <w_l, h[I_g(l)]> + b_l of a sparse layer.
 
-    features [B, H]; weight fp32, bf16, fp16 (E4M3: no gradient), bias [L] alike. Differentiable in
-    features, weight and bias. `unique_indices` promises that no group names a feature twice, which lets
-    dX do without atomics where that is quicker; `deterministic`, which needs the promise, where it is
-    not, too. Raises KernelError for arguments that do not fit and indices out of range; to look at the
-    indices synchronizes, so who has checked them before says `index_checked`.
+    features [B, H], weight [L, F] and bias [L] in fp32, bf16 or fp16 (a weight in E4M3 has no gradient and a
+    bf16 bias); index int32 [K, F / block_size]. Differentiable in features, weight and bias.
+    `unique_indices` promises that no group names a feature twice, so that dX is computed without atomics
+    where that is faster; `deterministic`, which needs the promise, does so always. Raises KernelError for
+    arguments that do not fit and indices out of range; checking the indices synchronizes, so
+    `index_checked` says that they have been checked before.
     """
     check_groups(features, weight, index, bias, group_size, block_size)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
@@ -68,8 +69,14 @@ def group_linear(
     _check_order(deterministic, unique_indices)
     if choose_backend(backend, features) == "torch":
         index = index if block_size == 1 else block_index(index, block_size)
-        wide = (features.float(), dequantize(weight), index, None if bias is None else bias.float())
-        return torch_backend.linear(*wide, group_size=group_size).to(features.dtype)
+        logits = torch_backend.linear(
+            features.float(),
+            dequantize(weight),
+            index,
+            None if bias is None else bias.float(),
+            group_size=group_size,
+        )
+        return logits.to(features.dtype)
     return _GroupLinear.apply(
         features, weight, index, bias, group_size, block_size, unique_indices, deterministic
     )
@@ -135,10 +142,9 @@ def group_fused_step(
 ) -> tuple[Tensor, Tensor]:
     """One SGD step of sum-BCE on a sparse layer: loss (fp32 scalar) and dX fp32 [B, H].
 
-    `state` is updated in place; nothing of size B x L is kept. Shapes and promises as in `group_linear`.
-    bf16 and E4M3 are rounded stochastically from (seed, step), or as `sgd` says to nearest. `loss_dtype`
-    bf16 mimics the released code. Indices are not checked for range here: that would synchronize at
-    each step.
+    `state` is updated in place; no B x L tensor is held. Shapes and promises as in `group_linear`.
+    bf16 and E4M3 are rounded as `sgd` says: to nearest, or stochastically from (seed, step). `loss_dtype`
+    bf16 mimics the released code. Indices are not checked for range, which would synchronize at each step.
     """
     check_groups(features, state.weight, index, state.bias, group_size, block_size)
     _check_step(features, state, positives, context, sgd, loss_dtype)
@@ -175,7 +181,7 @@ def dense_fused_step(
     """As `group_fused_step`, for rows that read all features: weight [L, H].
 
     `mask` bool [L, H] keeps pruned weights at zero; `labels_per_chunk` bounds the labels whose logits are
-    held at a time (the Triton backend holds at most `triton.dense.SLAB_BYTES` of them anyway).
+    held at a time (the Triton backend also bounds them to `triton.dense.CHUNK_BYTES`).
     """
     check_rows(features, state.weight, state.bias, features.shape[-1])
     _check_step(features, state, positives, context, sgd, loss_dtype)
@@ -199,7 +205,7 @@ def dense_fused_step(
 
 
 def choose_backend(name: str | None, features: Tensor) -> str:
-    """The backend that `name` means for these features; raises KernelError for another name."""
+    """The backend for these features: `name`, or by their device for None; KernelError for an unknown name."""
     if name is not None:
         check_one_of("backend", name, BACKENDS)
         return name
@@ -215,7 +221,7 @@ def _check_step(
     sgd: Sgd,
     loss_dtype: torch.dtype,
 ) -> None:
-    """Raise KernelError for what a step takes besides the layer that `check_rows` has checked."""
+    """Raise KernelError for arguments of a step that `check_rows` does not check."""
     check_sgd(sgd, context)
     check_momentum(state)
     check_positives(positives, len(features), features.device)
@@ -231,12 +237,12 @@ def _check_order(deterministic: bool, unique_indices: bool) -> None:
 
 
 def _seeded(context: StepContext, state: LayerState) -> StepContext:
-    """The layers of a model draw apart from one another."""
+    """The context with a seed of the layer's own, so that the layers of a model have other random numbers."""
     return replace(context, seed=mix(context.seed, len(state.weight)))
 
 
 def _random(weight: Tensor, context: StepContext, sgd: Sgd) -> torch.Generator | None:
-    """The generator of a step's rounding; None where nothing is rounded stochastically."""
+    """The generator for stochastic rounding in a step; None where rounding is to nearest."""
     if weight.dtype not in (torch.bfloat16, FP8) or sgd.rounding != "stochastic":
         return None
     return generator(weight.device, context.seed, context.step, 1)

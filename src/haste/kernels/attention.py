@@ -1,8 +1,8 @@
 """Attention of short documents, as encoders of titles, glosses and search queries need it.
 
-With some 30 tokens a document all scores of a head fit in the registers of a few threads, so a pass reads
-its inputs once and writes its result, and the backward pass computes the scores again. Kernels for long
-documents spend most of their time on tiles that are empty here.
+With about 30 tokens per document all scores of a head fit in registers, so a pass reads its inputs once
+and writes its result, and the backward pass computes the scores again. Kernels for long documents spend
+most of their time on tiles that are padding for short ones.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from haste.errors import KernelError
 from haste.kernels.checks import FLOATS, check_one_of, check_share
 
 LONGEST = 64
-"""tokens of a document"""
+"""tokens per document"""
 SIZES = (16, 32, 64, 128)
-"""of a head"""
+"""dimensions D of a head"""
 
 
 def can_attend(query: Tensor) -> bool:
-    """Whether `short_attention` takes queries [B, heads, T, D]: on a GPU, few tokens, a usual size."""
+    """Whether `short_attention` takes queries [B, heads, T, D]: on a GPU, T up to LONGEST, D in SIZES."""
     return query.is_cuda and query.shape[2] <= LONGEST and query.shape[3] in SIZES
 
 
@@ -29,8 +29,8 @@ def short_attention(
 ) -> Tensor:
     """Every token attends to all tokens of its document: softmax(scale query keyᵀ) value.
 
-    With autograd for query, key and value; no atomics, so always the same result. Can be captured in a CUDA
-    graph: the seed of dropout is drawn on the device, from its own generator.
+    With autograd for query, key and value; no atomics, so results are deterministic. Can be captured in a
+    CUDA graph: the seed of dropout is drawn on the device, from the device's generator.
 
     Args:
         query, key, value: [B, heads, T, D] in bf16, fp16 or fp32, of any strides but 1 for D; T at most
@@ -50,7 +50,7 @@ def short_attention(
             f"{LONGEST} tokens and heads of {', '.join(map(str, SIZES))}. Use torch's attention."
         )
     if not (query.shape == key.shape == value.shape and keys.shape == (documents, tokens)):
-        shapes = ", ".join(str(list(each.shape)) for each in (query, key, value, keys))
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in (query, key, value, keys))
         raise KernelError(
             f"short_attention: query, key, value and keys are {shapes}; give three of [B, heads, T, D] "
             "and one of [B, T]."
@@ -67,7 +67,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx, query, key, value, keys, p, scale) -> Tensor:
         from haste.kernels.triton.attention import attend
 
-        query, key, value = (_rows(each) for each in (query, key, value))
+        query, key, value = (_contiguous_rows(tensor) for tensor in (query, key, value))
         keys = keys.contiguous().view(torch.uint8)
         seed = torch.randint(2**62, (1,), device=query.device) if p else None
         ctx.save_for_backward(query, key, value, keys, seed)
@@ -80,9 +80,9 @@ class _Attention(torch.autograd.Function):
 
         query, key, value, keys, seed = ctx.saved_tensors
         p, scale = ctx.settings
-        found = attend_backward(query, key, value, keys, gradient, p, seed, scale)
-        return *found, None, None, None
+        gradients = attend_backward(query, key, value, keys, gradient, p, seed, scale)
+        return *gradients, None, None, None
 
 
-def _rows(values: Tensor) -> Tensor:
+def _contiguous_rows(values: Tensor) -> Tensor:
     return values if values.stride(-1) == 1 else values.contiguous()

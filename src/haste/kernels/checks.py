@@ -1,4 +1,5 @@
-"""Arguments of kernels and layers, refused before any launch, by name, with what is allowed."""
+"""Checks of the arguments of kernels and layers, before any launch; errors name the argument and what is
+allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STORED = (*FLOATS, FP8)
-"""in which weights may be stored"""
+"""dtypes in which weights may be stored"""
 BACKENDS = ("triton", "torch")
 LOSS_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -31,11 +32,11 @@ def check_tensor(
     if not isinstance(value, Tensor):
         raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
     fits = value.ndim == len(shape) and all(
-        want is None or want == have for want, have in zip(shape, value.shape, strict=True)
+        expected in (None, size) for expected, size in zip(shape, value.shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise KernelError(f"{name}: shape {list(value.shape)} does not fit; expected [{wanted}].")
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise KernelError(f"{name}: shape {list(value.shape)} does not fit; expected [{expected}].")
     if value.dtype not in dtypes:
         allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
         raise KernelError(
@@ -71,7 +72,7 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise KernelError unless `value` is a number in [0, 1), of which something is left."""
+    """Raise KernelError unless `value` is a number in [0, 1)."""
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise KernelError(f"{name}: {value} is not allowed; use a number from 0 to below 1.")
 
@@ -91,9 +92,9 @@ def check_inputs(
         raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
     fits = value.ndim == dims or (dims is None and value.ndim > 0)
     if not fits or value.shape[-1] != n_features or value.numel() == 0:
-        wanted = "[..., " if dims is None else "[" + "at least 1, " * (dims - 1)
+        expected = "[..., " if dims is None else "[" + "at least 1, " * (dims - 1)
         raise KernelError(
-            f"{name}: shape {list(value.shape)} does not fit; expected {wanted}{n_features}]."
+            f"{name}: shape {list(value.shape)} does not fit; expected {expected}{n_features}]."
         )
     check_one_of(f"{name}: dtype", value.dtype, FLOATS)
     if value.device != device:
@@ -124,8 +125,8 @@ def check_rows(
             f"weight: a fan-in of {weight.shape[1]} is more than the {features.shape[1]} features."
         )
     if bias is not None:
-        own = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
-        check_tensor("bias", bias, (len(weight),), (own,), features.device)
+        dtype = torch.bfloat16 if weight.dtype == FP8 else weight.dtype
+        check_tensor("bias", bias, (len(weight),), (dtype,), features.device)
 
 
 def check_groups(
@@ -136,7 +137,7 @@ def check_groups(
     group_size: int,
     block_size: int = 1,
 ) -> None:
-    """As `check_rows`, for labels that read features in groups: index int32 [K, F / block_size]."""
+    """As `check_rows`, for labels in groups: index int32 [K, F / block_size], K = ceil(L / group_size)."""
     check_count("group_size", group_size)
     check_count("block_size", block_size)
     check_rows(features, weight, bias)
@@ -148,9 +149,9 @@ def check_groups(
 
 
 def check_positives(positives: Positives, batch: int, device: torch.device) -> None:
-    """Raise KernelError unless labels and documents are as many integers, and documents lie in the batch.
+    """Raise KernelError unless label_row and doc are int32 [P], and documents lie in the batch.
 
-    Only those on a CPU are read: to read them on a GPU would synchronize.
+    Values are checked on a CPU only: reading them on a GPU would synchronize.
     """
     label_row, doc = positives.label_row, positives.doc
     check_tensor("positives.label_row", label_row, (None,), (torch.int32,), device)
@@ -160,7 +161,7 @@ def check_positives(positives: Positives, batch: int, device: torch.device) -> N
 
 
 def check_sgd(sgd: Sgd, context: StepContext) -> None:
-    """Raise KernelError for constants of SGD that are out of range; tensors are not looked at."""
+    """Raise KernelError for constants of SGD that are out of range; tensors are not read."""
     if not isinstance(context.lr, Tensor):
         check_number("lr", context.lr, 0, sys.float_info.max)
     check_number("momentum", sgd.momentum, 0, 1)
@@ -169,11 +170,11 @@ def check_sgd(sgd: Sgd, context: StepContext) -> None:
 
 
 def check_momentum(state: LayerState) -> None:
-    """Raise KernelError unless both momenta, or none, are there and shaped like what they belong to."""
+    """Raise KernelError unless both momenta, or neither, are given, in the shapes of weight and bias."""
     momentum, bias_momentum, bias = state.momentum, state.bias_momentum, state.bias
     if (momentum is None) != (bias_momentum is None):
         raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
     if momentum is not None and bias_momentum is not None:
-        own = (bias.dtype,)
-        check_tensor("momentum", momentum, tuple(state.weight.shape), own, bias.device)
-        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), own, bias.device)
+        dtypes = (bias.dtype,)
+        check_tensor("momentum", momentum, tuple(state.weight.shape), dtypes, bias.device)
+        check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), dtypes, bias.device)

@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of (seed, step): nothing is kept for the gradient."""
+"""Dropout whose mask is a function of (seed, step), so that no mask is stored for the backward pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from haste.kernels.rounding import generator
 def dropout(values: Tensor, p: float, *, seed: int, step: int | Tensor, backend: str) -> Tensor:
     """`values` with a share `p` of them, in [0, 1), zeroed and the rest scaled by 1 / (1 - p).
 
-    The same call on the gradient of the result gives that of `values`. `backend` as in
-    `haste.kernels.api`, each with numbers of its own; with triton `step` may be a tensor int32 of
-    one number, as for a fused step.
+    Of any shape. The same call on the gradient of the result gives the gradient of `values`. `backend`:
+    triton or torch, with different random numbers; with triton `step` may be an int32 tensor of one
+    element, as for a fused step.
     """
     check_one_of("dtype", values.dtype, FLOATS)
     check_one_of("backend", backend, BACKENDS)

@@ -1,8 +1,9 @@
 """Binary cross-entropy over all labels of a tile, summed, with its gradient.
 
 The loss of logit z and target y is max(z, 0) - y z + log1p(exp(-|z|)); its gradient sigmoid(z) - y.
-Both are evaluated in fp32. `bfloat16` mimics the released code, which rounds each step to bf16: the
-log term is then wrong by up to 4x on typical logits and positives get no gradient from z of about 6.
+Both are evaluated in fp32. `bfloat16` mimics the released code, which rounds each intermediate result to
+bf16: the log term is then wrong by up to 4x on typical logits, and the gradient of positives is 0 from
+z of about 6 on.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from torch import Tensor
 
 
 def bce_sum(
-    logits: Tensor, label: Tensor, row: Tensor, loss_dtype: torch.dtype = torch.float32
+    logits: Tensor, label: Tensor, doc: Tensor, loss_dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and d(loss)/d(logits), in place of `logits`.
 
-    `logits` fp32 [n, B], label-major, is overwritten; (`label`, `row`) int [P] are its positives,
+    `logits` fp32 [n, B], label-major, is overwritten; (`label`, `doc`) int [P] are its positives,
     each pair once.
     """
-    at = label.long(), row.long()
+    positive = label.long(), doc.long()
     if loss_dtype == torch.bfloat16:
         rounded = logits.bfloat16()
         loss = rounded.clamp(min=0).sum(dtype=torch.float32)
-        loss -= rounded[at].sum(dtype=torch.float32)
+        loss -= rounded[positive].sum(dtype=torch.float32)
         loss += (1 + (-rounded.abs()).exp()).log().sum(dtype=torch.float32)
         gradient = torch.sigmoid(rounded)
-        gradient[at] -= 1
+        gradient[positive] -= 1
         return loss, logits.copy_(gradient)
-    loss = F.softplus(logits).sum() - logits[at].sum()
+    loss = F.softplus(logits).sum() - logits[positive].sum()
     gradient = logits.sigmoid_()
-    gradient[at] -= 1
+    gradient[positive] -= 1
     return loss, gradient

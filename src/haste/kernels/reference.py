@@ -1,7 +1,7 @@
-"""Naive versions of every product and of the fused step, to judge the fast ones by.
+"""Naive versions of every product and of the fused step, as references for the kernels.
 
-They follow the definitions label by label or through a dense [L, H] matrix, in the dtype of their
-inputs (give them fp64 for an oracle). Sizes that fit a test only.
+They follow the definitions through a dense [L, H] matrix, in the dtype of their inputs (fp64 for an
+oracle), so they are for small sizes only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def dense_weight(weight: Tensor, index: Tensor, n_features: int, group_size: int
 
 
 def block_index(index: Tensor, block_size: int) -> Tensor:
-    """int32 [K, F]: the features of the blocks that `index` [K, F / block_size] counts."""
+    """int32 [K, F]: the features of the blocks that `index` int32 [K, F / block_size] names."""
     steps = torch.arange(block_size, device=index.device, dtype=index.dtype)
     return (index[:, :, None] * block_size + steps).flatten(1).to(torch.int32)
 

@@ -2,8 +2,8 @@
 
 Stochastic rounding to bf16 adds 16 uniform random bits below the ones that are kept and truncates:
 the expected value is the fp32 value, so updates far below one bf16 step still move a weight on
-average. E4M3 likewise, of 20 bits; numbers are stored over FP8_SCALE. Random bits come from a generator seeded
-by (seed, step, tensor), never from a constant.
+average. E4M3 likewise, with 20 bits; its values are stored divided by FP8_SCALE. Random bits come from a
+generator seeded by (seed, step, tensor), never from a constant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 FP8_SCALE = 1 / 64
-"""E4M3 has steps of 2^-9 below 2^-6 and ends at 448: so weights have steps of 2^-15 and end at 7"""
+"""E4M3 has steps of 2^-9 below 2^-6 and a largest value of 448: weights have steps of 2^-15, up to 7"""
 
 FP8 = torch.float8_e4m3fn
 
@@ -38,13 +38,13 @@ def generator(device: torch.device, *parts: int) -> torch.Generator:
 
 
 def dequantize(value: Tensor) -> Tensor:
-    """Stored numbers as fp32."""
+    """Stored values as fp32."""
     return value.float() * FP8_SCALE if value.dtype == FP8 else value.float()
 
 
 def storage_view(value: Tensor) -> Tensor:
-    """Stored numbers as what kernels and torch's own functions take: E4M3 as its bits (uint8, 0 is 0),
-    everything else as it is; of the same memory."""
+    """A view of stored values in a dtype that kernels and torch functions take: E4M3 as its bits (uint8, 0
+    is 0), other dtypes unchanged."""
     return value.view(torch.uint8) if value.dtype == FP8 else value
 
 
@@ -52,8 +52,8 @@ def round_to(
     value: Tensor, dtype: torch.dtype, rounding: str, random: torch.Generator | None
 ) -> Tensor:
     """fp32 `value` in `dtype`; `rounding` is "stochastic" (bf16 and E4M3 only, others round to nearest)
-    or "nearest". NaN stays NaN; infinity stays what it is, but in E4M3 it and all beyond the largest
-    number become the largest."""
+    or "nearest". NaN stays NaN and infinity infinity, except that E4M3 saturates at its largest
+    value."""
     if dtype == FP8:
         return _to_fp8(value, rounding, random)
     if dtype != torch.bfloat16 or rounding == "nearest":
@@ -69,7 +69,7 @@ def round_to(
 def _to_fp8(value: Tensor, rounding: str, random: torch.Generator | None) -> Tensor:
     scaled = (value / FP8_SCALE).clamp(-448, 448)
     if rounding == "stochastic":
-        # the distance between the numbers around it: 2^(e - 3), and 2^-9 below 2^-6
+        # the distance of neighbouring E4M3 values: 2^(e - 3), and 2^-9 below 2^-6
         exponent = torch.frexp(scaled).exponent.clamp(min=-5) - 1
         step = torch.ldexp(torch.ones_like(scaled), exponent - 3)
         noise = torch.rand(value.shape, device=value.device, generator=random)

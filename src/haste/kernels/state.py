@@ -1,4 +1,4 @@
-"""What kernels and layers are given: sizes that have kernels, pairs of a batch, the state of a step."""
+"""Arguments of kernels and layers: allowed sizes, positives of a batch, the state and constants of a step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     Array = np.ndarray | Tensor
 
 FanIn = Literal[16, 32, 64, 128, 256]
-"""F: features that a label reads"""
+"""F: features per label"""
 GroupSize = Literal[16, 32, 64, 128]
-"""G: labels that share an index set"""
+"""G: labels per group, which share an index set"""
 FAN_INS = get_args(FanIn)
 GROUP_SIZES = get_args(GroupSize)
 
@@ -36,7 +36,7 @@ class Positives:
 
 @dataclass(frozen=True)
 class LayerState:
-    """What a step trains, in place: weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3)
+    """The tensors that a step updates in place: weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3)
     and momenta, both or none, of the bias's dtype."""
 
     weight: Tensor
@@ -49,8 +49,8 @@ class LayerState:
 class StepContext:
     """What changes from step to step; random numbers are a function of (seed, step).
 
-    With the Triton backend `lr` (fp32) and `step` (int32) may be tensors of one number on the layer's
-    device: a CUDA graph of the step is replayed with what they hold then, and nothing synchronizes.
+    With the Triton backend `lr` (fp32) and `step` (int32) may be tensors of one element on the
+    layer's device: replays of a CUDA graph of the step read their current values without synchronizing.
     """
 
     lr: float | Tensor

@@ -16,22 +16,22 @@ def topk(
 ) -> tuple[Tensor, Tensor]:
     """Scores fp32 [B, k] and rows int64 [B, k] of the k largest logits, best first.
 
-    `logits(rows)` gives [B, n] for a slice of label rows. Where there are fewer than k labels, the
-    rest is -1 with score -inf. Raises KernelError for counts below 1.
+    `logits(rows)` returns [B, n] for a slice of n label rows. With fewer than k labels, the missing rows
+    are -1 with score -inf. Raises KernelError for counts below 1.
     """
     check_count("k", k)
     check_count("labels_per_chunk", labels_per_chunk)
     check_count("n_labels", n_labels)
     best_scores = best_rows = None
     for rows in tiles(n_labels, max(labels_per_chunk, k)):
-        scores, at = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)
-        at = at + rows.start
+        scores, label_rows = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)
+        label_rows = label_rows + rows.start
         if best_scores is not None:
             scores = torch.cat([best_scores, scores], dim=1)
-            at = torch.cat([best_rows, at], dim=1)
+            label_rows = torch.cat([best_rows, label_rows], dim=1)
             scores, order = scores.topk(min(k, scores.shape[1]), dim=1)
-            at = at.gather(1, order)
-        best_scores, best_rows = scores, at
+            label_rows = label_rows.gather(1, order)
+        best_scores, best_rows = scores, label_rows
     missing = k - best_scores.shape[1]
     if missing:
         best_scores = torch.nn.functional.pad(best_scores, (0, missing), value=-torch.inf)

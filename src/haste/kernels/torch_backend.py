@@ -1,7 +1,7 @@
-"""The fused steps in plain torch, quick on a CPU: label-major tiles, gathers of whole feature rows.
+"""The fused steps in plain torch, fast on a CPU: label-major tiles, gathers of whole feature rows.
 
-Features are transposed once to [H, B], so a gathered feature is a contiguous run of the batch. Work
-goes tile by tile of labels, so no tensor of size B x L is ever made when the tile is smaller.
+Features are transposed once to [H, B], so the values of a gathered feature are contiguous. Labels are
+processed tile by tile, so that no B x L tensor is held.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def tiles(n_labels: int, labels_per_chunk: int) -> Iterator[slice]:
 
 
 def positives_of(positives: Positives, rows: slice) -> tuple[Tensor, Tensor]:
-    """The positives of a slice of labels, (label - rows.start, row)."""
+    """The positives of a slice of labels: label rows counted from rows.start, and documents, int32 [P]."""
     bounds = torch.tensor(
         [rows.start, rows.stop], dtype=positives.label_row.dtype, device=positives.label_row.device
     )
@@ -56,8 +56,8 @@ def dense_step(
     for rows in tiles(len(state.weight), labels_per_chunk):
         tile = dequantize(state.weight[rows])
         logits = torch.addmm(state.bias[rows, None].float(), tile, columns)
-        part, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
-        loss += part
+        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
+        loss += tile_loss
         dx.addmm_(dz.t(), tile)
         dw = dz @ features
         if mask is not None:
@@ -87,15 +87,15 @@ def sparse_step(
     columns = features.t().contiguous()
     dx = torch.zeros_like(columns)
     loss = features.new_zeros(())
-    for rows, gathered, at in _group_tiles(columns, state.weight, index, group_size):
+    for rows, gathered, features_of_tile in _group_tiles(columns, state.weight, index, group_size):
         tile = dequantize(state.weight[rows]).view(len(gathered), -1, state.weight.shape[1])
         logits = torch.bmm(tile, gathered).flatten(0, 1).add_(state.bias[rows, None].float())
-        part, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
-        loss += part
-        by_group = dz.view(*tile.shape[:2], -1)
-        back = torch.bmm(tile.transpose(1, 2), by_group)
-        dx.index_add_(0, at, back.flatten(0, 1))
-        dw = torch.bmm(by_group, gathered.transpose(1, 2)).flatten(0, 1)
+        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
+        loss += tile_loss
+        group_dz = dz.view(*tile.shape[:2], -1)
+        group_dx = torch.bmm(tile.transpose(1, 2), group_dz)
+        dx.index_add_(0, features_of_tile, group_dx.flatten(0, 1))
+        dw = torch.bmm(group_dz, gathered.transpose(1, 2)).flatten(0, 1)
         _update(state, rows, dw, dz, lr, sgd, random)
     return loss, dx.t().contiguous()
 
@@ -116,14 +116,14 @@ def _fixed_fan_in_step(
     loss = features.new_zeros(())
     n_features = features.shape[1]
     for rows in tiles(len(state.weight), max(1, TILE_BYTES // (4 * n_features))):
-        at = index[rows].long()
-        dense = features.new_zeros(at.shape[0], n_features)
-        dense.scatter_add_(1, at, dequantize(state.weight[rows]))
+        row_index = index[rows].long()
+        dense = features.new_zeros(len(row_index), n_features)
+        dense.scatter_add_(1, row_index, dequantize(state.weight[rows]))
         logits = torch.addmm(state.bias[rows, None].float(), dense, columns)
-        part, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
-        loss += part
+        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
+        loss += tile_loss
         dx.addmm_(dz.t(), dense)
-        dw = (dz @ features).gather(1, at)
+        dw = (dz @ features).gather(1, row_index)
         _update(state, rows, dw, dz, lr, sgd, random)
     return loss, dx
 
@@ -131,7 +131,7 @@ def _fixed_fan_in_step(
 def linear(
     features: Tensor, weight: Tensor, index: Tensor, bias: Tensor | None, *, group_size: int
 ) -> Tensor:
-    """[B, L] logits of a sparse layer; differentiable by autograd."""
+    """[B, L] logits of a sparse layer, by autograd: features [B, H], weight [L, F], index int [K, F], bias [L]."""
     if group_size == 1:
         dense = features.new_zeros(weight.shape[0], features.shape[1]).to(weight.dtype)
         logits = features @ dense.scatter_add(1, index.long(), weight).t()
@@ -148,19 +148,19 @@ def linear(
 def _group_tiles(
     columns: Tensor, weight: Tensor, index: Tensor, group_size: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Label slice, gathered features [k, F, B] and their feature numbers [k F] of tiles of equal
-    groups; a short last group is a tile of its own."""
+    """Label slice, gathered features [k, F, B] and their indices int64 [k F] of tiles of k equal groups; a
+    short last group is its own tile."""
     n_labels, fan_in = weight.shape
     batch = columns.shape[1]
-    whole = n_labels // group_size
-    groups_a_tile = max(1, TILE_BYTES // (4 * max(group_size, fan_in) * batch))
-    spans = [(s.start, s.stop) for s in tiles(whole, groups_a_tile)]
+    whole_groups = n_labels // group_size
+    groups_per_tile = max(1, TILE_BYTES // (4 * max(group_size, fan_in) * batch))
+    spans = [(s.start, s.stop) for s in tiles(whole_groups, groups_per_tile)]
     if n_labels % group_size:
-        spans.append((whole, whole + 1))
+        spans.append((whole_groups, whole_groups + 1))
     for begin, end in spans:
-        at = index[begin:end].reshape(-1).long()
-        gathered = columns.index_select(0, at).view(end - begin, fan_in, batch)
-        yield slice(begin * group_size, min(end * group_size, n_labels)), gathered, at
+        tile_index = index[begin:end].reshape(-1).long()
+        gathered = columns.index_select(0, tile_index).view(end - begin, fan_in, batch)
+        yield slice(begin * group_size, min(end * group_size, n_labels)), gathered, tile_index
 
 
 def sgd_(
@@ -174,10 +174,10 @@ def sgd_(
     """Update `value` and `momentum` (same shape; None without) in place.
 
     `gradient` is fp32 and is overwritten. Tensors narrower than fp32 are dequantized, updated and rounded
-    back as `sgd.rounding` says.
+    as `sgd.rounding` says.
     """
-    wide = value.dtype == torch.float32
-    current = value if wide else dequantize(value)
+    is_fp32 = value.dtype == torch.float32
+    current = value if is_fp32 else dequantize(value)
     if sgd.weight_decay:
         gradient.add_(current, alpha=sgd.weight_decay)
     if momentum is not None:
@@ -186,7 +186,7 @@ def sgd_(
         else:
             gradient.add_(momentum.float(), alpha=sgd.momentum)
             momentum.copy_(round_to(gradient, momentum.dtype, sgd.rounding, random))
-    if wide:
+    if is_fp32:
         value.add_(gradient, alpha=-lr)
     else:
         current = current.add_(gradient, alpha=-lr)
@@ -206,5 +206,5 @@ def _update(
         (state.weight, state.momentum, dw),
         (state.bias, state.bias_momentum, dz.sum(1)),
     ):
-        own = None if momentum is None else momentum[rows]
-        sgd_(value[rows], own, gradient, lr, sgd, random)
+        row_momentum = None if momentum is None else momentum[rows]
+        sgd_(value[rows], row_momentum, gradient, lr, sgd, random)

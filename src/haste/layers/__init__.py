@@ -1,4 +1,4 @@
-"""Output layers: one class each for dense and sparse rows, all with the same methods, and a plain module."""
+"""Output layers, all with the methods of `OutputLayer`, and `GroupFanInLinear`, a plain module."""
 
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail

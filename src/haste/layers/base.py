@@ -1,4 +1,4 @@
-"""The one abstraction: an output layer that takes its own training step and finds the best labels."""
+"""The interface of output layers: a training step of their own, logits, top k and rewiring."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26
-"""numbers that are drawn together"""
+"""weights that are drawn together"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RewireStats:
-    """Indices of the pattern, and how many of them moved."""
+    """Number of indices of the pattern, and of those that moved."""
 
     indices: int = 0
     moved: int = 0
@@ -50,7 +50,7 @@ class RewireStats:
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """What all layers share: formats, the optimiser's constants, how connections move."""
+    """Options of all layers: dtypes, constants of the optimiser, how connections move."""
 
     dtype: torch.dtype = torch.float32
     loss_dtype: torch.dtype = torch.float32
@@ -80,16 +80,16 @@ class LayerOptions:
 
     @property
     def sgd(self) -> Sgd:
-        """The constants of the update."""
+        """The constants of the SGD update."""
         return Sgd(self.momentum, self.weight_decay, self.rounding)
 
 
 class OutputLayer(nn.Module, ABC):
-    """Scores L labels from features [B, H] and trains itself.
+    """Scores L labels from features [B, H] and updates its own weights.
 
-    Rows are the layer's internal order of labels; `topk` returns rows, and who knows the order of
-    labels (`haste.labels.order`) turns them into label ids. Weights, biases and momenta are buffers,
-    not parameters: no outside optimiser may touch them.
+    Rows are the layer's internal order of labels; `topk` returns rows, which `haste.labels.order` maps to
+    label ids. Weights, biases and momenta are buffers, not parameters, so that no other optimiser updates
+    them. A layer made of layers has those as its child modules, and no other children.
     """
 
     n_labels: int
@@ -97,16 +97,16 @@ class OutputLayer(nn.Module, ABC):
 
     @abstractmethod
     def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
-        """One SGD step of sum-BCE on features [B, H] (no graph), updating the layer in place.
+        """One SGD step of sum-BCE on features [B, H] (without autograd graph), updating the layer in place.
 
-        `positives`: pairs (row of this layer, row of the batch), sorted; pairs of rows that the layer
-        does not have count for nothing. Random numbers, of rounding and dropout, are a function of the
-        context's (seed, step). Its tensors are for layers whose backend is triton.
+        `positives`: sorted pairs (row of this layer, document of the batch); pairs of other rows are
+        ignored. Random numbers, of rounding and dropout, are a function of the context's (seed, step),
+        which may be tensors for the triton backend only.
         """
 
     @abstractmethod
     def logits(self, features: Tensor, rows: slice) -> Tensor:
-        """fp32 [B, n]: the logits of a slice of rows."""
+        """fp32 [B, n]: the logits of a slice of n rows, for features [B, H]."""
 
     def topk(
         self, features: Tensor, k: int, labels_per_chunk: int = 65536
@@ -120,7 +120,7 @@ class OutputLayer(nn.Module, ABC):
         features: Tensor | None = None,  # noqa: ARG002
         positives: Positives | None = None,  # noqa: ARG002
     ) -> RewireStats:
-        """Move the weakest connections; gradient growth looks at the batch given. Dense: nothing."""
+        """Move the connections of lowest score; growth by gradient uses the given batch. Dense: nothing."""
         return RewireStats()
 
     @abstractmethod
@@ -128,22 +128,22 @@ class OutputLayer(nn.Module, ABC):
         """Add `offset` to the logits of all labels, rounded as biases are."""
 
     @property
-    @abstractmethod
     def capturable(self) -> bool:
-        """Whether `step` takes its numbers from memory and waits for nothing, as a CUDA graph must."""
+        """Whether a CUDA graph can capture `step`: it reads lr and step from tensors and never synchronizes."""
+        return all(layer.capturable for layer in self.children())
 
-    @abstractmethod
     def trained_parameters(self) -> int:
-        """Weights and biases that training moves."""
+        """Number of weights and biases that are trained."""
+        return sum(layer.trained_parameters() for layer in self.children())
 
     def check(self, features: Tensor | None, rows: slice | None = None) -> None:
-        """Raise KernelError unless features are [B, H] on this layer's device, and `rows` are its own."""
+        """Raise KernelError unless features are [B, H] on this layer's device, and `rows` are rows of it."""
         check_inputs("features", features, self.n_features, next(self.buffers()).device)
         if rows is not None:
             check_labels(rows, self.n_labels)
 
     def check_gradient(self, features: Tensor | None, positives: Positives | None) -> None:
-        """Raise KernelError unless there are the features and positives that gradient growth looks at."""
+        """Raise KernelError unless features and positives are given, which growth by gradient needs."""
         self.check(features)
         if positives is None:
             raise KernelError("positives: growth by gradient needs a batch; give its positives.")
@@ -155,7 +155,7 @@ class OutputLayer(nn.Module, ABC):
 
 
 class LinearRows(OutputLayer):
-    """What layers with one weight row and one bias a label share: storage and random numbers."""
+    """Layers with one row of weights and one bias per label: their buffers and initial values."""
 
     weight: Tensor
     bias: Tensor
@@ -182,12 +182,12 @@ class LinearRows(OutputLayer):
         self.options = options
         shape = (n_labels, row_size)
         self.register_buffer("weight", torch.empty(shape, dtype=options.dtype, device=device))
-        # E4M3 is for weights: biases need more digits, and momenta a wider range
-        own = torch.bfloat16 if options.dtype == FP8 else options.dtype
-        self.register_buffer("bias", torch.zeros(n_labels, dtype=own, device=device))
+        # E4M3 is for weights only: biases need more digits, and momenta a wider range
+        dtype = torch.bfloat16 if options.dtype == FP8 else options.dtype
+        self.register_buffer("bias", torch.zeros(n_labels, dtype=dtype, device=device))
         momentum = bias_momentum = None
         if options.momentum > 0:
-            momentum = torch.zeros(shape, dtype=own, device=device)
+            momentum = torch.zeros(shape, dtype=dtype, device=device)
             bias_momentum = torch.zeros_like(self.bias)
         self.register_buffer("momentum", momentum)
         self.register_buffer("bias_momentum", bias_momentum)
@@ -210,12 +210,12 @@ class LinearRows(OutputLayer):
         self.bias.copy_(self.bias.float() + offset)
 
     def _blocks(self) -> tuple[Tensor, ...]:
-        """The weights in blocks of rows, so that float32 copies of them stay small."""
+        """The weights in blocks of rows, which bound fp32 copies of them."""
         return self.weight.split(max(1, _BLOCK // self.weight.shape[1]))
 
     @property
     def state(self) -> LayerState:
-        """What a step trains."""
+        """The tensors that a step updates."""
         return LayerState(self.weight, self.bias, self.momentum, self.bias_momentum)
 
     @property

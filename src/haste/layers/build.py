@@ -1,4 +1,4 @@
-"""From a run's configuration to its output layer, and to the projection that lies before it."""
+"""Builds the output layer of a run, and the projection before it, from the run's configuration."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ DTYPES = {
 
 
 def build_projection(config: RunConfig, n_features: int) -> nn.Module:
-    """What lies between encoder and layer, trained by the encoder's optimiser.
+    """The projection between encoder and layer, trained by the encoder's optimiser.
 
-    Bottleneck: Linear(H -> F). Learned projections: Linear(H -> 2 H), one half a part. Else nothing.
+    Bottleneck: Linear(H -> F). Learned projections: Linear(H -> 2 H), one half each for head and tail.
+    Else the identity.
     """
     if config.layer.pattern == "bottleneck":
         return nn.Linear(n_features, config.layer.fan_in)
@@ -41,7 +42,7 @@ def build_projection(config: RunConfig, n_features: int) -> nn.Module:
 
 
 def projected_size(config: RunConfig, n_features: int) -> int:
-    """Features behind `build_projection`."""
+    """Number of features after `build_projection`."""
     if config.layer.pattern == "bottleneck":
         return config.layer.fan_in
     return 2 * n_features if config.layer.features == "projections" else n_features
@@ -58,9 +59,9 @@ def build_layer(
     clusters: np.ndarray | None = None,
     auxiliary_scale: Callable[[int | Tensor], float | Tensor] | None = None,
 ) -> OutputLayer:
-    """The output layer of a run, on `device`, weights drawn from the run's seed.
+    """The output layer of a run, on `device`, with weights drawn from the run's seed.
 
-    `n_features`: H behind the projection; `order`: the layer's rows; `frequencies` int [L] by label
+    `n_features`: H after the projection; `order`: the layer's rows; `frequencies` int [L] by label
     id and `n_documents` for biases at the log prior; `clusters` int [L] by label id and
     `auxiliary_scale` (step -> weight) for the auxiliary loss. Raises ConfigError or KernelError.
     """
@@ -75,9 +76,9 @@ def build_layer(
             raise ConfigError("layer.bias_init: log_prior needs the labels' training frequencies.")
         _set_log_prior(layer, frequencies[order.labels], n_documents)
     if clusters is not None and auxiliary_scale is not None:
-        own = torch.from_numpy(clusters[order.labels].astype(np.int32)).to(device)
-        extra = Dense(n_features, int(own.max()) + 1, options, random)
-        layer = WithAuxiliary(layer, extra, own, auxiliary_scale)
+        cluster_of_row = torch.from_numpy(clusters[order.labels].astype(np.int32)).to(device)
+        auxiliary = Dense(n_features, int(cluster_of_row.max()) + 1, options, random)
+        layer = WithAuxiliary(layer, auxiliary, cluster_of_row, auxiliary_scale)
     return layer
 
 
@@ -104,10 +105,10 @@ def layer_options(config: RunConfig, device: torch.device) -> LayerOptions:
 
 
 def choose_backend(name: str, device: torch.device, *, ordered_repeats: bool = False) -> str:
-    """What `training.backend` means here: auto is triton on a GPU and torch on a CPU.
+    """The backend that `training.backend` names: auto is triton on a GPU and torch on a CPU.
 
-    `ordered_repeats`: sums in a fixed order over index sets that name features twice, which triton
-    cannot. Raises ConfigError for triton where it cannot run.
+    `ordered_repeats`: sums in a fixed order over index sets that name features twice, which triton does
+    not support. Raises ConfigError for triton where it cannot run.
     """
     if name == "auto":
         return "triton" if device.type == "cuda" and not ordered_repeats else "torch"
@@ -135,7 +136,7 @@ def _head_tail(
     if config.layer.features == "shared":
         head_features, tail_features = whole, whole
     else:
-        # the released code gives the tail the first half and the head the second
+        # as in the released code: the tail reads the first half, the head the second
         tail_features, head_features = slice(0, half), slice(half, 2 * half)
     head_size = head_features.stop - head_features.start
     tail_size = tail_features.stop - tail_features.start
@@ -153,27 +154,27 @@ def _part(
     random: torch.Generator,
     part: int,
 ) -> OutputLayer:
-    choice = config.layer
-    if choice.fan_in > n_features and pattern not in ("dense", "bottleneck"):
+    settings = config.layer
+    if settings.fan_in > n_features and pattern not in ("dense", "bottleneck"):
         raise ConfigError(
-            f"layer.fan_in: {choice.fan_in} is more than the {n_features} features that "
+            f"layer.fan_in: {settings.fan_in} is more than the {n_features} features that "
             f"{config.method} reads; lower layer.fan_in."
         )
     match pattern:
         case "dense" | "bottleneck":
-            layer: OutputLayer = Dense(n_features, n_labels, options, random, choice.chunks)
+            layer: OutputLayer = Dense(n_features, n_labels, options, random, settings.chunks)
         case "unstructured":
-            layer = Unstructured(n_features, n_labels, choice.fan_in, options, random)
+            layer = Unstructured(n_features, n_labels, settings.fan_in, options, random)
         case "fixed_fan_in" | "group_fan_in" | "block_sparse":
             layer = Sparse(
-                n_features, n_labels, choice.fan_in, options, random,
-                group_size=1 if pattern == "fixed_fan_in" else choice.group_size,
-                block_size=choice.block_size if pattern == "block_sparse" else 1,
+                n_features, n_labels, settings.fan_in, options, random,
+                group_size=1 if pattern == "fixed_fan_in" else settings.group_size,
+                block_size=settings.block_size if pattern == "block_sparse" else 1,
             )  # fmt: skip
         case _:
             raise ConfigError(f"layer.pattern: {pattern!r} has no layer.")
-    if choice.dropout:
-        return FeatureDropout(layer, choice.dropout, part, options.backend)
+    if settings.dropout:
+        return FeatureDropout(layer, settings.dropout, part, options.backend)
     return layer
 
 
@@ -190,5 +191,5 @@ def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int
 
 
 def _biases(layer: OutputLayer) -> list[Tensor]:
-    """Biases in the order of rows: the head is registered before the tail."""
+    """Biases [L] of the parts in the order of rows: the head is registered before the tail."""
     return [buffer for name, buffer in layer.named_buffers() if name.split(".")[-1] == "bias"]

@@ -1,8 +1,8 @@
-"""Index sets: which features each group of labels (or each label alone) reads, and which move.
+"""Index sets, the features that each group of labels (or each label) reads: sampling, pruning, regrowing.
 
-An index tensor int32 [K, S] has one row a group; its S indices name features, or blocks of features.
-Drawn without replacement a row is a set. Everything works in blocks of groups, so no temporary grows
-with K x n.
+An index tensor int32 [K, S] has one row per group; its S indices name features, or blocks of features.
+Sampled without replacement a row is a set. All functions process blocks of groups, so that no temporary
+has K x n elements.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from haste.kernels.checks import check_index, check_number, check_one_of
 _BLOCK_ELEMENTS = 1 << 22
 _HALF = 16
 _VALUES = 1 << _HALF
-"""of half of a number's 32 bits"""
+"""of half of the 32 bits of a score"""
 
 
 def sample_indices(
@@ -53,7 +53,7 @@ def check(index: Tensor, n: int, *, with_replacement: bool = False) -> None:
 
 
 def duplicate_indices(index: Tensor) -> int:
-    """Indices that repeat a feature their row already names."""
+    """Number of indices that repeat a feature of their row."""
     ordered = index.sort(dim=1).values
     return int((ordered[:, 1:] == ordered[:, :-1]).sum())
 
@@ -89,59 +89,59 @@ def regrow_(
 ) -> None:
     """Give each pruned index a new feature, in place.
 
-    A row never names a feature twice: kept features are out, and features just pruned come back only
-    when nothing else is left. New ones are uniform, or those of largest `preference` [K, n] >= 0.
-    With replacement they are uniform over all features, whatever the row already has.
+    A row never names a feature twice: features that it keeps are excluded, and features just pruned are
+    taken only when no others are left. New ones are uniform, or those of largest `preference` fp32
+    [K, n] >= 0. With replacement they are uniform over all features, also those that the row has.
     """
-    touched = pruned.any(dim=1).nonzero().flatten()
-    for part in blocks(len(touched), n):
-        rows = touched[part]
-        lost = pruned[rows]
+    changed = pruned.any(dim=1).nonzero().flatten()
+    for part in blocks(len(changed), n):
+        rows = changed[part]
+        row_pruned = pruned[rows]
         current = index[rows].long()
         if with_replacement:
-            fresh = torch.randint(n, current.shape, generator=random, device=index.device)
+            new = torch.randint(n, current.shape, generator=random, device=index.device)
         else:
             key = torch.rand(len(rows), n, generator=random, device=index.device)
             if preference is not None:
-                # the random part only breaks ties
+                # random numbers only break ties
                 key = preference[rows].double() + 1e-12 * key.double()
             key = key - key.amin()
-            barred = torch.where(lost, -1.0, -2.0).to(key.dtype)
-            key.scatter_(1, current, barred)
+            below_all = torch.where(row_pruned, -1.0, -2.0).to(key.dtype)
+            key.scatter_(1, current, below_all)
             best = key.topk(current.shape[1]).indices
             # the r-th pruned index of a row takes its r-th best candidate
-            fresh = best.gather(1, (lost.cumsum(1) - 1).clamp(min=0))
-        index[rows] = torch.where(lost, fresh, current).to(index.dtype)
+            new = best.gather(1, (row_pruned.cumsum(1) - 1).clamp(min=0))
+        index[rows] = torch.where(row_pruned, new, current).to(index.dtype)
 
 
 def blocks(groups: int, width: int) -> list[slice]:
-    """Slices of groups whose [block, width] temporaries stay small."""
+    """Slices of groups whose [block, width] temporaries have at most _BLOCK_ELEMENTS elements."""
     size = max(1, _BLOCK_ELEMENTS // max(width, 1))
     return [slice(begin, min(begin + size, groups)) for begin in range(0, groups, size)]
 
 
 class StreamingBottomK:
-    """Takes exactly `count` of the lowest of many scores that never lie in memory together, block by block;
-    of equal ones the first.
+    """Selects exactly the `count` lowest of many scores, block by block, so that they are never in memory
+    together; of equal ones the first.
 
-    Scores are fp32 and at least 0, so that their bits, as integers, have their order.
+    Scores are fp32 and at least 0, so that their bits, as integers, are in the same order.
     """
 
     def __init__(self, blocks: Callable[[], Iterable[Tensor]], count: int) -> None:
-        """`blocks()` gives all scores, tensors of any shape, the same each time: it is called twice."""
+        """`blocks()` yields all scores, fp32 tensors of any shape; it is called twice and must repeat itself."""
         self._bits = -1
-        """all scores below are taken, ..."""
+        """all scores below these bits are taken, ..."""
         self._ties = 0
-        """... and so many of those equal to it"""
+        """... and this many of those equal to them"""
         if count < 1:
             return
-        high, left = _place((bits >> _HALF for bits in _bits_of(blocks)), count)
+        high, left = _kth_lowest((bits >> _HALF for bits in _bits_of(blocks)), count)
         inside = ((bits & (_VALUES - 1))[(bits >> _HALF) == high] for bits in _bits_of(blocks))
-        low, self._ties = _place(inside, left)
+        low, self._ties = _kth_lowest(inside, left)
         self._bits = (high << _HALF) | low
 
     def take(self, score: Tensor) -> Tensor:
-        """bool, shaped as `score`, the next block: which of it are taken."""
+        """bool, shaped as `score`, the next block: the elements that are selected."""
         bits = score.contiguous().view(torch.int32)
         taken = bits < self._bits
         if self._ties:
@@ -156,14 +156,14 @@ def _bits_of(blocks: Callable[[], Iterable[Tensor]]) -> Iterable[Tensor]:
     return (block.contiguous().flatten().view(torch.int32) for block in blocks())
 
 
-def _place(values: Iterable[Tensor], count: int) -> tuple[int, int]:
-    """Of integers from 0 on, the one that is the `count`-th lowest, and its place among those equal."""
+def _kth_lowest(values: Iterable[Tensor], count: int) -> tuple[int, int]:
+    """The `count`-th lowest of integers >= 0, and its rank among those equal to it."""
     counts: Tensor | None = None
     for part in values:
-        found = torch.bincount(part, minlength=_VALUES)
-        counts = found if counts is None else counts.add_(found)
+        part_counts = torch.bincount(part, minlength=_VALUES)
+        counts = part_counts if counts is None else counts.add_(part_counts)
     if counts is None:
         return 0, 0
-    up_to = counts.cumsum(0)
-    value = int(torch.searchsorted(up_to, count))
-    return value, count - (int(up_to[value - 1]) if value else 0)
+    cumulative = counts.cumsum(0)
+    value = int(torch.searchsorted(cumulative, count))
+    return value, count - (int(cumulative[value - 1]) if value else 0)

@@ -15,7 +15,8 @@ INITIAL_STD = 0.02
 
 
 class Dense(LinearRows):
-    """Weights [L, H]. The step takes the labels in at least `chunks` chunks (ELMO), holding B x L / chunks.
+    """Weights [L, H]. The step takes the labels in at least `chunks` chunks (ELMO), so it holds at most
+    B x L / chunks logits.
 
     A subclass may set `mask`, bool [L, H]: weights outside it stay 0.
     """

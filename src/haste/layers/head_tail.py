@@ -13,7 +13,7 @@ from haste.layers.base import OutputLayer, RewireStats, StepResult
 class HeadTail(OutputLayer):
     """Rows [0, n_head) belong to `head`, the rest to `tail`.
 
-    Each reads a slice of the features: all of them, private halves, or its own projection.
+    Each reads a slice of the features: all of them, private halves, or its half of the projections.
     """
 
     def __init__(
@@ -25,8 +25,11 @@ class HeadTail(OutputLayer):
         tail_features: slice,
     ) -> None:
         super().__init__()
-        for name, part, at in (("head", head, head_features), ("tail", tail, tail_features)):
-            width = len(range(*at.indices(n_features)))
+        for name, part, columns in (
+            ("head", head, head_features),
+            ("tail", tail, tail_features),
+        ):
+            width = len(range(*columns.indices(n_features)))
             if width != part.n_features:
                 raise KernelError(
                     f"{name}: reads {part.n_features} features, but its slice has {width}."
@@ -43,9 +46,9 @@ class HeadTail(OutputLayer):
         self.check(features)
         loss = 0
         dx = torch.zeros_like(features, dtype=torch.float32)
-        for layer, at, own in self._parts(positives):
-            result = layer.step(features[:, at].contiguous(), own, context)
-            dx[:, at] += result.dx
+        for layer, columns, layer_positives in self._parts(positives):
+            result = layer.step(features[:, columns].contiguous(), layer_positives, context)
+            dx[:, columns] += result.dx
             loss = loss + result.loss
         return StepResult(loss, dx)
 
@@ -73,8 +76,8 @@ class HeadTail(OutputLayer):
             return self.head.rewire(random) + self.tail.rewire(random)
         self.check(features)
         stats = RewireStats()
-        for layer, at, own in self._parts(positives):
-            stats += layer.rewire(random, features[:, at].contiguous(), own)
+        for layer, columns, layer_positives in self._parts(positives):
+            stats += layer.rewire(random, features[:, columns].contiguous(), layer_positives)
         return stats
 
     def add_to_bias(self, offset: float) -> None:
@@ -82,28 +85,16 @@ class HeadTail(OutputLayer):
         self.head.add_to_bias(offset)
         self.tail.add_to_bias(offset)
 
-    @property
-    def capturable(self) -> bool:
-        """See OutputLayer."""
-        return self.head.capturable and self.tail.capturable
-
-    def trained_parameters(self) -> int:
-        """See OutputLayer."""
-        return self.head.trained_parameters() + self.tail.trained_parameters()
-
     def _parts(self, positives: Positives) -> list[tuple[OutputLayer, slice, Positives]]:
+        """Head and tail, each with its columns of the features and its positives."""
+        label_row, doc = positives.label_row, positives.doc
         border = self.head.n_labels
-        if positives.label_row.is_cuda:
-            # the kernels pass over labels that are not theirs; to cut here would synchronize
-            moved = Positives(positives.label_row - border, positives.doc)
-            return [
-                (self.head, self.head_features, positives),
-                (self.tail, self.tail_features, moved),
-            ]
-        limit = torch.tensor(
-            border, dtype=positives.label_row.dtype, device=positives.label_row.device
-        )
-        cut = int(torch.searchsorted(positives.label_row, limit))
-        own = Positives(positives.label_row[:cut], positives.doc[:cut])
-        rest = Positives(positives.label_row[cut:] - border, positives.doc[cut:])
-        return [(self.head, self.head_features, own), (self.tail, self.tail_features, rest)]
+        if label_row.is_cuda:
+            # the kernels ignore labels of the other part; splitting the pairs would synchronize
+            of_head, of_tail = positives, Positives(label_row - border, doc)
+        else:
+            limit = torch.tensor(border, dtype=label_row.dtype, device=label_row.device)
+            cut = int(torch.searchsorted(label_row, limit))
+            of_head = Positives(label_row[:cut], doc[:cut])
+            of_tail = Positives(label_row[cut:] - border, doc[cut:])
+        return [(self.head, self.head_features, of_head), (self.tail, self.tail_features, of_tail)]

@@ -13,7 +13,7 @@ from haste.layers.connectivity import prune_mask, regrow_, sample_indices
 
 
 class GroupFanInLinear(nn.Module):
-    """A drop-in for `nn.Linear` whose outputs read `fan_in` of the inputs, chosen by groups.
+    """A replacement for `nn.Linear` whose outputs read `fan_in` of the inputs, the same within a group.
 
     Outputs l = 0, 1, ... belong to groups of `group_size` in order, and each group has one random set of
     inputs; memory and arithmetic are fan_in / in_features of a dense layer's. `rewire` moves
@@ -73,7 +73,7 @@ class GroupFanInLinear(nn.Module):
     @torch.no_grad()
     def rewire(self, fraction: float = 0.2, *, seed: int) -> int:
         """Move the `fraction` of connections with the lowest mean |weight| over their group to random
-        new inputs, with weights 0; returns how many moved. An optimiser's state stays what it was."""
+        new inputs, with weights 0; returns how many moved. The optimiser's state is not changed."""
         check_number("fraction", fraction, 0, 1)
         groups = len(self.index)
         padded = self.weight.new_zeros(groups * self.group_size, self.fan_in)
@@ -84,8 +84,8 @@ class GroupFanInLinear(nn.Module):
         moved = prune_mask(score / members, fraction, "global")
         random = generator(self.weight.device, seed)
         regrow_(self.index, moved, self.in_features, random)
-        gone = moved.repeat_interleave(self.group_size, dim=0)[: self.out_features]
-        self.weight.masked_fill_(gone, 0)
+        pruned = moved.repeat_interleave(self.group_size, dim=0)[: self.out_features]
+        self.weight.masked_fill_(pruned, 0)
         return int(moved.sum())
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The sparse layer: labels read F features named by index sets, each its own or one for a group."""
+"""The sparse layer: labels read F features named by index sets, one per label or per group of labels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BLOCK = 1 << 22
 class Sparse(LinearRows):
     """z_l = <w_l, h[I_g(l)]> + b_l with g(l) = l // group_size: weights [L, F], indices [K, F / block_size].
 
-    A group size of 1 is standard fixed fan-in, an index set for each label; larger ones are the method's
-    tail. An index names an aligned block of `block_size` features: above 1 it is the block-sparse baseline.
+    A group size of 1 is standard fixed fan-in, an index set for each label; larger ones are the tail of
+    the method. An index names an aligned block of `block_size` features: above 1 it is the block-sparse baseline.
     """
 
     indices: Tensor
@@ -70,7 +70,7 @@ class Sparse(LinearRows):
 
     @property
     def index(self) -> Tensor:
-        """int32 [K, F]: the features each group reads."""
+        """int32 [K, F]: the features that each group reads."""
         return self.indices if self.block_size == 1 else block_index(self.indices, self.block_size)
 
     def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
@@ -81,7 +81,7 @@ class Sparse(LinearRows):
             features, self.state, self.indices, positives, context, options.sgd,
             group_size=self.group_size, block_size=self.block_size,
             unique_indices=not options.with_replacement,
-            # fixed fan-in needs no promise for that: its sums have a fixed order
+            # the sums of fixed fan-in always have a fixed order
             deterministic=options.deterministic and self.group_size > 1,
             loss_dtype=options.loss_dtype, backend=options.backend,
         )  # fmt: skip
@@ -92,8 +92,8 @@ class Sparse(LinearRows):
         self.check(features, rows)
         first, last = rows.start // self.group_size, -(-rows.stop // self.group_size)
         begin = first * self.group_size
-        own = slice(begin, rows.stop)
-        weight, bias, indices = self.weight[own], self.bias[own], self.indices[first:last]
+        labels = slice(begin, rows.stop)
+        weight, bias, indices = self.weight[labels], self.bias[labels], self.indices[first:last]
         if self.options.backend == "torch":
             index = self.index[first:last]
             logits = torch_backend.linear(
@@ -131,7 +131,7 @@ class Sparse(LinearRows):
         """Prune the indices with the lowest mean |weight| over their group's labels and regrow as many.
 
         New weights are 0, and so is their momentum unless `reset_momentum` is off. Works in blocks of
-        groups: nothing of the size of the weights is made.
+        groups, without a temporary of the size of the weights.
         """
         options = self.options
         if options.growth == "gradient":
@@ -166,7 +166,7 @@ class Sparse(LinearRows):
         return torch.cat(list(self._scores()))
 
     def _scores(self) -> Iterator[Tensor]:
-        """`index_scores` of each block of groups."""
+        """`index_scores` block by block of groups."""
         for _, labels in self._group_blocks():
             rows = dequantize(self.weight[labels]).abs()
             if self.block_size > 1:
@@ -181,7 +181,7 @@ class Sparse(LinearRows):
         rows.masked_fill_(mask, 0)
 
     def _group_blocks(self) -> list[tuple[slice, slice]]:
-        """(groups, labels) slices of whole groups, a short last group on its own; small temporaries."""
+        """Slices (groups, labels) of blocks of whole groups; a short last group is a block of its own."""
         whole = self.n_labels // self.group_size
         size = max(1, BLOCK // (self.group_size * self.weight.shape[1]))
         spans = [(begin, min(begin + size, whole)) for begin in range(0, whole, size)]
@@ -193,12 +193,12 @@ class Sparse(LinearRows):
         ]
 
     def _gradient_by_index(self, features: Tensor, positives: Positives, labels: slice) -> Tensor:
-        """fp32 [K, n]: mean |dz^T h| of each candidate index over the group's labels, for those of a block."""
+        """fp32 [K, n]: mean |dz^T h| of each of n candidate indices over the labels of each group of a block."""
         features = features.float()
         candidates = self.n_features // self.block_size
         logits = self.logits(features, labels).t().contiguous()
-        at = torch_backend.positives_of(positives, labels)
-        gradient = (bce_sum(logits, *at)[1] @ features).abs()
+        _, dz = bce_sum(logits, *torch_backend.positives_of(positives, labels))
+        gradient = (dz @ features).abs()
         if self.block_size > 1:
             gradient = gradient.view(len(gradient), candidates, self.block_size).mean(dim=2)
         size = min(self.group_size, len(gradient))

@@ -17,8 +17,8 @@ from haste.layers.dense import Dense
 class Unstructured(Dense):
     """L x F of the L x H weights are in use (SET, or RigL with growth "gradient").
 
-    The mask costs a byte a weight and the step a dense product: what is saved is nothing but accuracy
-    to be compared at an equal number of weights.
+    The mask takes a byte per weight and the step is a dense product, so nothing is saved: the layer is for
+    comparing accuracy at an equal number of weights.
     """
 
     mask: Tensor
@@ -66,10 +66,10 @@ class Unstructured(Dense):
         return RewireStats(indices=used, moved=int(grown.sum()))
 
     def _gradient(self, features: Tensor, positives: Positives) -> Tensor:
-        logits = self.logits(features, slice(0, self.n_labels)).t().contiguous()
-        whole = slice(0, self.n_labels)
-        _, gradient = bce_sum(logits, *positives_of(positives, whole))
-        return (gradient @ features.float()).abs()
+        rows = slice(0, self.n_labels)
+        logits = self.logits(features, rows).t().contiguous()
+        _, dz = bce_sum(logits, *positives_of(positives, rows))
+        return (dz @ features.float()).abs()
 
     def trained_parameters(self) -> int:
         """Weights in use and biases."""

@@ -18,7 +18,7 @@ from haste.layers.dense import Dense
 
 
 class WrappedLayer(OutputLayer):
-    """A layer that changes another's step and nothing else."""
+    """A layer that changes the step of another layer and nothing else."""
 
     def __init__(self, layer: OutputLayer) -> None:
         super().__init__()
@@ -43,20 +43,11 @@ class WrappedLayer(OutputLayer):
         """See OutputLayer."""
         self.layer.add_to_bias(offset)
 
-    @property
-    def capturable(self) -> bool:
-        """See OutputLayer."""
-        return self.layer.capturable
-
-    def trained_parameters(self) -> int:
-        """See OutputLayer."""
-        return self.layer.trained_parameters()
-
 
 class FeatureDropout(WrappedLayer):
     """Trains `layer` on features of which a share `p` is zeroed and the rest scaled by 1 / (1 - p).
 
-    The mask is a function of (seed, step, part), so a run that goes on draws the same one.
+    The mask is a function of (seed, step, part), so a resumed run draws the same one.
     """
 
     def __init__(self, layer: OutputLayer, p: float, part: int, backend: str = "torch") -> None:
@@ -84,7 +75,7 @@ class WithAuxiliary(WrappedLayer):
 
     A document is positive for a cluster when it is for any of its labels. The reported loss is that
     of `layer` alone, so that runs with and without it compare. At scale 0 nothing is computed, unless the
-    step is a tensor: then the scale is one, too, and not to be looked at.
+    step is a tensor: then the scale is a tensor, too, and reading it would synchronize.
     """
 
     clusters: Tensor
@@ -108,26 +99,16 @@ class WithAuxiliary(WrappedLayer):
         scale = self.scale(context.step)
         if not isinstance(scale, Tensor) and scale == 0:
             return result
-        own = self._cluster_positives(positives, features.shape[0])
-        extra = self.auxiliary.step(features, own, context)
-        return StepResult(result.loss, result.dx + scale * extra.dx)
-
-    @property
-    def capturable(self) -> bool:
-        """See OutputLayer."""
-        return super().capturable and self.auxiliary.capturable
-
-    def trained_parameters(self) -> int:
-        """See OutputLayer."""
-        return super().trained_parameters() + self.auxiliary.trained_parameters()
+        cluster_positives = self._cluster_positives(positives, features.shape[0])
+        auxiliary = self.auxiliary.step(features, cluster_positives, context)
+        return StepResult(result.loss, result.dx + scale * auxiliary.dx)
 
     def _cluster_positives(self, positives: Positives, batch: int) -> Positives:
         n_labels = len(self.clusters)
         cluster = self.clusters[positives.label_row.clamp(max=n_labels - 1).long()]
         if self.auxiliary.capturable:
-            # to count each pair once, and to cut off labels that are not there, would synchronize;
-            # the dense kernels set what a positive changes, so that once more changes nothing, and pass
-            # over clusters that are not there
+            # removing duplicate pairs and padding would synchronize, and need not be done: the dense
+            # kernels overwrite dz of a positive, so duplicates change nothing, and ignore unknown clusters
             pad_label = self.auxiliary.n_labels
             cluster = torch.where(positives.label_row < n_labels, cluster, pad_label)
             return Positives(cluster, positives.doc)

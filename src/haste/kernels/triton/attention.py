@@ -21,8 +21,10 @@ while fp32, no dropout, and the interpreter were right."""
 
 
 @triton.jit
-def _places(x_ptr, document, head, stride_b, stride_h, stride_t, T: tl.constexpr, D: tl.constexpr):
-    """Addresses [T, D] of a head of a document."""
+def _pointers(
+    x_ptr, document, head, stride_b, stride_h, stride_t, T: tl.constexpr, D: tl.constexpr
+):
+    """Pointers [T, D] to a head of a document."""
     tokens = tl.arange(0, T)[:, None]
     return x_ptr + document * stride_b + head * stride_h + tokens * stride_t + tl.arange(0, D)
 
@@ -32,9 +34,9 @@ def _tile(
     x_ptr, document, head, stride_b, stride_h, stride_t, inside,
     T: tl.constexpr, D: tl.constexpr, DOT_DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """[T, D] of a head of a document, to be multiplied; zero behind the last token."""
-    at = _places(x_ptr, document, head, stride_b, stride_h, stride_t, T, D)
-    return tl.load(at, mask=inside, other=0.0).to(DOT_DTYPE)
+    """[T, D] in DOT_DTYPE: a head of a document, zero after the last token."""
+    pointers = _pointers(x_ptr, document, head, stride_b, stride_h, stride_t, T, D)
+    return tl.load(pointers, mask=inside, other=0.0).to(DOT_DTYPE)
 
 
 @triton.jit
@@ -42,9 +44,9 @@ def _weights(
     q, k, keys_ptr, document, head, heads, length, scale, seed, threshold, boost,
     T: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """Softmax of the scores fp32 [T, T], 0 where there is no key, and the factors of dropout."""
-    place = tl.arange(0, T)
-    seen = tl.load(keys_ptr + document * length + place, mask=place < length, other=0) != 0
+    """Attention weights fp32 [T, T], 0 for keys that are masked, and the factors of dropout [T, T]."""
+    tokens = tl.arange(0, T)
+    seen = tl.load(keys_ptr + document * length + tokens, mask=tokens < length, other=0) != 0
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
     scores = tl.where(seen[None, :], scores, -1e30)
     raised = tl.where(seen[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
@@ -52,9 +54,9 @@ def _weights(
     weights = raised / tl.maximum(tl.sum(raised, 1), 1e-30)[:, None]
     kept = weights * 0 + 1
     if DROPOUT:
-        rows = (document * heads + head) * T + place
-        drawn = random_halves(load_scalar(seed), 0, rows, 0, T, T, ROUNDS) & 0xFFFF
-        kept = tl.where(drawn >= threshold, boost, 0.0)
+        rows = (document * heads + head) * T + tokens
+        noise = random_halves(load_scalar(seed), 0, rows, 0, T, T, ROUNDS) & 0xFFFF
+        kept = tl.where(noise >= threshold, boost, 0.0)
     return weights, kept
 
 
@@ -76,8 +78,8 @@ def _attend(
         boost, T, DROPOUT, PRECISION, ROUNDS,
     )  # fmt: skip
     result = tl.dot((weights * kept).to(DOT_DTYPE), value, input_precision=PRECISION)
-    at = _places(out_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
-    tl.store(at, cast(result, out_ptr.dtype.element_ty), mask=inside)
+    pointers = _pointers(out_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(pointers, cast(result, out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["threshold"])
@@ -93,25 +95,25 @@ def _attend_backward(
     query = _tile(q_ptr, document, head, stride_qb, stride_qh, stride_qt, inside, T, D, DOT_DTYPE)
     key = _tile(k_ptr, document, head, stride_kb, stride_kh, stride_kt, inside, T, D, DOT_DTYPE)
     value = _tile(v_ptr, document, head, stride_vb, stride_vh, stride_vt, inside, T, D, DOT_DTYPE)
-    given = _tile(
+    d_out = _tile(
         do_ptr, document, head, stride_dob, stride_doh, stride_dot, inside, T, D, DOT_DTYPE
     )
     weights, kept = _weights(
         query, key, keys_ptr, document, head, heads, length, scale, seed, threshold, boost,
         T, DROPOUT, PRECISION, ROUNDS,
     )  # fmt: skip
-    dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), given, input_precision=PRECISION)
-    at = _places(dv_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
-    tl.store(at, cast(dv, dv_ptr.dtype.element_ty), mask=inside)
-    d_weights = tl.dot(given, tl.trans(value), input_precision=PRECISION) * kept
+    dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), d_out, input_precision=PRECISION)
+    pointers = _pointers(dv_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(pointers, cast(dv, dv_ptr.dtype.element_ty), mask=inside)
+    d_weights = tl.dot(d_out, tl.trans(value), input_precision=PRECISION) * kept
     d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None]) * scale
     d_scores = d_scores.to(DOT_DTYPE)
     dq = tl.dot(d_scores, key, input_precision=PRECISION)
-    at = _places(dq_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
-    tl.store(at, cast(dq, dq_ptr.dtype.element_ty), mask=inside)
+    pointers = _pointers(dq_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(pointers, cast(dq, dq_ptr.dtype.element_ty), mask=inside)
     dk = tl.dot(tl.trans(d_scores), query, input_precision=PRECISION)
-    at = _places(dk_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
-    tl.store(at, cast(dk, dk_ptr.dtype.element_ty), mask=inside)
+    pointers = _pointers(dk_ptr, document, head, stride_ob, stride_oh, stride_ot, T, D)
+    tl.store(pointers, cast(dk, dk_ptr.dtype.element_ty), mask=inside)
 
 
 def attend(
@@ -144,16 +146,16 @@ def attend_backward(
     seed: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, [B, T, heads, D] in memory."""
+    """Gradients of query, key and value [B, heads, T, D], which are [B, T, heads, D] in memory."""
     gradient = gradient if gradient.stride(-1) == 1 else gradient.contiguous()
-    found = _like(query), _like(query), _like(query)
+    gradients = _like(query), _like(query), _like(query)
     documents, heads, length, _ = query.shape
     _attend_backward[(documents * heads,)](
-        query, key, value, keys, gradient, *found, seed, heads, length, scale, *_dropped(p),
-        *_strides(query), *_strides(key), *_strides(value), *_strides(gradient), *_strides(found[0]),
+        query, key, value, keys, gradient, *gradients, seed, heads, length, scale, *_dropped(p),
+        *_strides(query), *_strides(key), *_strides(value), *_strides(gradient), *_strides(gradients[0]),
         **_constants(query, p),
     )  # fmt: skip
-    return found
+    return gradients
 
 
 def _like(query: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ def _strides(values: Tensor) -> tuple[int, ...]:
 
 
 def _dropped(p: float) -> tuple[int, float]:
-    """The bound below which a number of 16 bits drops a weight, and what the others are scaled by."""
+    """The bound below which 16 random bits drop a weight, and the factor of the other weights."""
     return round(p * 2**16), 1 / (1 - p)
 
 
@@ -181,6 +183,6 @@ def _constants(query: Tensor, p: float) -> dict[str, object]:
         "DOT_DTYPE": dot_dtype(query.dtype),
         "PRECISION": "ieee" if wide else "tf32",
         "ROUNDS": PHILOX_ROUNDS,
-        # so that [T, T] numbers of fp32 fit in registers
+        # so that [T, T] fp32 values fit in registers
         "num_warps": tokens // 16,
     }

@@ -84,10 +84,10 @@ def _log1p(p):
 
 @triton.jit
 def to_bf16(value, noise):
-    """fp32 `value` to bf16: the bits that go are added to `noise`, 16 bits, and what carries rounds up.
+    """fp32 `value` to bf16: 16 bits of `noise` are added to the bits that are cut; a carry rounds up.
 
     Random noise rounds stochastically, `half_to_even(value)` to nearest. NaN and infinity stay what
-    they are. By hand, because the interpreter's own cast cuts.
+    they are. Written out, because the interpreter's cast truncates.
     """
     bits = value.to(tl.int32, bitcast=True)
     rounded = ((bits + (noise & 0xFFFF)) & -65536).to(tl.float32, bitcast=True)
@@ -129,7 +129,7 @@ def to_fp8(value, noise):
 
 @triton.jit
 def dequantize(value):
-    """Stored numbers, uint8 being the bits of E4M3, as fp32."""
+    """Stored values, uint8 being the bits of E4M3, as fp32."""
     if value.dtype == tl.uint8:
         if not INTERPRETED:
             return value.to(tl.float8e4nv, bitcast=True).to(tl.float32) * FP8_SCALE
@@ -142,7 +142,7 @@ def dequantize(value):
 
 @triton.jit
 def to_dot_dtype(value, DOT_DTYPE: tl.constexpr):
-    """Stored numbers in the dtype in which a product is taken."""
+    """Stored values in the dtype in which a product is taken."""
     if value.dtype == tl.uint8:
         if INTERPRETED:
             return dequantize(value).to(DOT_DTYPE)
@@ -181,15 +181,15 @@ def random_row(seed, step, row, ROUNDS: tl.constexpr):
 @triton.jit
 def random_bits(seed, step, rows, first, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
     """int32 noise [G, F] for rows int64 [G] of a tensor, from its column `first`, a multiple of F, on;
-    four numbers a Philox call."""
+    four values per Philox call."""
     a, b, c, d = _philox(seed, step, rows, first // 4, G, F // 4, ROUNDS)
-    drawn = tl.join(tl.join(a, b), tl.join(c, d))
-    return tl.reshape(drawn, [G, F]).to(tl.int32, bitcast=True)
+    bits = tl.join(tl.join(a, b), tl.join(c, d))
+    return tl.reshape(bits, [G, F]).to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def random_halves(seed, step, rows, first, G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr):
-    """As `random_bits`, with 16 random bits in each number's lower half: eight a Philox call."""
+    """As `random_bits`, with 16 random bits in the lower half of each value: eight per Philox call."""
     a, b, c, d = _philox(seed, step, rows, first // 8, G, F // 8, ROUNDS)
     low = tl.join(tl.join(a, b), tl.join(c, d))
     high = tl.join(tl.join(a >> 16, b >> 16), tl.join(c >> 16, d >> 16))
@@ -210,7 +210,7 @@ def rounding_noise(
     seed, step, rows, first, FULL: tl.constexpr,
     G: tl.constexpr, F: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """Noise for rounding [G, F] numbers, with FULL also for their momenta or for E4M3."""
+    """Noise for rounding [G, F] values, with FULL also for their momenta or for E4M3."""
     if FULL:
         return random_bits(seed, step, rows, first, G, F, ROUNDS)
     return random_halves(seed, step, rows, first, G, F, ROUNDS)
@@ -218,13 +218,13 @@ def rounding_noise(
 
 @triton.jit
 def load_scalar(value):
-    """A number that is given itself, or by the address where it lies.
+    """A scalar that is passed by value or by pointer.
 
-    What a captured CUDA graph replays is launched with the arguments of its capture, so numbers that
-    change from step to step lie in memory then.
+    A captured CUDA graph is replayed with the arguments of its capture, so scalars that change from step
+    to step are passed by pointer.
     """
-    # in the interpreter a number is none of Triton's; the second condition stands for itself, because
-    # both are decided when the kernel is compiled
+    # in the interpreter a scalar is no tl.tensor; the two conditions are nested, because both are evaluated
+    # when the kernel is compiled
     if isinstance(value, tl.tensor):  # noqa: SIM102
         if value.dtype.is_ptr():
             value = tl.load(value)
@@ -233,15 +233,23 @@ def load_scalar(value):
 
 @triton.jit
 def round_to_bf16(value):
-    """fp32 `value` rounded to the nearest number of bf16, as fp32."""
+    """fp32 `value` rounded to the nearest bf16 value, as fp32."""
     return to_bf16(value, half_to_even(value)).to(tl.float32)
 
 
 @triton.jit
 def bce_rows_bf16(z):
-    """Sum over axis 1 of the loss of negatives, each of its steps rounded to bf16."""
+    """Sum over axis 1 of the loss of negatives, every intermediate result rounded to bf16."""
     e = round_to_bf16(tl.exp(-tl.abs(z)))
     return tl.sum(tl.maximum(z, 0.0) + round_to_bf16(tl.log(round_to_bf16(1.0 + e))), 1)
+
+
+@triton.jit
+def load_momentum(momentum_ptr, offsets, mask, gradient, HAS_MOMENTUM: tl.constexpr):
+    """fp32 momentum, shaped as `gradient`; without one the gradient, which `sgd_update` does not read."""
+    if HAS_MOMENTUM:
+        return tl.load(momentum_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    return gradient
 
 
 @triton.jit
@@ -253,15 +261,55 @@ def sgd_update(value, v, gradient, lr, momentum, decay, HAS_MOMENTUM: tl.constex
     return value - lr * gradient, gradient
 
 
+@triton.jit
+def load_index(index_ptr, group, F: tl.constexpr, BLOCK_SIZE: tl.constexpr):
+    """int32 [F]: the features that a group reads, from index [K, F / BLOCK_SIZE]."""
+    f = tl.arange(0, F)
+    block = tl.load(index_ptr + group * (F // BLOCK_SIZE) + f // BLOCK_SIZE)
+    return block * BLOCK_SIZE + f % BLOCK_SIZE
+
+
+@triton.jit
+def bce_of_negatives(z, b, batch, PADDED: tl.constexpr, BF16_LOSS: tl.constexpr):
+    """Logits z fp32 [L, B] of documents b [B] as all negatives: z, dz [L, B] and the loss [L].
+
+    PADDED: documents from `batch` on are padding, with zero loss and dz.
+    """
+    if BF16_LOSS:
+        z = round_to_bf16(z)
+    dz, e = sigmoid(z)
+    if BF16_LOSS:
+        dz = round_to_bf16(dz)
+    if PADDED:
+        is_document = (b < batch)[None, :]
+        dz = tl.where(is_document, dz, 0.0)
+        e = tl.where(is_document, e, 0.0)
+        z = tl.where(is_document, z, -1e30)
+    loss = bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
+    return z, dz, loss
+
+
+@triton.jit
+def store_update(
+    value_ptr, momentum_ptr, offsets, value, v, noise, mask,
+    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+):  # fmt: skip
+    """Store fp32 `value` and its momentum `v` at `offsets`; `noise` int32 as in `store_rounded`, of which
+    the momentum takes the upper 16 bits."""
+    store_rounded(value_ptr + offsets, value, noise, mask, STOCHASTIC)
+    if HAS_MOMENTUM:
+        store_rounded(momentum_ptr + offsets, v, noise >> 16, mask, STOCHASTIC)
+
+
 def num_sms(device: torch.device) -> int:
-    """Multiprocessors of a GPU; a few in the interpreter, so that programs get several groups."""
+    """Multiprocessors of a GPU; 3 in the interpreter, so that a program gets several groups."""
     if device.type != "cuda":
         return 3
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def dot_dtype(dtype: torch.dtype) -> tl.dtype:
-    """In which a kernel multiplies: the weights' dtype, bf16 for E4M3, but fp32 in the interpreter."""
+    """The dtype in which a kernel multiplies: that of the weights, bf16 for E4M3; fp32 in the interpreter."""
     if INTERPRETED.value or dtype == torch.float32:
         return tl.float32
     return tl.float16 if dtype == torch.float16 else tl.bfloat16
@@ -280,18 +328,18 @@ def padded_columns(features: Tensor, dtype: torch.dtype, multiple: int) -> Tenso
 
 
 def batch_tiles(batch: int, largest: int = 64) -> tuple[int, int]:
-    """The width of a tile of the batch, and how many there are."""
+    """Documents per tile of the batch, and the number of tiles."""
     tile = max(16, min(largest, triton.next_power_of_2(batch)))
     return tile, triton.cdiv(batch, tile)
 
 
 def dot_weight(weight: Tensor) -> torch.dtype:
-    """The dtype in which weights are multiplied outside a kernel: bf16 for E4M3."""
+    """The dtype in which weights are multiplied outside kernels: bf16 for E4M3."""
     return torch.bfloat16 if weight.element_size() == 1 else weight.dtype
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """fp32 product of two matrices of any precision."""
+    """fp32 [M, N]: product of a [M, K] and b [K, N] of any float dtype."""
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return torch.mm(a.float(), b.float())

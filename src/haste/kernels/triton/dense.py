@@ -1,9 +1,9 @@
-"""The fused step of dense rows in Triton: slab by slab of labels, no B x L tensor.
+"""The fused step of dense rows in Triton, chunk by chunk of labels, without a B x L tensor.
 
-A slab's logits become loss and dz [labels, B] in one kernel; dz times the weights, dX, is a
-product for cuBLAS; another kernel makes dW tile by tile and updates
-the tile before it is ever written. Fixed fan-in takes the same way through weights that are densified to
-all features: on tensor cores that is quicker than gathering for each label.
+One kernel computes the logits of a chunk and from them loss and dz [labels, B]; dX, dz times the weights,
+is a product by cuBLAS; another kernel computes dW tile by tile and updates the weights with it before it is
+ever written. Fixed fan-in does the same with weights that are densified to all features: on tensor cores
+that is faster than gathering for each label.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     batch_tiles,
-    bce_rows,
-    bce_rows_bf16,
+    bce_of_negatives,
     cast,
     dequantize,
     dot_dtype,
+    load_momentum,
     load_scalar,
     padded_columns,
     product,
@@ -32,17 +32,17 @@ from haste.kernels.triton.common import (
     rounding_noise,
     sgd_update,
     sigmoid,
-    store_rounded,
+    store_update,
     to_dot_dtype,
 )
 from haste.kernels.triton.densify import densify
 
-SLAB_BYTES = 32 << 20
-"""of dz for a slab of labels"""
+CHUNK_BYTES = 32 << 20
+"""of dz for a chunk of labels"""
 DENSE_BYTES = 256 << 20
-"""of the fp32 gradient of a slab's densified weights"""
+"""of the fp32 gradient of a chunk's densified weights"""
 UPDATE_TILE = 64
-"""labels a program updates"""
+"""labels per program of the update"""
 
 
 @triton.jit(do_not_specialize=["first", "n_labels"])
@@ -51,55 +51,45 @@ def _loss_and_dz(
     BLOCK_L: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, PADDED: tl.constexpr,
     BF16_LOSS: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dz [T, Bp] and the loss of a tile of labels, numbered from `first` on, and of the batch, as if no
-    label were a positive."""
-    own = tl.program_id(1).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + own
+    """dz [T, Bp] and the loss of a tile of labels, of the chunk that begins at `first`, and of the batch,
+    as if all labels were negative."""
+    chunk_rows = tl.program_id(1).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    rows = first + chunk_rows
     inside = rows < n_labels
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     z = tl.zeros([BLOCK_L, BLOCK_B], tl.float32)
     for start in tl.range(0, n_features, BLOCK_H, num_stages=3):
         c = start + tl.arange(0, BLOCK_H)
-        there = (c < n_features)[None, :] & inside[:, None]
-        weight = tl.load(w_ptr + own[:, None] * n_features + c[None, :], mask=there, other=0)
+        mask = (c < n_features)[None, :] & inside[:, None]
+        weight = tl.load(w_ptr + chunk_rows[:, None] * n_features + c[None, :], mask=mask, other=0)
         x = tl.load(
             x_ptr + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0
         )
         z = tl.dot(to_dot_dtype(weight, DOT_DTYPE), x.to(DOT_DTYPE), z, input_precision=PRECISION)
     bias = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
     z += tl.where(inside, bias, -1e30)[:, None]
-    if BF16_LOSS:
-        z = round_to_bf16(z)
-    dz, e = sigmoid(z)
-    if BF16_LOSS:
-        dz = round_to_bf16(dz)
-    if PADDED:
-        real = (b < batch)[None, :]
-        dz = tl.where(real, dz, 0.0)
-        e = tl.where(real, e, 0.0)
-        z = tl.where(real, z, -1e30)
-    total = bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
-    spot = own[:, None] * width + b[None, :]
-    tl.store(dz_ptr + spot, cast(dz, dz_ptr.dtype.element_ty), mask=inside[:, None])
-    tl.store(loss_ptr + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
+    _, dz, loss = bce_of_negatives(z, b, batch, PADDED, BF16_LOSS)
+    offsets = chunk_rows[:, None] * width + b[None, :]
+    tl.store(dz_ptr + offsets, cast(dz, dz_ptr.dtype.element_ty), mask=inside[:, None])
+    tl.store(loss_ptr + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(loss))
 
 
 @triton.jit(do_not_specialize=["first", "n_labels"])
 def _add_positives(
-    x_ptr, w_ptr, bias_ptr, label_ptr, row_ptr, dz_ptr, loss_ptr, first, n_labels, n_features, width,
+    x_ptr, w_ptr, bias_ptr, label_ptr, doc_ptr, dz_ptr, loss_ptr, first, n_labels, n_features, width,
     PADDED_H: tl.constexpr, BF16_LOSS: tl.constexpr,
 ):  # fmt: skip
-    """The loss and dz of positive p = program_id, put right, if its label is of this slab."""
+    """Correct the loss and dz of positive p = program_id, if its label is in the chunk first..n_labels."""
     p = tl.program_id(0)
-    at = tl.load(label_ptr + p)
-    here = (at >= first) & (at < n_labels)
-    own = tl.where(here, at - first, 0).to(tl.int64)
-    b = tl.load(row_ptr + p)
+    label = tl.load(label_ptr + p)
+    in_chunk = (label >= first) & (label < n_labels)
+    row = tl.where(in_chunk, label - first, 0).to(tl.int64)
+    b = tl.load(doc_ptr + p)
     c = tl.arange(0, PADDED_H)
-    there = (c < n_features) & here
-    weight = dequantize(tl.load(w_ptr + own * n_features + c, mask=there, other=0))
-    x = tl.load(x_ptr + c * width + b, mask=there, other=0.0).to(tl.float32)
-    z = tl.sum(weight * x) + tl.load(bias_ptr + at, mask=here, other=0.0).to(tl.float32)
+    mask = (c < n_features) & in_chunk
+    weight = dequantize(tl.load(w_ptr + row * n_features + c, mask=mask, other=0))
+    x = tl.load(x_ptr + c * width + b, mask=mask, other=0.0).to(tl.float32)
+    z = tl.sum(weight * x) + tl.load(bias_ptr + label, mask=in_chunk, other=0.0).to(tl.float32)
     if BF16_LOSS:
         z = round_to_bf16(z)
     dz, _ = sigmoid(z)
@@ -108,8 +98,8 @@ def _add_positives(
     else:
         dz -= 1.0
     value = cast(dz, dz_ptr.dtype.element_ty)
-    tl.store(dz_ptr + own * width + b, value, mask=here)
-    tl.store(loss_ptr + p, -z, mask=here)
+    tl.store(dz_ptr + row * width + b, value, mask=in_chunk)
+    tl.store(loss_ptr + p, -z, mask=in_chunk)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
@@ -123,8 +113,8 @@ def _update(
     """One tile [BLOCK_L, BLOCK_H] of the weights: dz times features, then SGD, in place."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + own
+    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    rows = first + chunk_rows
     inside = rows < n_labels
     start = tl.program_id(1) * BLOCK_H
     c = start + tl.arange(0, BLOCK_H)
@@ -132,26 +122,24 @@ def _update(
     dw = tl.zeros([BLOCK_L, BLOCK_H], tl.float32)
     for tile in tl.range(0, NUM_TILES, num_stages=2):
         b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
-        d = tl.load(dz_ptr + own[:, None] * width + b[None, :], mask=inside[:, None], other=0.0)
+        d = tl.load(
+            dz_ptr + chunk_rows[:, None] * width + b[None, :], mask=inside[:, None], other=0.0
+        )
         x = tl.load(
             x_ptr + c[:, None] * width + b[None, :], mask=(c < n_features)[:, None], other=0.0
         )
         dw = tl.dot(d.to(DOT_DTYPE), tl.trans(x).to(DOT_DTYPE), dw, input_precision=PRECISION)
-    spot = rows[:, None] * n_features + c[None, :]
+    offsets = rows[:, None] * n_features + c[None, :]
     if HAS_MASK:
-        kept = kept & (tl.load(mask_ptr + spot, mask=kept, other=0) != 0)
-    v = dw
-    if HAS_MOMENTUM:
-        v = tl.load(momentum_ptr + spot, mask=kept, other=0.0).to(tl.float32)
-    stored = tl.load(w_ptr + spot, mask=kept, other=0)
-    new, v = sgd_update(dequantize(stored), v, dw, lr, momentum, decay, HAS_MOMENTUM)
-    noise = spot.to(tl.int32)
+        kept = kept & (tl.load(mask_ptr + offsets, mask=kept, other=0) != 0)
+    v = load_momentum(momentum_ptr, offsets, kept, dw, HAS_MOMENTUM)
+    value = dequantize(tl.load(w_ptr + offsets, mask=kept, other=0))
+    new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
+    noise = offsets.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
         noise = rounding_noise(seed, step, rows, start, full, BLOCK_L, BLOCK_H, ROUNDS)
-    store_rounded(w_ptr + spot, new, noise, kept, STOCHASTIC)
-    if HAS_MOMENTUM:
-        store_rounded(momentum_ptr + spot, v, noise >> 16, kept, STOCHASTIC)
+    store_update(w_ptr, momentum_ptr, offsets, new, v, noise, kept, HAS_MOMENTUM, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
@@ -163,27 +151,23 @@ def _update_bias(
     """The biases of BLOCK_L labels: SGD on the sum of dz over the batch."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + own
+    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    rows = first + chunk_rows
     inside = rows < n_labels
     db = tl.zeros([BLOCK_L], tl.float32)
     for start in range(0, width, BLOCK_B):
         b = start + tl.arange(0, BLOCK_B)
-        there = inside[:, None] & (b < width)[None, :]
-        spot = own[:, None] * width + b[None, :]
-        db += tl.sum(tl.load(dz_ptr + spot, mask=there, other=0.0).to(tl.float32), 1)
-    v = db
-    if HAS_MOMENTUM:
-        v = tl.load(momentum_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+        mask = inside[:, None] & (b < width)[None, :]
+        offsets = chunk_rows[:, None] * width + b[None, :]
+        db += tl.sum(tl.load(dz_ptr + offsets, mask=mask, other=0.0).to(tl.float32), 1)
+    v = load_momentum(momentum_ptr, rows, inside, db, HAS_MOMENTUM)
     value = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
     new, v = sgd_update(value, v, db, lr, momentum, decay, HAS_MOMENTUM)
     noise = rows.to(tl.int32)
     if STOCHASTIC:
-        # biases draw behind the rows of weights
+        # after the random numbers of the weights' rows
         noise = random_row(seed, step, n_labels + rows, ROUNDS)
-    store_rounded(bias_ptr + rows, new, noise, inside, STOCHASTIC)
-    if HAS_MOMENTUM:
-        store_rounded(momentum_ptr + rows, v, noise >> 16, inside, STOCHASTIC)
+    store_update(bias_ptr, momentum_ptr, rows, new, v, noise, inside, HAS_MOMENTUM, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
@@ -195,28 +179,26 @@ def _update_gathered(
     """SGD on BLOCK_L rows of weights [L, F] whose dw is read from [T, H] at their indices."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    own = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + own
+    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    rows = first + chunk_rows
     inside = (rows < n_labels)[:, None]
-    spot = rows[:, None] * F + tl.arange(0, F)[None, :]
-    at = tl.load(index_ptr + spot, mask=inside, other=0)
-    dw = tl.load(dw_ptr + own[:, None] * n_features + at, mask=inside, other=0.0).to(tl.float32)
-    v = dw
-    if HAS_MOMENTUM:
-        v = tl.load(momentum_ptr + spot, mask=inside, other=0.0).to(tl.float32)
-    stored = tl.load(w_ptr + spot, mask=inside, other=0)
-    new, v = sgd_update(dequantize(stored), v, dw, lr, momentum, decay, HAS_MOMENTUM)
-    noise = spot.to(tl.int32)
+    offsets = rows[:, None] * F + tl.arange(0, F)[None, :]
+    idx = tl.load(index_ptr + offsets, mask=inside, other=0)
+    dw = tl.load(dw_ptr + chunk_rows[:, None] * n_features + idx, mask=inside, other=0.0).to(
+        tl.float32
+    )
+    v = load_momentum(momentum_ptr, offsets, inside, dw, HAS_MOMENTUM)
+    value = dequantize(tl.load(w_ptr + offsets, mask=inside, other=0))
+    new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
+    noise = offsets.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
         noise = rounding_noise(seed, step, rows, 0, full, BLOCK_L, F, ROUNDS)
-    store_rounded(w_ptr + spot, new, noise, inside, STOCHASTIC)
-    if HAS_MOMENTUM:
-        store_rounded(momentum_ptr + spot, v, noise >> 16, inside, STOCHASTIC)
+    store_update(w_ptr, momentum_ptr, offsets, new, v, noise, inside, HAS_MOMENTUM, STOCHASTIC)
 
 
-class _Slabs:
-    """What the two steps share: slabs of labels, their dz and loss, the bias's update."""
+class _Chunks:
+    """What the two steps share: chunks of labels, their dz and loss, the update of the biases."""
 
     def __init__(
         self,
@@ -225,7 +207,7 @@ class _Slabs:
         positives: Positives,
         context: StepContext,
         sgd: Sgd,
-        slab: int,
+        labels_per_chunk: int,
         loss_dtype: torch.dtype,
     ) -> None:
         weight, bias = state.weight, state.bias
@@ -239,14 +221,14 @@ class _Slabs:
         self.dtype = self.columns.dtype
         self.features = features.to(self.dtype)
         self.bias, self.bias_momentum, self.positives = bias, state.bias_momentum, positives
-        self.slab = max(1, slab // self.label_tile) * self.label_tile
+        self.labels_per_chunk = max(1, labels_per_chunk // self.label_tile) * self.label_tile
         count = triton.cdiv(self.n_labels, self.label_tile)
         self.pairs = positives.label_row.numel()
         self.losses = torch.zeros(count * self.tiles + self.pairs, device=weight.device)
-        size = min(self.slab, self.n_labels)
+        size = min(self.labels_per_chunk, self.n_labels)
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
-        self.grad = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
-        self.numbers = (
+        self.dx = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
+        self.scalars = (
             context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
         )  # fmt: skip
         self.constants = {
@@ -258,12 +240,14 @@ class _Slabs:
         self.bf16_loss = loss_dtype == torch.bfloat16
 
     def spans(self) -> list[tuple[int, int]]:
-        """First and last label of each slab."""
-        edges = range(0, self.n_labels, self.slab)
-        return [(first, min(first + self.slab, self.n_labels)) for first in edges]
+        """First and last label of each chunk."""
+        size = self.labels_per_chunk
+        return [
+            (first, min(first + size, self.n_labels)) for first in range(0, self.n_labels, size)
+        ]
 
     def backward(self, first: int, last: int, rows: Tensor) -> Tensor:
-        """dz [T, B] of a slab with weights `rows` [T, H] as stored; the sums take what they need of it."""
+        """dz [T, B] of a chunk with stored weights `rows` [T, H]; its part is added to loss and dX."""
         count = last - first
         tiles = triton.cdiv(count, self.label_tile)
         _loss_and_dz[(self.tiles, tiles)](
@@ -283,15 +267,15 @@ class _Slabs:
             )  # fmt: skip
         dz = self.dz[:count, : self.batch]
         scale = FP8_SCALE if rows.dtype == FP8 else 1.0
-        self.grad.add_(product(dz.t(), rows.to(self.dtype)), alpha=scale)
+        self.dx.add_(product(dz.t(), rows.to(self.dtype)), alpha=scale)
         return dz
 
     def update_bias(self, first: int, last: int) -> None:
-        """The slab's biases; not before its weights are done."""
+        """Update the biases of a chunk, after its weights."""
         rows = 32
         _update_bias[(triton.cdiv(last - first, rows),)](
             self.bias, self.bias_momentum, self.dz, first, self.n_labels, self.width,
-            *self.numbers, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)), **self.constants,
+            *self.scalars, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)), **self.constants,
         )  # fmt: skip
 
 
@@ -308,28 +292,31 @@ def dense_step(
 ) -> tuple[Tensor, Tensor]:
     """Loss (fp32 scalar) and dX fp32 [B, H]; the layer is updated in place.
 
-    features [B, H]; weight [L, H]; `mask` bool [L, H] keeps weights outside it as they are, at zero. A slab has at most
-    `labels_per_chunk` labels, rounded to whole tiles. Rounding as in `group_step.group_step`.
+    features [B, H]; weight [L, H]; `mask` bool [L, H]: weights outside it are not changed and must be zero.
+    A chunk has at most `labels_per_chunk` labels, rounded to whole tiles. Rounding as in `group_step.group_step`.
     """
     weight = state.weight
-    size = min(slab_labels(features.shape[0]), labels_per_chunk)
+    size = min(most_labels_per_chunk(features.shape[0]), labels_per_chunk)
     if weight.dtype == FP8:
-        # dX takes a copy of a slab's weights in bf16
-        size = min(size, SLAB_BYTES // weight.shape[1])
-    slabs = _Slabs(features, state, positives, context, sgd, size, loss_dtype)
+        # dX needs a copy of a chunk's weights in bf16
+        size = min(size, CHUNK_BYTES // weight.shape[1])
+    chunks = _Chunks(features, state, positives, context, sgd, size, loss_dtype)
     bits = None if mask is None else mask.view(torch.uint8)
-    for first, last in slabs.spans():
-        slabs.backward(first, last, weight[first:last])
-        feature_tile = 64 if slabs.wide else 128
-        grid = (triton.cdiv(last - first, UPDATE_TILE), triton.cdiv(slabs.n_features, feature_tile))
+    for first, last in chunks.spans():
+        chunks.backward(first, last, weight[first:last])
+        feature_tile = 64 if chunks.wide else 128
+        grid = (
+            triton.cdiv(last - first, UPDATE_TILE),
+            triton.cdiv(chunks.n_features, feature_tile),
+        )
         _update[grid](
-            slabs.columns, storage_view(weight), bits, state.momentum, slabs.dz, first, slabs.n_labels,
-            slabs.n_features, slabs.width, *slabs.numbers, BLOCK_L=UPDATE_TILE, BLOCK_H=feature_tile,
-            BLOCK_B=min(slabs.tile, 64), NUM_TILES=slabs.width // min(slabs.tile, 64), HAS_MASK=mask is not None,
-            **slabs.constants, **slabs.products, num_warps=4,
+            chunks.columns, storage_view(weight), bits, state.momentum, chunks.dz, first, chunks.n_labels,
+            chunks.n_features, chunks.width, *chunks.scalars, BLOCK_L=UPDATE_TILE, BLOCK_H=feature_tile,
+            BLOCK_B=min(chunks.tile, 64), NUM_TILES=chunks.width // min(chunks.tile, 64), HAS_MASK=mask is not None,
+            **chunks.constants, **chunks.products, num_warps=4,
         )  # fmt: skip
-        slabs.update_bias(first, last)
-    return slabs.losses.sum(), slabs.grad
+        chunks.update_bias(first, last)
+    return chunks.losses.sum(), chunks.dx
 
 
 def fixed_fan_in_step(
@@ -351,22 +338,22 @@ def fixed_fan_in_step(
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
     n_features = features.shape[1]
     # densified weights and their gradient are [T, H], the latter fp32
-    size = min(slab_labels(features.shape[0]), DENSE_BYTES // (4 * n_features))
-    slabs = _Slabs(features, state, positives, context, sgd, size, loss_dtype)
+    size = min(most_labels_per_chunk(features.shape[0]), DENSE_BYTES // (4 * n_features))
+    chunks = _Chunks(features, state, positives, context, sgd, size, loss_dtype)
     rows = 8
-    for first, last in slabs.spans():
+    for first, last in chunks.spans():
         dense = densify(
-            weight[first:last], index[first:last], n_features, unique=unique, dtype=slabs.dtype
+            weight[first:last], index[first:last], n_features, unique=unique, dtype=chunks.dtype
         )
-        dw = product(slabs.backward(first, last, dense), slabs.features)
+        dw = product(chunks.backward(first, last, dense), chunks.features)
         _update_gathered[(triton.cdiv(last - first, rows),)](
-            storage_view(weight), index, state.momentum, dw, first, slabs.n_labels, n_features,
-            *slabs.numbers, BLOCK_L=rows, F=weight.shape[1], **slabs.constants, num_warps=4,
+            storage_view(weight), index, state.momentum, dw, first, chunks.n_labels, n_features,
+            *chunks.scalars, BLOCK_L=rows, F=weight.shape[1], **chunks.constants, num_warps=4,
         )  # fmt: skip
-        slabs.update_bias(first, last)
-    return slabs.losses.sum(), slabs.grad
+        chunks.update_bias(first, last)
+    return chunks.losses.sum(), chunks.dx
 
 
-def slab_labels(batch: int) -> int:
-    """Labels of a slab of dense rows."""
-    return SLAB_BYTES // (2 * batch)
+def most_labels_per_chunk(batch: int) -> int:
+    """Labels whose dz takes CHUNK_BYTES."""
+    return CHUNK_BYTES // (2 * batch)

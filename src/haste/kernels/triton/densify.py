@@ -2,8 +2,7 @@
 
 A group's weights are densified, to [labels, H], tile by tile, in registers, through the inverse of its
 index: position of each feature among the F, or none. A product over H does H / F times the arithmetic
-that is needed, on tensor cores, and in return sums over labels without atomics. Needs groups that name
-no feature twice.
+that is needed, on tensor cores, and sums over labels without atomics. No group may name a feature twice.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import storage_view
-from haste.kernels.triton.common import cast, dequantize, dot_dtype, num_sms
+from haste.kernels.triton.common import cast, dequantize, dot_dtype, load_index, num_sms
 
 
 @triton.jit
@@ -25,13 +24,12 @@ def _invert(
     """inverse[k, h] = position of feature h in group k = program_id, or NONE."""
     k = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, PADDED_H)
-    own = inverse_ptr + k * n_features
-    nothing = tl.full([PADDED_H], NONE, tl.int32).to(inverse_ptr.dtype.element_ty)
-    tl.store(own + c, nothing, mask=c < n_features)
+    row_ptr = inverse_ptr + k * n_features
+    none = tl.full([PADDED_H], NONE, tl.int32).to(inverse_ptr.dtype.element_ty)
+    tl.store(row_ptr + c, none, mask=c < n_features)
     tl.debug_barrier()
-    f = tl.arange(0, F)
-    at = tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
-    tl.store(own + at, f.to(inverse_ptr.dtype.element_ty))
+    idx = load_index(index_ptr, k, F, BLOCK_SIZE)
+    tl.store(row_ptr + idx, tl.arange(0, F).to(inverse_ptr.dtype.element_ty))
 
 
 @triton.jit
@@ -42,9 +40,9 @@ def _dense_dx_kernel(
 ):  # fmt: skip
     """dx[s, c, b] += sum over the labels of split s of densified w [l, c] times dz[l, b].
 
-    The tile after next is looked up, and the next one gathered, while this one is multiplied: what is
-    gathered by two bytes cannot be copied asynchronously. Features come first in the tiles of weights,
-    so that neighbouring threads read from the same row.
+    While a tile is multiplied, the next one is gathered and the indices of the one after it are loaded:
+    gathers of two bytes cannot be copied asynchronously. Features come first in the tiles of weights, so
+    that neighbouring threads read from the same row.
     """
     c = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -64,24 +62,24 @@ def _dense_dx_kernel(
     ).to(tl.int32)
     for start in tl.range(begin, end, BLOCK_L, num_stages=2):
         if BY_ROW:
-            spot = b.to(tl.int64)[:, None] * stride_dzb + (start + l)[None, :]
-            there = (start + l < end)[None, :] & (b < width)[:, None]
-            d = tl.trans(tl.load(dz_ptr + spot, mask=there, other=0.0))
+            offsets = b.to(tl.int64)[:, None] * stride_dzb + (start + l)[None, :]
+            mask = (start + l < end)[None, :] & (b < width)[:, None]
+            d = tl.trans(tl.load(dz_ptr + offsets, mask=mask, other=0.0))
         else:
-            spot = (start + l)[:, None] * stride_dzl + b[None, :]
-            there = (start + l < end)[:, None] & (b < width)[None, :]
-            d = tl.load(dz_ptr + spot, mask=there, other=0.0)
+            offsets = (start + l)[:, None] * stride_dzl + b[None, :]
+            mask = (start + l < end)[:, None] & (b < width)[None, :]
+            d = tl.load(dz_ptr + offsets, mask=mask, other=0.0)
         after = start + BLOCK_L
-        coming = tl.load(w_ptr + after * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
+        next_tile = tl.load(w_ptr + after * F + (l * F)[None, :] + j, mask=j < F, other=0.0)
         after += BLOCK_L
         j = tl.load(
             place + after // G * n_features, mask=known & (after + l < end)[None, :], other=NONE
         ).to(tl.int32)
         acc = tl.dot(tile.to(DOT_DTYPE), d.to(DOT_DTYPE), acc, input_precision=PRECISION)
-        tile = coming
-    spot = (tl.program_id(2) * n_features + c)[:, None] * width + b[None, :]
-    there = known & (b < width)[None, :]
-    tl.store(dx_ptr + spot, tl.load(dx_ptr + spot, mask=there, other=0.0) + acc, mask=there)
+        tile = next_tile
+    offsets = (tl.program_id(2) * n_features + c)[:, None] * width + b[None, :]
+    mask = known & (b < width)[None, :]
+    tl.store(dx_ptr + offsets, tl.load(dx_ptr + offsets, mask=mask, other=0.0) + acc, mask=mask)
 
 
 @triton.jit
@@ -97,10 +95,10 @@ def _densify_kernel(
     whole = inside[:, None] & (c < n_features)[None, :]
     tl.store(out_ptr + r[:, None] * n_features + c[None, :], zero, mask=whole)
     f = tl.arange(0, F)
-    spot = r[None, :] * F + f[:, None]
-    at = tl.load(index_ptr + spot, mask=inside[None, :], other=0)
-    value = dequantize(tl.load(w_ptr + spot, mask=inside[None, :], other=0))
-    target = out_ptr + r[None, :] * n_features + at
+    offsets = r[None, :] * F + f[:, None]
+    idx = tl.load(index_ptr + offsets, mask=inside[None, :], other=0)
+    value = dequantize(tl.load(w_ptr + offsets, mask=inside[None, :], other=0))
+    target = out_ptr + r[None, :] * n_features + idx
     tl.debug_barrier()
     if REPEATED:
         tl.atomic_add(target, value, mask=inside[None, :], sem="relaxed")
@@ -112,15 +110,15 @@ def _densify_kernel(
 def _gather_columns_kernel(
     dense_ptr, index_ptr, out_ptr, n_features, total, F: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """out[l, j] = dense[l, index[l, j]], BLOCK numbers a program."""
+    """out[l, j] = dense[l, index[l, j]], BLOCK elements per program."""
     p = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    at = tl.load(index_ptr + p, mask=p < total, other=0)
-    value = tl.load(dense_ptr + p // F * n_features + at, mask=p < total, other=0.0)
+    idx = tl.load(index_ptr + p, mask=p < total, other=0)
+    value = tl.load(dense_ptr + p // F * n_features + idx, mask=p < total, other=0.0)
     tl.store(out_ptr + p, cast(value, out_ptr.dtype.element_ty), mask=p < total)
 
 
 class DenseDx:
-    """fp32 [H, B], summed over slabs of labels: their weights, densified to H features, times dz.
+    """dX fp32 [H, B], summed over chunks of labels: their weights, densified to H features, times dz.
 
     The order of the sums is fixed. index int32 [K, F / block_size] as in `group_step.group_step`, no feature
     twice in a group; `width`: B; `dtype`: of weights and dz.
@@ -186,9 +184,9 @@ def densify(
     Where an index repeats, its weights add up; `unique` promises that none does.
     """
     n_labels, fan_in = weight.shape
-    # half precision has no atomic sum that runs everywhere
-    own = dtype if unique else torch.float32
-    out = torch.empty(n_labels, n_features, dtype=own, device=weight.device)
+    # not every GPU has atomic sums in half precision
+    out_dtype = dtype if unique else torch.float32
+    out = torch.empty(n_labels, n_features, dtype=out_dtype, device=weight.device)
     rows = 2
     _densify_kernel[(triton.cdiv(n_labels, rows),)](
         storage_view(weight), index, out, n_labels, n_features,
@@ -200,15 +198,8 @@ def densify(
 def gather_columns(dense: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     """[L, F] in `dtype`: the columns of dense [L, H] that index int32 [L, F] names for each label."""
     out = torch.empty(index.shape, dtype=dtype, device=dense.device)
-    numbers = 1024
-    _gather_columns_kernel[(triton.cdiv(index.numel(), numbers),)](
-        dense,
-        index,
-        out,
-        dense.shape[1],
-        index.numel(),
-        F=index.shape[1],
-        BLOCK=numbers,
-        num_warps=8,
+    block = 1024
+    _gather_columns_kernel[(triton.cdiv(index.numel(), block),)](
+        dense, index, out, dense.shape[1], index.numel(), F=index.shape[1], BLOCK=block, num_warps=8
     )
     return out

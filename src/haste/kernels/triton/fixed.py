@@ -1,7 +1,7 @@
 """The products of fixed fan-in, an index set for each label, one at a time.
 
-A label shares its features with no other, so gathering costs a read of B numbers for each weight; for
-all but small batches it is quicker to densify a slab's weights to [labels, H] and let cuBLAS multiply
+A label shares its features with no other, so gathering reads B values for each weight; for all but small
+batches it is faster to densify the weights of a chunk of labels to [labels, H] and let cuBLAS multiply
 (measured on an H200: forward 1.3 to 4 times, dX 9 to 17 times, against atomics).
 """
 
@@ -16,10 +16,10 @@ from haste.kernels.rounding import storage_view
 from haste.kernels.triton.common import cast, dequantize, dot_weight, padded_columns, product
 from haste.kernels.triton.densify import densify, gather_columns
 
-SLAB_BYTES = 96 << 20
-"""of densified weights at a time"""
+CHUNK_BYTES = 96 << 20
+"""of the densified weights of a chunk of labels"""
 GATHERED = range(33, 65)
-"""batches at which gathering is quicker: below, its tiles leave most of a program idle"""
+"""batch sizes at which gathering is faster: below, its tiles leave most of a program idle"""
 
 
 @triton.jit
@@ -33,16 +33,16 @@ def _forward(
     b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
     acc = tl.zeros([BLOCK_L, BLOCK_B], tl.float32)
     for j in range(0, F, BLOCK_F):
-        spot = rows[:, None] * F + j + tl.arange(0, BLOCK_F)[None, :]
-        at = tl.load(index_ptr + spot, mask=inside[:, None], other=0)
-        value = dequantize(tl.load(w_ptr + spot, mask=inside[:, None], other=0))
-        x = tl.load(x_ptr + at[:, :, None] * width + b[None, None, :]).to(tl.float32)
+        offsets = rows[:, None] * F + j + tl.arange(0, BLOCK_F)[None, :]
+        idx = tl.load(index_ptr + offsets, mask=inside[:, None], other=0)
+        value = dequantize(tl.load(w_ptr + offsets, mask=inside[:, None], other=0))
+        x = tl.load(x_ptr + idx[:, :, None] * width + b[None, None, :]).to(tl.float32)
         acc += tl.sum(value[:, :, None] * x, 1)
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)[:, None]
-    spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
-    there = inside[None, :] & (b < batch)[:, None]
-    tl.store(out_ptr + spot, cast(tl.trans(acc), out_ptr.dtype.element_ty), mask=there)
+    offsets = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+    mask = inside[None, :] & (b < batch)[:, None]
+    tl.store(out_ptr + offsets, cast(tl.trans(acc), out_ptr.dtype.element_ty), mask=mask)
 
 
 def forward(
@@ -70,12 +70,12 @@ def forward(
         )  # fmt: skip
         return out
     parts = []
-    own = features.to(dot_weight(weight))
-    for begin, end in slabs(n_labels, n_features):
+    x = features.to(dot_weight(weight))
+    for begin, end in chunks(n_labels, n_features):
         dense = densify(
-            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=own.dtype
+            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=x.dtype
         )
-        logits = torch.mm(own, dense.t()) if dtype == own.dtype else product(own, dense.t())
+        logits = torch.mm(x, dense.t()) if dtype == x.dtype else product(x, dense.t())
         if bias is not None:
             logits += bias[begin:end]
         parts.append(logits.to(dtype))
@@ -86,28 +86,28 @@ def backward_dx(
     dz: Tensor, weight: Tensor, index: Tensor, n_features: int, *, unique: bool
 ) -> Tensor:
     """fp32 [B, H]: dX for dz [B, L]."""
-    total = torch.zeros(dz.shape[0], n_features, dtype=torch.float32, device=dz.device)
-    own = dz.to(dot_weight(weight))
-    for begin, end in slabs(len(weight), n_features):
+    dx = torch.zeros(dz.shape[0], n_features, dtype=torch.float32, device=dz.device)
+    dz = dz.to(dot_weight(weight))
+    for begin, end in chunks(len(weight), n_features):
         dense = densify(
-            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=own.dtype
+            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=dz.dtype
         )
-        total += product(own[:, begin:end], dense)
-    return total
+        dx += product(dz[:, begin:end], dense)
+    return dx
 
 
 def backward_dw(features: Tensor, dz: Tensor, index: Tensor, *, dtype: torch.dtype) -> Tensor:
     """[L, F] in `dtype`: dW for dz [B, L]."""
     parts = []
-    own = dz.to(torch.bfloat16 if dtype.itemsize == 1 else dtype)
-    features = features.to(own.dtype)
-    for begin, end in slabs(len(index), features.shape[1]):
-        whole = torch.mm(own[:, begin:end].t(), features)
-        parts.append(gather_columns(whole, index[begin:end], dtype))
+    dz = dz.to(torch.bfloat16 if dtype.itemsize == 1 else dtype)
+    features = features.to(dz.dtype)
+    for begin, end in chunks(len(index), features.shape[1]):
+        dense_dw = torch.mm(dz[:, begin:end].t(), features)
+        parts.append(gather_columns(dense_dw, index[begin:end], dtype))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def slabs(n_labels: int, n_features: int) -> list[tuple[int, int]]:
-    """First and last label of each slab of densified weights."""
-    size = max(1, SLAB_BYTES // (2 * n_features))
+def chunks(n_labels: int, n_features: int) -> list[tuple[int, int]]:
+    """First and last label of each chunk of densified weights."""
+    size = max(1, CHUNK_BYTES // (2 * n_features))
     return [(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]

@@ -1,7 +1,7 @@
 """The products of the group-shared layer in Triton, one at a time: forward, and both gradients.
 
-For models that train by autograd; a training step of an output layer is quicker by `group_step`,
-which never writes [B, L]. The tiles are as there.
+For models that train by autograd; a training step of an output layer is faster by `group_step`, which
+never writes [B, L]. The tiles are the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from haste.kernels.triton.common import (
     cast,
     dot_dtype,
     dot_weight,
+    load_index,
     num_sms,
     padded_columns,
     to_dot_dtype,
@@ -37,10 +38,7 @@ def _forward(
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
-        at = (
-            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
-            + f % BLOCK_SIZE
-        )
+        idx = load_index(index_ptr, k, F, BLOCK_SIZE)
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         stored = tl.load(w_ptr + rows[:, None] * F + f[None, :], mask=inside[:, None], other=0)
@@ -51,16 +49,16 @@ def _forward(
             bias = tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
         for tile in tl.static_range(NUM_TILES):
             b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
-            gathered = tl.load(x_ptr + at[:, None] * width + b[None, :]).to(DOT_DTYPE)
+            gathered = tl.load(x_ptr + idx[:, None] * width + b[None, :]).to(DOT_DTYPE)
             if BATCH_FIRST:
                 z = tl.dot(tl.trans(gathered), tl.trans(weight), input_precision=PRECISION)
                 z += bias[None, :]
             else:
                 z = tl.dot(weight, gathered, input_precision=PRECISION) + bias[:, None]
                 z = tl.trans(z)
-            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
-            there = inside[None, :] & (b < batch)[:, None]
-            tl.store(out_ptr + spot, cast(z, out_ptr.dtype.element_ty), mask=there)
+            offsets = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            mask = inside[None, :] & (b < batch)[:, None]
+            tl.store(out_ptr + offsets, cast(z, out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -74,27 +72,24 @@ def _backward_dw(
     first = tl.program_id(0) * per
     f = tl.arange(0, F)
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
-        at = (
-            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
-            + f % BLOCK_SIZE
-        )
+        idx = load_index(index_ptr, k, F, BLOCK_SIZE)
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
         dw = tl.zeros([F, G] if FEATURES_FIRST else [G, F], tl.float32)
         for tile in tl.static_range(NUM_TILES):
             b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
-            gathered = tl.load(x_ptr + at[:, None] * width + b[None, :]).to(DOT_DTYPE)
-            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
-            there = inside[None, :] & (b < batch)[:, None]
-            d = tl.load(dz_ptr + spot, mask=there, other=0.0).to(DOT_DTYPE)
+            gathered = tl.load(x_ptr + idx[:, None] * width + b[None, :]).to(DOT_DTYPE)
+            offsets = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            mask = inside[None, :] & (b < batch)[:, None]
+            d = tl.load(dz_ptr + offsets, mask=mask, other=0.0).to(DOT_DTYPE)
             if FEATURES_FIRST:
                 dw = tl.dot(gathered, d, dw, input_precision=PRECISION)
             else:
                 dw = tl.dot(tl.trans(d), tl.trans(gathered), dw, input_precision=PRECISION)
         if FEATURES_FIRST:
             dw = tl.trans(dw)
-        spot = rows[:, None] * F + f[None, :]
-        tl.store(dw_ptr + spot, cast(dw, dw_ptr.dtype.element_ty), mask=inside[:, None])
+        offsets = rows[:, None] * F + f[None, :]
+        tl.store(dw_ptr + offsets, cast(dw, dw_ptr.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
@@ -110,25 +105,22 @@ def _backward_dx(
     f = tl.arange(0, F)
     copy_ptr = dx_ptr + (program % NUM_COPIES).to(tl.int64) * copy_size
     for k in tl.range(first, tl.minimum(first + per, n_groups), num_stages=NUM_STAGES):
-        at = (
-            tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE
-            + f % BLOCK_SIZE
-        )
+        idx = load_index(index_ptr, k, F, BLOCK_SIZE)
         rows = (k * G + tl.arange(0, G)).to(tl.int64)
         inside = rows < n_labels
-        spot = rows[:, None] * F + f[None, :]
-        weight = to_dot_dtype(tl.load(w_ptr + spot, mask=inside[:, None], other=0), DOT_DTYPE)
+        offsets = rows[:, None] * F + f[None, :]
+        weight = to_dot_dtype(tl.load(w_ptr + offsets, mask=inside[:, None], other=0), DOT_DTYPE)
         for tile in tl.static_range(NUM_TILES):
             b = tile * BLOCK_B + tl.arange(0, BLOCK_B)
-            spot = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
-            there = inside[None, :] & (b < batch)[:, None]
-            d = tl.load(dz_ptr + spot, mask=there, other=0.0).to(DOT_DTYPE)
+            offsets = b.to(tl.int64)[:, None] * n_labels + rows[None, :]
+            mask = inside[None, :] & (b < batch)[:, None]
+            d = tl.load(dz_ptr + offsets, mask=mask, other=0.0).to(DOT_DTYPE)
             dx = tl.dot(tl.trans(weight), tl.trans(d), input_precision=PRECISION)
-            tl.atomic_add(copy_ptr + at[:, None] * width + b[None, :], dx, sem="relaxed")
+            tl.atomic_add(copy_ptr + idx[:, None] * width + b[None, :], dx, sem="relaxed")
 
 
 MAX_BATCH = 1024
-"""documents a launch: the tiles of a batch are unrolled"""
+"""documents per launch: the tiles of a batch are unrolled"""
 
 
 def forward(
@@ -173,8 +165,8 @@ def backward_dw(
     """[L, F] in `dtype`: dW for dz [B, L], contiguous, summed in fp32."""
     n_labels = dz.shape[1]
     whole = dz.shape[0] <= MAX_BATCH
-    own = dtype if whole else torch.float32
-    out = torch.empty(n_labels, fan_in, dtype=own, device=dz.device)
+    out_dtype = dtype if whole else torch.float32
+    out = torch.empty(n_labels, fan_in, dtype=out_dtype, device=dz.device)
     total = None if whole else torch.zeros_like(out)
     for begin in range(0, dz.shape[0], MAX_BATCH):
         part = features[begin : begin + MAX_BATCH]
@@ -212,9 +204,9 @@ def backward_dx(
         deterministic=deterministic, fused=False,
     )  # fmt: skip
     if route is Route.DENSIFY:
-        own = dz.to(dot_weight(weight))
-        dx = DenseDx(index, fan_in, n_features, batch, group_size, block_size, own.dtype)
-        dx.add(own, weight.to(own.dtype), by_row=True)
+        dz = dz.to(dot_weight(weight))
+        dx = DenseDx(index, fan_in, n_features, batch, group_size, block_size, dz.dtype)
+        dx.add(dz, weight.to(dz.dtype), by_row=True)
         return dx.total().t()
     parts = []
     for begin in range(0, batch, MAX_BATCH):
@@ -241,8 +233,7 @@ def _prepare(
     group_size: int,
     block_size: int,
 ) -> tuple[dict, int, Tensor]:
-    """Constants of a launch for weights of `dtype`, its programs, and the features as kernels take
-    them."""
+    """Constants of a launch for weights of `dtype`, its number of programs, and the features [H, Bp]."""
     wide = dtype == torch.float32
     largest = 128 if fan_in > 64 and group_size < 64 and not wide else 64
     tile, tiles = batch_tiles(features.shape[0], 32 if wide else largest)
@@ -255,7 +246,7 @@ def _prepare(
         "NUM_TILES": tiles,
         "DOT_DTYPE": dot_dtype(dtype),
         "PRECISION": "ieee",
-        # what is in flight must fit into shared memory
+        # the tiles that are prefetched must fit into shared memory
         "NUM_STAGES": 2 if fan_in * columns.shape[1] * columns.element_size() <= 1 << 16 else 1,
         "num_warps": 4,
     }

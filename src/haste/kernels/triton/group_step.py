@@ -1,13 +1,13 @@
 """The fused step of the group-shared layer in Triton: one pass over the weights, no B x L tensor.
 
-Features come transposed, [H, Bp] with the batch innermost and padded with zeros, so a gathered
-feature is a contiguous run. Kernels are persistent: each program goes through a contiguous range of groups, whose
-features are copied to shared memory while the group before is worked on. A group's features are
-gathered once for its logits, the loss, both gradients and the update.
+Features are transposed, [H, Bp] with the batch innermost and padded with zeros, so the values of a feature
+are contiguous. Kernels are persistent: each program processes a contiguous range of groups and copies the
+features of the next group to shared memory meanwhile. A group's features are gathered once for its logits,
+the loss, both gradients and the update.
 
-dX takes one of two routes (`route`). Atomics: each group adds its part to one of a few copies of
-[H, Bp]. Densify: the step goes slab by slab of labels, keeps dz and the weights as they were, and
-multiplies them as if dense (`densify`); its order of sums is fixed.
+dX takes one of two routes (`route`). Atomics: each group adds its part to one of COPIES copies of [H, Bp].
+Densify: the step goes chunk by chunk of labels, keeps dz and the weights from before the update, and
+multiplies them as if dense (`densify`); the order of its sums is fixed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from haste.kernels.rounding import FP8, storage_view
 from haste.kernels.state import FAN_INS, GROUP_SIZES, LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
-    bce_rows,
-    bce_rows_bf16,
+    bce_of_negatives,
     cast,
     dequantize,
     dot_dtype,
+    load_index,
+    load_momentum,
     load_scalar,
     num_sms,
     padded_columns,
@@ -38,7 +39,6 @@ from haste.kernels.triton.common import (
     round_to_bf16,
     rounding_noise,
     sgd_update,
-    sigmoid,
     store_rounded,
     to_dot_dtype,
 )
@@ -47,38 +47,28 @@ from haste.kernels.triton.route import Route, choose_route
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
-SLAB = 98304
-"""labels of a slab where dX is by densified weights"""
+LABELS_PER_CHUNK = 98304
+"""on the route densify"""
 MOST_INDICES = 2**31 - 1
-"""that kernels count with 32 bits; weights they count with 64"""
+"""that kernels address with 32 bits; weights are addressed with 64"""
 FEW = 4
-"""groups for each positive from which on few groups have one"""
+"""groups per positive from which on groups with a positive get a launch of their own"""
 TARGET_BYTES = 48 << 20
-"""of the targets of groups that have a positive"""
+"""of the targets of groups with a positive"""
 
 
 @triton.jit
 def _tile(
-    b, at, weight, bias, inside, x_ptr, target_ptr, dx_ptr, dz_ptr, slab_row,
+    b, idx, weight, bias, inside, x_ptr, target_ptr, dx_ptr, dz_ptr, chunk_row,
     batch, width, loss, dw, db,
     POSITIVES: tl.constexpr, DENSIFY: tl.constexpr, PADDED: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the batch: the loss [G] and gradients so far, with the tile's part added."""
-    gathered = tl.load(x_ptr + at[:, None] * width + b[None, :]).to(DOT_DTYPE)
+    """Add one tile of the batch, documents b, to loss [G], dw [G, F] and db [G], and store its dz or dX."""
+    gathered = tl.load(x_ptr + idx[:, None] * width + b[None, :]).to(DOT_DTYPE)
     z = tl.dot(weight, gathered, input_precision=PRECISION) + bias[:, None]
-    if BF16_LOSS:
-        z = round_to_bf16(z)
-    dz, e = sigmoid(z)
-    if BF16_LOSS:
-        dz = round_to_bf16(dz)
-    if PADDED:
-        # a document that is not there has the loss and gradient of a logit of minus infinity
-        there = (b < batch)[None, :]
-        dz = tl.where(there, dz, 0.0)
-        e = tl.where(there, e, 0.0)
-        z = tl.where(there, z, -1e30)
-    loss += bce_rows_bf16(z) if BF16_LOSS else bce_rows(z, e)
+    z, dz, loss_of_tile = bce_of_negatives(z, b, batch, PADDED, BF16_LOSS)
+    loss += loss_of_tile
     if POSITIVES:
         y = tl.load(target_ptr + b[None, :]).to(tl.float32)
         dz -= y
@@ -89,84 +79,81 @@ def _tile(
     d = dz.to(DOT_DTYPE)
     dw = tl.dot(d, tl.trans(gathered), dw, input_precision=PRECISION)
     if DENSIFY:
-        spot = slab_row[:, None] * width + b[None, :]
-        tl.store(dz_ptr + spot, cast(dz, dz_ptr.dtype.element_ty), mask=inside[:, None])
+        offsets = chunk_row[:, None] * width + b[None, :]
+        tl.store(dz_ptr + offsets, cast(dz, dz_ptr.dtype.element_ty), mask=inside[:, None])
     else:
         dx = tl.dot(tl.trans(weight), d, input_precision=PRECISION)
-        tl.atomic_add(dx_ptr + at[:, None] * width + b[None, :], dx, sem="relaxed")
+        tl.atomic_add(dx_ptr + idx[:, None] * width + b[None, :], dx, sem="relaxed")
     return loss, dw, db
 
 
 @triton.jit
 def _group(
     k, enabled, x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, target_ptr,
-    dx_ptr, dz_ptr, old_w_ptr, slab_begin,
+    dx_ptr, dz_ptr, old_w_ptr, chunk_begin,
     n_labels, batch, width, lr, momentum, decay, seed, step,
     G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     DENSIFY: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """One SGD step of sum-BCE on group k, its positives being the ones of `target`; its loss [G].
+    """One SGD step of sum-BCE on group k, whose positives are the ones in `target`; its loss [G].
 
     Nothing changes, and the loss is 0, unless `enabled`.
     """
     f = tl.arange(0, F)
-    at = tl.load(index_ptr + k * (F // BLOCK_SIZE) + f // BLOCK_SIZE) * BLOCK_SIZE + f % BLOCK_SIZE
+    idx = load_index(index_ptr, k, F, BLOCK_SIZE)
     rows = (k * G + tl.arange(0, G)).to(tl.int64)
     inside = (rows < n_labels) & enabled
-    spot = rows[:, None] * F + f[None, :]
-    stored = tl.load(w_ptr + spot, mask=inside[:, None], other=0)
+    offsets = rows[:, None] * F + f[None, :]
+    stored = tl.load(w_ptr + offsets, mask=inside[:, None], other=0)
     weight = to_dot_dtype(stored, DOT_DTYPE)
-    # a label that is not there has a logit of minus infinity: no loss, no gradient
+    # rows beyond the last label have a logit of minus infinity: no loss, no gradient
     bias = tl.where(inside, tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32), -1e30)
-    slab_row = rows - slab_begin
+    chunk_row = rows - chunk_begin
     loss = tl.zeros([G], tl.float32)
     dw = tl.zeros([G, F], tl.float32)
     db = tl.zeros([G], tl.float32)
     if UNROLL:
         for tile in tl.static_range(NUM_TILES):
             loss, dw, db = _tile(
-                tile * BLOCK_B + tl.arange(0, BLOCK_B), at, weight, bias, inside, x_ptr, target_ptr,
-                dx_ptr, dz_ptr, slab_row, batch, width, loss, dw, db,
+                tile * BLOCK_B + tl.arange(0, BLOCK_B), idx, weight, bias, inside, x_ptr, target_ptr,
+                dx_ptr, dz_ptr, chunk_row, batch, width, loss, dw, db,
                 POSITIVES, DENSIFY, PADDED, BF16_LOSS, DOT_DTYPE, PRECISION,
             )  # fmt: skip
     else:
         for tile in tl.range(0, NUM_TILES, num_stages=2):
             loss, dw, db = _tile(
-                tile * BLOCK_B + tl.arange(0, BLOCK_B), at, weight, bias, inside, x_ptr, target_ptr,
-                dx_ptr, dz_ptr, slab_row, batch, width, loss, dw, db,
+                tile * BLOCK_B + tl.arange(0, BLOCK_B), idx, weight, bias, inside, x_ptr, target_ptr,
+                dx_ptr, dz_ptr, chunk_row, batch, width, loss, dw, db,
                 POSITIVES, DENSIFY, PADDED, BF16_LOSS, DOT_DTYPE, PRECISION,
             )  # fmt: skip
     if DENSIFY:
-        old_w = old_w_ptr + slab_row[:, None] * F + f[None, :]
+        old_w = old_w_ptr + chunk_row[:, None] * F + f[None, :]
         tl.store(old_w, cast(weight, old_w_ptr.dtype.element_ty), mask=inside[:, None])
-    v = dw
-    bv = db
-    if HAS_MOMENTUM:
-        v = tl.load(momentum_ptr + spot, mask=inside[:, None], other=0.0).to(tl.float32)
-        bv = tl.load(bias_momentum_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+    v = load_momentum(momentum_ptr, offsets, inside[:, None], dw, HAS_MOMENTUM)
+    bv = load_momentum(bias_momentum_ptr, rows, inside, db, HAS_MOMENTUM)
     new, v = sgd_update(dequantize(stored), v, dw, lr, momentum, decay, HAS_MOMENTUM)
     new_bias, bv = sgd_update(bias, bv, db, lr, momentum, decay, HAS_MOMENTUM)
-    noise = spot.to(tl.int32)
+    noise = offsets.to(tl.int32)
     bias_noise = rows.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
         noise = rounding_noise(seed, step, rows, 0, full, G, F, ROUNDS)
-        # biases draw behind the rows of weights
+        # after the random numbers of the weights' rows
         bias_noise = random_row(seed, step, n_labels + rows, ROUNDS)
-    store_rounded(w_ptr + spot, new, noise, inside[:, None], STOCHASTIC)
+    store_rounded(w_ptr + offsets, new, noise, inside[:, None], STOCHASTIC)
     store_rounded(bias_ptr + rows, new_bias, bias_noise, inside, STOCHASTIC)
     if HAS_MOMENTUM:
-        store_rounded(momentum_ptr + spot, v, noise >> 16, inside[:, None], STOCHASTIC)
+        store_rounded(momentum_ptr + offsets, v, noise >> 16, inside[:, None], STOCHASTIC)
         store_rounded(bias_momentum_ptr + rows, bv, bias_noise >> 16, inside, STOCHASTIC)
     return loss
 
 
 @triton.jit(
-    # numbers that change from step to step: or a kernel would be compiled for multiples of 16 and for 1
+    # they change from step to step: without this, a kernel is compiled for multiples of 16 and for 1
     do_not_specialize=[
-        "slab_group",
+        "chunk_group",
         "first_group",
         "last_group",
         "first_tile",
@@ -177,7 +164,7 @@ def _group(
 )
 def _step_kernel(
     x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, bounds_ptr, label_ptr, targets_ptr,
-    dx_ptr, dz_ptr, old_w_ptr, loss_ptr, slab_group, first_group, last_group, first_tile, last_tile,
+    dx_ptr, dz_ptr, old_w_ptr, loss_ptr, chunk_group, first_group, last_group, first_tile, last_tile,
     copy_size, n_labels, batch, width, lr, momentum, decay, seed, step,
     G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     POSITIVES: tl.constexpr, BY_PAIR: tl.constexpr,
@@ -186,19 +173,19 @@ def _step_kernel(
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
     NUM_COPIES: tl.constexpr, NUM_STAGES: tl.constexpr,
 ):  # fmt: skip
-    """The step of this program's share of the groups first_group..last_group: of all, with POSITIVES,
-    or of those without a positive, or, BY_PAIR, of those with one, each found by its first."""
+    """The step of this program's share of the groups first_group..last_group: without POSITIVES of those
+    without a positive, with POSITIVES of all, or, BY_PAIR, of those with one, by their first positive."""
     program = tl.program_id(0)
     lr = load_scalar(lr)
     step = load_scalar(step)
     begin, end = first_group, last_group
     if BY_PAIR:
-        # labels of another slab, or of another part of the output layer, lie outside
+        # without labels of another chunk, or of another part of the output layer
         begin = tl.maximum(first_tile, tl.load(bounds_ptr + first_group))
         end = tl.minimum(last_tile, tl.load(bounds_ptr + last_group))
     per = tl.cdiv(end - begin, tl.num_programs(0))
     first = begin + program * per
-    slab_begin = slab_group.to(tl.int64) * G
+    chunk_begin = chunk_group.to(tl.int64) * G
     copy_ptr = dx_ptr
     if not DENSIFY:
         copy_ptr = dx_ptr + (program % NUM_COPIES).to(tl.int64) * copy_size
@@ -218,7 +205,7 @@ def _step_kernel(
             enabled = tl.load(bounds_ptr + k) == tl.load(bounds_ptr + k + 1)
         total += _group(
             k, enabled, x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, target_ptr,
-            copy_ptr, dz_ptr, old_w_ptr, slab_begin,
+            copy_ptr, dz_ptr, old_w_ptr, chunk_begin,
             n_labels, batch, width, lr, momentum, decay, seed, step,
             G, F, BLOCK_SIZE, BLOCK_B, NUM_TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, DENSIFY, PADDED, UNROLL,
             BF16_LOSS, DOT_DTYPE, PRECISION, ROUNDS,
@@ -228,27 +215,27 @@ def _step_kernel(
 
 @triton.jit(do_not_specialize=["first_tile", "last_tile", "pairs"])
 def _mark_positives(
-    bounds_ptr, label_ptr, row_ptr, targets_ptr, first_tile, last_tile, pairs, n_labels, width,
+    bounds_ptr, label_ptr, doc_ptr, targets_ptr, first_tile, last_tile, pairs, n_labels, width,
     G: tl.constexpr, BLOCK: tl.constexpr, BY_PAIR: tl.constexpr,
 ):  # fmt: skip
-    """targets[m - first_tile, l % G, row] = 1 for positives (l, row), where m is the number of label l's
-    group, or, BY_PAIR, that of the group's first positive, if first_tile <= m < last_tile."""
+    """targets[m - first_tile, l % G, doc] = 1 for positives (l, doc), where m is the group of label l, or,
+    BY_PAIR, the first positive of that group, if first_tile <= m < last_tile."""
     q = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    at = tl.load(label_ptr + q, mask=q < pairs, other=-1)
-    here = (at >= 0) & (at < n_labels)
-    tile = at // G
+    label = tl.load(label_ptr + q, mask=q < pairs, other=-1)
+    valid = (label >= 0) & (label < n_labels)
+    tile = label // G
     if BY_PAIR:
-        tile = tl.load(bounds_ptr + tile, mask=here, other=-1)
-    here = here & (tile >= first_tile) & (tile < last_tile)
-    spot = ((tile - first_tile).to(tl.int64) * G + at % G) * width
-    b = tl.load(row_ptr + q, mask=here, other=0)
-    tl.store(targets_ptr + spot + b, tl.full([BLOCK], 1, tl.int8), mask=here)
+        tile = tl.load(bounds_ptr + tile, mask=valid, other=-1)
+    valid = valid & (tile >= first_tile) & (tile < last_tile)
+    offsets = ((tile - first_tile).to(tl.int64) * G + label % G) * width
+    b = tl.load(doc_ptr + q, mask=valid, other=0)
+    tl.store(targets_ptr + offsets + b, tl.full([BLOCK], 1, tl.int8), mask=valid)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernel is launched: batch tile, warps a program, programs a multiprocessor, groups in
-    flight."""
+    """How the kernel is launched: documents per tile, warps per program, programs per multiprocessor, and
+    stages of the pipeline over groups."""
 
     batch_tile: int
     warps: int
@@ -261,7 +248,7 @@ class Launch:
 
 
 def choose_launch(batch: int, fan_in: int, group_size: int, item_size: int = 2) -> Launch:
-    """The launch measured to be best on an H200 for shapes like this one (`item_size`: bytes a weight)."""
+    """The launch measured to be best on an H200 for shapes like this one (`item_size`: bytes per weight)."""
     small = 16 if batch <= 16 else 32
     if item_size > 2 or fan_in * group_size > 128 * 64:
         return Launch(small, 8 if fan_in * group_size > 128 * 64 else 4, 2, stages=1)
@@ -333,7 +320,7 @@ def group_step(
     layer = (
         columns, storage_view(weight), index, bias, momentum, state.bias_momentum, bounds, positives.label_row
     )  # fmt: skip
-    numbers = (
+    scalars = (
         n_labels, batch, width, context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
     )  # fmt: skip
     passes = StepPasses(positives, bounds, groups, n_labels, group_size, width)
@@ -344,21 +331,21 @@ def group_step(
             loss = torch.empty(programs, dtype=torch.float32, device=device)
             _step_kernel[(programs,)](
                 *layer, tiles.tensor, *buffers, loss, first, begin, end, tiles.first, tiles.last,
-                n_features * width, *numbers, POSITIVES=tiles.tensor is not None,
+                n_features * width, *scalars, POSITIVES=tiles.tensor is not None,
                 BY_PAIR=tiles.by_pair, **constants,
             )  # fmt: skip
             losses.append(loss)
 
     if route is Route.DENSIFY:
-        grad = _by_slabs(launch_over, weight, index, columns, group_size, block_size)
+        dx = _step_by_chunks(launch_over, weight, index, columns, group_size, block_size)
     else:
         copies = torch.zeros(COPIES, n_features, width, dtype=torch.float32, device=device)
         launch_over(0, groups, copies, None, None)
-        grad = copies.sum(0)
-    return torch.stack(losses).sum(), grad[:, :batch].t()
+        dx = copies.sum(0)
+    return torch.stack(losses).sum(), dx[:, :batch].t()
 
 
-def _by_slabs(
+def _step_by_chunks(
     launch_over: Callable[..., None],
     weight: Tensor,
     index: Tensor,
@@ -366,28 +353,28 @@ def _by_slabs(
     group_size: int,
     block_size: int,
 ) -> Tensor:
-    """fp32 [H, Bp]: the step over slabs of groups, and dX of each after it."""
+    """Take the step chunk by chunk; dX fp32 [H, Bp]."""
     n_labels, fan_in = weight.shape
     n_features, width = columns.shape
     groups = len(index)
-    groups_a_slab = max(1, SLAB // group_size)
-    size = min(groups_a_slab, groups) * group_size
+    groups_per_chunk = max(1, LABELS_PER_CHUNK // group_size)
+    size = min(groups_per_chunk, groups) * group_size
     dz = torch.empty(size, width, dtype=columns.dtype, device=columns.device)
-    old = torch.empty(size, fan_in, dtype=columns.dtype, device=columns.device)
+    old_weight = torch.empty(size, fan_in, dtype=columns.dtype, device=columns.device)
     dx = DenseDx(index, fan_in, n_features, width, group_size, block_size, columns.dtype)
-    for first in range(0, groups, groups_a_slab):
-        last = min(first + groups_a_slab, groups)
-        launch_over(first, last, None, dz, old)
+    for first in range(0, groups, groups_per_chunk):
+        last = min(first + groups_per_chunk, groups)
+        launch_over(first, last, None, dz, old_weight)
         count = min(last * group_size, n_labels) - first * group_size
-        dx.add(dz[:count], old[:count], first)
+        dx.add(dz[:count], old_weight[:count], first)
     return dx.total()
 
 
 @dataclass(frozen=True)
 class PositiveTiles:
-    """The positives of some groups as targets, tiles [G, Bp] int8: there is one for each group, or,
-    `by_pair`, for each positive, which stands for its group if it is the group's first. No tensor: there
-    are none."""
+    """The positives of groups first..last as targets, int8 tiles [G, Bp] with 1 for positives: one for each
+    group, or, `by_pair`, one for each of the positives first..last, of which a group's first has those of
+    the group. Without a tensor there are no positives."""
 
     first: int = 0
     last: int = 0
@@ -396,10 +383,11 @@ class PositiveTiles:
 
 
 class StepPasses:
-    """Which launches over the groups a step takes, and the tiles of positives that each is given.
+    """The launches over groups that make a step, and their tiles of positives.
 
-    Where many groups have a positive, one launch takes targets for all groups. Where few have, as with
-    millions of labels, one launch takes those without and knows of no target, and another those with.
+    Where many groups have a positive, one launch takes all groups with their targets. Where few have, as
+    with millions of labels, one launch takes the groups without a positive, which needs no targets, and
+    another those with one.
     """
 
     def __init__(
@@ -419,7 +407,7 @@ class StepPasses:
         self.kept: PositiveTiles | None = None
 
     def over(self, first: int, last: int) -> Iterator[tuple[int, int, PositiveTiles]]:
-        """First and last group of each launch that together cover first..last, and its tiles."""
+        """Groups first..last as launches: first and last group of each, and its tiles."""
         if not self.few:
             for begin in range(first, last, self.size):
                 end = min(begin + self.size, last)
@@ -429,7 +417,7 @@ class StepPasses:
         for begin in range(0, self.pairs, self.size):
             end = min(begin + self.size, self.pairs)
             if self.kept is None or (self.kept.first, self.kept.last) != (begin, end):
-                # nearly always the only one, and then for all slabs
+                # nearly always there is one tensor of tiles, which all chunks share
                 self.kept = self._tiles(begin, end, by_pair=True)
             yield first, last, self.kept
 

@@ -1,4 +1,4 @@
-"""How dX, the gradient of the features, is summed over labels: decided here, for steps and for backward."""
+"""The choice of the kernel that sums dX over labels, for fused steps and for backward."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import Enum
 
 
 class Route(Enum):
-    """The way of dX."""
+    """How dX is summed."""
 
     ATOMICS = "atomics"
-    """each group adds its part to one of a few copies of [H, B]; the order of the sums is not fixed"""
+    """atomic sums into several copies of [H, B]; their order is not fixed"""
     DENSIFY = "densify"
     """chunks of weights, densified in registers, times dz; the order of the sums is fixed"""
 
@@ -27,10 +27,10 @@ def choose_route(
 ) -> Route:
     """The route for weights of `item_size` bytes; `fused`: within a training step.
 
-    To densify needs `unique`, no feature twice in a group, and is what `deterministic` asks for. A dense
-    product was measured to be quicker where a group reads a third of the features and the batch is large,
-    and not where it reads a sixth. In a step it costs more, because dz and the former weights are kept: it
-    was quicker only with tiles of four warps.
+    DENSIFY needs `unique`, no feature twice in a group, and is always taken for `deterministic`. As
+    measured, a dense product is faster where a group reads a third of the features and the batch is
+    large, and slower where it reads a sixth. In a fused step it costs more, because dz and the weights
+    from before the update are kept: it was faster only with tiles of four warps.
     """
     if not unique:
         return Route.ATOMICS
