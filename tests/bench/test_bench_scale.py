@@ -40,7 +40,7 @@ def tiny(grid, method="haste", preset="speed"):
     return replace(
         workload,
         config=replace(config, training=training, encoder=encoder),
-        about=PublishedStatistics(1001, 500, 3.0, 10),
+        statistics=PublishedStatistics(1001, 500, 3.0, 10),
         architecture=shape,
         steps=3,
     )
@@ -80,7 +80,7 @@ def test_only_some_rows(grid):
 )
 def test_the_papers_shapes(grid, dataset, numbers):
     workload = workload_of(ScaleRow(dataset, "haste", "speed"), grid)
-    config, about = workload.config, workload.about
+    config, published = workload.config, workload.statistics
     layer, training = config.layer, config.training
     assert numbers == (
         training.batch_size,
@@ -89,8 +89,8 @@ def test_the_papers_shapes(grid, dataset, numbers):
         layer.group_size,
         layer.head_ratio,
         training.momentum,
-        about.labels,
-        about.documents,
+        published.labels,
+        published.documents,
     )
     blocks = 6 if dataset.startswith("LF") else 12
     assert (workload.architecture.num_hidden_layers, workload.architecture.hidden_size) == (
@@ -160,7 +160,7 @@ class FakeGpu:
         monkeypatch.setattr(scale, "measure", self.measure)
 
     def measure(self, workload, _device):
-        self.measured.append((workload.config.dataset, workload.about.labels))
+        self.measured.append((workload.config.dataset, workload.statistics.labels))
         found = self.results(workload)
         if isinstance(found, Exception):
             raise found
@@ -219,7 +219,7 @@ def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
 
 def test_a_row_that_does_not_fit_says_so_and_ends_its_sweep(grid, tmp_path, monkeypatch):
     def result(workload):
-        large = workload.about.labels > 50_000_000 or workload.config.method == "elmo-bf16"
+        large = workload.statistics.labels > 50_000_000 or workload.config.method == "elmo-bf16"
         return torch.OutOfMemoryError("CUDA out of memory") if large else None
 
     gpu = FakeGpu(monkeypatch, result)

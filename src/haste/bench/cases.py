@@ -1,4 +1,4 @@
-"""What is judged and timed: each layer's products and steps on a problem, and the answers they should give."""
+"""The cases that are checked and timed: products and steps of a layer on a problem, and their references."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ TIMED_PRODUCTS = {
     "dw": ("dw",),
     "backward": ("dx", "dw"),
 }
-"""directions of a product, and the results of each"""
+"""direction of a product -> names of its results"""
 AUTOGRAD = ("autograd", "autograd_deterministic")
-"""directions that are judged only: the differentiable function, with a bias"""
+"""directions that are checked and not timed: the differentiable function, with a bias"""
 PRODUCTS = {
     **TIMED_PRODUCTS,
     **dict.fromkeys(AUTOGRAD, ("out", "dx", "dw", "db")),
 }
 
+RELEASED_CUDA = "released_cuda"
 WHAT = {
     "group_fan_in": "group-shared tail",
     "fixed_fan_in": "tail with an index set for each label",
@@ -43,11 +44,9 @@ WHAT = {
     "dense768": "dense layer over all of the encoder's features",
     "haste": "dense head and group-shared tail",
     "naive_dense": "dense layer over all of the encoder's features by autograd, BCEWithLogits, SGD",
-    "released_cuda": "the released CUDA extension",
+    RELEASED_CUDA: "the released CUDA extension",
 }
-"""of each layer, without the suffix of its precision"""
-RELEASED_CUDA = "released_cuda"
-"""the released extension, as committed results name it"""
+"""layer, without the suffix of its precision -> description"""
 
 Results = dict[str, Tensor]
 Step = Callable[[], tuple[Tensor, Tensor]]
@@ -60,19 +59,19 @@ class Case:
 
     run: Callable[[], Results]
     answers: Callable[[], tuple[Results, Results]]
-    """what `run` should give, in fp64 and in bf16; to be asked before a run, which changes the state"""
+    """what `run` should return, in fp64 and in bf16; to be called before `run`, which changes the state"""
     bytes: int
-    """that must move"""
+    """that must be read and written"""
     state_bytes: int
     """of weights, biases, momenta and indices"""
     labels: int
     features: int
-    """that labels choose from"""
+    """H: that labels choose from"""
     fan_in: int
     dtype: torch.dtype
     """of the weights"""
     fused: Part | None = None
-    """the one part of a fused step, which rounds stochastically"""
+    """the part of a fused step with a single one, which is rounded stochastically"""
 
 
 def build(problem: Problem, layer: str, direction: str) -> Case:
@@ -103,7 +102,7 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
         # products are those of the tail: its step has the head's labels too
         first = problem.shape.head
         part = replace(part, weight=part.weight[first:], bias=part.bias[first:], first=first)
-    x, dz = problem.columns(part.columns), problem.grad
+    x, dz = problem.columns(part.columns), problem.dz
     if direction in AUTOGRAD:
 
         def run() -> Results:
@@ -153,12 +152,12 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
     def answers() -> tuple[Results, Results]:
         exact, plain = _step_answers(problem, parts, momentum)
         if layer == RELEASED_CUDA:
-            # its elementwise passes round more often than one would: its kernels are judged, not those
+            # its elementwise passes round more often than necessary; only its kernels are checked
             copies = tuple(part.copy() for part in parts)
             plain = _step_results(copies, _released(problem, copies, reference.linear))
         if len(parts) == 1:
-            for each in (exact, plain):
-                each["dx"] = each["dx"][:, parts[0].columns]
+            for results in (exact, plain):
+                results["dx"] = results["dx"][:, parts[0].columns]
         return exact, plain
 
     tail = parts[-1]
@@ -176,15 +175,15 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
 
 
 def _chosen_from(problem: Problem, layer: str, part: Part) -> int:
-    """The features of a row: a bottleneck stands beside the layers whose work it matches."""
+    """The column features of a row; for a bottleneck, those of the layers that it is compared with."""
     return problem.shape.features if layer == "bottleneck" else part.n_features
 
 
-# what runs
+# implementations
 
 
 def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The products of a part, without a bias."""
+    """The products of a part, without bias: out [B, L] for x [B, H]; dx [B, H] and dw [L, F] for dz [B, L]."""
     weight, index, n_features, dtype = part.weight, part.index, part.n_features, part.weight.dtype
     if part.pattern == "dense":
         return {
@@ -223,7 +222,7 @@ def _fused(problem: Problem, part: Part, momentum: float) -> Step:
 
 
 def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...], Step]:
-    """Head and tail as they are trained: with 384 features each reads its own half."""
+    """Head and tail as in training: a tail of 384 features reads one half of the encoder's, the head the other."""
     shape, width = problem.shape, problem.shape.encoder
     options = LayerOptions(
         dtype=torch.bfloat16,
@@ -266,8 +265,8 @@ def _released(problem: Problem, parts: tuple[Part, ...], product: Callable[..., 
 
 
 def _naive_dense(problem: Problem, part: Part) -> Step:
-    """The dense layer as one would write it first: all logits, a dense target, autograd, SGD."""
-    # parameters of the same memory: a second copy of the weights would not fit everywhere
+    """The dense layer in plain torch: all logits, a dense target, autograd, SGD."""
+    # the parameters share the memory of the part: a copy of the weights would not always fit
     weight, bias = (torch.nn.Parameter(value) for value in (part.weight, part.bias))
     x, positives = problem.features, problem.positives
     optimizer = torch.optim.SGD([weight, bias], lr=problem.lr)
@@ -287,17 +286,17 @@ def _naive_dense(problem: Problem, part: Part) -> Step:
 
 
 def _step_results(parts: tuple[Part, ...], step: Step) -> Results:
-    """Take a step: its loss and gradient, and the state that it leaves, named by the part's number."""
+    """Take a step: its loss and dX, and the state after it, named by the number of the part."""
     loss, dx = step()
-    changed = {
+    state = {
         f"{name} {number}": value
         for number, part in enumerate(parts)
         for name, value in part.state().items()
     }
-    return {"loss": loss, "dx": dx, **changed}
+    return {"loss": loss, "dx": dx, **state}
 
 
-# what it should give
+# references
 
 
 def _product_answers(
@@ -331,8 +330,8 @@ def _step_answers(
 ) -> tuple[Results, Results]:
     """In fp64 and in bf16; `dx` has the columns of the encoder's features.
 
-    The state that bf16 stands for is the exact one after stochastic rounding: nothing that rounds so
-    can be expected to come nearer.
+    The bf16 state is the fp64 one after stochastic rounding, the smallest error that a kernel with
+    stochastic rounding can have.
     """
     exact, plain = (
         _reference_steps(problem, parts, momentum, dtype)
@@ -378,7 +377,7 @@ def _reference_steps(
     return results
 
 
-# bytes that must move
+# bytes that must be read and written
 
 
 def _product_bytes(part: Part, batch: int, direction: str) -> int:

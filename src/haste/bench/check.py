@@ -1,8 +1,8 @@
-"""Whether kernels are right: the gate before each time of the benchmark, and the self-check of a GPU.
+"""Correctness checks of kernels: before each timing of the benchmark, and as the self-check of a GPU.
 
-Errors against fp64 are bounded by those of plain torch at the same precision. A kernel that is right on
-one GPU may be compiled to wrong code for another, or by another version of Triton, and a training run
-shows nothing of it but worse metrics.
+Errors against fp64 are bounded by those of plain torch at the same precision. A kernel that is correct on
+one GPU may be compiled to wrong code for another, or by another version of Triton, and in a training run
+that shows only as worse metrics.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from haste.kernels.topk import topk
 log = logging.getLogger(__name__)
 
 FACTOR = 1.5
-"""times plain torch's error that a kernel's may be"""
+"""largest error of a kernel, as a multiple of plain torch's"""
 TINY = 2e-3
-"""relative error of a single rounding to bf16, below which no kernel is asked to be"""
+"""relative error of a single rounding to bf16; bounds are not below it"""
 TWO_ROUNDINGS = 5e-3
 LARGE_LR = 0.1
-"""of the steps that are judged: the update outweighs what was there before, so its errors show"""
+"""of the steps that are checked: the update outweighs the former weights, so its errors show"""
 STEP = 2**-8
-"""of bf16 values below 1"""
+"""distance of bf16 values just below 1"""
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,25 @@ class Judgement:
 
     result: str
     error: float
-    """of the kernel: ||got - want|| / ||want||, want in fp64; of a share that is drawn, the distance to
-    what it should be"""
+    """||got - want|| / ||want||, want in fp64; for a share of random events, the distance to its
+    probability"""
     bound: float
 
     @property
     def passed(self) -> bool:
-        """Whether the error keeps to the bound; NaN does not."""
+        """Whether the error is within the bound; NaN is not."""
         return self.error <= self.bound
 
 
 def judge(case: Case) -> Judgement:
-    """Run a case and compare all it gives: the result nearest to its bound, or furthest beyond it."""
+    """Run a case and compare its results; returns the one nearest to its bound, or furthest beyond it."""
     return _worst(_judgements(case))
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
     """||got - want|| / ||want|| in fp64."""
-    wide = got.double() if got.dtype == torch.float64 else dequantize(got).double()
-    return float((wide - want).norm() / want.norm().clamp(min=1e-30))
+    exact = got if got.dtype == torch.float64 else dequantize(got).double()
+    return float((exact - want).norm() / want.norm().clamp(min=1e-30))
 
 
 def _judgements(case: Case) -> Iterator[Judgement]:
@@ -73,7 +73,10 @@ def _judgements(case: Case) -> Iterator[Judgement]:
 def _worst(judgements: Iterable[Judgement]) -> Judgement:
     """The first that is wrong, or the one nearest to its bound, which may be 0."""
     return max(
-        judgements, key=lambda each: each.error / (each.bound or 1.0) if each.passed else math.inf
+        judgements,
+        key=lambda judgement: (
+            judgement.error / (judgement.bound or 1.0) if judgement.passed else math.inf
+        ),
     )
 
 
@@ -84,7 +87,7 @@ def _compare(got: Results, plain: Results, want: Results) -> Iterator[Judgement]
 
 
 def _share(result: str, hits: Tensor, p: float) -> Judgement:
-    """A share, of bool `hits`, that should be p: within five standard deviations of a binomial one."""
+    """Whether the share of true values in bool `hits` is p, within five binomial standard deviations."""
     bound = 5 * (p * (1 - p) / hits.numel()) ** 0.5
     return Judgement(result, abs(float(hits.double().mean()) - p), bound)
 
@@ -92,8 +95,8 @@ def _share(result: str, hits: Tensor, p: float) -> Judgement:
 def _rounding(part: Part, batch: int = 16) -> Iterator[Judgement]:
     """How often stochastic rounding of a step goes down.
 
-    Logits are so large that each document adds 1 to the gradient of a weight, which should lose an
-    eighth of a step of bf16: one in eight loses all of it.
+    Logits are so large that each document adds 1 to the gradient of a weight, and the update is an eighth
+    of STEP: one weight in eight should lose STEP, the others nothing.
     """
     part = part.copy()
     part.weight.fill_(1.0)
@@ -106,14 +109,14 @@ def _rounding(part: Part, batch: int = 16) -> Iterator[Judgement]:
     fused_step(part, features, Positives(none, none), STEP / 8 / batch, Sgd())
     down = part.weight == 1 - STEP
     yield _share("share rounded down", down, 1 / 8)
-    strange = ~down & (part.weight != 1)
-    yield Judgement("rounded to neighbours", float(strange.double().mean()), 0.0)
+    not_neighbours = ~down & (part.weight != 1)
+    yield Judgement("rounded to neighbours", float(not_neighbours.double().mean()), 0.0)
 
 
 # the self-check
 
 _GROUP = Shape("check", 64, 96, 40, 32, 16, head=40, momentum=0.9, encoder=96)
-# tiles of 16 documents in one warp, of 32, and what large layers take: a dense product for dX
+# tiles of 16 documents in one warp, of 32, and a dense product for dX as in large layers
 _STEPS = (replace(_GROUP, batch=16), _GROUP, Shape("check", 128, 256, 80, 128, 32, 40, 5, 0.9, 256))
 LAYERS: Mapping[str, tuple[tuple[Shape, str, str], ...]] = {
     "group": (
@@ -134,20 +137,20 @@ LAYERS: Mapping[str, tuple[tuple[Shape, str, str], ...]] = {
         (_GROUP, "haste", "step_momentum"),
     ),
 }
-"""families of kernels: the cases, of those that the benchmark judges, that a self-check runs"""
+"""family of kernels -> the cases of the benchmark that its self-check runs"""
 FAMILIES = ("attention", *LAYERS, "dropout", "topk")
 
 WEIGHT_DECAY = 1e-2
 P = 0.1
 """share that dropout zeroes"""
 TOKENS = (3, 16, 24, 32, 64)
-"""of the documents of attention"""
+"""tokens per document of the checks of attention"""
 HEADS, HEAD_SIZE = 4, 32
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one kernel gave: of its results the one nearest to its bound, or furthest beyond it."""
+    """The check of one kernel: of its results the one nearest to its bound, or furthest beyond it."""
 
     what: str
     family: str
@@ -158,15 +161,15 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran and is right."""
+        """Whether the kernel ran and is correct."""
         return self.judgement is not None and self.judgement.passed
 
 
 def checks(device: torch.device | str, families: Collection[str] = FAMILIES) -> Iterator[Check]:
     """Run the kernels of `families` on `device`, a GPU, or a CPU in Triton's interpreter.
 
-    Each runs just before its check is given, and most of the time is that of compiling. Nothing is
-    raised for a kernel that does not run: that is what its check says.
+    Each kernel runs just before its check is yielded; most of the time is spent on compiling. A kernel that
+    does not run raises nothing: its check has the failure.
     """
     device = torch.device(device)
     for what, family, judgements in _plan(device):
@@ -174,7 +177,7 @@ def checks(device: torch.device | str, families: Collection[str] = FAMILIES) -> 
             continue
         try:
             worst = _worst(judgements())
-        except Exception as error:  # those of compilers and drivers have no class in common
+        except Exception as error:  # errors of compilers and drivers have no common class
             log.debug("%s does not run", what, exc_info=True)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             yield Check(what, family, None, reason[:200])
@@ -209,20 +212,20 @@ def _plan(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Iterabl
 
 def _attention(tokens: int, p: float, device: torch.device) -> Iterator[Judgement]:
     random = _Random(device)
-    # of short documents more, or a share could be anything
+    # more of short documents, so that shares have small deviations
     shape = (max(2, 48 // tokens), tokens, HEADS * HEAD_SIZE)
     heads = [random.normal(*shape).unflatten(2, (HEADS, HEAD_SIZE)).transpose(1, 2) for _ in "qkvg"]
     leaves, upstream = dict(zip(("query", "key", "value"), heads, strict=False)), heads[3]
     keys = torch.ones(shape[:2], dtype=torch.bool, device=device)
-    # the last one ends early
+    # the last document is shorter
     keys[-1, (tokens + 1) // 2 :] = False
     scale, kept = HEAD_SIZE**-0.5, None
     if p:
         factors = _dropout_factors(leaves["query"], leaves["key"], keys, p, scale)
         kept = torch.where(factors > 0.5, 1 / (1 - p), 0.0)
         yield Judgement("factors of dropout", relative_error(factors, kept), TWO_ROUNDINGS)
-        there = keys[:, None, None].expand(kept.shape)
-        yield _share("share dropped", kept[there] == 0, p)
+        attended = keys[:, None, None].expand(kept.shape)
+        yield _share("share dropped", kept[attended] == 0, p)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return _seeded(query, key, value, keys, p, scale)
@@ -250,8 +253,8 @@ def _seeded(
 
 
 def _dropout_factors(query: Tensor, key: Tensor, keys: Tensor, p: float, scale: float) -> Tensor:
-    """fp64 [B, heads, T, T], read from the kernel: values that are columns of an identity matrix leave
-    its weights, dropped and scaled."""
+    """fp64 [B, heads, T, T], from the kernel: with columns of an identity matrix as values its output is
+    the weights after dropout."""
     documents, heads, tokens, size = query.shape
     identity = torch.eye(tokens, device=query.device, dtype=query.dtype)
     identity = torch.nn.functional.pad(identity, (0, -tokens % size))
@@ -267,7 +270,7 @@ def _dropout_factors(query: Tensor, key: Tensor, keys: Tensor, p: float, scale: 
 def _gradients(
     function: Callable[..., Tensor], leaves: Results, upstream: Tensor, dtype: torch.dtype
 ) -> Results:
-    """Output of `function` of `leaves` in `dtype`, and their gradients."""
+    """Output of `function` for `leaves` in `dtype`, and the gradients of the leaves."""
     inputs = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves.values()]
     out = function(*inputs)
     gradients = torch.autograd.grad(out, inputs, upstream.to(out.dtype))
@@ -275,11 +278,11 @@ def _gradients(
     return {"values": out.detach(), **dict(zip(names, gradients, strict=True))}
 
 
-# what layers share
+# dropout and topk
 
 
 def _dropout(device: torch.device) -> Iterator[Judgement]:
-    # none is 0 before
+    # no value is 0 before dropout
     values = (1 + _Random(device).uniform(64, 384)).bfloat16()
     got = dropout(values, P, seed=3, step=5, backend="triton")
     yield _share("share dropped", got == 0, P)
@@ -296,7 +299,7 @@ def _topk(device: torch.device) -> Iterator[Judgement]:
 
 
 class _Random:
-    """Numbers that are the same on every device."""
+    """Random values that are the same on every device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,8 +1,8 @@
-"""Documents drawn with the published averages of a data set, for benchmarks that have no data.
+"""Random documents with the published averages of a data set, for benchmarks without data.
 
-Tokens: as many as a lognormal draw (sigma 0.5) about the average, cut to the encoder's length, ids uniform.
-Labels: as many as a Poisson draw about the average, ids by Zipf's law with exponent 1, flat for the L / 1000
-most frequent, as `haste.data.synthetic` has them.
+Tokens: their number is lognormal (sigma 0.5) around the average, cut to the encoder's length, ids uniform.
+Labels: their number is Poisson around the average, ids by Zipf's law with exponent 1, flat for the L / 1000
+most frequent, as in `haste.data.synthetic`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from haste.data.synthetic import FLATTENED, LIKE
 from haste.errors import ConfigError, suggest
 
 TOKENS_PER_WORD = 1.3
-"""word pieces, of English text"""
+"""word pieces per word of English text"""
 SPECIAL_TOKENS = 2
 SPREAD = 0.5
 """standard deviation of the logarithm of a document's length"""
@@ -25,18 +25,18 @@ LEAST_LENGTH = 4
 FIRST_ID = 1000
 """token ids below are special or unused in common vocabularies"""
 _SCATTER = 2_654_435_761
-"""a prime: multiples of it modulo a smaller number go through all of that number's residues"""
+"""a prime: its multiples modulo a smaller number n are all residues of n"""
 
 
 @dataclass(frozen=True)
 class PublishedStatistics:
-    """Of the training documents of a data set."""
+    """Published statistics of the training documents of a data set."""
 
     documents: int
     labels: int
     labels_per_document: float
     words: float
-    """a document, on average"""
+    """per document, on average"""
 
 
 STATISTICS = {
@@ -50,7 +50,7 @@ STATISTICS = {
 
 
 def statistics(dataset: str) -> PublishedStatistics:
-    """Published numbers of a data set; raises ConfigError with the nearest name."""
+    """Published statistics of a data set; raises ConfigError with the nearest name."""
     name = dataset.casefold()
     if name not in STATISTICS:
         raise ConfigError(
@@ -74,17 +74,17 @@ def draw_tokens(
 def draw_labels(
     about: PublishedStatistics, n: int, head: int, random: np.random.Generator
 ) -> sp.csr_matrix:
-    """CSR [n, L] of ones: positives of `n` documents, by row of an output layer.
+    """CSR fp32 [n, L] of ones: positives of `n` documents, by row of an output layer.
 
-    The `head` most frequent labels are its first rows, as in `haste.labels.order`; of the others
-    frequent ones are anywhere, as in groups of alike labels.
+    The `head` most frequent labels are its first rows, as in `haste.labels.order`; the others are in no
+    order of frequency, as in semantic groups.
     """
     counts = 1 + random.poisson(max(about.labels_per_document - 1, 0), n)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     flat = max(about.labels / FLATTENED, 1)
-    drawn = flat * ((1 + about.labels / flat) ** random.random(offsets[-1]) - 1)
-    labels = drawn.astype(np.int64).clip(max=about.labels - 1)
+    continuous = flat * ((1 + about.labels / flat) ** random.random(offsets[-1]) - 1)
+    labels = continuous.astype(np.int64).clip(max=about.labels - 1)
     tail = about.labels - head
     if tail:
         scattered = head + (labels - head) * _SCATTER % tail

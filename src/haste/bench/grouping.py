@@ -1,4 +1,4 @@
-"""How the time and memory of ordering labels grow with their number, on generated embeddings."""
+"""Measures time and memory of ordering labels by their number, on generated embeddings."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Measured:
     hidden: int
     """H: dimensions of an embedding"""
     seconds: float
-    """of reading and checking the embeddings, splitting off the head, grouping, writing the order"""
+    """of reading and checking the embeddings, splitting off the head, grouping and writing the order"""
     cpu_seconds: float
-    """of all threads: tells what another job on the machine has cost"""
+    """of all threads; not changed by other jobs on the machine"""
     peak_bytes: int
-    """resident, with those pages of the embeddings' file that are in memory"""
+    """resident, including pages of the embeddings' file that are in memory"""
     cohesion: float
     cpu: str
 
@@ -51,7 +51,7 @@ def measure_grouping(
 ) -> pd.DataFrame:
     """A row for each number of labels and each grouping, see `Measured`.
 
-    The embeddings lie in `folder` (2 L H bytes) while they are needed. Raises ConfigError for an
+    The embeddings take 2 L H bytes of `folder` while they are needed. Raises ConfigError for an
     unknown grouping or group size.
     """
     specs = [OrderSpec(name, HEAD_RATIO, group_size, "train", "none", 0) for name in groupings]
@@ -74,7 +74,7 @@ def slopes(measured: pd.DataFrame) -> dict[str, float]:
 
 
 def write_embeddings(path: Path, n_labels: int, hidden: int, seed: int = 0) -> None:
-    """Write float16 [L, H]: unit vectors around topics of Zipf-like sizes, which lie around themes."""
+    """Write float16 [L, H]: unit vectors near topics of Zipf-like sizes, which are near themes."""
     rng = np.random.default_rng(seed)
     themes = _unit(rng.standard_normal((max(8, n_labels // LABELS_PER_THEME), hidden), np.float32))
     n_topics = max(32, n_labels // LABELS_PER_TOPIC)

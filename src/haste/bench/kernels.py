@@ -1,4 +1,4 @@
-"""The kernel benchmark: which rows there are, each judged, timed and written down."""
+"""The kernel benchmark: its rows, each checked, timed and written to a csv."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MOMENTUM_LAYERS = ("haste", "group_fan_in")
 SWEEP_LAYERS = ("group_fan_in", "fixed_fan_in", "bottleneck")
 
 GROUPED = ("group_fan_in", "block_sparse", "haste", RELEASED_CUDA)
-"""layers that the group size means something to"""
+"""layers that depend on the group size"""
 
 Judge = Callable[[Case], Judgement]
 
@@ -77,7 +77,7 @@ class KernelRow:
 
     @property
     def name(self) -> str:
-        """As --only knows it."""
+        """The name that --only matches."""
         return f"{self.shape.name}/{self.layer}/{self.direction}"
 
 
@@ -102,8 +102,8 @@ def plan(
 def bench(out: Path, rows: Sequence[KernelRow], timer: Timer) -> Path:
     """Measure `rows` and write OUT/<device>/kernels.csv and machine.json; returns the csv's path.
 
-    The files are written anew after each shape, so what was measured is kept if a later row ends the
-    process. A row that is wrong or cannot run has no time.
+    The files are rewritten after each shape, so finished rows are kept if a later row ends the process. A
+    row that is wrong or does not run has no time.
     """
     machine = timer.describe()
     machine["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -159,7 +159,7 @@ def measure_shape(
                 peak = timer.peak_bytes(case.run)
                 measured = _measured(case, timer.times(case.run), peak, copy)
         except (RuntimeError, TritonError, KernelError) as error:
-            # out of memory, or a launch that this device or the released extension refuses
+            # out of memory, or a launch that the device or the released extension refuses
             log.error("%s: does not run: %s", row.name, str(error).split("\n")[0])
         records.append(_record(row, judged.get(key)) | (measured or {}))
     return records
@@ -168,21 +168,21 @@ def measure_shape(
 def _shape_rows(shape: Shape, released: bool) -> list[KernelRow]:
     layers = list(PRODUCT_LAYERS)
     if shape.features == shape.encoder:
-        # dense is the same
+        # the same as dense
         layers.remove("dense768")
     pairs = [(layer, direction) for direction in TIMED_PRODUCTS for layer in layers]
     pairs += [(layer, "step") for layer in STEP_LAYERS]
     if shape.momentum:
         pairs += [(layer, "step_momentum") for layer in MOMENTUM_LAYERS]
     if released:
-        pairs += [(RELEASED_CUDA, each) for each in ("forward", "dx", "dw", "step")]
+        pairs += [(RELEASED_CUDA, direction) for direction in ("forward", "dx", "dw", "step")]
     return [KernelRow(shape, *pair) for pair in pairs]
 
 
 def _sweep_rows(shape: Shape) -> list[KernelRow]:
-    # only the groups know of their size
-    alike = replace(shape, name=SWEEP.name, group_size=SWEEP.group_size) == SWEEP
-    layers = SWEEP_LAYERS if shape == SWEEP or not alike else ("group_fan_in",)
+    # only grouped layers depend on the group size
+    same_but_group_size = replace(shape, name=SWEEP.name, group_size=SWEEP.group_size) == SWEEP
+    layers = SWEEP_LAYERS if shape == SWEEP or not same_but_group_size else ("group_fan_in",)
     return [
         KernelRow(shape, layer, direction)
         for direction in ("forward", "backward")
@@ -191,12 +191,12 @@ def _sweep_rows(shape: Shape) -> list[KernelRow]:
 
 
 def _key(row: KernelRow) -> KernelRow:
-    """What a row's verdict depends on."""
+    """The row without what its verdict does not depend on."""
     return replace(row, shape=replace(row.shape.small(), name=""))
 
 
 def _record(row: KernelRow, verdict: Judgement | None) -> dict[str, object]:
-    """A row that has no time yet."""
+    """The record of a row, without times."""
     shape = row.shape
     record: dict[str, object] = dict.fromkeys(COLUMNS)
     record |= {

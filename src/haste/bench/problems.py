@@ -1,4 +1,4 @@
-"""Random output layers for benchmark, gate and self-check: their shapes, and tensors of a shape."""
+"""Random output layers for benchmarks and checks of kernels: shapes, and tensors of a shape."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from haste.kernels.state import Positives
 from haste.layers.connectivity import sample_indices
 
 GATE_LABELS = 4096
-"""labels, about, of the problem on which a kernel is judged before it is timed"""
+"""approximate labels of the problem on which a kernel is checked before it is timed"""
 GATE_HEAD = 512
 BLOCK_SIZE = 16
 """contiguous features of a block of the block-sparse layer"""
 INDEX_POOL = 16_384
-"""index sets that are drawn; more groups share them, each with a row of its own in memory"""
+"""distinct index sets; of more groups, several have the same, each in its own row of memory"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Shape:
     head: int = 0
     """labels of the head"""
     positives: int = 5
-    """a document"""
+    """per document"""
     momentum: float = 0.0
     """with which the data set is trained"""
     encoder: int = 768
-    """features of the encoder: what a dense layer reads; 768 for the size of BERT"""
+    """features of the encoder, which a dense layer reads; 768 for BERT-base"""
 
     @property
     def total(self) -> int:
@@ -49,10 +49,10 @@ class Shape:
         return self.head + self.labels
 
     def small(self) -> Shape:
-        """The shape to judge a kernel by: few labels, all else alike.
+        """The shape for checking a kernel: with few labels and otherwise the same.
 
-        Triton compiles by whether 16 divides a number of labels or groups, so that is kept: what is
-        judged is the binary that is timed.
+        Triton specializes kernels on whether 16 divides an argument, so that stays the same for the
+        numbers of labels and groups: the binary that is checked is the one that is timed.
         """
         even = self.labels % (16 * self.group_size) == 0
         labels = GATE_LABELS if even else GATE_LABELS + 32 + self.labels % 16
@@ -72,18 +72,18 @@ SHAPES = (
     replace(_AMAZON_3M, name="amazon3m-g32", group_size=32),
     Shape("lfpaper2keywords", 128, 384, 8_192_640, 64, 32, 431_207, 9),
 )
-"""the tails of the paper's data sets with the released hyper-parameters; Amazon-3M with G=32 too, the
-largest group that the released kernels run there"""
+"""the tails of the paper's data sets with the released hyper-parameters; Amazon-3M also with G=32, the
+largest group size that the released kernels run there"""
 
 SWEEP = Shape("sweep", 128, 768, 524_288, 64, 32)
-"""the shape around which fan-in, group size and batch are varied"""
+"""the shape of which fan-in, group size and batch are varied"""
 SWEEP_BATCHES = (16, 32, 64, 256, 512)
 SWEEP_FAN_INS = (16, 32, 128, 256)
 SWEEP_GROUP_SIZES = (16, 64, 128)
 
 
 def sweep_shapes() -> list[Shape]:
-    """`SWEEP`, and all that differ from it in one number."""
+    """`SWEEP`, and the shapes that differ from it in one size."""
     return [
         SWEEP,
         *(replace(SWEEP, name=f"sweep-fan-in-{n}", fan_in=n) for n in SWEEP_FAN_INS),
@@ -94,7 +94,7 @@ def sweep_shapes() -> list[Shape]:
 
 @dataclass(frozen=True)
 class Part:
-    """Labels that read the same columns of the features in the same way."""
+    """Labels that read the same columns of the features with the same pattern."""
 
     pattern: str
     """dense, group_fan_in, fixed_fan_in or block_sparse"""
@@ -110,7 +110,7 @@ class Part:
     bias_momentum: Tensor | None = None
     group_size: int = 1
     first: int = 0
-    """label of the output layer that is row 0 here"""
+    """label of the output layer that is row 0 of this part"""
 
     @property
     def n_features(self) -> int:
@@ -123,33 +123,33 @@ class Part:
         return BLOCK_SIZE if self.pattern == "block_sparse" else 1
 
     def feature_index(self) -> tuple[Tensor, int]:
-        """int [K, F], which features each group reads, and the labels of a group."""
+        """int32 [K, F], the features that each group reads, and the labels per group."""
         if self.index is None:
-            every = torch.arange(self.n_features, dtype=torch.int32, device=self.weight.device)
-            return every[None], len(self.weight)
+            features = torch.arange(self.n_features, dtype=torch.int32, device=self.weight.device)
+            return features[None], len(self.weight)
         if self.block_size > 1:
             index = reference.block_index(self.index, self.block_size)
             return index, self.group_size
         return self.index, self.group_size
 
     def state(self) -> dict[str, Tensor]:
-        """What a step changes."""
+        """The tensors that a step updates."""
         names = ("weight", "bias", "momentum", "bias_momentum")
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
     def copy(self) -> Part:
-        """The part with a state of its own."""
+        """The part with a copy of its state."""
         return replace(self, **{name: value.clone() for name, value in self.state().items()})
 
 
 class Problem:
-    """Inputs of one shape on one device, bf16 unless a layer says otherwise, made when first used."""
+    """Inputs of one shape on one device, in bf16 except for fp8 layers, made on first use."""
 
     def __init__(
         self, shape: Shape, device: torch.device, lr: float = 1e-3, weight_decay: float = 0.0
     ) -> None:
-        """`lr`: of the steps; small, so that steps may be repeated."""
+        """`lr`: of the steps; small, so that steps can be repeated."""
         self.shape = shape
         self.device = device
         self.lr = lr
@@ -160,49 +160,49 @@ class Problem:
 
     @cached_property
     def features(self) -> Tensor:
-        """[B, `shape.encoder`]."""
+        """bf16 [B, `shape.encoder`]."""
         return self._normal(self.shape.batch, self.shape.encoder)
 
     def columns(self, chosen: slice) -> Tensor:
-        """Contiguous columns of the features."""
+        """Contiguous columns of the features, bf16 [B, H]."""
         key = (chosen.start, chosen.stop)
         if key not in self._columns:
             self._columns[key] = self.features[:, chosen].contiguous()
         return self._columns[key]
 
     @cached_property
-    def grad(self) -> Tensor:
-        """[B, L]: the gradient of the tail's logits."""
+    def dz(self) -> Tensor:
+        """bf16 [B, L]: dz, the gradient of the tail's logits."""
         return self._normal(self.shape.batch, self.shape.labels)
 
     @cached_property
     def positives(self) -> Positives:
-        """Of head and tail; frequent labels first: label r is drawn as often as r^(-1/2)."""
+        """Positives of head and tail, frequent labels first: label r has probability ~ r^(-1/2)."""
         shape = self.shape
         size = (shape.batch * shape.positives,)
         uniform = torch.rand(size, generator=self.random, device=self.device, dtype=torch.float64)
         label = (uniform.square() * shape.total).long().clamp_(max=shape.total - 1)
-        # the tail is in the order of groups, not of frequency
+        # labels of the tail are ordered by group, not by frequency
         scattered = (label - shape.head) * 7919 % shape.labels + shape.head
         label = torch.where(label < shape.head, label, scattered)
-        row = torch.arange(size[0], device=self.device) // shape.positives
-        key = torch.unique(label * shape.batch + row)
+        doc = torch.arange(size[0], device=self.device) // shape.positives
+        key = torch.unique(label * shape.batch + doc)
         return Positives((key // shape.batch).int(), (key % shape.batch).int())
 
     def positives_of(self, part: Part) -> Positives:
-        """Those of a part's labels, numbered from its first."""
+        """The positives of a part, with labels counted from its first."""
         label = self.positives.label_row - part.first
         inside = (label >= 0) & (label < len(part.weight))
         return Positives(label[inside].contiguous(), self.positives.doc[inside].contiguous())
 
     def part(self, name: str) -> Part:
-        """The part of layer `name`: the tail's labels, but for dense768 the head's too."""
+        """The part of layer `name`: the labels of the tail, and for dense768 those of the head, too."""
         if name not in self._parts:
             self._parts[name] = self._make(name)
         return self._parts[name]
 
     def with_momentum(self, part: Part) -> Part:
-        """The part with momenta that are not 0."""
+        """The part with random momenta."""
         return replace(
             part,
             momentum=self._normal(*part.weight.shape),

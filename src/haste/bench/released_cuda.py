@@ -1,7 +1,7 @@
-"""The released CUDA extension as a further row, where it is installed (github.com/xmc-aalto/haste).
+"""The released CUDA extension as a row of the benchmark, where it is installed (github.com/xmc-aalto/haste).
 
-Only calls of its Python functions stand here. Its products get the features transposed beforehand,
-which its own layer does in each pass.
+Only its Python functions are called. Its products get the features already transposed, which its own
+layer does in each pass.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def installed() -> bool:
 
 
 def products(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Its forward pass [B, L] and gradients [B, H] and [L, F] for a group-shared part, without bias."""
+    """Its products for a group-shared part, without bias: out [B, L], dx [B, H] and dw [L, F]."""
     import shared_ffi
 
     columns = x.t().contiguous()
-    state = (columns, part.weight, part.index, dz, part.group_size)
+    arguments = (columns, part.weight, part.index, dz, part.group_size)
     return {
         "out": lambda: shared_ffi.ffi_forward(
             part.index, columns, part.weight, None, part.group_size
         ),
-        "dx": lambda: shared_ffi.backward_features(*state).t(),
-        "dw": lambda: shared_ffi.backward_weights(*state),
+        "dx": lambda: shared_ffi.backward_features(*arguments).t(),
+        "dw": lambda: shared_ffi.backward_weights(*arguments),
     }
 
 
@@ -54,21 +54,23 @@ def step(
     lr: float,
     product: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor],
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    """One step of a dense head and their tail by autograd: logits joined, BCE by elementwise passes in
-    bf16, backward, SGD. Features are a leaf: what lies before the layer is not timed."""
+    """One step of a dense head and the released tail by autograd: concatenated logits, BCE by elementwise
+    passes in bf16, backward, SGD. Features are a leaf, so the encoder is not timed."""
     head, tail = parts
     weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
     optimizer = torch.optim.SGD(weights, lr=lr)
-    row, label = positives.doc.long(), positives.label_row.long()
+    doc, label = positives.doc.long(), positives.label_row.long()
 
     def run() -> tuple[Tensor, Tensor]:
         leaf = features.detach().requires_grad_()
-        first = torch.nn.functional.linear(leaf[:, head.columns], weights[0], weights[1])
-        second = product(leaf[:, tail.columns], weights[2], tail.index, weights[3], tail.group_size)
-        logits = torch.cat((first, second), dim=1)
-        total = {"dtype": torch.float32}
-        loss = logits.clamp(min=0).sum(**total) - logits[row, label].sum(**total)
-        loss = loss + logits.abs().neg().exp().add(1).log().sum(**total)
+        head_logits = torch.nn.functional.linear(leaf[:, head.columns], weights[0], weights[1])
+        tail_logits = product(
+            leaf[:, tail.columns], weights[2], tail.index, weights[3], tail.group_size
+        )
+        logits = torch.cat((head_logits, tail_logits), dim=1)
+        fp32 = {"dtype": torch.float32}
+        loss = logits.clamp(min=0).sum(**fp32) - logits[doc, label].sum(**fp32)
+        loss = loss + logits.abs().neg().exp().add(1).log().sum(**fp32)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

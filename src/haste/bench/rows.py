@@ -1,4 +1,4 @@
-"""Where the rows of a benchmark are written: a folder for each device."""
+"""Writes the rows of a benchmark, in a folder per device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from haste.files import atomic
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a csv of these columns, nothing where a row has None."""
+    """Write a csv of these columns; None is an empty cell."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
@@ -19,5 +19,5 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
 
 
 def slug(device: str) -> str:
-    """A device's name as a folder: NVIDIA H200 is nvidia-h200."""
+    """The name of a device's folder: NVIDIA H200 is nvidia-h200."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")

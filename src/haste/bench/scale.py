@@ -1,9 +1,9 @@
-"""The scale benchmark: what a training step and its memory come to at the paper's sizes.
+"""The scale benchmark: time and memory of training steps at the paper's sizes.
 
 The models are those of a grid of runs (its data sets, their published hyper-parameters), with an encoder
-of random weights, on documents that are drawn (`haste.bench.documents`): no data set is needed. The
-step and the loader are those of training. A second set of rows, `sweep`, has the shape of one data set with
-ever more labels.
+of random weights, on random documents (`haste.bench.documents`), so that no data set is needed. The step
+and the loader are those of training. A second set of rows, `sweep`, has the shape of one data set with
+increasing numbers of labels.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ PROFILE_COLUMNS = (
     "calls_per_step",
     "milliseconds_per_step",
 )
-"""of scale_profile.csv: the kernels that take most of a step"""
+"""of scale_profile.csv, which has the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
 SPEED, MEMORY = "speed", "memory"
 PRESETS: dict[str, dict[str, dict[str, bool]]] = {
@@ -97,14 +97,14 @@ PRESETS: dict[str, dict[str, dict[str, bool]]] = {
 """changes of a run's settings, by section"""
 SWEEP = "sweep"
 SWEEP_LIKE = "LF-Paper2Keywords-8.6M"
-"""whose hyper-parameters the sweep has, in the preset `memory`"""
+"""the data set whose hyper-parameters the sweep has, with the preset `memory`"""
 SWEEP_LABELS = (131_073, 670_091, 2_812_281, 8_623_847, 25_000_000, 50_000_000, 100_000_000)
 SWEEP_BEYOND = (200_000_000, 400_000_000, 800_000_000)
-"""for the method whose memory is in question"""
+"""larger sizes of the sweep, for HASTE only"""
 SWEEP_MOST = 8_623_847
-"""labels up to which the other methods go"""
+"""largest number of labels of the other methods in the sweep"""
 STEPS, SWEEP_STEPS = 12, 2
-"""that a row times"""
+"""timed steps of a row"""
 TOP, TOPK_BATCH = 100, 256
 KERNELS_SHOWN = 15
 GIB = 2**30
@@ -118,20 +118,20 @@ class ScaleRow:
     method: str
     preset: str
     labels: int | None = None
-    """of a row of the sweep"""
+    """only of a row of the sweep"""
 
     @property
     def name(self) -> str:
-        """As --only knows it."""
+        """The name that --only matches."""
         return "/".join((self.dataset, self.method, self.preset))
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a row trains: all but the device."""
+    """What a row trains."""
 
     config: RunConfig
-    about: PublishedStatistics
+    statistics: PublishedStatistics
     architecture: Any
     """transformers' configuration of the encoder"""
     steps: int = STEPS
@@ -139,7 +139,7 @@ class Workload:
 
 
 def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
-    """The rows in the order of measurement: what the claims are about first.
+    """The rows in the order of measurement: those that claims read come first.
 
     `only`: patterns of dataset/method/preset, or the name of one of the three. Raises ConfigError for
     one that no row matches.
@@ -147,7 +147,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
     ours, others = METHODS[:1], METHODS[1:]
 
     def all_datasets(methods: Sequence[str], preset: str) -> list[ScaleRow]:
-        return [ScaleRow(each, name, preset) for name in methods for each in grid.datasets]
+        return [ScaleRow(dataset, name, preset) for name in methods for dataset in grid.datasets]
 
     def sweep(methods: Sequence[str], sizes: Sequence[int]) -> list[ScaleRow]:
         swept = methods if SWEEP_LIKE in grid.datasets else ()
@@ -166,20 +166,20 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
 
 
 def workload_of(row: ScaleRow, grid: GridConfig) -> Workload:
-    """The run of the grid that a row stands for; raises ConfigError for one whose encoder or data set
-    nobody knows."""
+    """The run of the grid that a row stands for; raises ConfigError for an unknown encoder or data
+    set."""
     like = SWEEP_LIKE if row.dataset == SWEEP else row.dataset
     config = grid.resolve(RunKey(like, row.method, DEFAULT_VARIANT, 0))
     for section, changes in PRESETS[row.preset].items():
         config = replace(config, **{section: replace(getattr(config, section), **changes)})
-    about, shape = statistics(like), architecture(config.encoder.model_name)
+    published, shape = statistics(like), architecture(config.encoder.model_name)
     if row.labels is None:
-        return Workload(config, about, shape, profiled=row.method == METHODS[0])
-    return Workload(config, replace(about, labels=row.labels), shape, SWEEP_STEPS)
+        return Workload(config, published, shape, profiled=row.method == METHODS[0])
+    return Workload(config, replace(published, labels=row.labels), shape, SWEEP_STEPS)
 
 
 def architecture(model: str) -> Any:
-    """The shape of a pretrained encoder, by its name; raises ConfigError for one not known here."""
+    """The configuration of a pretrained encoder, by its name; raises ConfigError for an unknown one."""
     from transformers import BertConfig, RobertaConfig
 
     if model == "bert-base-uncased":
@@ -203,10 +203,9 @@ def bench(
 ) -> Path:
     """Measure `rows` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
 
-    The files are written anew after each row; rows that the same code measured on the same machine
-    before, and that are not among `rows`, stay in them. With `seconds`, no row begins later than that. A
-    row that does not fit in memory says so, and of the sweep's larger ones there is none. Raises
-    KernelError where there is no CUDA GPU.
+    The files are rewritten after each row; earlier rows by the same code on the same machine that are not
+    among `rows` are kept. No row begins after `seconds`. A row that does not fit in memory has a note, and
+    larger rows of its sweep are skipped. Raises KernelError where there is no CUDA GPU.
     """
     if not torch.cuda.is_available():
         raise KernelError(
@@ -227,7 +226,7 @@ def bench(
             continue
         spent = time.perf_counter() - begin
         if seconds is not None and spent > seconds:
-            left = ", ".join(dict.fromkeys(each.name for each in rows[number:]))
+            left = ", ".join(dict.fromkeys(skipped.name for skipped in rows[number:]))
             log.warning("%.0f s are over; not measured: %s", seconds, left)
             break
         record, kernels = _measured(row, workload_of(row, grid), device)
@@ -237,27 +236,27 @@ def bench(
         profiles += kernels
         write_rows(folder / "scale.csv", COLUMNS, _rounded(records))
         write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, _rounded(profiles))
-        log.info("%s", _told(record, time.perf_counter() - begin - spent))
+        log.info("%s", _summary(record, time.perf_counter() - begin - spent))
     return folder / "scale.csv"
 
 
 def measure(
     workload: Workload, device: torch.device
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Numbers of one row, by the names of COLUMNS, and the kernels that take most of a step."""
+    """The values of one row, by the names of COLUMNS, and the kernels that take most of a step."""
     config = workload.config
     batch = config.training.batch_size
     model = build(workload, device)
-    steps = -(-workload.about.documents // batch)
+    steps = -(-workload.statistics.documents // batch)
     train_step = TrainStep(config, model, steps * config.training.epochs)
     model.train(True)
     feed = _Feed(workload, device)
     clock, count = Clock(device), workload.steps
-    # the first pass compiles kernels, which takes memory of its own; the second fills the allocator's
-    # cache again and captures graphs, so that the third has all it needs
+    # the first pass compiles kernels, which takes memory; the second fills the allocator's cache and
+    # captures graphs; the third is timed
     _run(train_step, feed, range(count))
     if train_step.graphs is not None:
-        # replays take memory that was counted when they were captured
+        # so that the memory of graphs is counted in the second pass, which captures them again
         train_step.graphs.forget()
     _forget_peak(device)
     _run(train_step, feed, range(count, 2 * count))
@@ -265,48 +264,48 @@ def measure(
     start = time.perf_counter()
     _run(train_step, feed, range(2 * count, 3 * count), clock.begins)
     _synchronize(device)
-    a_step = (time.perf_counter() - start) / count
-    parts = {part: each / count for part, each in clock.seconds().items()}
+    seconds_per_step = (time.perf_counter() - start) / count
+    parts = {part: seconds / count for part, seconds in clock.seconds().items()}
     steps_peak = _peak(device)
     rewire_seconds = _rewire(train_step, feed, device)
     rewire_peak = _peak(device)
     topk_seconds, topk_bytes = _topk(model, device)
-    found = {
-        "labels": workload.about.labels,
+    values = {
+        "labels": workload.statistics.labels,
         "batch": batch,
         "max_len": config.encoder.max_len,
         "tokens_per_step": round(feed.tokens_per_step()),
         "padded_tokens_per_step": round(feed.padded_tokens_per_step()),
-        "seconds_per_step": a_step,
+        "seconds_per_step": seconds_per_step,
         "encoder_seconds": parts[ENCODER],
         "layer_seconds": parts[LAYER],
-        "rest_seconds": a_step - parts[ENCODER] - parts[LAYER],
+        "rest_seconds": seconds_per_step - parts[ENCODER] - parts[LAYER],
         "rewire_seconds": rewire_seconds,
         "topk_seconds": topk_seconds,
         "topk_gib": topk_bytes / GIB,
-        "epoch_minutes": steps * a_step / 60,
+        "epoch_minutes": steps * seconds_per_step / 60,
         "peak_allocated_gib": max(steps_peak[0], rewire_peak[0]) / GIB,
         "peak_reserved_gib": max(steps_peak[1], rewire_peak[1]) / GIB,
         "steps_allocated_gib": steps_peak[0] / GIB,
         "rewire_allocated_gib": rewire_peak[0] / GIB,
         "layer_gib": model.layer.layer_bytes() / GIB,
-        "layer_share": parts[LAYER] / a_step,
+        "layer_share": parts[LAYER] / seconds_per_step,
         "steps_per_epoch": steps,
         "momentum": config.training.momentum,
     }
     kernels: list[dict[str, Any]] = []
     if workload.profiled and device.type == "cuda":
         total, kernels = _profile(train_step, feed, count)
-        found["busy_share"] = total / a_step if total else None
+        values["busy_share"] = total / seconds_per_step if total else None
         places = _synchronizations(train_step, feed)
-        found["synchronizations_per_step"] = len(places)
+        values["synchronizations_per_step"] = len(places)
         if places:
             log.warning("a step synchronizes with the GPU at %s", ", ".join(places))
-    return found, kernels
+    return values, kernels
 
 
 def build(workload: Workload, device: torch.device) -> Model:
-    """The model of a row, all weights random."""
+    """The model of a row, with random weights."""
     config = workload.config
     encoder = TransformerEncoder(
         random_transformer(
@@ -315,7 +314,7 @@ def build(workload: Workload, device: torch.device) -> Model:
         config.encoder.pooling,
         gradient_checkpointing=config.encoder.gradient_checkpointing,
     )
-    labels = np.arange(workload.about.labels, dtype=np.int32)
+    labels = np.arange(workload.statistics.labels, dtype=np.int32)
     order = LabelOrder(labels, _head(workload), config.layer.group_size)
     auxiliary: dict[str, Any] = {}
     if config.auxiliary.scale > 0:
@@ -341,14 +340,14 @@ def random_transformer(
 
 
 class Clock:
-    """Seconds of the parts of steps, on the device's own clock."""
+    """Seconds of the parts of steps, by events on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._marks: list[tuple[str, Any]] = []
 
     def begins(self, part: str) -> None:
-        """From here on the time is this part's."""
+        """A part begins; the one before it ends."""
         if self.device.type != "cuda":
             self._marks.append((part, time.perf_counter()))
             return
@@ -357,28 +356,28 @@ class Clock:
         self._marks.append((part, event))
 
     def seconds(self) -> dict[str, float]:
-        """By part, up to now; forgets what was."""
+        """Seconds by part since the last call."""
         self.begins(REST)
         _synchronize(self.device)
-        found = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
+        seconds = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
         for (part, before), (_, after) in itertools.pairwise(self._marks):
             on_gpu = self.device.type == "cuda"
-            found[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
+            seconds[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
         self._marks.clear()
-        return found
+        return seconds
 
 
 class _Feed:
-    """Drawn documents, as many as the steps of a row take."""
+    """Random documents, as many as the steps of a row take."""
 
     def __init__(self, workload: Workload, device: torch.device) -> None:
-        config, about = workload.config, workload.about
+        config, published = workload.config, workload.statistics
         random = np.random.default_rng(config.seed)
         self.device = device
         n = config.training.batch_size * workload.steps
         vocabulary = workload.architecture.vocab_size
-        self.tokens = draw_tokens(about, n, config.encoder.max_len, vocabulary, random)
-        self.labels = draw_labels(about, n, _head(workload), random)
+        self.tokens = draw_tokens(published, n, config.encoder.max_len, vocabulary, random)
+        self.labels = draw_labels(published, n, _head(workload), random)
         self.batches = EpochBatches.of(config, self.tokens)
 
     def rows(self) -> Iterator[np.ndarray]:
@@ -407,7 +406,7 @@ def _run(
 
 
 def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:
-    """Seconds that a rewiring adds to a step, the second of two; peak memory is that of both."""
+    """Seconds that a rewiring adds to a step, of the second of two; peak memory is that of both."""
     _forget_peak(device)
     last = step.config.rewire.interval - 1
     clock = Clock(device)
@@ -418,7 +417,7 @@ def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:
 
 
 def _topk(model: Model, device: torch.device) -> tuple[float, int]:
-    """Seconds of a batch, the second of two, and bytes beyond those there before."""
+    """Seconds of topk for a batch, of the second of two, and the bytes that it allocates."""
     features = torch.randn(TOPK_BATCH, model.layer.n_features, device=device)
     features = features.to(next(model.encoder.parameters()).dtype)
     _forget_peak(device)
@@ -432,28 +431,28 @@ def _topk(model: Model, device: torch.device) -> tuple[float, int]:
 
 
 def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds a step that kernels take, and the largest of them."""
+    """Seconds per step in kernels, and rows of those that take most."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         _run(step, feed, range(count))
         _synchronize(feed.device)
-    events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CUDA]
-    events.sort(key=lambda each: -each.self_device_time_total)
+    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA]
+    events.sort(key=lambda event: -event.self_device_time_total)
     rows = [
         {
-            "kernel": each.key[:120],
-            "calls_per_step": each.count / count,
-            "milliseconds_per_step": round(each.self_device_time_total / count / 1e3, 4),
+            "kernel": event.key[:120],
+            "calls_per_step": event.count / count,
+            "milliseconds_per_step": round(event.self_device_time_total / count / 1e3, 4),
         }
-        for each in events[:KERNELS_SHOWN]
+        for event in events[:KERNELS_SHOWN]
     ]
-    return sum(each.self_device_time_total for each in events) / count / 1e6, rows
+    return sum(event.self_device_time_total for event in events) / count / 1e6, rows
 
 
 def _synchronizations(step: TrainStep, feed: _Feed) -> list[str]:
-    """Lines of code at which a step synchronizes with the GPU."""
+    """Lines of code where a step synchronizes with the GPU."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -462,8 +461,11 @@ def _synchronizations(step: TrainStep, feed: _Feed) -> list[str]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     # setting the mode warns that it is a prototype
-    found = [each for each in caught if "called a synchronizing" in str(each.message)]
-    return [f"{Path(each.filename).name}:{each.lineno}" for each in found]
+    return [
+        f"{Path(warning.filename).name}:{warning.lineno}"
+        for warning in caught
+        if "called a synchronizing" in str(warning.message)
+    ]
 
 
 def _measured(
@@ -471,31 +473,31 @@ def _measured(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record of a row, also of one that does not fit, and rows of its profile."""
     names = {"dataset": row.dataset, "method": row.method, "preset": row.preset}
-    record = {**dict.fromkeys(COLUMNS), **names, "labels": workload.about.labels}
+    record = {**dict.fromkeys(COLUMNS), **names, "labels": workload.statistics.labels}
     kernels: list[dict[str, Any]] = []
     try:
-        found, kernels = measure(workload, device)
-        record |= found
+        values, kernels = measure(workload, device)
+        record |= values
     except torch.OutOfMemoryError:
         record["note"] = f"out of memory ({_total(device) / GIB:.0f} GiB)"
     except (RuntimeError, TritonError, KernelError) as error:
         record["note"] = str(error).split("\n")[0]
         log.exception("%s: does not run", row.name)
         _check_gpu(row)
-    # the model is gone, but for cycles
+    # the model may be in reference cycles
     gc.collect()
     torch.cuda.empty_cache()
-    return record, [{**names, **each} for each in kernels]
+    return record, [{**names, **kernel} for kernel in kernels]
 
 
 def _check_gpu(row: ScaleRow) -> None:
-    """Raise KernelError where a row has left a GPU that will do nothing more for this process."""
+    """Raise KernelError where the GPU no longer works for this process after a row."""
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        what = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0]
         raise KernelError(
-            f"{row.name}: the GPU failed ({what}). The rows before it are written; measure those after it "
+            f"{row.name}: the GPU failed ({reason}). The rows before it are written; measure those after it "
             "with --only."
         ) from error
 
@@ -503,7 +505,7 @@ def _check_gpu(row: ScaleRow) -> None:
 def _kept(
     folder: Path, described: dict[str, Any], rows: Sequence[ScaleRow]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Records and profiles that the machine and code `described` measured before, without `rows`."""
+    """Earlier records and profiles by the machine and code `described`, without those of `rows`."""
     path = folder / "scale.json"
     before = read_json(path) if path.is_file() else {}
     commit = described.get("commit", CHANGED)
@@ -517,7 +519,7 @@ def _kept(
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells a row from others; labels only of the sweep, where one name has many."""
+    """The key of a row; with labels only in the sweep, where several rows have the same name."""
     labels = row.get("labels") if row["dataset"] == SWEEP else None
     return (row["dataset"], row["method"], row["preset"], str(labels or ""))
 
@@ -536,12 +538,12 @@ def _rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _told(record: dict[str, Any], took: float) -> str:
+def _summary(record: dict[str, Any], took: float) -> str:
     name = "/".join(str(record[key]) for key in ("dataset", "method", "preset", "labels"))
     if record["note"]:
         return f"{name}: {record['note']} ({took:.0f} s)"
     return (
-        f"{name}: {1e3 * record['seconds_per_step']:.2f} ms a step (encoder "
+        f"{name}: {1e3 * record['seconds_per_step']:.2f} ms per step (encoder "
         f"{1e3 * record['encoder_seconds']:.2f}, layer {1e3 * record['layer_seconds']:.2f}), "
         f"{record['peak_allocated_gib']:.2f} GiB, measured in {took:.0f} s"
     )
@@ -549,7 +551,7 @@ def _told(record: dict[str, Any], took: float) -> str:
 
 def _head(workload: Workload) -> int:
     layer = workload.config.layer
-    return head_size(workload.about.labels, layer.head_ratio, layer.group_size)
+    return head_size(workload.statistics.labels, layer.head_ratio, layer.group_size)
 
 
 def _total(device: torch.device) -> int:
@@ -562,7 +564,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _forget_peak(device: torch.device) -> None:
-    """Count the peak from now on; memory that is cached but not used is given back first."""
+    """Reset the peak, after freeing memory that is cached but unused."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
@@ -570,7 +572,7 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> tuple[int, int]:
-    """Bytes allocated and reserved at most; nothing is known of a CPU's."""
+    """Peak bytes allocated and reserved; 0 on a CPU."""
     if device.type != "cuda":
         return 0, 0
     return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)

@@ -1,4 +1,4 @@
-"""Times and peak memory of calls on a GPU, and what the device can do at best."""
+"""Times and peak memory of calls on a GPU, and the device's bandwidth and matrix throughput."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Times:
 
 
 class Timer(Protocol):
-    """What the benchmark asks of a device."""
+    """What the benchmark measures of a device."""
 
     device: torch.device
 
     def times(self, call: Call) -> Times:
-        """Times of a call."""
+        """Median and quartiles of the time of a call."""
         ...
 
     def peak_bytes(self, call: Call) -> int:
-        """The most that is allocated during a call beyond what was before."""
+        """Peak of the bytes that a call allocates."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The machine, as machine.json has it; must name device and copy_terabytes_per_second."""
+        """The content of machine.json; has device and copy_terabytes_per_second."""
         ...
 
 
@@ -47,7 +47,7 @@ class Gpu:
     """The first CUDA device. Its cache is emptied before each call that is timed."""
 
     def __init__(self, rep: float = 30.0) -> None:
-        """`rep`: milliseconds for each call in all. Raises KernelError where there is no CUDA GPU."""
+        """`rep`: milliseconds of timing per call. Raises KernelError where there is no CUDA GPU."""
         if not torch.cuda.is_available():
             raise KernelError(
                 "the kernel benchmark needs a CUDA GPU, and this machine has none: times taken on a CPU "
@@ -57,13 +57,13 @@ class Gpu:
         self.rep = rep
 
     def times(self, call: Call) -> Times:
-        """See Timer. A call is captured in a CUDA graph, as training does, where it can be: the host's
-        own work (about 0.1 ms) would show where a kernel is shorter than that."""
+        """See Timer. A call is captured in a CUDA graph where possible, as in training: otherwise the work
+        of the host (about 0.1 ms) would dominate short kernels."""
         low, median, high = do_bench(_replayed(call), rep=self.rep, quantiles=(0.25, 0.5, 0.75))
         return Times(median, low, high)
 
     def peak_bytes(self, call: Call) -> int:
-        """See Timer. The first of two calls is not counted: libraries take workspaces in it."""
+        """See Timer. The second of two calls: in the first, libraries allocate workspaces."""
         call()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -83,7 +83,7 @@ class Gpu:
         }
 
     def copy_bandwidth(self) -> float:
-        """TB/s, read and written, of copying 2 GiB."""
+        """TB/s read and written when copying 2 GiB."""
         source = torch.empty(2 << 30, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
         return 2 * source.numel() / self.times(lambda: target.copy_(source)).median / 1e9
@@ -96,7 +96,7 @@ class Gpu:
 
 
 def _replayed(call: Call) -> Call:
-    """The call as a graph's replay, or as it is where a graph cannot hold it."""
+    """The call as the replay of a CUDA graph, or unchanged where it cannot be captured."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
