@@ -44,7 +44,7 @@ def doctor_says(monkeypatch, *checks):
 
 def test_what_is_there(tmp_path):
     found = by_name(tmp_path)
-    assert found["torch"].found == importlib.metadata.version("torch")
+    assert found["torch"].state == importlib.metadata.version("torch")
     assert found["torch"].ok
     assert found["GPU"].ok == torch.cuda.is_available()
 
@@ -61,14 +61,14 @@ def test_what_is_missing_and_what_follows(tmp_path, monkeypatch):
     found = by_name(tmp_path)
     assert not found["omikuji"].ok
     assert found["omikuji"].consequence == "the linear row of the main table is not made"
-    assert found["omikuji"].found == "not installed"
+    assert found["omikuji"].state == "not installed"
 
 
 def test_no_gpu_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     gpu = by_name(tmp_path)["GPU"]
-    assert gpu.found == "none (torch is a CPU build)"
+    assert gpu.state == "none (torch is a CPU build)"
     assert "the benchmarks of kernels and scale need CUDA" in gpu.consequence
 
 
@@ -77,7 +77,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     (disk,) = (f for name, f in by_name(tmp_path).items() if name.startswith("disk"))
     assert not disk.ok
-    assert disk.found == "1.0 GiB free"
+    assert disk.state == "1.0 GiB free"
 
 
 def test_the_command_prints_a_line_each(monkeypatch):
@@ -93,7 +93,7 @@ def test_a_gpu_s_kernels_are_checked_only_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "checks", lambda _: pytest.fail("not asked"))
     kernels = by_name(tmp_path)["kernels"]
     assert kernels.ok
-    assert "haste doctor --kernels" in kernels.found
+    assert "haste doctor --kernels" in kernels.state
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -106,7 +106,7 @@ def test_without_a_gpu_kernels_are_not_checked(tmp_path, monkeypatch):
     kernels = by_name(tmp_path, kernels=True)["kernels"]
     assert not kernels.ok
     assert not kernels.wrong
-    assert kernels.found.startswith("not checked; GPU: none (")
+    assert kernels.state.startswith("not checked; GPU: none (")
     assert doctor_says(monkeypatch).exit_code == 0
 
 
@@ -121,7 +121,7 @@ def test_without_triton_kernels_are_not_checked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     kernels = by_name(tmp_path, kernels=True)["kernels"]
-    assert kernels.found == "not checked without triton"
+    assert kernels.state == "not checked without triton"
     assert kernels.consequence == "the Triton kernels do not run; the torch backend does"
 
 

@@ -67,14 +67,14 @@ def test_where_the_system_has_no_locks_the_process_decides(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("lives", [True, False])
-def test_a_lock_of_another_machine_is_watched_for_a_sign_of_life(tmp_path, monkeypatch, lives):
+def test_a_lock_of_another_machine_is_watched_for_a_heartbeat(tmp_path, monkeypatch, lives):
     monkeypatch.setattr(run_lock, "WATCH_SECONDS", 0.5)
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
     path = tmp_path / FILE
     path.write_text(json.dumps({"pid": 7, "host": "another", "since": "then"}))
     if lives:
         done = threading.Event()
-        beat = threading.Thread(target=run_lock._beat, args=(path, done))
+        beat = threading.Thread(target=run_lock._heartbeat, args=(path, done))
         beat.start()
         with (
             pytest.raises(RunLockedError, match="process 7 on another, since then"),

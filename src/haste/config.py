@@ -1,6 +1,6 @@
-"""What one run is: its settings, section by section, checked when made, with no torch in sight.
+"""The settings of one run, by section, checked when they are made; without importing torch.
 
-Which runs there are, and how a run's settings come together, is in haste.grid.
+The runs of a grid, and how the settings of a run are resolved, are in haste.grid.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EncoderConfig:
 
 @settings("layer")
 class LayerConfig:
-    """The output layer: its sparsity pattern, its head, its numbers."""
+    """The output layer: its sparsity pattern, its head, its dtypes."""
 
     pattern: Pattern = "group_fan_in"
     """dense, bottleneck, fixed_fan_in, group_fan_in, block_sparse or unstructured; with a head, that of the tail"""
@@ -125,7 +125,7 @@ class LayerConfig:
     rounding: Literal["stochastic", "nearest"] = "stochastic"
     """of weights narrower than float32 after an update: stochastic or nearest"""
     loss_dtype: Literal["float32", "bfloat16"] = "float32"
-    """in which the loss and its gradient are evaluated; bfloat16 as in the released code"""
+    """in which the loss and its gradient are computed; bfloat16 as in the released code"""
 
     def __post_init__(self) -> None:
         if self.chunks > 1 and self.sparse and self.head_ratio == 0:
@@ -163,7 +163,7 @@ class RewireConfig:
     scope: Literal["global", "group"] = "global"
     """the weakest are pruned over the whole layer, or in each `group`"""
     fraction: Annotated[Float, Field(ge=0, le=0.9)] = 0.2
-    """share of slots pruned and regrown each time"""
+    """share of indices pruned and regrown each time"""
     interval: Annotated[Int, Field(ge=1)] = 100
     """steps between rewirings"""
     until: Share = 0.66
@@ -198,10 +198,10 @@ class TrainingConfig:
     group_by_length: Bool = False
     """batches of documents of like length, so that little of a batch is padding"""
     validate_every: Annotated[Int, Field(ge=1)] = 1
-    """epochs between looks at the validation split"""
+    """epochs between evaluations on the validation split"""
     tune_tail_bias: Bool = False
-    """after training, one number is added to all scores of the tail, the one with which the validation
-    split scores best; with layer.head_ratio above 0 alone"""
+    """after training, an offset is added to all scores of the tail, the one with which the validation split
+    scores best; with layer.head_ratio above 0 alone"""
     evaluate: Literal["validation", "test"] = "test"
     """the split that is read at the end, `validation` or `test`: predictions and metrics are of it"""
     checkpoint_minutes: Annotated[Float, Field(ge=0)] = 5.0

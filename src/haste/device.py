@@ -9,7 +9,7 @@ from haste.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means here; raises ConfigError for another, or without a GPU."""
+    """The device of `auto`, `cpu` or `cuda`; raises ConfigError for another name, or for cuda without a GPU."""
     if name not in DEVICES:
         raise ConfigError(f"device: {name!r} is not allowed; choose one of {', '.join(DEVICES)}.")
     if name == "cuda" and not torch.cuda.is_available():

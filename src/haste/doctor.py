@@ -1,4 +1,4 @@
-"""What this machine has, and what will not run on it and why."""
+"""Checks what this machine has, and what will not run on it and why."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 
 GIB = 1 << 30
 DISK_NEEDED = 3 * GIB
-"""what the default grid writes, with its data, rounded up"""
+"""bytes of the default grid's data and results, rounded up"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked for, what is there, and what follows when it is not."""
+    """One line of the report: what was checked, the result, and the consequence if it is not ok."""
 
     what: str
-    found: str
+    state: str
     ok: bool
     consequence: str = ""
     wrong: bool = False
-    """a kernel gives wrong numbers or does not run: nothing should be trained with it"""
+    """a kernel gives wrong values or does not run: nothing should be trained with it"""
 
 
 PACKAGES = {
@@ -51,21 +51,21 @@ KERNELS = {
     "topk": "do not trust predictions or metrics made on this GPU; update torch and check again; "
     "if it stays, report it",
 }
-"""what follows from a wrong kernel of each family of `haste.bench.check`"""
+"""family of kernels of `haste.bench.check` -> consequence of a wrong one"""
 
 
 def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
-    """Look at interpreter, packages, GPU, metric library and the disk that `folder` is on.
+    """Check interpreter, packages, GPU, metric library and the disk of `folder`.
 
-    With `kernels` also run them on the GPU and compare; see `haste.bench.check`.
+    With `kernels` also run them on the GPU and compare their results; see `haste.bench.check`.
     """
-    version = platform.python_version_tuple()
-    ok = ("3", "11") <= (version[0], version[1].zfill(2)) < ("3", "14")
+    major, minor, _ = platform.python_version_tuple()
+    ok = ("3", "11") <= (major, minor.zfill(2)) < ("3", "14")
     yield Finding("python", platform.python_version(), ok, "use Python 3.11 to 3.13")
     yield Finding("cores", str(os.cpu_count()), True)
     for package, consequence in PACKAGES.items():
-        found = _version(package)
-        yield Finding(package, found or "not installed", bool(found), consequence)
+        version = _version(package)
+        yield Finding(package, version or "not installed", bool(version), consequence)
     yield _gpu()
     xclib = importlib.util.find_spec("xclib") is not None
     yield Finding("xclib", "installed" if xclib else "not installed: haste measures itself", True)
@@ -90,7 +90,7 @@ def _version(package: str) -> str | None:
 
 
 def _why_no_gpu() -> str | None:
-    """None where there is one."""
+    """Why there is no GPU; None where there is one."""
     if _version("torch") is None:
         return "unknown without torch"
     import torch
@@ -117,26 +117,26 @@ def _gpu() -> Finding:
 
 
 def _kernels() -> Iterator[Finding]:
-    """What each kernel gives on the GPU."""
+    """The check of each kernel on the GPU."""
     missing = _why_no_gpu()
     if missing:
-        found = f"not checked; GPU: {missing}"
-        yield Finding("kernels", found, False, "check them where they are to run")
+        state = f"not checked; GPU: {missing}"
+        yield Finding("kernels", state, False, "check them where they are to run")
         return
     if _version("triton") is None:
         yield Finding("kernels", "not checked without triton", False, PACKAGES["triton"])
         return
     if os.environ.get("TRITON_INTERPRET") == "1":
-        # which would be right where the compiler is not
-        found = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
-        yield Finding("kernels", found, False, "unset TRITON_INTERPRET and check again")
+        # the interpreter does not run what the compiler makes
+        state = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
+        yield Finding("kernels", state, False, "unset TRITON_INTERPRET and check again")
         return
     from haste.bench.check import checks
 
     for check in checks("cuda"):
-        found = f"does not run: {check.failure}"
+        state = f"does not run: {check.failure}"
         if check.judgement is not None:
             result = check.judgement
-            found = f"{result.result}: error {result.error:.1e}, at most {result.bound:.1e}"
+            state = f"{result.result}: error {result.error:.1e}, at most {result.bound:.1e}"
         ok = check.passed
-        yield Finding(f"kernel: {check.what}", found, ok, KERNELS[check.family], wrong=not ok)
+        yield Finding(f"kernel: {check.what}", state, ok, KERNELS[check.family], wrong=not ok)

@@ -1,7 +1,7 @@
-"""A slot on one GPU of this machine for a process: so many on each GPU, held until the process ends.
+"""Slots on the GPUs of this machine: a limited number per GPU, each held by a process until it ends.
 
-A slot is a locked file. The process keeps it open and the kernel unlocks it at its end, by SIGKILL too;
-there is no server, and all that a user starts on a machine shares the slots, from whatever folder.
+A slot is a locked file. The process keeps it open and the operating system unlocks it at the end of the
+process, also after SIGKILL. There is no server; all processes of a user on a machine share the slots.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ POLL_SECONDS = 1.0
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them: those of this variable, else
-    all that nvidia-smi lists, by index."""
+    """Names of the GPUs that a process may use: those in CUDA_VISIBLE_DEVICES, else the indices of all that
+    nvidia-smi lists."""
     if VISIBLE not in environment:
         return [str(index) for index in range(len(_uuids()))]
     names = [name.strip() for name in environment[VISIBLE].split(",")]
-    # as CUDA reads it: the first that names none ends the list
+    # as in CUDA: the first invalid name ends the list
     return names[: next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))]
 
 
 def take_slot(gpus: Sequence[str], per_gpu: int, folder: Path) -> tuple[str, int]:
-    """Wait for one of `per_gpu` slots on each of `gpus`, on the one with the most that are free.
+    """Wait for one of the `per_gpu` slots of each of `gpus`; takes it on the GPU with most free ones.
 
     Returns the GPU's name and the descriptor of the locked file, which the process must keep open.
     """
     uuids = _uuids()
-    # in a job that was given some of the GPUs, an index names another GPU than in the next job
+    # an index may name different GPUs in different jobs of a scheduler; a UUID does not
     keys = {
         name: uuids[int(name)] if name in map(str, range(len(uuids))) else name for name in gpus
     }
     waited = False
     while True:
         chooser = _open(folder / "choosing")
-        # nobody else must see the slots as taken that are only looked at here
+        # so that other processes do not see slots as taken that are only probed
         fcntl.flock(chooser, fcntl.LOCK_EX)
         free = {name: _free(folder, key, per_gpu) for name, key in keys.items()}
         chosen = max(free, key=lambda name: len(free[name]))
         kept = free[chosen][:1]
-        for descriptor in [chooser, *(each for found in free.values() for each in found)]:
+        for descriptor in [chooser, *(slot for slots in free.values() for slot in slots)]:
             if descriptor not in kept:
                 os.close(descriptor)
         if kept:
@@ -66,9 +66,9 @@ def take_slot(gpus: Sequence[str], per_gpu: int, folder: Path) -> tuple[str, int
 
 
 def execute(command: Sequence[str], per_gpu: int) -> NoReturn:
-    """Become `command`, with a slot and its GPU the only visible one; without a GPU just become it.
+    """Replace this process by `command`, with a slot and only its GPU visible; without a GPU as it is.
 
-    It is this very process, so signals reach it and its exit code is this one's.
+    It stays the same process, so signals reach it and its exit code is passed on.
     """
     environment = dict(os.environ)
     gpus = visible_gpus(environment)
@@ -81,8 +81,8 @@ def execute(command: Sequence[str], per_gpu: int) -> NoReturn:
 
 
 def _free(folder: Path, key: str, per_gpu: int) -> list[int]:
-    """The slots of a GPU that nobody has, locked."""
-    found = []
+    """Descriptors of the free slots of a GPU, which are locked now."""
+    descriptors = []
     for index in range(per_gpu):
         descriptor = _open(folder / f"{key}.{index}")
         try:
@@ -90,8 +90,8 @@ def _free(folder: Path, key: str, per_gpu: int) -> list[int]:
         except BlockingIOError:
             os.close(descriptor)
         else:
-            found.append(descriptor)
-    return found
+            descriptors.append(descriptor)
+    return descriptors
 
 
 def _open(path: Path) -> int:
@@ -99,25 +99,23 @@ def _open(path: Path) -> int:
 
 
 def _folder() -> Path:
-    """One for each user of this machine."""
+    """The folder of slots, one per user of this machine."""
     folder = Path(tempfile.gettempdir(), f"haste-gpu-slots-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise ConfigError(
-            f"{folder}: belongs to somebody else; set TMPDIR to a folder of your own."
-        )
+        raise ConfigError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
     return folder
 
 
 def _uuids() -> list[str]:
-    """Of the machine's GPUs, by index; none where nvidia-smi is not there or fails."""
+    """UUIDs of the machine's GPUs, by index; none where nvidia-smi is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    listed = subprocess.run(
+    result = subprocess.run(
         [program, "--query-gpu=uuid", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return listed.stdout.split() if listed.returncode == 0 else []
+    return result.stdout.split() if result.returncode == 0 else []

@@ -1,4 +1,4 @@
-"""Which runs there are: a grid's configuration, and how each run's settings come together.
+"""The configuration of a grid of runs, and how the settings of each run are resolved.
 
 A run is resolved in this order, later winning: the defaults of haste.config, the grid's own sections
 (`encoder:`, `layer:`, ...), those that `per_dataset:` has for the run's data set, the preset of the
@@ -84,7 +84,7 @@ class RunKey:
 
     @property
     def name(self) -> str:
-        """As --only and logs know it: dataset/method/variant/seedK."""
+        """The name in logs and for --only: dataset/method/variant/seedK."""
         return f"{self.dataset}/{self.method}/{self.variant}/seed{self.seed}"
 
     @property
@@ -145,8 +145,8 @@ class PerDataset(Delta, total=False):
 class Tuning:
     """Trials that choose hyper-parameters on the validation split, as many for every trained method.
 
-    All of `trials` are made for every method, unless `only` names those of a method: a search that looks
-    at a method's trials before it makes the next ones ends in other trials for each, by one `rule`.
+    Every method has all of `trials`, unless `only` names those of a method: a search that reads the results
+    of trials before it chooses the next ones ends in different trials per method, by one `rule`.
     A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
     the trial's own delta. It never reads the test split, nor counts labels over it.
     """
@@ -214,21 +214,21 @@ class Tuning:
 
     def layers(self, method_name: str, variant: str) -> list[Mapping[str, Mapping[str, Any]]]:
         """What a trial changes of its method's preset, later winning; `scale` comes after it."""
-        own = {
+        of_every_trial = {
             "training": {"epochs": self.epochs, "evaluate": "validation"},
             # the released code counts labels over test documents too
             "layer": {"frequencies": "train"},
         }
-        return [self.base.get(method_name, {}), self.trial(variant), own]
+        return [self.base.get(method_name, {}), self.trial(variant), of_every_trial]
 
     def scaled(self, method_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Resolved sections with the factors of the method applied."""
-        found = dict(settings)
+        scaled = dict(settings)
         for key, factor in self.scale.get(method_name, {}).items():
             section, _, name = key.partition(".")
-            value = getattr(found[section], name) * float(factor)
-            found[section] = dataclasses.replace(found[section], **{name: value})
-        return found
+            value = getattr(scaled[section], name) * float(factor)
+            scaled[section] = dataclasses.replace(scaled[section], **{name: value})
+        return scaled
 
     def changed(self, method_name: str, variant: str) -> list[tuple[str, str]]:
         """(section, key) of what a trial sets for a method: its delta, `base` and `scale`, sorted."""
@@ -370,15 +370,15 @@ class GridConfig:
     def resolve(self, key: RunKey) -> RunConfig:
         """The full configuration of one trained run, or of a trial; raises ConfigError."""
         chosen = method(key.method)
-        own = self.per_dataset.get(key.dataset, {})
-        layers = [self.sections, own, chosen.settings]
+        of_dataset = self.per_dataset.get(key.dataset, {})
+        layers = [self.sections, of_dataset, chosen.settings]
         tuning = self._tuning_of(key)
         if tuning:
             layers += tuning.layers(key.method, key.variant)
         else:
             layers += [
                 overrides.get(key.method, {})
-                for overrides in (self.overrides, own.get("overrides", {}))
+                for overrides in (self.overrides, of_dataset.get("overrides", {}))
             ]
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
@@ -444,12 +444,12 @@ def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
 
 def _check_equal_budgets(methods: Iterable[str], tuning: Tuning) -> None:
     trained = [name for name in methods if method(name).kind == "trained"]
-    numbers = {name: len(tuning.variants(name)) for name in trained}
-    if len(set(numbers.values())) > 1:
-        said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    counts = {name: len(tuning.variants(name)) for name in trained}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise SettingError(
             "tuning.only",
-            f"every method needs as many trials as the others, but there are {said}",
+            f"every method needs as many trials as the others, but there are {listed}",
         )
 
 

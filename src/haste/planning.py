@@ -1,15 +1,13 @@
-"""What the runs of a grid will take: from runs that are finished, else from the scale benchmark
-(seconds a step, results/benchmarks/<device>/scale.csv), else, on a CPU, from a model of the cost. On a
-GPU the model only serves to reserve time (`haste.reservation`); what was not measured there, a plan
-says so.
+"""Expected time, memory and disk of the runs of a grid: from finished runs, else from the scale benchmark
+(seconds per step, results/benchmarks/<device>/scale.csv), else, on a CPU, from a cost model. On a GPU the
+model is only used for reservations (`haste.reservation`), and the plan says which runs were not measured.
 
 The model counts multiplications. A step multiplies a [B, L] and a [B, H] or [L, H] matrix three
 times (logits, gradient of the features, gradient of the weights), 2 operations each; a transformer
-does 6 operations a parameter and token. Both are divided by the rates below, and an evaluation is a
-third of the same over the test documents. Sparse patterns are charged as dense: on a CPU they are
-masked dense products or gathers that cost about as much. Expect it to be right within a factor of
-two on a CPU and of three on a GPU; one finished run of a method replaces it for the others. Looks at
-validation and test documents are charged a third of a step for a batch.
+does 6 operations per parameter and token. Both are divided by the rates below, and the evaluation of a
+batch of validation or test documents takes a third of a step. Sparse patterns count as dense: on a CPU
+they are masked dense products or gathers that cost about as much. The model is right within a factor of
+two on a CPU and three on a GPU; one finished run of a method replaces it for the others.
 """
 
 from __future__ import annotations
@@ -33,22 +31,22 @@ from haste.runs import is_finished, read_resources, run_dir
 
 MIB = 2**20
 HIDDEN = 384
-"""H, where neither the model has been fetched nor the registry says it"""
+"""H, where the model has not been fetched and the registry does not have it"""
 TRANSFORMER_PARAMETERS = 22_000_000
-"""of a six-layer encoder with H = 384, where the registry does not say"""
+"""of a six-layer encoder with H = 384, where the registry does not have it"""
 RATE = {"cpu": 4e10, "cuda": 1e14}
-"""operations a second: of one core in float32, of a GPU in mixed precision (an H100 does 3e14 of an
+"""operations per second: of one core in float32, of a GPU in mixed precision (an H100 does 3e14 of an
 encoder's in the scale benchmark)"""
 STEP_SECONDS = {"cpu": 0.004, "cuda": 0.004}
-"""what a step costs besides: batches, launches, the encoder's optimiser"""
+"""per step, besides multiplications: batches, launches, the encoder's optimiser"""
 START_SECONDS = 10.0
-"""starting Python and torch, which no phase of a run counts"""
+"""of starting Python and torch, which is in no phase of a run"""
 LINEAR_SECONDS_PER_LABEL = 0.006
 """TF-IDF and omikuji on one core"""
 BASE_MEMORY = 700 * MIB
 """interpreter and libraries"""
 PREDICTIONS = 100
-"""label ids and scores kept a test document"""
+"""label ids and scores per test document"""
 TEXT_BYTES = 6
 """of a word and a blank, as fetched and once more in the corpus"""
 BENCHMARK = "scale.csv"
@@ -62,22 +60,22 @@ class RunPlan:
 
     key: RunKey
     done: bool
-    """finished with just this configuration"""
+    """finished with this configuration"""
     source: str
     """measured (a finished run of this method and data set), benchmark and its device, model, or
     not measured"""
     seconds: float | None
-    """None where nothing says it"""
+    """None where unknown"""
     on_gpu: bool
     memory: int | None
-    """peak, bytes; None where nothing says it"""
+    """peak, bytes; None where unknown"""
     disk: int
-    """bytes of what the run leaves"""
+    """bytes of the run's files"""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a data set: documents and labels; 0 where it is not known."""
+    """Numbers of documents and labels of a data set; 0 where unknown."""
 
     train: int
     test: int
@@ -112,7 +110,7 @@ Benchmarks = Mapping[tuple[str, str], Benchmark]
 
 
 def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
-    """The runs of a grid, in their order; raises ConfigError for a data set nobody knows."""
+    """The runs of a grid, in their order; raises ConfigError for an unknown data set."""
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
     finished = {key: _finished(run_dir(grid, key)) for key in grid.runs()}
     benchmarks = read_benchmarks(grid)
@@ -122,15 +120,15 @@ def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
 
 
 def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
-    """The data sets of a grid: an upper bound of their disk, every document as long as is kept of it."""
+    """The data sets of a grid: an upper bound of their disk, with every document at full length."""
     plans = []
     for name in grid.datasets:
         size = dataset_size(grid, registry, name)
         made = grid.layout.corpus(name).info.is_file()
-        own = registry.dataset(name).path
-        if own and not made and not Path(own).is_dir():
+        source = registry.dataset(name).path
+        if source and not made and not Path(source).is_dir():
             raise ConfigError(
-                f"datasets.{name}.path: {own} is no folder; give the one with its files."
+                f"datasets.{name}.path: {source} is no folder; give the one with its files."
             )
         configs = [grid.resolve(key) for key in grid.runs() if _is_trained(key, name)]
         documents = size.train + size.validation + size.test
@@ -142,7 +140,7 @@ def plan_data(grid: GridConfig, registry: Registry) -> list[DataPlan]:
         orders = {path for run in configs for path in (run.inputs.order, run.inputs.clusters)}
         disk = 2 * TEXT_BYTES * documents * max((length for _, length in lengths), default=0)
         disk += sum(4 * documents * length for _, length in lengths)
-        disk += sum(4 * size.labels * each for each in hidden.values())
+        disk += sum(4 * size.labels * dimensions for dimensions in hidden.values())
         disk += 4 * size.labels * len(orders - {None})
         plans.append(DataPlan(name, size, made, disk))
     return plans
@@ -152,11 +150,14 @@ def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
     """Size of the corpus, or what the registry expects where it has not been made yet."""
     info = grid.layout.corpus(name).info
     if info.is_file():
-        found = read_json(info, "haste corpus")
+        description = read_json(info, "haste corpus")
         with reading(info, "the description of a corpus", "haste corpus"):
-            documents = found["documents"]
+            documents = description["documents"]
             return Size(
-                documents["train"], documents["test"], found["n_labels"], documents["validation"]
+                documents["train"],
+                documents["test"],
+                description["n_labels"],
+                documents["validation"],
             )
     return expected_size(registry, name)
 
@@ -172,7 +173,7 @@ def expected_size(registry: Registry, name: str) -> Size:
 
 
 def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) -> tuple[int, int]:
-    """H and the number of parameters: of the fetched `model`, else as the registry says."""
+    """H and the number of parameters: of the fetched `model`, else of the registry."""
     known = registry.models.get(encoder.model_name)
     hidden = (known and known.hidden_size) or HIDDEN
     path = Path(model) / "config.json"
@@ -200,8 +201,8 @@ def _plan(
     disk += 4 * stored_weights(config, size, registry) if config else 0
     similar = _similar(key, finished)
     if similar:
-        seconds = statistics.median(_seconds(each, config) for each in similar)
-        memory = max(max(each["peak_bytes"].values()) for each in similar)
+        seconds = statistics.median(_seconds(resources, config) for resources in similar)
+        memory = max(max(resources["peak_bytes"].values()) for resources in similar)
         return RunPlan(key, is_finished(grid, key), "measured", seconds, on_gpu, memory, disk)
     if config is None:
         seconds = START_SECONDS + LINEAR_SECONDS_PER_LABEL * size.labels
@@ -217,11 +218,11 @@ def _plan(
 
 
 def steps_of_run(config: RunConfig, size: Size) -> float:
-    """Training steps, and looks at validation and test documents in thirds of one."""
+    """Training steps, with a third of one for each batch of an evaluation."""
     training = config.training
-    looks = training.epochs / training.validate_every
-    once = (looks * size.validation + size.test) / 3
-    return (training.epochs * size.train + once) / training.batch_size
+    validations = training.epochs / training.validate_every
+    evaluated = validations * size.validation + size.test
+    return (training.epochs * size.train + evaluated / 3) / training.batch_size
 
 
 def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:
@@ -229,13 +230,13 @@ def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[flo
     training = config.training
     device = "cuda" if training.device == "cuda" else "cpu"
     hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
-    a_document = 6 * size.labels * hidden
+    operations = 6 * size.labels * hidden
     if config.encoder.kind == "transformer":
-        a_document += 6 * parameters * config.encoder.max_len
+        operations += 6 * parameters * config.encoder.max_len
     rate = RATE[device] * (training.threads if device == "cpu" else 1)
     steps = -(-size.train // training.batch_size)
-    epoch = size.train * a_document / rate + steps * STEP_SECONDS[device]
-    test = size.test * a_document / 3 / rate
+    epoch = size.train * operations / rate + steps * STEP_SECONDS[device]
+    test = size.test * operations / 3 / rate
     seconds = START_SECONDS + training.epochs * epoch + test
     weights = size.labels * hidden * 4
     logits = training.batch_size * size.labels * 4
@@ -245,7 +246,7 @@ def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[flo
 
 
 def stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
-    """Numbers in model.safetensors, the encoder's embeddings left out where they are small."""
+    """Elements of model.safetensors, without the embeddings of small encoders."""
     layer = config.layer
     hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
     width = (
@@ -260,50 +261,50 @@ def _is_trained(key: RunKey, dataset: str) -> bool:
 
 
 def read_benchmarks(grid: GridConfig) -> Benchmarks:
-    """Of the first device that has a data set and method, by name."""
-    found: dict[tuple[str, str], Benchmark] = {}
+    """The scale benchmark of the first device, by name, that has a data set and method."""
+    benchmarks: dict[tuple[str, str], Benchmark] = {}
     for path in sorted(grid.layout.benchmarks.glob(f"*/{BENCHMARK}")):
         with reading(path, "the scale benchmark"), path.open(encoding="utf-8", newline="") as file:
             for row in map(renamed_columns, csv.DictReader(file)):
                 if row.get("seconds_per_step"):
                     documents = int(row.get("batch") or 0) * int(row.get("steps_per_epoch") or 0)
                     step = Benchmark(path.parent.name, float(row["seconds_per_step"]), documents)
-                    found.setdefault((row["dataset"], row["method"]), step)
-    return found
+                    benchmarks.setdefault((row["dataset"], row["method"]), step)
+    return benchmarks
 
 
 def _seconds(resources: Mapping[str, Any], config: RunConfig | None) -> float:
-    """Seconds of a run like the one measured, with the epochs of `config`."""
+    """Seconds of a run with the epochs of `config`, from the resources of a finished one."""
     seconds = resources["seconds"]
-    once = START_SECONDS + seconds.get("setup", 0.0) + seconds.get("evaluate", 0.0)
+    fixed = START_SECONDS + seconds.get("setup", 0.0) + seconds.get("evaluate", 0.0)
     if config is None or "epoch" not in seconds:
-        return once + seconds.get("train", 0.0)
-    return once + seconds["epoch"] * config.training.epochs
+        return fixed + seconds.get("train", 0.0)
+    return fixed + seconds["epoch"] * config.training.epochs
 
 
 def _similar(
     key: RunKey, finished: Mapping[RunKey, Mapping[str, Any] | None]
 ) -> list[Mapping[str, Any]]:
-    """Finished runs to judge by: this one, else other seeds, else other variants."""
+    """Resources of finished runs like this one: itself, else other seeds, else other variants."""
     for same in (
         lambda other: other == key,
         lambda other: other.variant == key.variant,
         lambda _: True,
     ):
-        found = [
+        similar = [
             resources
             for other, resources in finished.items()
             if resources
             and (other.dataset, other.method) == (key.dataset, key.method)
             and same(other)
         ]
-        if found:
-            return found
+        if similar:
+            return similar
     return []
 
 
 def _finished(run: RunDir) -> Mapping[str, Any] | None:
-    """resources.json of a finished run; None where there is none that can be read."""
+    """resources.json of a finished run; None where it is missing or damaged."""
     try:
         resources = read_resources(run)
     except DataError:

@@ -1,4 +1,4 @@
-"""Labels for new texts from a finished run."""
+"""Predicts labels of new texts with a finished run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from haste.paths import RunDir
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A label for a text."""
+    """A predicted label of a text."""
 
     uid: str
     name: str
@@ -53,24 +53,24 @@ class Predictor:
         self.names: list[str] = labels["name"].to_pylist()
 
     def __call__(self, texts: Sequence[str], k: int) -> list[list[Suggestion]]:
-        """The k best labels of each text, best first; none of a text without any."""
+        """The k best labels of each text, best first; none for an empty text."""
         if k < 1:
             raise DataError(f"k: {k} labels asked for; ask for at least 1.")
-        found: list[list[Suggestion]] = [[] for _ in texts]
+        suggestions: list[list[Suggestion]] = [[] for _ in texts]
         rows = [row for row, text in enumerate(texts) if text.strip()]
         if not rows:
-            return found
+            return suggestions
         k = min(k, self.model.order.n_labels)
         ids, scores = self.model.predict(self._tokens([texts[row] for row in rows]), k)
         with np.errstate(over="ignore"):
             probabilities = 1 / (1 + np.exp(-scores))
         for row, labels, values in zip(rows, ids, probabilities, strict=True):
-            found[row] = [
+            suggestions[row] = [
                 Suggestion(self.uids[label], self.names[label], float(value))
                 for label, value in zip(labels, values, strict=True)
                 if label >= 0
             ]
-        return found
+        return suggestions
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         encoded = self.tokenizer.encode_batch(list(texts))

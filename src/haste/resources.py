@@ -1,4 +1,4 @@
-"""What a run took: seconds and peak memory of each phase, and the machine it took them on."""
+"""Resources of a run: seconds and peak memory of each phase, and the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from haste.commit import code_commit
 
 PROC = Path("/proc/self")
 AT_ONCE = "HASTE_RUNS_AT_ONCE"
-"""of the environment: how many runs share the device, where something starts several"""
+"""environment variable: number of runs that share the device"""
 
 
 class Meter:
@@ -36,7 +36,7 @@ class Meter:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds of the block to phase `name`, and keep its peak of memory."""
+        """Add the seconds of the block to phase `name`, and record its peak memory."""
         _reset_peak(self.device)
         start = time.perf_counter()
         try:
@@ -60,9 +60,9 @@ class Meter:
     ) -> dict[str, Any]:
         """The content of resources.json; bytes are bytes, times are seconds.
 
-        `parameters` is None where a library does not tell how many it trained; `gradient_checkpointing`: whether
-        the encoder's activations were computed twice to save memory; `tail_bias_offset`: of the tail's logits,
-        where they were calibrated.
+        `parameters` is None where a library does not report it; `gradient_checkpointing`: whether
+        the encoder's activations were computed twice to save memory; `tail_bias_offset`: the tuned offset
+        of the tail's logits, or None.
         """
         seconds = dict(self.seconds)
         if epoch_seconds:
@@ -109,23 +109,23 @@ def device_name(device: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Versions and hardware that a number depends on; `commit` where the code tells it."""
-    found = {
+    """Versions and hardware that measurements depend on; `commit` where it is known."""
+    description = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": f"{_cpu_name()} x {os.cpu_count()}",
     }
     for package in ("haste", "torch", "triton", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
+            description[package] = importlib.metadata.version(package)
     commit = code_commit()
     if commit is not None:
-        found["commit"] = commit
+        description["commit"] = commit
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = str(torch.version.cuda)
-    return found
+        description["gpu"] = torch.cuda.get_device_name()
+        description["cuda"] = str(torch.version.cuda)
+    return description
 
 
 def _cpu_name() -> str:

@@ -23,41 +23,41 @@ log = logging.getLogger(__name__)
 
 FILE = ".lock"
 BEAT_SECONDS = 10.0
-"""between signs of life of whoever holds a lock: it changes the file's time"""
+"""between heartbeats of the holder of a lock, which update the time of the file"""
 WATCH_SECONDS = 60.0
-"""without a sign of life after which a lock of another machine is taken for left"""
+"""without a heartbeat, after which a lock of another machine counts as abandoned"""
 
 
 class RunLockedError(HasteError):
     """Another process works in the folder."""
 
     exit_code = 75
-    """EX_TEMPFAIL: nothing is wrong, try again later"""
+    """EX_TEMPFAIL: try again later"""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; raises RunLockedError, which names the holder, where another process does.
+    """Hold the folder's lock; raises RunLockedError, which names the holder, where another process has it.
 
-    The system frees the lock of a process that ends, however it ends. Where a folder is shared between
-    machines that may not see each other's locks, a lock of another machine is watched for a sign of life.
+    The system frees the lock when a process ends, however it ends. On folders shared between machines that
+    may not see each other's locks, a lock of another machine is watched for a heartbeat.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     descriptor = _acquire(path)
     done = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    heartbeat = threading.Thread(target=_heartbeat, args=(path, done), daemon=True)
     try:
-        beat.start()
+        heartbeat.start()
         yield
     finally:
         done.set()
-        beat.join()
+        heartbeat.join()
         path.unlink(missing_ok=True)
         os.close(descriptor)
-        if made:
-            with contextlib.suppress(OSError):  # which has files by now
+        if created:
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
@@ -67,7 +67,7 @@ def _acquire(path: Path) -> int:
         try:
             _check_free(path, descriptor)
             with contextlib.suppress(FileNotFoundError):
-                # who held it may have removed the file in between
+                # the former holder may have removed the file in between
                 if os.fstat(descriptor).st_ino == path.stat().st_ino:
                     _write(descriptor)
                     return descriptor
@@ -78,7 +78,7 @@ def _acquire(path: Path) -> int:
 
 
 def _check_free(path: Path, descriptor: int) -> None:
-    """Lock the file; RunLockedError where a process that lives has it."""
+    """Lock the file; RunLockedError where a running process holds it."""
     system_locks = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,7 +94,7 @@ def _check_free(path: Path, descriptor: int) -> None:
             raise _refusal(path, holder)
         return
     log.warning(
-        "%s: was left by or belongs to process %s on %s; looking for a sign of life, %.0f s",
+        "%s: was left by or belongs to process %s on %s; watching for a heartbeat, %.0f s",
         path,
         holder["pid"],
         holder["host"],
@@ -118,22 +118,22 @@ def _refusal(path: Path, holder: dict[str, Any]) -> RunLockedError:
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
-    """Who wrote the file; empty where nobody has, or not to the end."""
+    """pid, host and since of the holder; empty where the file is empty or incomplete."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
-        return {key: found[key] for key in ("pid", "host", "since")}
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return {key: holder[key] for key in ("pid", "host", "since")}
     except (ValueError, KeyError, TypeError):
         return {}
 
 
 def _write(descriptor: int) -> None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, (json.dumps(told) + "\n").encode(), 0)
+    os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
 
 
-def _beat(path: Path, done: threading.Event) -> None:
+def _heartbeat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):
             os.utime(path)

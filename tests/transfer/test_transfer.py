@@ -523,7 +523,7 @@ def test_the_commands(caplog):
     caplog.set_level(logging.INFO)
     said = CliRunner().invoke(app, ["import-results", str(ZIP), "--grid", "grid.yaml"])
     assert said.exit_code == 0, said.output
-    assert "2 runs taken, 0 were here already" in caplog.text
+    assert "2 runs imported, 0 were finished before" in caplog.text
     again = ["export-results", "--grid", "grid.yaml", "--out", "again.zip", "--top"]
     assert CliRunner().invoke(app, [*again, "5"]).exit_code == 0
     assert "wrote again.zip: 2 runs" in caplog.text

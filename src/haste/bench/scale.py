@@ -392,17 +392,17 @@ class _Feed:
 
 
 def _run(
-    step: TrainStep,
+    train_step: TrainStep,
     feed: _Feed,
-    numbers: Sequence[int],
+    steps: Sequence[int],
     begins: Callable[[str], None] | None = None,
 ) -> None:
-    """Take steps of the given numbers, on the same batches each time."""
-    rows = itertools.islice(feed.rows(), len(numbers))
-    padding = step.padding(feed.labels)
+    """Take the given steps, on the same batches each time."""
+    rows = itertools.islice(feed.rows(), len(steps))
+    padding = train_step.padding(feed.labels)
     with loader.batches(feed.tokens, feed.labels, rows, None, feed.device, padding) as batches:
-        for number, batch in zip(numbers, batches, strict=True):
-            step(batch, number, begins)
+        for number, batch in zip(steps, batches, strict=True):
+            train_step(batch, number, begins)
 
 
 def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:

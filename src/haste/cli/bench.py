@@ -29,7 +29,7 @@ def kernels(
         list[str] | None,
         typer.Option(
             help="Rows as shape/layer/direction, * for any, or one of the three names. Repeatable; "
-            "the file then has these rows alone."
+            "the file then has only these rows."
         ),
     ] = None,
     sweeps: Annotated[bool, typer.Option(help="Vary fan-in, group size and batch as well.")] = True,
@@ -37,7 +37,7 @@ def kernels(
         float, typer.Option(min=1.0, help="Milliseconds of timing for each row.")
     ] = 30.0,
 ) -> None:
-    """Time products and steps of the output layers; a time counts only if the result was right.
+    """Time products and steps of the output layers, after checking their results.
 
     Needs a CUDA GPU.
     """
@@ -54,25 +54,28 @@ def kernels(
 @bench.command("scale")
 def scale(
     out: Annotated[
-        Path, typer.Option(help="Folder of results: OUT/<device>/scale.csv and what goes with it.")
+        Path,
+        typer.Option(
+            help="Folder of results: OUT/<device>/scale.csv, scale_profile.csv and scale.json."
+        ),
     ] = Path("results/benchmarks"),
     only: Annotated[
         list[str] | None,
         typer.Option(
             help="Rows as dataset/method/preset, * for any, or one of the three names; the data set of "
-            "growing label counts is sweep. Repeatable; other rows of the same machine and commit stay."
+            "increasing label counts is sweep. Repeatable; other rows of the same machine and commit are kept."
         ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="No row begins later than that.")
+        float | None, typer.Option(min=0.0, help="No row begins after this many seconds.")
     ] = None,
     grid: Annotated[
         Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
     ] = Path("workflow/configs/paper.yaml"),
 ) -> None:
-    """Time training steps and measure memory at the paper's sizes, on drawn documents.
+    """Time training steps and measure memory at the paper's sizes, on random documents.
 
-    Needs a CUDA GPU, and no data set.
+    Needs a CUDA GPU, but no data set.
     """
     from haste.bench.scale import bench as measure
     from haste.bench.scale import plan
@@ -96,13 +99,13 @@ def grouping(
         list[str] | None,
         typer.Option("--grouping", help="semantic, balanced, frequency or random; repeatable."),
     ] = None,
-    group_size: Annotated[int, typer.Option(help="Labels a group.")] = 32,
+    group_size: Annotated[int, typer.Option(help="Labels per group.")] = 32,
     hidden: Annotated[int, typer.Option(help="Dimensions of an embedding.")] = 384,
     scratch: Annotated[
-        Path | None, typer.Option(help="Folder for the embeddings, 2 bytes a value.")
+        Path | None, typer.Option(help="Folder for the embeddings, 2 bytes per value.")
     ] = None,
 ) -> None:
-    """Measure time, memory and cohesion of `haste group` on generated embeddings of growing number."""
+    """Measure time, memory and cohesion of `haste group` on generated embeddings, by number of labels."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     from haste.bench.grouping import SIZES, measure_grouping, slopes
     from haste.files import atomic

@@ -1,5 +1,4 @@
-"""Assembles the subcommands and turns errors of ours, and of the file system, into one line and exit
-code 2.
+"""Assembles the subcommands; errors of haste and of the file system become one line and exit code 2.
 
 Modules of subcommands import torch and the like inside the functions, so `haste --help` is quick.
 """
@@ -30,7 +29,7 @@ app = typer.Typer(
 def configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
 ) -> None:
-    """Set up logging, on stderr; rich where a person looks, plain lines in a file."""
+    """Set up logging on stderr: rich on a terminal, plain lines in a file."""
     level = logging.DEBUG if verbose else logging.INFO
     if sys.stderr.isatty():
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
@@ -40,15 +39,15 @@ def configure(
 
 
 def main() -> None:
-    """Entry point: errors of ours and of the file system end in one message and exit code 2; a bug keeps
-    its trace."""
+    """Entry point: errors of haste and of the file system end in one message and exit code 2; a bug keeps
+    its traceback."""
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read has enough; what is left in the buffer must not be tried again at exit
+        # the reader has closed the pipe; the rest of the buffer must not be written at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except HasteError as error:
@@ -60,7 +59,7 @@ def main() -> None:
             where = f"writing {error.filename}" if error.filename else "writing"
             reason = error.strerror or "No space left on device"
             sys.exit(_refuse(f"disk full while {where} ({reason}); free space and run again."))
-        # the trace, with --verbose
+        # the traceback, with --verbose
         logging.getLogger(__name__).debug("%s", error, exc_info=error)
         sys.exit(_refuse(_reason(error)))
 
@@ -72,7 +71,7 @@ def _reason(error: OSError) -> str:
     reason = error.strerror or type(error).__name__
     if isinstance(error, FileExistsError):
         reason = "is there already, and is no folder"
-    # of a rename that failed, the name it was to get
+    # of a failed rename, the new name
     return f"{os.fsdecode(error.filename2 or error.filename)}: {reason}"
 
 

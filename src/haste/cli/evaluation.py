@@ -19,7 +19,7 @@ def evaluate(
         Path, typer.Argument(help="A run's folder, with config.yaml and predictions.npz.")
     ],
 ) -> None:
-    """Measure a run again: predictions.npz against the corpus of its config, into metrics.json."""
+    """Evaluate a run again: predictions.npz against the corpus of its config, into metrics.json."""
     from haste.metrics.runs import evaluate_run
     from haste.paths import RunDir
 
@@ -31,11 +31,11 @@ def baseline(
     corpus: Annotated[Path, typer.Option(help="The corpus folder.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     seed: Annotated[
-        int, typer.Option(min=0, help="Names the run; neither baseline can be seeded.")
+        int, typer.Option(min=0, help="Seed in the run's name; the baselines do not use it.")
     ] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Train and evaluate a linear row of the tables."""
+    """Train and evaluate a linear baseline."""
     from haste.data.corpus import load_corpus
     from haste.metrics.linear_baselines import run_baseline
     from haste.paths import RunDir

@@ -15,14 +15,15 @@ def register(app: typer.Typer) -> None:
 def gpu_slot(
     command: Annotated[list[str], typer.Argument(help="After --: the command and its options.")],
     runs_per_gpu: Annotated[
-        int, typer.Option(min=1, help="Commands at once on each GPU; the same for all of them.")
+        int,
+        typer.Option(min=1, help="Commands at once on each GPU; must be the same in all of them."),
     ] = 1,
 ) -> None:
-    """Run a command on one GPU of several, when it is its turn.
+    """Run a command on one of several GPUs, when one is free.
 
-    Commands that are started this way, by whatever on this machine, are spread
-    over its GPUs, or those that CUDA_VISIBLE_DEVICES names; each sees its own
-    alone. One that finds all taken waits. Without a GPU it just runs.
+    All commands that a user starts this way on a machine are distributed over
+    its GPUs, or those in CUDA_VISIBLE_DEVICES; each sees only the one it got. A
+    command waits while all are taken. Without a GPU it runs at once.
     """
     from haste.gpu_slot import execute
 

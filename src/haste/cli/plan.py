@@ -1,4 +1,4 @@
-"""Subcommands about a grid of runs: what they will take, and the configuration of each."""
+"""Subcommands about a grid of runs: expected resources, and the configuration of each run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GridOption = Annotated[
     typer.Option(
         "--grid",
         "--configfile",
-        help="A grid's configuration: config.yaml and the like. Repeatable: later ones are laid over it.",
+        help="A grid's configuration, such as config.yaml. Repeatable: later files override earlier ones.",
     ),
 ]
 
@@ -54,33 +54,35 @@ def plan(
         known = known.with_datasets(chosen.dataset_settings)
         check_models(chosen, known)
         data, runs = plan_data(chosen, known), plan_runs(chosen, known)
-        asked = _asked(chosen, known, read_benchmarks(chosen))
+        requests = _requests(chosen, known, read_benchmarks(chosen))
     named = ", ".join(map(str, grid))
     console = Console()
-    # a log has no width of its own, and 80 columns would fold every name
+    # a log has no width, and the default of 80 columns would wrap names
     console = Console(width=None if console.is_terminal else 132)
     console.print(_data_table(data, f"Data of {named}"))
-    console.print(_run_table(runs, asked, f"Runs of {named}"))
+    console.print(_run_table(runs, requests, f"Runs of {named}"))
 
 
 def _data_table(data: Sequence[DataPlan], title: str) -> Table:
     table = _table(title, ("data set", "state"), ("train", "test", "labels", "disk"))
-    for each in data:
-        numbers = (each.size.train, each.size.test, each.size.labels)
+    for dataset in data:
+        size = dataset.size
         table.add_row(
-            each.name,
-            "made" if each.made else "to make",
-            *(f"{number:,}" if number else "not known" for number in numbers),
-            _bytes(each.disk) if each.size.train else "not known",
+            dataset.name,
+            "made" if dataset.made else "to make",
+            *(f"{n:,}" if n else "not known" for n in (size.train, size.test, size.labels)),
+            _bytes(dataset.disk) if size.train else "not known",
         )
     table.caption = (
-        f"At most {_bytes(sum(each.disk for each in data))} on disk: texts, tokens, label embeddings "
-        "and orders, every document as long as is kept of it. Texts that are not counted are besides."
+        f"At most {_bytes(sum(dataset.disk for dataset in data))} on disk: texts, tokens, label embeddings "
+        "and orders, with every document at full length; without data sets of unknown size."
     )
     return table
 
 
-def _asked(grid: GridConfig, registry: Registry, benchmarks: Benchmarks) -> dict[RunKey, Request]:
+def _requests(
+    grid: GridConfig, registry: Registry, benchmarks: Benchmarks
+) -> dict[RunKey, Request]:
     """What the job of each run asks for."""
     from haste.planning import dataset_size
     from haste.presets import method
@@ -100,26 +102,26 @@ def _asked(grid: GridConfig, registry: Registry, benchmarks: Benchmarks) -> dict
     }
 
 
-def _run_table(runs: Sequence[RunPlan], asked: Mapping[RunKey, Request], title: str) -> Table:
-    """A line for each data set, method and variant: the seeds are alike."""
+def _run_table(runs: Sequence[RunPlan], requests: Mapping[RunKey, Request], title: str) -> Table:
+    """A line per data set, method and variant, with the first seed's values."""
     words = ("data set", "method", "variant", "seeds", "to do", "known from")
-    numbers = ("time a seed", "memory", "disk a seed", "asks for", "and for")
-    table = _table(title, words, numbers)
+    values = ("time per seed", "memory", "disk per seed", "asks for", "and for")
+    table = _table(title, words, values)
     rows: dict[tuple, list[RunPlan]] = {}
     for run in runs:
         rows.setdefault((run.key.dataset, run.key.method, run.key.variant), []).append(run)
     for names, seeds in rows.items():
-        one = seeds[0]
+        run = seeds[0]
         table.add_row(
             *names,
             str(len(seeds)),
             str(sum(not run.done for run in seeds)),
-            one.source,
-            "" if one.seconds is None else _time(one.seconds),
-            "" if one.memory is None else _bytes(one.memory),
-            _bytes(one.disk),
-            _time(60 * asked[one.key].minutes),
-            _bytes(asked[one.key].memory * 2**20),
+            run.source,
+            "" if run.seconds is None else _time(run.seconds),
+            "" if run.memory is None else _bytes(run.memory),
+            _bytes(run.disk),
+            _time(60 * requests[run.key].minutes),
+            _bytes(requests[run.key].memory * 2**20),
         )
     left = [run for run in runs if not run.done]
     hours = {
@@ -138,13 +140,13 @@ def _run_table(runs: Sequence[RunPlan], asked: Mapping[RunKey, Request], title: 
     return table
 
 
-def _table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
+def _table(title: str, words: Sequence[str], values: Sequence[str]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, caption_justify="left")
     for heading in words:
         table.add_column(heading, overflow="fold")
-    for heading in numbers:
+    for heading in values:
         table.add_column(heading, justify="right")
     return table
 
@@ -175,10 +177,10 @@ def configure(
     key = RunKey(dataset, method, variant, seed)
     runs = chosen.all_runs()
     with naming(*grid):
-        for name, wanted in asdict(key).items():
+        for name, value in asdict(key).items():
             known = {getattr(run, name) for run in runs}
-            if wanted not in known:
-                hint = suggest(str(wanted), known)
-                raise ConfigError(f"no run of this grid has {name} {wanted}.{hint}")
-            runs = [run for run in runs if getattr(run, name) == wanted]
+            if value not in known:
+                hint = suggest(str(value), known)
+                raise ConfigError(f"no run of this grid has {name} {value}.{hint}")
+            runs = [run for run in runs if getattr(run, name) == value]
         write_yaml(out, chosen.run_settings(key))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Name = Annotated[str, typer.Argument(help="Which one; an unknown name lists the grid's.")]
+Name = Annotated[str, typer.Argument(help="Its name; an unknown one lists those of the grid.")]
 RunDirs = Annotated[
     list[Path] | None,
     typer.Argument(help="Folders of finished runs; without any, those that the grid names."),
@@ -24,7 +24,7 @@ RunDirs = Annotated[
 PUBLISHED = Path("workflow/resources/published.csv")
 Out = Annotated[Path, typer.Option("--out", help="Where to write, without a suffix.")]
 PublishedFile = Annotated[
-    Path, typer.Option("--published", help="Table of the papers' numbers (csv).")
+    Path, typer.Option("--published", help="Table of the papers' results (csv).")
 ]
 
 
@@ -41,11 +41,11 @@ def table(
     run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
-    """Make a table: OUT.csv (raw numbers), OUT.md, OUT.tex and OUT.html."""
+    """Make a table: OUT.csv (full precision), OUT.md, OUT.tex and OUT.html."""
     from haste.report.render import write_table
 
     entry, sources = _load("table", name, grid, published, run_dirs)
-    _say(write_table(out, entry.title, entry.build(sources)))
+    _log_written(write_table(out, entry.title, entry.build(sources)))
 
 
 def figure(
@@ -58,7 +58,7 @@ def figure(
     """Draw a figure: OUT.csv (exactly what was drawn), OUT.pdf and OUT.png."""
     from haste.report.style import write_figure
 
-    _say(write_figure(out, *_load("figure", name, grid, published, run_dirs)))
+    _log_written(write_figure(out, *_load("figure", name, grid, published, run_dirs)))
 
 
 def _load(
@@ -70,10 +70,10 @@ def _load(
     from haste.report.registry import entry
 
     grid = read_grid(paths)
-    chosen = entry(kind, name, grid)
-    inputs = chosen.inputs_of(grid)
-    return chosen, Sources.load(grid, inputs, load_published(published), run_dirs or None)
+    registered = entry(kind, name, grid)
+    inputs = registered.inputs_of(grid)
+    return registered, Sources.load(grid, inputs, load_published(published), run_dirs or None)
 
 
-def _say(paths: list[Path]) -> None:
+def _log_written(paths: list[Path]) -> None:
     log.info("wrote %s", ", ".join(str(path) for path in paths))

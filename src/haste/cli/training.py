@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How predictions are printed."""
+    """Output format of predictions."""
 
     text = "text"
     jsonl = "jsonl"
@@ -31,16 +31,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A run's YAML, written by hand or by a grid.")],
+    config: Annotated[Path, typer.Argument(help="The configuration of a run (YAML).")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default that of the config.")
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Train anew where a run has finished, in its place."),
+        typer.Option("--force", help="Train again where a run has finished, and replace it."),
     ] = False,
 ) -> None:
-    """Train one run and evaluate it; resumes from its checkpoint after a stop.
+    """Train one run and evaluate it; resumes from its checkpoint.
 
     A run's YAML names its dataset, method, variant and seed, and under inputs:
     the folders corpus, tokens and model, and the file order (for groups or a
@@ -68,19 +68,17 @@ def predict(
     input_file: Annotated[
         Path, typer.Option("--input", help="Texts, UTF-8, one a line; - for standard input.")
     ],
-    k: Annotated[int, typer.Option(min=1, help="Labels a text.")] = 5,
-    output_format: Annotated[
-        Format, typer.Option("--format", help="How to print them.")
-    ] = Format.text,
+    k: Annotated[int, typer.Option(min=1, help="Labels per text.")] = 5,
+    output_format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Print the best labels of new texts, with their probabilities: a line for each line of the input.
+    """Print the best labels of new texts, with their probabilities: one line per line of the input.
 
-    Lines end in \\n alone; results come as texts do, in UTF-8, so they can be
-    pasted beside them. A line without text has a result without labels.
+    Lines end in \\n only; output is UTF-8. A line without text has a result
+    without labels.
 
-    As text: the labels, best first, with tabs between them, each its
-    probability, a space and its name; an empty line where there are none.
+    As text: the labels, best first, separated by tabs, each its probability, a
+    space and its name; an empty line where there are none.
     As jsonl: {"text": ..., "labels": [{"uid": ..., "name": ..., "score": ...}]}.
     """
     import sys
@@ -90,7 +88,7 @@ def predict(
 
     name = "standard input" if str(input_file) == "-" else str(input_file)
     with ExitStack() as stack:
-        # before the model, which takes longer to find that a file is missing
+        # before loading the model, so that a missing file is reported at once
         source = (
             sys.stdin.buffer
             if str(input_file) == "-"
@@ -101,7 +99,7 @@ def predict(
 
         predictor = Predictor(RunDir(run), choose_device(device))
         show = _as_json if output_format is Format.jsonl else _as_text
-        # a bar among the results would be in their way
+        # a progress bar would be printed between the results
         bar = nullcontext() if sys.stdout.isatty() else counting("Predicting")
         tick, done = stack.enter_context(bar), 0
         for texts in LineStream(source.fileno()).blocks(name):
@@ -113,16 +111,18 @@ def predict(
                 tick(done)
 
 
-def _as_text(_: str, found: Sequence[Suggestion]) -> str:
-    # a name is on one line and in one column whatever is in it
-    return "\t".join(f"{each.score:.3f} {' '.join(each.name.split())}" for each in found)
+def _as_text(_: str, labels: Sequence[Suggestion]) -> str:
+    # a name may have tabs and line breaks
+    return "\t".join(f"{label.score:.3f} {' '.join(label.name.split())}" for label in labels)
 
 
-def _as_json(text: str, found: Sequence[Suggestion]) -> str:
+def _as_json(text: str, labels: Sequence[Suggestion]) -> str:
     import json
 
-    labels = [{"uid": each.uid, "name": each.name, "score": round(each.score, 6)} for each in found]
-    return json.dumps({"text": text, "labels": labels}, ensure_ascii=False)
+    listed = [
+        {"uid": label.uid, "name": label.name, "score": round(label.score, 6)} for label in labels
+    ]
+    return json.dumps({"text": text, "labels": listed}, ensure_ascii=False)
 
 
 def doctor(
@@ -130,17 +130,17 @@ def doctor(
         bool, typer.Option("--kernels", help="Run the kernels on the GPU and compare with fp64.")
     ] = False,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Look at the Slurm cluster and its profile instead.")
+        bool, typer.Option("--slurm", help="Check the Slurm cluster and its profile instead.")
     ] = False,
     profile: Annotated[
         Path, typer.Option(help="Snakemake's profile for the cluster, which a site edits.")
     ] = Path("workflow/profiles/slurm"),
 ) -> None:
-    """Say what this machine has, and what will not run on it and why.
+    """Report what this machine has, and what will not run on it and why.
 
-    With --kernels also whether the kernels are right as this version of Triton
-    compiles them for this GPU, which takes it up to a minute; exit code 1 if one
-    is wrong or does not run. With --slurm whether account, partitions and limits
+    With --kernels also whether the kernels are correct as this version of Triton
+    compiles them for this GPU, which takes up to a minute; exit code 1 if one is
+    wrong or does not run. With --slurm whether account, partitions and limits
     of the profile are the cluster's; exit code 1 if jobs would fail.
     """
     from rich.console import Console
@@ -156,7 +156,7 @@ def doctor(
     lines = examine_slurm(Site.read(profile), Path()) if slurm else examine(Path(), kernels=kernels)
     for line in lines:
         mark = "ok" if line.ok else "--"
-        table.add_row(mark, line.what, line.found, "" if line.ok else line.consequence)
+        table.add_row(mark, line.what, line.state, "" if line.ok else line.consequence)
         wrong |= line.wrong
     Console().print(table)
     if wrong:

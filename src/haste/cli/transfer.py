@@ -25,20 +25,20 @@ def export_results(
     top: Annotated[
         int,
         typer.Option(
-            min=5, help="Predictions kept a document; tables and figures read the first 5."
+            min=5, help="Predictions kept per document; tables and figures read the first 5."
         ),
     ] = 10,
     only: Annotated[
         list[str] | None,
         typer.Option(
             help="Runs as dataset/method/variant/seedK, * for any, or one of the four names, such as trial-*; "
-            "without one all, trials included. Repeatable."
+            "by default all, including trials. Repeatable."
         ),
     ] = None,
 ) -> None:
     """Pack the finished trained runs of a grid for `haste import-results`.
 
-    Weights are left out, and of trials the predictions too, because nothing reads them.
+    Without weights, and without predictions of trials, which nothing reads.
     """
     from haste.grid import read_grid
     from haste.transfer.exporting import export_results as export
@@ -52,16 +52,19 @@ def import_results(
     grid: GridOption,
     without_data: Annotated[
         bool,
-        typer.Option("--without-data", help="Take runs whose data is not here, so not compared."),
+        typer.Option(
+            "--without-data",
+            help="Also import runs whose data is not on this machine, without comparing it.",
+        ),
     ] = False,
 ) -> None:
-    """Take runs of another machine into results/<grid>/runs, where Snakemake finds them done.
+    """Import runs of another machine into results/<grid>/runs, where Snakemake finds them finished.
 
-    Their data must be here first: it is compared with what they were trained from. Runs that are
-    finished here are left alone.
+    Their data must be on this machine: it is compared with what they were trained from. Runs that are
+    finished on this machine are kept.
     """
     from haste.grid import read_grid
     from haste.transfer.importing import import_results as take
 
-    found = take(archive, read_grid(grid), without_data=without_data)
-    log.info("%d runs taken, %d were here already", len(found.taken), len(found.kept))
+    runs = take(archive, read_grid(grid), without_data=without_data)
+    log.info("%d runs imported, %d were finished before", len(runs.taken), len(runs.kept))
