@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_grid import FakeGrid, draw
+from fake_grid import FakeGrid, draw, load
 from fake_kernels import write_kernels
 from fake_scale import write_scale
 
@@ -83,25 +83,24 @@ def test_precision_and_memory_are_the_runs(fake, drawn):
     values = measured(fake, "haste", lambda m: m["metrics"]["P@1"])
     assert frame.loc["haste", "P@1 mean"] == pytest.approx(statistics.mean(values))
     assert frame.loc["haste", "P@1 std"] == pytest.approx(statistics.stdev(values))
-    # what the fixture writes: 2 MiB a letter
-    assert frame.loc["haste", "state_bytes mean"] == 5 * 2**21
-    assert np.isnan(frame.loc["omikuji", "state_bytes mean"])
+    # what the fixture writes: 1 MiB a letter
+    assert frame.loc["haste", "layer_bytes mean"] == 5 * 2**20
+    assert np.isnan(frame.loc["omikuji", "layer_bytes mean"])
     # far below all others
     assert "popularity" not in frame.index
 
 
-def test_on_a_gpu_memory_is_what_was_allocated(tmp_path):
-    fake = FakeGrid(
-        tmp_path,
-        methods=("dense", "haste"),
-        seeds=(0,),
-        device="NVIDIA H200",
-        documents=20,
-        labels=30,
-    )
-    fake.write()
-    frame = read(draw(fake.grid, "precision_memory", tmp_path / "out"))
-    assert list(frame["peak_train_bytes mean"]) == [2**30, 2**30]
+def test_axes_start_at_zero_or_say_so(fake):
+    from matplotlib import pyplot as plt
+
+    for name in entries("figure", fake.grid):
+        entry, sources = load(fake.grid, name, "figure")
+        figure, _ = entry.build(sources)
+        for axes in figure.axes:
+            bottom = min(axes.get_ylim())
+            logarithmic = axes.get_yscale() == "log"
+            assert logarithmic or bottom <= 0 or "axis from" in axes.get_ylabel(), name
+        plt.close(figure)
 
 
 def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):

@@ -92,6 +92,22 @@ def ablations() -> Mapping[str, Ablation]:
     return {name: Ablation(name=name, **row) for name, row in _preset("ablations").items()}
 
 
+@cache
+def head_pairs() -> tuple[tuple[str, str], ...]:
+    """(without, with) of the trained methods that differ in their dense head alone."""
+    rows = [row for row in methods().values() if row.kind == "trained"]
+    bare = {}
+    for row in rows:
+        layer = {key: value for key, value in row.settings["layer"].items() if key != "head_ratio"}
+        bare[row.name] = {**row.settings, "layer": layer}
+    return tuple(
+        (without.name, headed.name)
+        for without in rows
+        for headed in rows
+        if "head_ratio" in headed.settings["layer"] and bare[headed.name] == without.settings
+    )
+
+
 def _preset(name: str) -> dict[str, Any]:
     text = resources.files("haste.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return parse_yaml(text, f"presets/{name}.yaml")

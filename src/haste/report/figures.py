@@ -51,18 +51,16 @@ def _main(grid: GridConfig) -> Inputs:
 
 @figure("precision_memory", "P@1 against memory", inputs=_main)
 def precision_memory(sources: Sources) -> Drawing:
-    """P@1 against memory; up and to the left is better.
+    """P@1 against the memory of the output layer; up and to the left is better.
 
-    On a GPU memory is the allocated peak while training. On a CPU it is parameters, optimiser state and index
-    sets, counted exactly: the peak of the process is mostly interpreter and libraries, which hides what the
-    methods differ in. Error bars are the standard deviation over seeds. A dotted level line is a linear method,
-    whose memory is of another kind (no encoder, no optimiser); one that lies below half of all others is left
-    out.
+    That is weights, index sets and momentum, counted exactly, on a logarithmic axis; encoder and activations,
+    which are the same for all, come on top. The axis of P@1 does not start at 0: its label says where. Error
+    bars are the standard deviation over seeds. A dotted level line is a linear method, whose memory is of
+    another kind; one that lies below half of all others is left out.
     """
     import seaborn as sns
 
-    on_gpu = all(run.on_gpu for run in sources.runs if run.history is not None)
-    column = "peak_train_bytes" if on_gpu else "state_bytes"
+    column = "layer_bytes"
     datasets = sources.grid.datasets
     drawn = _summary(run_frame(sources.runs), sources, ["dataset", "method"], ["P@1", column])
     drawn["kind"] = drawn["method"].map(lambda name: method(name).kind)
@@ -98,11 +96,9 @@ def precision_memory(sources: Sources) -> Drawing:
         axes.set_xscale("log")
         axes.margins(x=0.22, y=0.16)
         plain_log_ticks(axes)
-        memory = "Parameters, optimiser state and indices (MiB)"
-        memory = "Peak allocated on the GPU in training (MiB)" if on_gpu else memory
-        axes.set(title=dataset, xlabel=memory, ylabel="")
+        axes.set(title=dataset, xlabel="Output layer (MiB, logarithmic)")
         label_points(axes, names)
-    axes_of[0][0].set_ylabel("P@1 on test (%)")
+        axes.set_ylabel(f"P@1 on test (%), axis from {axes.get_ylim()[0]:.1f}")
     return chart, drawn
 
 
@@ -146,6 +142,7 @@ def precision_by_decile(sources: Sources) -> Drawing:
                 ax=axes,
             )
             axes.set(ylabel="", xticks=range(1, 11))
+            axes.set_ylim(bottom=0)
         axes_of[0][column].set_title(dataset)
         axes_of[1][column].set_xlabel("Tenth of the training positives (1: most frequent labels)")
     axes_of[0][0].set_ylabel("Part of P@5 (points)")
@@ -276,7 +273,7 @@ def training_curves(sources: Sources) -> Drawing:
 
     Lines are means over seeds, bands reach from the lowest to the highest seed. Losses of different methods
     are comparable: each is the binary cross-entropy summed over the labels (Spartex's auxiliary loss is not in
-    it). A curve that still falls where it is cut off belongs to a run that more epochs would improve.
+    it). A loss falls for as long as one trains; whether a run has converged is judged by validation.
     """
     import pandas as pd
     import seaborn as sns
@@ -328,8 +325,9 @@ def training_curves(sources: Sources) -> Drawing:
         plain_log_ticks(axes_of[0][column], "y")
         axes_of[0][column].set_title(dataset)
         axes_of[1][column].set_xlabel("Epoch")
+        axes_of[1][column].set_ylim(bottom=0)
         axes_of[1][column].xaxis.get_major_locator().set_params(integer=True)
-    axes_of[0][0].set_ylabel("Training loss a document")
+    axes_of[0][0].set_ylabel("Training loss a document (logarithmic)")
     axes_of[1][0].set_ylabel("P@1 on validation (%)")
     legend_outside(chart, axes_of[0][-1])
     return chart, drawn
