@@ -11,7 +11,7 @@ from haste.report.claims import claimed_runs, claims
 FIRST = ("dense", "haste", "fixed-fan-in")
 """the main table's methods without which nothing can be said"""
 PRIOR_SPARSE = ("spartex", "block-sparse")
-"""what claims C4 and C5 compare HASTE with"""
+"""what claims C4a and C5 compare HASTE with"""
 
 
 def run_order(grid: GridConfig) -> list[RunKey]:

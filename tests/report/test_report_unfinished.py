@@ -85,7 +85,7 @@ def test_confusions_show_what_is_open(fake):
 
 
 def test_claims_lack_what_is_open(fake):
-    found = next(row for row in rows(fake, "claims") if row["claim"] == "C4")
+    found = next(row for row in rows(fake, "claims") if row["claim"] == "C4a")
     assert found["verdict"] == "cannot be decided here"
     assert "Spartex" in found["reason"]
 
