@@ -21,6 +21,8 @@ from haste.former_names import as_first_written
 
 Sum = Mapping[str, Any]
 """bytes (int) and crc32 (eight hexadecimal digits)"""
+FILE_TIMES = "corpus_seen"
+"""key of tokens.json: when the files that were read last changed, which differs from machine to machine"""
 SUMS = "digests"
 """key of a description (corpus.json, tokens.json): Sum by file name"""
 SEAL = "crc32"
@@ -78,13 +80,14 @@ def described_sums(path: Path, made_by: str) -> Mapping[str, Sum]:
 
 
 def plain_sha256(path: Path) -> str:
-    """Hex digest of a file, of a description as it would be without Sums and seal: what they guard is
-    the same whether or not they were written down."""
+    """Hex digest of a file, of a description without Sums, seal and FILE_TIMES: what is described is the
+    same whether or not they were written down, and on every machine."""
     if path.suffix == ".json":
         with contextlib.suppress(ValueError):
             value = json.loads(path.read_bytes())
-            if isinstance(value, dict) and SEAL in value:
-                kept = {key: part for key, part in value.items() if key not in (SEAL, SUMS)}
+            ignored = {SEAL, SUMS, FILE_TIMES}
+            if isinstance(value, dict) and ignored & value.keys():
+                kept = {key: part for key, part in value.items() if key not in ignored}
                 return hashlib.sha256(json_text(as_first_written(kept)).encode()).hexdigest()
     return sha256(path)
 

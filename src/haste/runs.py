@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from haste.checksums import SEAL, file_sum, read_description
+from haste.checksums import FILE_TIMES, SEAL, file_sum, read_description
 from haste.config import InputsConfig, RunConfig
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml
@@ -23,7 +23,7 @@ what it read. Settings and not their digest: a setting that is added later has t
 what there was before, which a digest could not say."""
 _NO_MATTER = ("checkpoint_minutes", "threads")
 """settings of `training` that decide no number"""
-_OF_ONE_MACHINE = (SEAL, "corpus_seen")
+_OF_ONE_MACHINE = (SEAL, FILE_TIMES)
 """keys of corpus.json and tokens.json that say nothing of what is in the files"""
 
 

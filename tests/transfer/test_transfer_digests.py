@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from haste.checksums import write_description
 from haste.grid import RunKey
 from haste.transfer.digests import MISSING, InputDigests
 
@@ -37,6 +38,15 @@ def test_digest_changes_with_each_input(inputs, field, name):
     assert InputDigests().of(inputs) != before
     path.write_bytes(content)
     assert InputDigests().of(inputs) == before
+
+
+def test_tokens_made_again_have_the_digest_they_had(inputs):
+    digests = []
+    for time in (1, 2):
+        description = {"max_len": 5, "corpus_seen": {"train": [100, time]}, "n_tokens": 7}
+        write_description(Path(inputs.tokens, "tokens.json"), description)
+        digests.append(InputDigests().of(inputs))
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize(("field", "name"), NAMES.items())
