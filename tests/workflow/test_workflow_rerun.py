@@ -160,6 +160,19 @@ def test_a_failed_run_keeps_its_checkpoint_and_goes_on(finished: Project):
     assert finished.jobs() == {}
 
 
+@pytest.mark.parametrize(("mode", "once"), [("default", False), ("subprocess", True)])
+def test_only_the_snakemake_that_submits_tries_again(finished: Project, mode, once):
+    """The one inside a cluster's job would multiply the attempts."""
+    finished.configure(changed(overrides={"dense": {"training": {"epochs": 3}}}))
+    before = len(finished.calls())
+    metrics = "results/small/runs/wordnet-smoke/dense/default/seed1/metrics.json"
+    options = ("--cores", "1", "--mode", mode, "--default-resources", "max_runtime=1440")
+    failed = finished.snakemake(*options, "--", metrics, STUB_FAIL="dense/default/seed1")
+    assert failed.returncode != 0
+    trained = [call for call in finished.calls()[before:] if call[0] == "train"]
+    assert (len(trained) == 1) is once
+
+
 @pytest.fixture(scope="module", params=["data/toys", "."])
 def own_session(request, tmp_path_factory):
     """The corpus of a folder of one's own, in which outputs lie, too."""

@@ -116,9 +116,12 @@ REQUESTS = {
 ON_GPU = {
     key: int(placed(run).training.device == "cuda") for key, run in TRAINED.items()
 }
-# where a job's time has a limit: as often as the longest run must go on from its checkpoint, and twice
+# where a job's time has a limit: as often as the longest run must resume from its checkpoint, and twice.
+# The snakemake inside a cluster's job tries once: the one that submitted it has the retries.
 TRAIN_RETRIES = (
-    1 + max(map(LIMITS.attempts, REQUESTS.values()), default=1) if LIMITS.minutes else 0
+    1 + max(map(LIMITS.attempts, REQUESTS.values()), default=1)
+    if LIMITS.minutes and workflow.is_main_process
+    else 0
 )
 # what decides most is trained first, and what runs read is made before any of them
 PRIORITY = {key: priority for priority, key in enumerate(reversed(run_order(GRID)), 1)}
