@@ -17,6 +17,7 @@ from haste.kernels.triton import (
     fixed,
     group_linear,
     group_step,
+    group_topk,
 )
 
 HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
@@ -26,7 +27,7 @@ TYPES = {
     **dict.fromkeys(("x_ptr", "w_ptr", "bias_ptr", "dz_ptr", "old_w_ptr", "dense_ptr"), HALF),
     **dict.fromkeys(("momentum_ptr", "bias_momentum_ptr", "out_ptr"), HALF),
     **dict.fromkeys(("dx_ptr", "loss_ptr", "dw_ptr"), WIDE),
-    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "doc_ptr"), INDEX),
+    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "doc_ptr", "block_ptr"), INDEX),
     **dict.fromkeys(("lr", "momentum", "decay", "scale"), "fp32"),
     **dict.fromkeys(("seed", "total"), "i64"),
     "targets_ptr": "*i8",
@@ -99,6 +100,12 @@ CASES = [
         group_linear._backward_dx,
         {**GROUP, **PRODUCT, "NUM_STAGES": 2, "NUM_COPIES": 4},
         {},
+    ),
+    (group_topk._block_maxima, {**GROUP, **PRODUCT, "GROUPS": 8}, {"out_ptr": WIDE}),
+    (
+        group_topk._block_logits,
+        {"G": 16, "F": 32, "BLOCK_SIZE": 1, "GROUPS": 8},
+        {"w_ptr": "*u8", "out_ptr": WIDE},
     ),
     (densify._invert, {"F": 32, "BLOCK_SIZE": 1, "PADDED_H": 512, "NONE": 255}, {}),
     (

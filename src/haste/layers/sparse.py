@@ -122,6 +122,21 @@ class Sparse(LinearRows):
             )  # fmt: skip
         return logits[:, rows.start - begin :]
 
+    def topk(
+        self, features: Tensor, k: int, labels_per_chunk: int = 65536
+    ) -> tuple[Tensor, Tensor]:
+        """See OutputLayer."""
+        if self.options.backend == "torch" or self.group_size == 1 or k > self.n_labels:
+            return super().topk(features, k, labels_per_chunk)
+        self.check(features)
+        check_count("k", k)
+        from haste.kernels.triton import group_topk
+
+        return group_topk.topk(
+            features, self.weight, self.indices, self.bias, k,
+            group_size=self.group_size, block_size=self.block_size,
+        )  # fmt: skip
+
     def rewire(
         self,
         random: torch.Generator,

@@ -30,6 +30,12 @@ class WrappedLayer(OutputLayer):
         """See OutputLayer."""
         return self.layer.logits(features, rows)
 
+    def topk(
+        self, features: Tensor, k: int, labels_per_chunk: int = 65536
+    ) -> tuple[Tensor, Tensor]:
+        """See OutputLayer."""
+        return self.layer.topk(features, k, labels_per_chunk)
+
     def rewire(
         self,
         random: torch.Generator,

@@ -1,0 +1,45 @@
+"""The best labels of a group-shared layer are those of its logits."""
+
+import pytest
+import torch
+from kernel_problems import cast, problem
+
+from haste.kernels import reference
+from haste.kernels.triton import group_topk
+
+
+@pytest.mark.parametrize(
+    ("batch", "n_labels", "fan_in", "group_size", "k"),
+    [
+        (1, 1, 16, 16, 1),
+        (5, 700, 16, 16, 7),
+        (9, 530, 32, 32, 100),
+        (3, 1000, 16, 128, 300),
+        (35, 129, 16, 64, 129),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equals_topk_of_all_logits(batch, n_labels, fan_in, group_size, k, dtype, monkeypatch):
+    # a batch in several launches, too
+    monkeypatch.setattr(group_topk, "MAX_BATCH", 32)
+    p = cast(problem(batch, 40, n_labels, fan_in, group_size), dtype)
+    state = (p["features"], p["weight"], p["index"], p["bias"])
+    scores, rows = group_topk.topk(*state, k, group_size=group_size)
+    wide = [v.double() if v.is_floating_point() else v for v in state]
+    logits = reference.linear(*wide, group_size=group_size)
+    want = logits.topk(k).values
+    assert torch.allclose(scores.double(), want, atol=1e-5, rtol=1e-5)
+    assert torch.allclose(logits.gather(1, rows), want, atol=1e-5, rtol=1e-5)
+    assert all(len(set(found)) == k for found in rows.tolist())
+
+
+def test_of_blocks_of_features():
+    random = torch.Generator().manual_seed(0)
+    features, weight = torch.randn(4, 64, generator=random), torch.randn(90, 16, generator=random)
+    blocks = torch.tensor([[0, 5], [3, 7], [1, 2], [4, 6], [0, 7], [2, 3]], dtype=torch.int32)
+    columns = (blocks[:, :, None] * 8 + torch.arange(8)).flatten(1).int()
+    state = (features, weight, columns, torch.zeros(90))
+    whole = group_topk.topk(*state, 9, group_size=16)
+    got = group_topk.topk(features, weight, blocks, torch.zeros(90), 9, group_size=16, block_size=8)
+    for a, b in zip(got, whole, strict=True):
+        assert torch.equal(a, b)
