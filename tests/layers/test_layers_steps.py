@@ -363,14 +363,15 @@ def test_stochastic_rounding_depends_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize("name", ["fixed", "group", "block"])
-def test_rewiring_in_blocks_prunes_what_rewiring_at_once_prunes(name, monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("BLOCK", 1), ("KEPT", 0)])
+def test_rewiring_in_blocks_prunes_what_rewiring_at_once_prunes(name, limit, value, monkeypatch):
     def rewired():
         layer = LAYERS[name]()
         layer.rewire(seeded(9))
         return layer.weight == 0
 
     whole = rewired()
-    monkeypatch.setattr(sparse, "BLOCK", 1)
+    monkeypatch.setattr(sparse, limit, value)
     assert torch.equal(rewired(), whole)
     assert 0 < whole.float().mean() < 1
 

@@ -19,6 +19,8 @@ from haste.layers.connectivity import StreamingBottomK, prune_mask, regrow_, sam
 
 BLOCK = 1 << 22
 """weights that are rewired together"""
+KEPT = 1 << 24
+"""scores that are computed once and kept in memory; more are computed in each of the passes over them"""
 
 
 class Sparse(LinearRows):
@@ -151,14 +153,21 @@ class Sparse(LinearRows):
         options = self.options
         if options.growth == "gradient":
             self.check_gradient(features, positives)
+        scores = self._scores
+        if self.indices.numel() <= KEPT:
+            kept = list(self._scores())
+
+            def scores() -> list[Tensor]:
+                return kept
+
         lowest = None
         if options.scope == "global":
-            lowest = StreamingBottomK(self._scores, int(options.fraction * self.indices.numel()))
+            lowest = StreamingBottomK(scores, int(options.fraction * self.indices.numel()))
         cleared = [self.weight]
         if self.momentum is not None and options.reset_momentum:
             cleared.append(self.momentum)
-        moved = 0
-        for (groups, labels), score in zip(self._group_blocks(), self._scores(), strict=True):
+        moved = torch.zeros((), dtype=torch.int64, device=self.indices.device)
+        for (groups, labels), score in zip(self._group_blocks(), scores(), strict=True):
             pruned = lowest.take(score) if lowest else prune_mask(score, options.fraction, "group")
             preference = None
             if options.growth == "gradient":
@@ -173,8 +182,8 @@ class Sparse(LinearRows):
             )
             for values in cleared:
                 self._clear(values, labels, pruned)
-            moved += int(pruned.sum())
-        return RewireStats(indices=self.indices.numel(), moved=moved)
+            moved += pruned.sum()
+        return RewireStats(indices=self.indices.numel(), moved=int(moved))
 
     def index_scores(self) -> Tensor:
         """fp32 [K, F / block_size]: mean |weight| of each index over its group's labels (and its block)."""
