@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
+from haste.cli.app import app
+
 log = logging.getLogger(__name__)
 
 bench = typer.Typer(
     no_args_is_help=True, help="Measure kernels, training steps and grouping on this machine."
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench")
 
 
 @bench.command("kernels")

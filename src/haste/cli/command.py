@@ -5,37 +5,21 @@ Modules of subcommands import torch and the like inside the functions, so `haste
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
 import sys
-from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.logging import RichHandler
-
+from haste.cli.app import app
 from haste.errors import HasteError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Sparse output layers for extreme multi-label classification: every stage of the replication.",
-)
-
-
-@app.callback()
-def configure(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
-) -> None:
-    """Set up logging on stderr: rich on a terminal, plain lines in a file."""
-    level = logging.DEBUG if verbose else logging.INFO
-    if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
-        logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
-    else:
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+for stage in (
+    *("data", "synth", "labels", "training", "evaluation"),
+    *("bench", "report", "plan", "transfer", "gpu"),
+):
+    # in the order in which `haste --help` lists them
+    importlib.import_module(f"haste.cli.{stage}")
 
 
 def main() -> None:
@@ -78,24 +62,3 @@ def _reason(error: OSError) -> str:
 def _refuse(message: object, code: int = 2) -> int:
     sys.stderr.write(f"haste: error: {message}\n")
     return code
-
-
-def _register() -> None:
-    from haste.cli import (
-        bench,
-        data,
-        evaluation,
-        gpu,
-        labels,
-        plan,
-        report,
-        synth,
-        training,
-        transfer,
-    )
-
-    for module in (data, synth, labels, training, evaluation, bench, report, plan, transfer, gpu):
-        module.register(app)
-
-
-_register()

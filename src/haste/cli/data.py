@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from haste.paths import REGISTRY as DEFAULT_REGISTRY
-from haste.paths import Layout
+from haste.cli.app import CorpusOption, RegistryOption, app
+from haste.cli.progress import counting, downloading
+from haste.paths import REGISTRY, Layout
 
 log = logging.getLogger(__name__)
 
 LAYOUT = Layout(Path("data"), Path("results"), "")
 """where the workflow keeps data unless a grid says otherwise"""
-RegistryOption = Annotated[
-    Path, typer.Option("--registry", help="The registry of sources, models and data sets.")
-]
 
 
-class Kind(StrEnum):
-    """Of an encoder."""
-
-    bag = "bag"
-    transformer = "transformer"
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command()(fetch)
-    app.command()(corpus)
-    app.command()(tokenize)
-
-
+@app.command()
 def fetch(
     source: Annotated[str, typer.Argument(help="A source or model of the registry.")],
     out: Annotated[
@@ -63,7 +33,7 @@ def fetch(
     lock: Annotated[
         Path, typer.Option(help="File of the digests of what was fetched before.")
     ] = LAYOUT.lock,
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = REGISTRY,
 ) -> None:
     """Fetch a source or a pretrained model, checked; nothing happens when it is there already."""
     from haste.data.download import download
@@ -81,11 +51,12 @@ def fetch(
         fetch_source(chosen, out, partial(download, progress=progress), lock)
 
 
+@app.command()
 def corpus(
     dataset: Annotated[str, typer.Argument(help="A data set of the registry or the grid.")],
     raw: Annotated[Path, typer.Option(help="Folder of its fetched source.")],
     out: Annotated[Path, typer.Option(help="Corpus folder to write.")],
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = REGISTRY,
     grid: Annotated[
         Path | None, typer.Option(help="A grid's configuration, for data sets described in it.")
     ] = None,
@@ -114,8 +85,9 @@ def corpus(
     )
 
 
+@app.command()
 def tokenize(
-    corpus: Annotated[Path, typer.Option(help="Corpus folder.")],
+    corpus: CorpusOption,
     model: Annotated[Path, typer.Option(help="Model folder with tokenizer.json.")],
     out: Annotated[Path, typer.Option(help="Token folder to write.")],
     max_len: Annotated[
@@ -126,8 +98,9 @@ def tokenize(
         ),
     ] = None,
     encoder: Annotated[
-        Kind, typer.Option(help="What is to read them: a transformer's documents have a limit.")
-    ] = Kind.bag,
+        Literal["bag", "transformer"],
+        typer.Option(help="What is to read them: a transformer's documents have a limit."),
+    ] = "bag",
 ) -> None:
     """Cut documents into the token ids of a model's tokenizer."""
     from haste.data.corpus import load_corpus
@@ -136,7 +109,7 @@ def tokenize(
 
     opened = load_corpus(corpus)
     length = max_len or opened.info.max_len
-    check_length(encoder.value, model, length)
+    check_length(encoder, model, length)
     with counting("Tokenising", sum(opened.info.documents.values())) as tick:
         info = tokenize_corpus(opened, model, length, out, tick)
     log.info(
@@ -145,38 +118,3 @@ def tokenize(
         info.n_tokens["train"] / opened.info.documents["train"],
         "features" if info.weighted else f"tokens (at most {info.max_len})",
     )
-
-
-@contextmanager
-def downloading(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar in bytes on stderr when that is a terminal; yields what sets done and total."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("Fetching {task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
-
-
-@contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr when that is a terminal; yields what sets its count."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)

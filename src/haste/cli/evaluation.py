@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from haste.cli.app import CorpusOption, app
 
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command()(evaluate)
-    app.command()(baseline)
+log = logging.getLogger(__name__)
 
 
+@app.command()
 def evaluate(
     run: Annotated[
         Path, typer.Argument(help="A run's folder, with config.yaml and predictions.npz.")
@@ -26,9 +26,10 @@ def evaluate(
     _show(evaluate_run(RunDir(run)))
 
 
+@app.command()
 def baseline(
     name: Annotated[str, typer.Argument(help="omikuji or popularity.")],
-    corpus: Annotated[Path, typer.Option(help="The corpus folder.")],
+    corpus: CorpusOption,
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     seed: Annotated[
         int, typer.Option(min=0, help="Seed in the run's name; the baselines do not use it.")
@@ -44,9 +45,5 @@ def baseline(
 
 
 def _show(metrics: dict) -> None:
-    import logging
-
     values = "  ".join(f"{name} {value:.2f}" for name, value in metrics["metrics"].items())
-    logging.getLogger(__name__).info(
-        "%d documents, %s: %s", metrics["documents"], metrics["backend"], values
-    )
+    log.info("%d documents, %s: %s", metrics["documents"], metrics["backend"], values)

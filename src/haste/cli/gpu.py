@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommand to the command."""
-    app.command("gpu-slot")(gpu_slot)
+from haste.cli.app import app
 
 
+@app.command("gpu-slot")
 def gpu_slot(
     command: Annotated[list[str], typer.Argument(help="After --: the command and its options.")],
     runs_per_gpu: Annotated[

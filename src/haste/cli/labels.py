@@ -9,17 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from haste.cli.app import CorpusOption, app
+
 log = logging.getLogger(__name__)
 
-CorpusOption = Annotated[Path, typer.Option("--corpus", help="Corpus folder.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command()(embed)
-    app.command()(group)
-
-
+@app.command()
 def embed(
     corpus: CorpusOption,
     tokens: Annotated[Path, typer.Option(help="Token folder, for the encoder's tokenizer.")],
@@ -32,7 +27,6 @@ def embed(
     ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
-
     from haste.checksums import remove_beside, write_beside
     from haste.config import EncoderConfig
     from haste.data.corpus import load_corpus
@@ -68,6 +62,7 @@ def embed(
     log.info("%s: %d labels in %d dimensions", out, *shape)
 
 
+@app.command()
 def group(
     corpus: CorpusOption,
     order: Annotated[

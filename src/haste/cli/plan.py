@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from haste.cli.data import DEFAULT_REGISTRY, RegistryOption
+from haste.cli.app import GridOption, RegistryOption, app
+from haste.paths import REGISTRY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,25 +20,11 @@ if TYPE_CHECKING:
     from haste.planning import Benchmarks, DataPlan, RunPlan
     from haste.reservation import Request
 
-GridOption = Annotated[
-    list[Path],
-    typer.Option(
-        "--grid",
-        "--configfile",
-        help="A grid's configuration, such as config.yaml. Repeatable: later files override earlier ones.",
-    ),
-]
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command("plan")(plan)
-    app.command("configure")(configure)
-
-
+@app.command("plan")
 def plan(
     grid: GridOption,
-    registry: RegistryOption = DEFAULT_REGISTRY,
+    registry: RegistryOption = REGISTRY,
 ) -> None:
     """List the data and runs of a grid with expected hours, memory and disk; trains nothing."""
     from rich.console import Console
@@ -159,6 +146,7 @@ def _bytes(number: float) -> str:
     return f"{number / 2**20:.0f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
+@app.command("configure")
 def configure(
     grid: GridOption,
     dataset: Annotated[str, typer.Option(help="A data set of the grid.")],

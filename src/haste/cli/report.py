@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from haste.cli.plan import GridOption
+from haste.cli.app import GridOption, app
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -28,12 +28,7 @@ PublishedFile = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command("table")(table)
-    app.command("figure")(figure)
-
-
+@app.command("table")
 def table(
     name: Name,
     grid: GridOption,
@@ -48,6 +43,7 @@ def table(
     _log_written(write_table(out, entry.title, entry.build(sources)))
 
 
+@app.command("figure")
 def figure(
     name: Name,
     grid: GridOption,

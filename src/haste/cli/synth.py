@@ -9,16 +9,13 @@ from typing import Annotated
 
 import typer
 
-from haste.cli.data import counting
+from haste.cli.app import app
+from haste.cli.progress import counting
 
 log = logging.getLogger(__name__)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command()(synth)
-
-
+@app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     like: Annotated[

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from haste.cli.data import counting
+from haste.cli.app import app
+from haste.cli.progress import counting
 
 if TYPE_CHECKING:
     from haste.predict import Suggestion
 
 
-class Format(StrEnum):
-    """Output format of predictions."""
-
-    text = "text"
-    jsonl = "jsonl"
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command()(train)
-    app.command()(predict)
-    app.command()(doctor)
-
-
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="The configuration of a run (YAML).")],
     out: Annotated[
@@ -63,13 +50,16 @@ def train(
         train_and_evaluate(run, RunDir(out or config.parent), force=force)
 
 
+@app.command()
 def predict(
     run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
     input_file: Annotated[
         Path, typer.Option("--input", help="Texts, UTF-8, one a line; - for standard input.")
     ],
     k: Annotated[int, typer.Option(min=1, help="Labels per text.")] = 5,
-    output_format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output_format: Annotated[
+        Literal["text", "jsonl"], typer.Option("--format", help="Output format.")
+    ] = "text",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Print the best labels of new texts, with their probabilities: one line per line of the input.
@@ -98,7 +88,7 @@ def predict(
         from haste.predict import Predictor
 
         predictor = Predictor(RunDir(run), choose_device(device))
-        show = _as_json if output_format is Format.jsonl else _as_text
+        show = _as_json if output_format == "jsonl" else _as_text
         # a progress bar would be printed between the results
         bar = nullcontext() if sys.stdout.isatty() else counting("Predicting")
         tick, done = stack.enter_context(bar), 0
@@ -125,6 +115,7 @@ def _as_json(text: str, labels: Sequence[Suggestion]) -> str:
     return json.dumps({"text": text, "labels": listed}, ensure_ascii=False)
 
 
+@app.command()
 def doctor(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Run the kernels on the GPU and compare with fp64.")

@@ -8,17 +8,12 @@ from typing import Annotated
 
 import typer
 
-from haste.cli.plan import GridOption
+from haste.cli.app import GridOption, app
 
 log = logging.getLogger(__name__)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's subcommands to the command."""
-    app.command("export-results")(export_results)
-    app.command("import-results")(import_results)
-
-
+@app.command("export-results")
 def export_results(
     grid: GridOption,
     out: Annotated[Path, typer.Option(help="The zip to write.")],
@@ -47,6 +42,7 @@ def export_results(
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
 
 
+@app.command("import-results")
 def import_results(
     archive: Annotated[Path, typer.Argument(help="A zip that haste export-results wrote.")],
     grid: GridOption,
