@@ -4,6 +4,7 @@
 # make smoke      the whole graph on a few hundred documents, and a look at its report
 # make report     report.html beside the grid's tables, from what has been made
 # make unlock     after a kill: remove the locks that Snakemake left; then the same command goes on
+# make docs       the documentation site, into build/site
 # make reference  workflow/schemas: the configuration's JSON schema and reference page
 # make clean      forget results, logs and caches; data/ and .venv stay
 #
@@ -41,7 +42,7 @@ except HasteError as error:
 endef
 export RESULTS
 
-.PHONY: all install test lint smoke report unlock reference clean
+.PHONY: all install test lint smoke report unlock reference docs clean
 
 all: install
 	$(SNAKEMAKE) --configfile "$$CONFIG"
@@ -81,6 +82,12 @@ unlock: install
 
 reference: install
 	$(BIN)/python -m haste.reference workflow/schemas
+
+docs: install
+	$(BIN)/python -m pip install -q -r envs/docs.txt
+	cp workflow/schemas/configuration.md docs/configuration.md
+	$(BIN)/python -m typer haste.cli utils docs --name haste --output docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .hypothesis

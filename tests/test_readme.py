@@ -1,4 +1,4 @@
-"""What the README shows runs."""
+"""What the README and the documentation show runs."""
 
 import re
 import shlex
@@ -8,16 +8,39 @@ import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
+from haste.config import SECTIONS
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "results/FINDINGS.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = {"cli.md", "configuration.md"}
+"""pages of the site that `make docs` writes"""
+TEXTS = [page.read_text(encoding="utf-8") for page in PAGES if page.name not in GENERATED]
+
+
+def blocks(language: str) -> list[str]:
+    """The code of all pages in a language, each once."""
+    found = [
+        code for text in TEXTS for code in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    ]
+    return list(dict.fromkeys(found))
+
+
+EXAMPLES = blocks("python")
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for block in blocks("sh")
     for line in block.splitlines()
     if line.startswith("haste ")
 ]
+KEYS = sorted(
+    {key for text in TEXTS for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})\.\w+)", text)}
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_keys_of_the_configuration_exist(key):
+    section, name = key.split(".")
+    assert name in SECTIONS[section].__dataclass_fields__
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
@@ -43,8 +66,8 @@ def links(page: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for page in ("README.md", "results/FINDINGS.md") for path in links(ROOT / page)],
+    [path for page in PAGES if page.name not in GENERATED for path in links(page)],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_what_pages_point_to_is_there(path):
-    assert path.is_file()
+    assert path.is_file() or path.name in GENERATED
