@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from haste.errors import KernelError
 from haste.kernels.reference import dense_weight
@@ -40,7 +41,7 @@ def test_rewiring_moves_the_weakest_connections():
     with torch.no_grad():
         layer.weight.copy_(torch.arange(16.0).expand(40, 16) + 1)
     before, kept = layer.index.clone(), layer.weight[:, 4:].clone()
-    assert layer.rewire(0.25, seed=1) == 12
+    assert layer.rewire(0.25, step=1) == 12
     assert torch.equal(layer.index[:, 4:], before[:, 4:])
     assert (layer.index[:, :4] != before[:, :4]).any()
     assert not layer.weight[:, :4].any()
@@ -55,7 +56,7 @@ def test_a_short_last_group_is_scored_by_its_own_labels():
         layer.weight.fill_(2.0)
         layer.weight[16:, :] = 1.0
     before = layer.index.clone()
-    layer.rewire(0.5, seed=0)
+    layer.rewire(0.5, step=0)
     assert torch.equal(layer.index[0], before[0])
     assert (layer.index[1] != before[1]).any()
 
@@ -71,7 +72,7 @@ def test_takes_inputs_of_any_strides():
     [
         (torch.zeros(8, 28), r"inputs: shape \[8, 28\] does not fit; expected \[\.\.\., 32\]"),
         (torch.zeros(()), r"inputs: shape \[\] does not fit; expected \[\.\.\., 32\]"),
-        (torch.zeros(0, 32), r"inputs: shape \[0, 32\] does not fit"),
+        (torch.zeros(0, 28), r"inputs: shape \[0, 28\] does not fit; expected \[\.\.\., 32\]"),
         (torch.zeros(8, 32).double(), r"inputs: dtype: .*float64 is not allowed; use .*float32"),
         (torch.zeros(8, 32).int(), r"inputs: dtype: .*int32 is not allowed"),
         (torch.zeros(8, 32, device="meta"), "inputs: is on meta, but the layer is on cpu"),
@@ -89,7 +90,7 @@ def test_a_share_that_is_none_is_refused(fraction):
     with pytest.raises(
         KernelError, match=f"fraction: {fraction} is not allowed; use a number from 0"
     ):
-        layer.rewire(fraction, seed=0)
+        layer.rewire(fraction, step=0)
 
 
 def test_saves_and_loads_its_pattern():
@@ -112,3 +113,94 @@ def test_saves_and_loads_its_pattern():
 def test_what_has_no_kernel_is_refused(options, message):
     with pytest.raises(KernelError, match=message):
         GroupFanInLinear(32, **{"out_features": 40, **options})
+
+
+def gradients(layer, inputs):
+    """Of the inputs, and of all parameters, for a sum that tells outputs apart."""
+    inputs = inputs.detach().requires_grad_()
+    outputs = layer(inputs)
+    scale = torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)
+    return torch.autograd.grad((outputs * scale).sum(), [inputs, *layer.parameters()])
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (2, 0, 32)])
+def test_an_empty_batch_has_no_outputs_and_gradients_of_zero(shape):
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    inputs = torch.zeros(shape)
+    assert layer(inputs).shape == (*shape[:-1], 20)
+    given, *trained = gradients(layer, inputs)
+    assert given.shape == shape
+    assert not any(gradient.any() for gradient in trained)
+
+
+def test_first_tokens_of_a_transformer_are_inputs_as_they_are():
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    hidden = torch.randn(4, 7, 32)
+    outside, within = layer(hidden[:, 0].contiguous()), layer(hidden[:, 0])
+    assert torch.equal(outside, within)
+
+
+def test_follows_autocast():
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    inputs = torch.randn(4, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = layer(inputs)
+    assert outputs.dtype == torch.bfloat16
+    assert torch.allclose(outputs.float(), layer(inputs), atol=0.05)
+    outputs.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+
+
+def test_is_made_on_the_meta_device_and_drawn_later():
+    late = GroupFanInLinear(32, 20, 16, 16, device="meta", seed=3)
+    assert late(torch.empty(5, 32, device="meta")).shape == (5, 20)
+    late.to_empty(device="cpu").reset_parameters()
+    assert torch.equal(late.index, GroupFanInLinear(32, 20, 16, 16, seed=3).index)
+    assert late.weight.abs().max() <= 16**-0.5
+    assert not late.bias.any()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_compiles_once_for_all_batches(bias):
+    layer = GroupFanInLinear(32, 20, 16, 16, bias=bias)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (2, 3, 9):
+        inputs = torch.randn(batch, 32)
+        for found, wanted in zip(gradients(compiled, inputs), gradients(layer, inputs), strict=True):
+            assert torch.allclose(found, wanted, atol=1e-5)
+    assert counter.frame_count == 1
+
+
+def test_an_exported_program_takes_any_batch_and_needs_torch_alone():
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(layer, (torch.randn(2, 32),), dynamic_shapes=batch)
+    for inputs in (torch.randn(3, 32), torch.randn(9, 32)):
+        assert torch.allclose(program.module()(inputs), layer(inputs), atol=1e-5)
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert all(name.startswith("aten.") for name in called if "." in name)
+
+
+def test_rewirings_of_other_steps_draw_other_inputs():
+    layer = GroupFanInLinear(256, 16, fan_in=16, group_size=16)
+    seen = set()
+    for step in range(20):
+        layer.rewire(0.5, step=step)
+        seen |= set(layer.index[0].tolist())
+    assert len(seen) > 100
+
+
+def test_what_an_optimiser_knows_of_moved_connections_is_forgotten():
+    layer = GroupFanInLinear(64, 40, fan_in=16, group_size=16)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.randn(8, 64)).square().sum().backward()
+    optimizer.step()
+    before = layer.index.clone()
+    layer.rewire(0.25, step=0, optimizer=optimizer)
+    moved = (layer.index != before).repeat_interleave(16, dim=0)[:40]
+    assert moved.any()
+    for name in ("exp_avg", "exp_avg_sq"):
+        values = optimizer.state[layer.weight][name]
+        assert not values[moved].any()
+        assert values[~moved].all()

@@ -12,6 +12,7 @@ each label has its own index set (fixed fan-in).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -60,69 +61,106 @@ def group_linear(
     `unique_indices` promises that no group names a feature twice, so that dX is computed without atomics
     where that is faster; `deterministic`, which needs the promise, does so always. Raises KernelError for
     arguments that do not fit and indices out of range; checking the indices synchronizes, so
-    `index_checked` says that they have been checked before.
+    `index_checked` says that they have been checked before. Features may have any strides, and B may be 0.
     """
-    check_groups(features, weight, index, bias, group_size, block_size)
+    check_groups(features, weight, index, bias, group_size, block_size, allow_empty=True)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
     if not index_checked:
         check_index("index", index, features.shape[1] // block_size)
     _check_order(deterministic, unique_indices)
-    if choose_backend(backend, features) == "torch":
-        index = index if block_size == 1 else block_index(index, block_size)
-        logits = torch_backend.linear(
-            features.float(),
-            dequantize(weight),
-            index,
-            None if bias is None else bias.float(),
-            group_size=group_size,
-        )
-        return logits.to(features.dtype)
+    if not len(features):
+        # of the right shape, and with gradients that are zero
+        inputs = features[:, : weight.shape[1]].float()
+        offsets = None if bias is None else bias.float()
+        return torch.nn.functional.linear(inputs, dequantize(weight), offsets).to(features.dtype)
     return _GroupLinear.apply(
-        features, weight, index, bias, group_size, block_size, unique_indices, deterministic
-    )
+        features.contiguous(), weight, index, bias, group_size, block_size, unique_indices,
+        deterministic, choose_backend(backend, features),
+    )  # fmt: skip
 
 
 class _GroupLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, features, weight, index, bias, group_size, block_size, unique, deterministic):  # noqa: ANN205
-        from haste.kernels.triton import fixed, group_linear
-
+    def forward(ctx, features, weight, index, bias, *options):  # noqa: ANN205
         ctx.save_for_backward(features, weight, index)
-        ctx.options = {"group_size": group_size, "block_size": block_size}
-        ctx.unique, ctx.deterministic = unique, deterministic
+        ctx.options = options
         ctx.bias_dtype = None if bias is None else bias.dtype
-        if group_size == 1:
-            return fixed.forward(features, weight, index, bias, unique=unique)
-        return group_linear.forward(features, weight, index, bias, **ctx.options)
+        return product(features, weight, index, bias, *options)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz):  # noqa: ANN205
-        from haste.kernels.triton import fixed, group_linear
-
-        features, weight, index = ctx.saved_tensors
-        dz, n_features = dz.contiguous(), features.shape[1]
-        dx = dw = db = None
-        single = ctx.options["group_size"] == 1
-        if ctx.needs_input_grad[0]:
-            if single:
-                dx = fixed.backward_dx(dz, weight, index, n_features, unique=ctx.unique)
-            else:
-                dx = group_linear.backward_dx(
-                    dz, weight, index, n_features, unique=ctx.unique,
-                    deterministic=ctx.deterministic, **ctx.options,
-                )  # fmt: skip
-            dx = dx.to(features.dtype)
-        if ctx.needs_input_grad[1]:
-            if single:
-                dw = fixed.backward_dw(features, dz, index, dtype=weight.dtype)
-            else:
-                dw = group_linear.backward_dw(
-                    features, dz, index, weight.shape[1], dtype=weight.dtype, **ctx.options
-                )
+        dz = dz.contiguous()
+        dx, dw = product_backward(dz, *ctx.saved_tensors, *ctx.options, ctx.needs_input_grad)
+        db = None
         if ctx.needs_input_grad[3]:
             db = dz.sum(0, dtype=torch.float32).to(ctx.bias_dtype)
-        return dx, dw, None, db, None, None, None, None
+        return dx, dw, None, db, *(None for _ in ctx.options)
+
+
+def product(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    bias: Tensor | None,
+    group_size: int,
+    block_size: int,
+    unique: bool,
+    deterministic: bool,  # noqa: ARG001
+    backend: str,
+) -> Tensor:
+    """`group_linear` of arguments that have been checked, without autograd."""
+    if backend == "torch":
+        index = index if block_size == 1 else block_index(index, block_size)
+        bias = None if bias is None else bias.float()
+        logits = torch_backend.linear(
+            features.float(), dequantize(weight), index, bias, group_size=group_size
+        )
+        return logits.to(features.dtype)
+    from haste.kernels.triton import fixed, group_linear
+
+    if group_size == 1:
+        return fixed.forward(features, weight, index, bias, unique=unique)
+    return group_linear.forward(
+        features, weight, index, bias, group_size=group_size, block_size=block_size
+    )
+
+
+def product_backward(
+    dz: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    group_size: int,
+    block_size: int,
+    unique: bool,
+    deterministic: bool,
+    backend: str,
+    needed: Sequence[bool] = (True, True),
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of features and weight, as far as they are `needed`, for dz [B, L], contiguous."""
+    n_features, fan_in = features.shape[1], weight.shape[1]
+    dx = dw = None
+    if backend == "torch":
+        index = index if block_size == 1 else block_index(index, block_size)
+        dx, dw = torch_backend.linear_backward(
+            dz.float(), features.float(), dequantize(weight), index, group_size=group_size
+        )
+        return dx.to(features.dtype), dw.to(weight.dtype)
+    from haste.kernels.triton import fixed, group_linear
+
+    sizes = {"group_size": group_size, "block_size": block_size}
+    if needed[0] and group_size == 1:
+        dx = fixed.backward_dx(dz, weight, index, n_features, unique=unique)
+    elif needed[0]:
+        dx = group_linear.backward_dx(
+            dz, weight, index, n_features, unique=unique, deterministic=deterministic, **sizes
+        )
+    if needed[1] and group_size == 1:
+        dw = fixed.backward_dw(features, dz, index, dtype=weight.dtype)
+    elif needed[1]:
+        dw = group_linear.backward_dw(features, dz, index, fan_in, dtype=weight.dtype, **sizes)
+    return dx if dx is None else dx.to(features.dtype), dw
 
 
 def group_fused_step(
@@ -148,6 +186,7 @@ def group_fused_step(
     """
     check_groups(features, state.weight, index, state.bias, group_size, block_size)
     _check_step(features, state, positives, context, sgd, loss_dtype)
+    features = features.contiguous()
     if choose_backend(backend, features) == "torch":
         return torch_backend.sparse_step(
             features.float(), state, index if block_size == 1 else block_index(index, block_size),
@@ -185,6 +224,7 @@ def dense_fused_step(
     """
     check_rows(features, state.weight, state.bias, features.shape[-1])
     _check_step(features, state, positives, context, sgd, loss_dtype)
+    features = features.contiguous()
     if mask is not None:
         check_tensor("mask", mask, tuple(state.weight.shape), (torch.bool,), features.device)
     if labels_per_chunk is not None:

@@ -26,9 +26,11 @@ def check_tensor(
     shape: Sequence[int | None],
     dtypes: Sequence[torch.dtype],
     device: torch.device | None = None,
+    *,
+    contiguous: bool = True,
 ) -> None:
     """Raise KernelError unless `value` has this shape (None: any size), one of these dtypes, this
-    device, and is contiguous."""
+    device, and is contiguous (unless that is not asked for)."""
     if not isinstance(value, Tensor):
         raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
     fits = value.ndim == len(shape) and all(
@@ -44,7 +46,7 @@ def check_tensor(
         )
     if device is not None and value.device != device:
         raise KernelError(f"{name}: is on {value.device}, but the features are on {device}.")
-    if not value.is_contiguous():
+    if contiguous and not value.is_contiguous():
         raise KernelError(f"{name}: is not contiguous; call .contiguous() first.")
 
 
@@ -84,14 +86,24 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_inputs(
-    name: str, value: object, n_features: int, device: torch.device, dims: int | None = 2
+    name: str,
+    value: object,
+    n_features: int,
+    device: torch.device,
+    dims: int | None = 2,
+    *,
+    allow_empty: bool = False,
 ) -> None:
     """Raise KernelError unless `value` is a floating-point tensor of `dims` dimensions (None: any), the
-    last of size `n_features`, of at least one row, on the device of the layer."""
+    last of size `n_features`, of at least one row unless `allow_empty`, on the device of the layer."""
     if not isinstance(value, Tensor):
         raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
     fits = value.ndim == dims or (dims is None and value.ndim > 0)
-    if not fits or value.shape[-1] != n_features or value.numel() == 0:
+    if (
+        not fits
+        or value.shape[-1] != n_features
+        or not (allow_empty or value.numel())
+    ):
         expected = "[..., " if dims is None else "[" + "at least 1, " * (dims - 1)
         raise KernelError(
             f"{name}: shape {list(value.shape)} does not fit; expected {expected}{n_features}]."
@@ -112,11 +124,19 @@ def check_labels(rows: slice, n_labels: int) -> None:
 
 
 def check_rows(
-    features: Tensor, weight: Tensor, bias: Tensor | None, row_size: int | None = None
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    row_size: int | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> None:
-    """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer."""
-    check_tensor("features", features, (None, None), FLOATS)
-    check_inputs("features", features, features.shape[1], features.device)
+    """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer; features
+    may have any strides, and B may be 0 if `allow_empty`."""
+    check_tensor("features", features, (None, None), FLOATS, contiguous=False)
+    check_inputs(
+        "features", features, features.shape[1], features.device, allow_empty=allow_empty
+    )
     check_tensor("weight", weight, (None, row_size), STORED, features.device)
     if weight.numel() == 0:
         raise KernelError(f"weight: shape {list(weight.shape)} does not fit; it has no weights.")
@@ -136,11 +156,13 @@ def check_groups(
     bias: Tensor | None,
     group_size: int,
     block_size: int = 1,
+    *,
+    allow_empty: bool = False,
 ) -> None:
     """As `check_rows`, for labels in groups: index int32 [K, F / block_size], K = ceil(L / group_size)."""
     check_count("group_size", group_size)
     check_count("block_size", block_size)
-    check_rows(features, weight, bias)
+    check_rows(features, weight, bias, allow_empty=allow_empty)
     n_labels, fan_in = weight.shape
     if fan_in % block_size:
         raise KernelError(f"block_size: {block_size} does not divide the fan-in, {fan_in}.")

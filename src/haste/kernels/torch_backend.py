@@ -131,10 +131,9 @@ def _fixed_fan_in_step(
 def linear(
     features: Tensor, weight: Tensor, index: Tensor, bias: Tensor | None, *, group_size: int
 ) -> Tensor:
-    """[B, L] logits of a sparse layer, by autograd: features [B, H], weight [L, F], index int [K, F], bias [L]."""
+    """[B, L] logits of a sparse layer: features [B, H], weight [L, F], index int [K, F], bias [L]."""
     if group_size == 1:
-        dense = features.new_zeros(weight.shape[0], features.shape[1]).to(weight.dtype)
-        logits = features @ dense.scatter_add(1, index.long(), weight).t()
+        logits = features @ _densified(weight, index, features.shape[1]).t()
         return logits if bias is None else logits + bias
     columns = features.t()
     parts = []
@@ -143,6 +142,30 @@ def linear(
         parts.append(torch.bmm(tile, gathered).flatten(0, 1))
     logits = torch.cat(parts).t()
     return logits if bias is None else logits + bias
+
+
+def linear_backward(
+    dz: Tensor, features: Tensor, weight: Tensor, index: Tensor, *, group_size: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients [B, H] and [L, F] of features and weight in `linear`, for dz [B, L]."""
+    if group_size == 1:
+        dx = dz @ _densified(weight, index, features.shape[1])
+        return dx, (dz.t() @ features).gather(1, index.long())
+    columns = features.t()
+    dx, dw = torch.zeros_like(columns), torch.empty_like(weight)
+    for rows, gathered, features_of_tile in _group_tiles(columns, weight, index, group_size):
+        tile = weight[rows].view(len(gathered), -1, weight.shape[1])
+        group_dz = dz[:, rows].t().reshape(*tile.shape[:2], -1)
+        group_dx = torch.bmm(tile.transpose(1, 2), group_dz)
+        dx.index_add_(0, features_of_tile, group_dx.flatten(0, 1))
+        dw[rows] = torch.bmm(group_dz, gathered.transpose(1, 2)).flatten(0, 1)
+    return dx.t(), dw
+
+
+def _densified(weight: Tensor, index: Tensor, n_features: int) -> Tensor:
+    """[L, H] with the weights [L, F] at their features."""
+    dense = weight.new_zeros(weight.shape[0], n_features)
+    return dense.scatter_add_(1, index.long(), weight)
 
 
 def _group_tiles(

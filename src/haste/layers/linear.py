@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from haste.kernels import group_linear
+from haste.kernels import group_linear, traced
 from haste.kernels.checks import FLOATS, check_count, check_inputs, check_number, check_one_of
 from haste.kernels.rounding import generator
 from haste.kernels.state import FAN_INS, GROUP_SIZES
@@ -19,6 +19,9 @@ class GroupFanInLinear(nn.Module):
     inputs; memory and arithmetic are fan_in / in_features of a dense layer's. `rewire` moves
     connections during training. For millions of outputs under binary cross-entropy,
     `haste.layers.Sparse` takes whole training steps without ever holding [B, L] logits.
+
+    As nn.Linear it follows autocast, takes empty batches, is made on the meta device, and runs under
+    torch.compile and torch.export. Index sets are a function of `seed`, weights are drawn by torch's generator.
 
     Raises KernelError for a fan-in, group size or dtype that has no kernel, and for inputs of another
     width or device.
@@ -48,32 +51,63 @@ class GroupFanInLinear(nn.Module):
         self.out_features = out_features
         self.fan_in = fan_in
         self.group_size = group_size
+        self.seed = seed
         factory = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(out_features, fan_in, **factory))
-        self.bias = nn.Parameter(torch.zeros(out_features, **factory)) if bias else None
+        self.bias = nn.Parameter(torch.empty(out_features, **factory)) if bias else None
         groups = -(-out_features // group_size)
-        random = generator(self.weight.device, seed)
-        self.register_buffer("index", sample_indices(groups, fan_in, in_features, random))
-        nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
+        index = torch.empty(groups, fan_in, dtype=torch.int32, device=self.weight.device)
+        self.register_buffer("index", index)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw index sets and weights anew; on the meta device there is nothing to draw."""
+        if self.weight.is_meta:
+            return
+        random = generator(self.weight.device, self.seed)
+        self.index.copy_(sample_indices(len(self.index), self.fan_in, self.in_features, random))
+        nn.init.uniform_(self.weight, -(self.fan_in**-0.5), self.fan_in**-0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[..., out_features] from inputs [..., in_features]."""
-        check_inputs("inputs", inputs, self.in_features, self.weight.device, dims=None)
-        outputs = group_linear(
-            inputs.reshape(-1, self.in_features).contiguous(),
-            self.weight,
-            self.index,
-            self.bias,
-            group_size=self.group_size,
-            unique_indices=True,
-            index_checked=True,
+        """[..., out_features] from inputs [..., in_features], under autocast in its dtype."""
+        weight, bias = self.weight, self.bias
+        check_inputs(
+            "inputs", inputs, self.in_features, weight.device, dims=None, allow_empty=True
         )
+        rows = inputs.reshape(-1, self.in_features)
+        device = inputs.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            rows, weight = rows.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        if torch.compiler.is_exporting():
+            outputs = traced.exported(rows, weight, self.index, bias, self.group_size)
+        elif torch.compiler.is_compiling() or rows.is_meta:
+            outputs = traced.operator(rows, weight, self.index, bias, self.group_size)
+        else:
+            outputs = group_linear(
+                rows, weight, self.index, bias, group_size=self.group_size, unique_indices=True,
+                index_checked=True,
+            )  # fmt: skip
         return outputs.view(*inputs.shape[:-1], self.out_features)
 
     @torch.no_grad()
-    def rewire(self, fraction: float = 0.2, *, seed: int) -> int:
+    def rewire(
+        self,
+        fraction: float = 0.2,
+        *,
+        step: int,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> int:
         """Move the `fraction` of connections with the lowest mean |weight| over their group to random
-        new inputs, with weights 0; returns how many moved. The optimiser's state is not changed."""
+        new inputs, with weights 0; returns how many moved.
+
+        New inputs are a function of the layer's seed and `step`, which must differ from call to call.
+        `optimizer`: one that has this layer's weight; its state of moved connections is set to 0.
+        """
         check_number("fraction", fraction, 0, 1)
         groups = len(self.index)
         padded = self.weight.new_zeros(groups * self.group_size, self.fan_in)
@@ -82,10 +116,13 @@ class GroupFanInLinear(nn.Module):
         members = torch.full((groups, 1), self.group_size, device=score.device)
         members[-1] -= groups * self.group_size - self.out_features
         moved = prune_mask(score / members, fraction, "global")
-        random = generator(self.weight.device, seed)
+        random = generator(self.weight.device, self.seed, step)
         regrow_(self.index, moved, self.in_features, random)
         pruned = moved.repeat_interleave(self.group_size, dim=0)[: self.out_features]
-        self.weight.masked_fill_(pruned, 0)
+        state = {} if optimizer is None else optimizer.state.get(self.weight, {})
+        for values in (self.weight, *state.values()):
+            if isinstance(values, Tensor) and values.shape == self.weight.shape:
+                values.masked_fill_(pruned, 0)
         return int(moved.sum())
 
     def extra_repr(self) -> str:
