@@ -44,7 +44,8 @@ def test_keys_of_the_configuration_exist(key):
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_examples_run(code):
+def test_examples_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(code, {})
 
 

@@ -167,7 +167,9 @@ def test_compiles_once_for_all_batches(bias):
     compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
     for batch in (2, 3, 9):
         inputs = torch.randn(batch, 32)
-        for found, wanted in zip(gradients(compiled, inputs), gradients(layer, inputs), strict=True):
+        for found, wanted in zip(
+            gradients(compiled, inputs), gradients(layer, inputs), strict=True
+        ):
             assert torch.allclose(found, wanted, atol=1e-5)
     assert counter.frame_count == 1
 

@@ -99,11 +99,7 @@ def check_inputs(
     if not isinstance(value, Tensor):
         raise KernelError(f"{name}: expected a tensor, got {type(value).__name__}.")
     fits = value.ndim == dims or (dims is None and value.ndim > 0)
-    if (
-        not fits
-        or value.shape[-1] != n_features
-        or not (allow_empty or value.numel())
-    ):
+    if not fits or value.shape[-1] != n_features or not (allow_empty or value.numel()):
         expected = "[..., " if dims is None else "[" + "at least 1, " * (dims - 1)
         raise KernelError(
             f"{name}: shape {list(value.shape)} does not fit; expected {expected}{n_features}]."
@@ -134,9 +130,7 @@ def check_rows(
     """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer; features
     may have any strides, and B may be 0 if `allow_empty`."""
     check_tensor("features", features, (None, None), FLOATS, contiguous=False)
-    check_inputs(
-        "features", features, features.shape[1], features.device, allow_empty=allow_empty
-    )
+    check_inputs("features", features, features.shape[1], features.device, allow_empty=allow_empty)
     check_tensor("weight", weight, (None, row_size), STORED, features.device)
     if weight.numel() == 0:
         raise KernelError(f"weight: shape {list(weight.shape)} does not fit; it has no weights.")

@@ -74,9 +74,7 @@ class GroupFanInLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., out_features] from inputs [..., in_features], under autocast in its dtype."""
         weight, bias = self.weight, self.bias
-        check_inputs(
-            "inputs", inputs, self.in_features, weight.device, dims=None, allow_empty=True
-        )
+        check_inputs("inputs", inputs, self.in_features, weight.device, dims=None, allow_empty=True)
         rows = inputs.reshape(-1, self.in_features)
         device = inputs.device.type
         if device != "meta" and torch.is_autocast_enabled(device):
