@@ -118,19 +118,19 @@ def test_every_variant_changes_its_run():
     [
         ({"layr": {}}, r"config: unknown key 'layr'\. Did you mean 'layer'\?"),
         ({"layer": {"fanin": 3}}, r"layer: unknown key 'fanin'\. Did you mean 'fan_in'\?"),
-        ({"layer": {"fan_in": 33}}, r"layer\.fan_in: 33 is not allowed; choose one of 16, 32, 64"),
+        ({"layer": {"fan_in": 33}}, r"layer\.fan_in: 33 is not allowed"),
         (
             {"layer": {"group_size": 17}},
-            r"layer\.group_size: 17 is not allowed; choose one of 16, 32, 64, 128",
+            r"layer\.group_size: 17 is not allowed",
         ),
         (
             {"layer": {"dropout": 1.0}},
-            r"layer\.dropout: 1\.0 is out of range",
+            r"layer\.dropout: 1\.0 is not allowed",
         ),
         ({"layer": {"features": "private"}}, r"layer\.features: 'private' needs a head"),
         ({"layer": {"chunks": 2}}, r"layer\.chunks: 2, but group_fan_in without a head"),
-        ({"training": {"epochs": "ten"}}, r"training\.epochs: expected int, got 'ten'"),
-        ({"training": {"epochs": True}}, r"training\.epochs: expected int, got True"),
+        ({"training": {"epochs": "ten"}}, r"training\.epochs: 'ten' is not allowed"),
+        ({"training": {"epochs": True}}, r"training\.epochs: True is not allowed"),
         ({"training": 3}, r"expected settings"),
         ({"methods": ["hast"]}, r"methods: there is no method 'hast'\. Did you mean 'haste'\?"),
         (
@@ -288,7 +288,7 @@ def test_an_unknown_variant_is_named():
 def test_a_run_file_with_a_missing_key_is_named():
     value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
     del value["seed"]
-    with pytest.raises(ConfigError, match="run: seed missing"):
+    with pytest.raises(ConfigError, match=r"run\.seed: missing"):
         RunConfig.from_dict(value)
 
 
@@ -561,16 +561,16 @@ def test_trials_count_no_labels_of_the_test_split():
     ("changes", "message"),
     [
         ({"trails": {}}, r"tuning: unknown key 'trails'\. Did you mean 'trials'\?"),
-        ({"trials": {}}, r"tuning\.trials: is empty"),
+        ({"trials": {}}, r"tuning\.trials: {} is not allowed"),
         ({"trials": ["a"]}, r"tuning\.trials: expected settings"),
         ({"trials": {"a/b": {}}}, r"tuning\.trials: 'a/b' is not a plain name"),
         ({"trials": {1: {}}}, r"tuning\.trials: 1 is not a plain name"),
-        ({"epochs": 0}, r"tuning\.epochs: 0 is out of range"),
-        ({"epochs": "many"}, r"tuning\.epochs: expected int, got 'many'"),
+        ({"epochs": 0}, r"tuning\.epochs: 0 is not allowed"),
+        ({"epochs": "many"}, r"tuning\.epochs: 'many' is not allowed"),
         ({"seeds": 3}, r"tuning\.seeds: expected a list, got 3; write \[3\]\."),
-        ({"seeds": ["one"]}, r"tuning\.seeds\[0\]: expected int, got 'one'"),
-        ({"seeds": []}, r"tuning\.seeds: is empty"),
-        ({"seeds": [-1]}, r"tuning\.seeds\[0\]: -1 is out of range"),
+        ({"seeds": ["one"]}, r"tuning\.seeds\[0\]: 'one' is not allowed"),
+        ({"seeds": []}, r"tuning\.seeds: \[\] is not allowed"),
+        ({"seeds": [-1]}, r"tuning\.seeds\[0\]: -1 is not allowed"),
         (
             {"trials": {"a": {"trainig": {}}}},
             r"tuning\.trials\.a: unknown key 'trainig'\. Did you mean 'training'\?",
@@ -600,7 +600,7 @@ def test_trials_count_no_labels_of_the_test_split():
         ({"scale": {"dense": {"training.epochs": 10}}}, r"unknown key 'training\.epochs'"),
         (
             {"scale": {"dense": {"training.learning_rate": "ten"}}},
-            r"tuning\.scale\.dense\.training\.learning_rate: expected float, got 'ten'",
+            r"tuning\.scale\.dense\.training\.learning_rate: 'ten' is not allowed",
         ),
         (
             {
@@ -627,7 +627,7 @@ def test_faults_of_tuning_are_named(changes, message):
 
 
 def test_tuning_says_its_budget():
-    with pytest.raises(ConfigError, match=r"tuning: epochs, trials missing"):
+    with pytest.raises(ConfigError, match=r"tuning\.epochs: missing"):
         grid(tuning={"seeds": [0]})
     with pytest.raises(ConfigError, match=r"tuning: expected settings"):
         grid(tuning=["a"])

@@ -44,26 +44,26 @@ class Shelf:
 @pytest.mark.parametrize(
     ("value", "fact"),
     [
-        ({"name": "a", "best": {"size": 0}}, "shelf.best.size: 0 is out of range"),
-        ({"name": "a", "best": {"size": True}}, "shelf.best.size: expected int, got True"),
-        ({"name": "a", "best": {"size": 2.5}}, "shelf.best.size: expected int, got 2.5"),
+        ({"name": "a", "best": {"size": 0}}, "shelf.best.size: 0 is not allowed"),
+        ({"name": "a", "best": {"size": True}}, "shelf.best.size: True is not allowed"),
+        ({"name": "a", "best": {"size": 2.5}}, "shelf.best.size: 2.5 is not allowed"),
         ({"name": "a", "best": {"weight": float("nan")}}, "shelf.best.weight: nan"),
-        ({"name": "a", "best": {"weight": False}}, "shelf.best.weight: expected float, got False"),
-        ({"name": "a", "best": {"full": 1}}, "shelf.best.full: expected bool, got 1"),
+        ({"name": "a", "best": {"weight": False}}, "shelf.best.weight: False is not allowed"),
+        ({"name": "a", "best": {"full": 1}}, "shelf.best.full: 1 is not allowed"),
         ({"name": "a", "best": {"siez": 1}}, "unknown key 'siez'. Did you mean 'size'?"),
         (
             {"name": "a", "best": {"colour": "green"}},
-            "'green' is not allowed; choose one of red, blue",
+            "'green' is not allowed",
         ),
         ({"name": "a", "best": 3}, "shelf.best: expected settings (key: value), got 3"),
-        ({"name": "a", "cups": [{}, {"size": 10}]}, "shelf.cups[1].size: 10 is out of range"),
+        ({"name": "a", "cups": [{}, {"size": 10}]}, "shelf.cups[1].size: 10 is not allowed"),
         ({"name": "a", "places": {"up/": {}}}, "shelf.places: 'up/' is not a plain name"),
         (
             {"name": "a", "places": {"up": {"sise": 1}}},
             "shelf.places.up: unknown key 'sise'. Did you",
         ),
         ({"name": "a", "best": {"size": 9, "full": True}}, "shelf.best.size: nobody can lift it"),
-        ({}, "shelf: name missing"),
+        ({}, "shelf.name: missing"),
         (None, "shelf: expected settings"),
         ({"name": ".."}, "shelf.name: '..' is not a plain name"),
     ],
@@ -85,9 +85,9 @@ def test_numbers_may_be_text_without_a_dot():
 
 
 def test_values_are_checked_when_made_and_when_replaced():
-    with pytest.raises(ConfigError, match=r"cup\.size: 0 is out of range"):
+    with pytest.raises(ConfigError, match=r"cup\.size: 0 is not allowed"):
         Cup(size=0)
-    with pytest.raises(ConfigError, match=r"cup\.size: 12 is out of range"):
+    with pytest.raises(ConfigError, match=r"cup\.size: 12 is not allowed"):
         replace(Cup(), size=12)
 
 

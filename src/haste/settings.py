@@ -47,7 +47,7 @@ class SettingError(ValueError):
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError(f"expected float, got {value!r}")
+        raise ValueError(f"{value!r} is not allowed. Input should be a number")
     return value
 
 
@@ -185,70 +185,38 @@ def naming(*paths: Path) -> Iterator[None]:
 
 
 def _config_error(error: ValidationError, cls: Any, root: str) -> ConfigError:
-    """One line for each thing that is wrong; missing keys of one place share a line."""
-    lines: dict[str, None] = {}
-    missing: dict[str, list[str]] = {}
-    for detail in error.errors():
-        path = [part for part in detail["loc"] if part != "[key]"]
-        if path and isinstance(path[0], int) and is_dataclass(cls):
-            # given by position
-            path[0] = fields(cls)[path[0]].name
-        if detail["type"] == "too_short" and detail["input"]:
-            # it is short because its items are wrong, which is said of each
-            continue
-        if detail["type"] in ("missing", "missing_argument"):
-            missing.setdefault(_place(root, path[:-1]), []).append(str(path[-1]))
-        else:
-            lines[_line(detail, path, cls, root)] = None
-    for place, names in missing.items():
-        lines[f"{place}: {', '.join(names)} missing."] = None
-    return ConfigError("\n".join(lines))
+    """One line for each thing that is wrong."""
+    # a list that is too short because its items are wrong: that is said of each
+    wrong = (each for each in error.errors() if each["type"] != "too_short" or not each["input"])
+    return ConfigError("\n".join(dict.fromkeys(_line(detail, cls, root) for detail in wrong)))
 
 
-def _line(detail: ErrorDetails, path: list[str | int], cls: Any, root: str) -> str:
-    kind, value = detail["type"], detail["input"]
+def _line(detail: ErrorDetails, cls: Any, root: str) -> str:
+    kind, value, path = detail["type"], detail["input"], list(detail["loc"])
+    if path[-1:] == ["[key]"]:
+        # the key itself is wrong, not what stands below it
+        path = path[:-2]
+    path = [part for part in path if part != "[key]"]
+    if path and isinstance(path[0], int) and is_dataclass(cls):
+        # given by position
+        path[0] = fields(cls)[path[0]].name
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         key = str(path.pop())
         return f"{_place(root, path)}: unknown key {key!r}.{suggest(key, _keys(_hint(cls, path)))}"
-    if detail["loc"][-1:] == ("[key]",):
-        # the key itself is wrong, not what stands below it
-        path = path[:-1]
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
-        path = [*path, cause.key]
+        path.append(cause.key)
     place = _place(root, path)
     if kind == "value_error":
         text = str(cause)
         return f"{place}: {text}{'' if text.endswith(('?', '.')) else '.'}"
-    if kind == "literal_error":
-        allowed = ", ".join(map(str, get_args(_hint(cls, path))))
-        return f"{place}: {value!r} is not allowed; choose one of {allowed}."
-    if kind == "too_short":
-        return f"{place}: is empty; name at least one."
-    if kind in _EXPECTED:
-        shown = f"; write [{value}]" if _EXPECTED[kind] == "a list" else ""
-        return f"{place}: expected {_EXPECTED[kind]}, got {value!r}{shown}."
-    if kind.startswith(("greater", "less")):
-        text = detail["msg"].removeprefix("Input should be ")
-        return f"{place}: {value!r} is out of range; it must be {text}."
-    return f"{place}: {value!r}: {detail['msg']}."
-
-
-_EXPECTED = {
-    "int_type": "int",
-    "int_from_float": "int",
-    "int_parsing": "int",
-    "float_type": "float",
-    "float_parsing": "float",
-    "bool_type": "bool",
-    "bool_parsing": "bool",
-    "string_type": "str",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "settings (key: value)",
-    "mapping_type": "settings (key: value)",
-    "dataclass_type": "settings (key: value)",
-}
+    if kind in ("missing", "missing_argument"):
+        return f"{place}: missing."
+    if kind == "tuple_type":
+        return f"{place}: expected a list, got {value!r}; write [{value}]."
+    if kind in ("dict_type", "mapping_type", "dataclass_type"):
+        return f"{place}: expected settings (key: value), got {value!r}."
+    return f"{place}: {value!r} is not allowed. {detail['msg']}."
 
 
 def _place(root: str, path: list[str | int]) -> str:

@@ -69,14 +69,14 @@ DATASET = ("datasets", "words-small")
             [],
             "sources.words: unknown key 'origin'. Did you mean 'origins'?",
         ),
-        (("sources", "words", "origins"), [], "sources.words.origins: is empty"),
+        (("sources", "words", "origins"), [], "sources.words.origins: [] is not allowed"),
         (("sources", "no/name"), {}, "sources: 'no/name' is not a plain name"),
         (("models",), {"words": VALID["sources"]["words"]}, "'words' is both a source and a model"),
         ((*ORIGIN, "sha"), "", "origins[0]: unknown key 'sha'. Did you mean 'sha256'?"),
         ((*ORIGIN, "sha256"), "12", "origins[0].sha256: '12' is not 64 hexadecimal digits"),
-        ((*ORIGIN, "via"), "pipp", "origins[0].via: 'pipp' is not allowed; choose one of pip"),
-        ((*ORIGIN, "size"), "10", "origins[0].size: expected int, got '10'"),
-        ((*ORIGIN, "version"), 1.0, "origins[0].version: expected str, got 1.0"),
+        ((*ORIGIN, "via"), "pipp", "origins[0].via: 'pipp' is not allowed"),
+        ((*ORIGIN, "size"), "10", "origins[0].size: '10' is not allowed"),
+        ((*ORIGIN, "version"), 1.0, "origins[0].version: 1.0 is not allowed"),
         ((*ORIGIN, "members"), ["a"], "origins[0].members: expected settings"),
         ((*ORIGIN, "members"), {"../a": "a"}, "'../a' is not a plain file name"),
         ((*ORIGIN, "members"), {"..": "a"}, "'..' is not a plain file name"),
@@ -94,7 +94,7 @@ DATASET = ("datasets", "words-small")
             {"trian": 1},
             "expected: unknown key 'trian'. Did you mean 'train'?",
         ),
-        ((*DATASET, "expected"), {"train": "1"}, "expected.train: expected int, got '1'"),
+        ((*DATASET, "expected"), {"train": "1"}, "expected.train: '1' is not allowed"),
         ((*DATASET, "path"), "/data", "words-small.source: source and path exclude each other"),
         (
             (*DATASET, "source"),
@@ -107,7 +107,7 @@ DATASET = ("datasets", "words-small")
             "titel",
             "datasets.words-small.text: 'titel' is not allowed",
         ),
-        ((*DATASET, "validation"), 1.0, "validation: 1.0 is out of range"),
+        ((*DATASET, "validation"), 1.0, "validation: 1.0 is not allowed"),
         (DATASET, 5, "datasets.words-small: expected settings (key: value), got 5"),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named(tmp_path, where, value, text):
 def test_a_missing_key_is_named(tmp_path):
     changed = copy.deepcopy(VALID)
     del changed["sources"]["words"]["licence"]
-    with pytest.raises(ConfigError, match=r"sources.words: licence missing"):
+    with pytest.raises(ConfigError, match=r"sources.words.licence: missing"):
         load(tmp_path, changed)
 
 

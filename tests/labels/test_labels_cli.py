@@ -161,7 +161,7 @@ def test_group_without_embeddings_has_no_cohesion(corpus, tmp_path):
         (
             "random-h1.5-g16-train-bag-m-32-s0",
             ConfigError,
-            r"order\.head_ratio: 1\.5 is out of range",
+            r"order\.head_ratio: 1\.5 is not allowed",
         ),
         ("random-h0.1.2-g16-train-bag-m-32-s0", ConfigError, "not the name of a label order, such"),
     ],
