@@ -2,14 +2,16 @@
 where there is no GPU."""
 
 import csv
+import ctypes
 import datetime
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from haste.bench import cases, released_cuda, timing
+from haste.bench import cases, plain_cuda, released_cuda, timing
 from haste.bench.cases import build
 from haste.bench.check import LARGE_LR, TINY, judge
 from haste.bench.kernels import COLUMNS, KernelRow, bench, measure_shape, plan
@@ -349,6 +351,63 @@ def test_rows_of_the_released_extension(direction):
     (found,) = measure(("released_cuda", direction))
     assert found["milliseconds"] == 1.0
     assert found["labels"] == (96 if direction == "step" else 40)
+
+
+# the plain CUDA fixed fan-in
+
+
+class PlainLibrary:
+    """A stand-in for the C library: the same arguments, answered by dense products in numpy."""
+
+    def _arrays(self, sizes, transposed, x, index, w):
+        batch, width, labels, fan_in = sizes
+        shape = (width, batch) if transposed else (batch, width)
+        features = array(x, shape).T if transposed else array(x, shape)
+        index = array(index, (labels, fan_in), ctypes.c_int)
+        dense = np.zeros((labels, width), np.float32)
+        np.add.at(dense, (np.arange(labels)[:, None], index), array(w, (labels, fan_in)))
+        return features, index, dense
+
+    def fixed_forward(self, x, index, w, out, *rest):
+        *sizes, transposed, _ = rest
+        features, _, dense = self._arrays(sizes, transposed, x, index, w)
+        array(out, (sizes[0], sizes[2]))[:] = features @ dense.T
+
+    def fixed_dx(self, x, index, w, dz, dx, _, *rest):
+        *sizes, _, transposed = rest
+        _, _, dense = self._arrays(sizes, transposed, x, index, w)
+        answer = array(dz, (sizes[0], sizes[2])) @ dense
+        answer = answer.T if transposed else answer
+        array(dx, answer.shape)[:] = answer
+
+    def fixed_dw(self, x, index, w, dz, _, dw, *rest):
+        *sizes, _, transposed = rest
+        features, index, _ = self._arrays(sizes, transposed, x, index, w)
+        answer = array(dz, (sizes[0], sizes[2])).T @ features
+        array(dw, index.shape)[:] = np.take_along_axis(answer, index, 1)
+
+
+def array(pointer, shape, kind=ctypes.c_float):
+    memory = (kind * int(np.prod(shape))).from_address(pointer.value)
+    return np.frombuffer(memory, kind).reshape(shape)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the stand-in reads the host's memory")
+@pytest.mark.parametrize("layer", cases.PLAIN_CUDA)
+@pytest.mark.parametrize("direction", ["forward", "dx", "dw", "backward"])
+def test_rows_of_the_plain_cuda_fixed_fan_in(layer, direction, monkeypatch):
+    monkeypatch.setattr(plain_cuda, "_library", PlainLibrary)
+    monkeypatch.setattr(plain_cuda, "_stream", lambda _: None)
+    (found,) = measure((layer, direction))
+    assert found["milliseconds"] == 1.0
+    assert KernelRow(SHAPE, layer, direction) in plan(sweeps=False, plain=True, shapes=[SHAPE])
+
+
+def test_a_clone_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(plain_cuda.CLONE, str(tmp_path / "clone"))
+    assert plain_cuda.installed()
+    with pytest.raises(KernelError, match=plain_cuda.CLONE):
+        plain_cuda._library.__wrapped__()
 
 
 # the command

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from haste.bench import released_cuda
+from haste.bench import plain_cuda, released_cuda
 from haste.bench.problems import BLOCK_SIZE, Part, Problem
 from haste.kernels import dense_fused_step, group_fused_step, group_linear, reference
 from haste.kernels.rounding import dequantize, round_to
@@ -35,6 +35,8 @@ PRODUCTS = {
 }
 
 RELEASED_CUDA = "released_cuda"
+PLAIN_CUDA = {"plain_cuda": False, "plain_cuda_transposed": True}
+"""layer -> whether its kernels read features [H, B]"""
 WHAT = {
     "group_fan_in": "group-shared tail",
     "fixed_fan_in": "tail with an index set for each label",
@@ -45,6 +47,8 @@ WHAT = {
     "haste": "dense head and group-shared tail",
     "naive_dense": "dense layer over all of the encoder's features by autograd, BCEWithLogits, SGD",
     RELEASED_CUDA: "the released CUDA extension",
+    "plain_cuda": "fixed fan-in by a plain CUDA kernel (ecml23-sparse), fp32",
+    "plain_cuda_transposed": "the same by its kernels for transposed features",
 }
 """layer, without the suffix of its precision -> description"""
 
@@ -97,7 +101,8 @@ def fused_step(
 
 
 def _product(problem: Problem, layer: str, direction: str) -> Case:
-    part = problem.part("group_fan_in" if layer == RELEASED_CUDA else layer)
+    pattern = "group_fan_in" if layer == RELEASED_CUDA else layer
+    part = problem.part("fixed_fan_in" if layer in PLAIN_CUDA else pattern)
     if layer == "dense768":
         # products are those of the tail: its step has the head's labels too
         first = problem.shape.head
@@ -108,8 +113,11 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
         def run() -> Results:
             return _by_autograd(part, x, dz, deterministic=direction == "autograd_deterministic")
     else:
-        made_by = released_cuda.products if layer == RELEASED_CUDA else _kernels
-        calls = [(name, made_by(part, x, dz)[name]) for name in PRODUCTS[direction]]
+        if layer in PLAIN_CUDA:
+            made = plain_cuda.products(part, x, dz, transposed=PLAIN_CUDA[layer])
+        else:
+            made = (released_cuda.products if layer == RELEASED_CUDA else _kernels)(part, x, dz)
+        calls = [(name, made[name]) for name in PRODUCTS[direction]]
 
         def run() -> Results:
             return {name: call() for name, call in calls}

@@ -12,7 +12,7 @@ from pathlib import Path
 from triton.errors import TritonError
 
 from haste import patterns
-from haste.bench.cases import RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
+from haste.bench.cases import PLAIN_CUDA, RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
 from haste.bench.check import LARGE_LR, Judgement, judge
 from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
 from haste.bench.rows import slug, write_rows
@@ -86,14 +86,16 @@ def plan(
     sweeps: bool = True,
     only: Sequence[str] = (),
     released: bool = False,
+    plain: bool = False,
     shapes: Iterable[Shape] = SHAPES,
 ) -> list[KernelRow]:
-    """The rows in the order of measurement; `released`: with those of the released extension.
+    """The rows in the order of measurement; `released`: with those of the released extension;
+    `plain`: of the plain CUDA fixed fan-in.
 
     `only`: patterns of shape/layer/direction, or the name of one of the three. Raises ConfigError for
     one that no row matches.
     """
-    rows = [row for shape in shapes for row in _shape_rows(shape, released)]
+    rows = [row for shape in shapes for row in _shape_rows(shape, released, plain)]
     if sweeps:
         rows += [row for shape in sweep_shapes() for row in _sweep_rows(shape)]
     return patterns.select(rows, only, "shape/layer/direction")
@@ -165,7 +167,7 @@ def measure_shape(
     return records
 
 
-def _shape_rows(shape: Shape, released: bool) -> list[KernelRow]:
+def _shape_rows(shape: Shape, released: bool, plain: bool) -> list[KernelRow]:
     layers = list(PRODUCT_LAYERS)
     if shape.features == shape.encoder:
         # the same as dense
@@ -176,6 +178,8 @@ def _shape_rows(shape: Shape, released: bool) -> list[KernelRow]:
         pairs += [(layer, "step_momentum") for layer in MOMENTUM_LAYERS]
     if released:
         pairs += [(RELEASED_CUDA, direction) for direction in ("forward", "dx", "dw", "step")]
+    if plain:
+        pairs += [(layer, direction) for layer in PLAIN_CUDA for direction in TIMED_PRODUCTS]
     return [KernelRow(shape, *pair) for pair in pairs]
 
 

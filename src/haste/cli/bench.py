@@ -37,15 +37,21 @@ def kernels(
 ) -> None:
     """Time products and steps of the output layers, after checking their results.
 
-    Needs a CUDA GPU.
+    Needs a CUDA GPU. The released extension is timed beside them where it is installed, a plain CUDA fixed fan-in
+    where HASTE_ECML23 names a clone of github.com/xmc-aalto/ecml23-sparse.
     """
-    from haste.bench import released_cuda
+    from haste.bench import plain_cuda, released_cuda
     from haste.bench.kernels import bench as measure
     from haste.bench.kernels import plan
     from haste.bench.timing import Gpu
 
     timer = Gpu(rep)
-    rows = plan(sweeps=sweeps, only=only or (), released=released_cuda.installed())
+    rows = plan(
+        sweeps=sweeps,
+        only=only or (),
+        released=released_cuda.installed(),
+        plain=plain_cuda.installed(),
+    )
     log.info("wrote %s", measure(out, rows, timer))
 
 
