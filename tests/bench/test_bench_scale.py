@@ -153,6 +153,7 @@ class FakeGpu:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H200")
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(scale.gc, "collect", lambda: None)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
         self.commit = "abc"
         monkeypatch.setattr(scale, "machine", lambda: {"torch": "2", "commit": self.commit})

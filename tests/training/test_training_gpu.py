@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig
 
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
-from haste.bench.scale import ScaleRow, Workload, build, measure, workload_of
+from haste.bench.scale import ScaleRow, Workload, measure, workload_of
 from haste.data.batches import collate
 from haste.files import read_yaml
 from haste.grid import GridConfig
@@ -63,7 +63,7 @@ def batches_for(its: Workload, step: TrainStep, count: int) -> list:
 @pytest.mark.parametrize("preset", ["speed", "memory"])
 def test_a_step_does_not_wait_for_the_gpu(device, preset):
     its = workload(preset)
-    model = build(its, device)
+    model = its.build(device)
     step = TrainStep(its.config, model, 10_000)
     batch = batches_for(its, step, 1)[0]
     for done in range(3):
@@ -104,7 +104,7 @@ def test_the_memory_preset_takes_less_memory(device):
 def trained(its: Workload, device, steps: int = 10):
     """Losses and weights after some steps from the start."""
     torch.manual_seed(0)
-    model = build(its, device)
+    model = its.build(device)
     step = TrainStep(its.config, model, 10_000)
     model.train(True)
     batches = batches_for(its, step, steps)
@@ -136,7 +136,7 @@ def test_replayed_steps_are_those_that_are_launched(device, rewired):
 def test_replayed_steps_draw_new_dropout_and_take_new_step_sizes(device):
     its = workload("speed")
     torch.manual_seed(0)
-    step = TrainStep(its.config, build(its, device), 10_000)
+    step = TrainStep(its.config, its.build(device), 10_000)
     step.model.train(True)
     batch = batches_for(its, step, 1)[0]
     for done in range(3):

@@ -11,38 +11,27 @@ from __future__ import annotations
 import csv
 import datetime
 import gc
-import itertools
 import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 from triton.errors import TritonError
 
 from haste import patterns
-from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens, statistics
+from haste.bench.documents import statistics
 from haste.bench.rows import slug, write_rows
+from haste.bench.training_steps import GIB, measure
+from haste.bench.workload import Workload, architecture
 from haste.commit import CHANGED
-from haste.config import RunConfig
-from haste.data.batches import EpochBatches
-from haste.encoders.registry import DTYPES
-from haste.encoders.transformer import TransformerEncoder
-from haste.errors import ConfigError, KernelError
+from haste.errors import KernelError
 from haste.files import read_json, write_json
 from haste.former_names import renamed_columns
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
-from haste.labels.order import LabelOrder
-from haste.labels.split import head_size
-from haste.model import Model, assemble
 from haste.resources import machine
-from haste.training import loader
-from haste.training.step import ENCODER, LAYER, REST, TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +92,8 @@ SWEEP_BEYOND = (200_000_000, 400_000_000, 800_000_000)
 """larger sizes of the sweep, for HASTE only"""
 SWEEP_MOST = 8_623_847
 """largest number of labels of the other methods in the sweep"""
-STEPS, SWEEP_STEPS = 12, 2
-"""timed steps of a row"""
-TOP, TOPK_BATCH = 100, 256
-KERNELS_SHOWN = 15
-GIB = 2**30
+SWEEP_STEPS = 2
+"""timed steps of a row of the sweep"""
 
 
 @dataclass(frozen=True)
@@ -124,18 +110,6 @@ class ScaleRow:
     def name(self) -> str:
         """The name that --only matches."""
         return "/".join((self.dataset, self.method, self.preset))
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a row trains."""
-
-    config: RunConfig
-    statistics: PublishedStatistics
-    architecture: Any
-    """transformers' configuration of the encoder"""
-    steps: int = STEPS
-    profiled: bool = False
 
 
 def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
@@ -166,8 +140,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
 
 
 def workload_of(row: ScaleRow, grid: GridConfig) -> Workload:
-    """The run of the grid that a row stands for; raises ConfigError for an unknown encoder or data
-    set."""
+    """The run of the grid that a row stands for; raises ConfigError for an unknown encoder or data set."""
     like = SWEEP_LIKE if row.dataset == SWEEP else row.dataset
     config = grid.resolve(RunKey(like, row.method, DEFAULT_VARIANT, 0))
     for section, changes in PRESETS[row.preset].items():
@@ -178,28 +151,8 @@ def workload_of(row: ScaleRow, grid: GridConfig) -> Workload:
     return Workload(config, replace(published, labels=row.labels), shape, SWEEP_STEPS)
 
 
-def architecture(model: str) -> Any:
-    """The configuration of a pretrained encoder, by its name; raises ConfigError for an unknown one."""
-    from transformers import BertConfig, RobertaConfig
-
-    if model == "bert-base-uncased":
-        return BertConfig()
-    if model == "paraphrase-distilroberta-base-v2":
-        return RobertaConfig(
-            vocab_size=50_265, num_hidden_layers=6, max_position_embeddings=514, type_vocab_size=1
-        )
-    raise ConfigError(
-        f"encoder.model: {model} has no shape in the scale benchmark; use bert-base-uncased or "
-        "paraphrase-distilroberta-base-v2."
-    )
-
-
 def bench(
-    out: Path,
-    grid: GridConfig,
-    rows: Sequence[ScaleRow],
-    *,
-    seconds: float | None = None,
+    out: Path, grid: GridConfig, rows: Sequence[ScaleRow], *, seconds: float | None = None
 ) -> Path:
     """Measure `rows` and write OUT/<device>/scale.csv, scale_profile.csv and scale.json (the machine).
 
@@ -238,234 +191,6 @@ def bench(
         write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, _rounded(profiles))
         log.info("%s", _summary(record, time.perf_counter() - begin - spent))
     return folder / "scale.csv"
-
-
-def measure(
-    workload: Workload, device: torch.device
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The values of one row, by the names of COLUMNS, and the kernels that take most of a step."""
-    config = workload.config
-    batch = config.training.batch_size
-    model = build(workload, device)
-    steps = -(-workload.statistics.documents // batch)
-    train_step = TrainStep(config, model, steps * config.training.epochs)
-    model.train(True)
-    feed = _Feed(workload, device)
-    clock, count = Clock(device), workload.steps
-    # the first pass compiles kernels, which takes memory; the second fills the allocator's cache and
-    # captures graphs; the third is timed
-    _run(train_step, feed, range(count))
-    if train_step.graphs is not None:
-        # so that the memory of graphs is counted in the second pass, which captures them again
-        train_step.graphs.forget()
-    _forget_peak(device)
-    _run(train_step, feed, range(count, 2 * count))
-    _synchronize(device)
-    start = time.perf_counter()
-    _run(train_step, feed, range(2 * count, 3 * count), clock.begins)
-    _synchronize(device)
-    seconds_per_step = (time.perf_counter() - start) / count
-    parts = {part: seconds / count for part, seconds in clock.seconds().items()}
-    steps_peak = _peak(device)
-    rewire_seconds = _rewire(train_step, feed, device)
-    rewire_peak = _peak(device)
-    topk_seconds, topk_bytes = _topk(model, device)
-    values = {
-        "labels": workload.statistics.labels,
-        "batch": batch,
-        "max_len": config.encoder.max_len,
-        "tokens_per_step": round(feed.tokens_per_step()),
-        "padded_tokens_per_step": round(feed.padded_tokens_per_step()),
-        "seconds_per_step": seconds_per_step,
-        "encoder_seconds": parts[ENCODER],
-        "layer_seconds": parts[LAYER],
-        "rest_seconds": seconds_per_step - parts[ENCODER] - parts[LAYER],
-        "rewire_seconds": rewire_seconds,
-        "topk_seconds": topk_seconds,
-        "topk_gib": topk_bytes / GIB,
-        "epoch_minutes": steps * seconds_per_step / 60,
-        "peak_allocated_gib": max(steps_peak[0], rewire_peak[0]) / GIB,
-        "peak_reserved_gib": max(steps_peak[1], rewire_peak[1]) / GIB,
-        "steps_allocated_gib": steps_peak[0] / GIB,
-        "rewire_allocated_gib": rewire_peak[0] / GIB,
-        "layer_gib": model.layer.layer_bytes() / GIB,
-        "layer_share": parts[LAYER] / seconds_per_step,
-        "steps_per_epoch": steps,
-        "momentum": config.training.momentum,
-    }
-    kernels: list[dict[str, Any]] = []
-    if workload.profiled and device.type == "cuda":
-        total, kernels = _profile(train_step, feed, count)
-        values["busy_share"] = total / seconds_per_step if total else None
-        places = _synchronizations(train_step, feed)
-        values["synchronizations_per_step"] = len(places)
-        if places:
-            log.warning("a step synchronizes with the GPU at %s", ", ".join(places))
-    return values, kernels
-
-
-def build(workload: Workload, device: torch.device) -> Model:
-    """The model of a row, with random weights."""
-    config = workload.config
-    encoder = TransformerEncoder(
-        random_transformer(
-            workload.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
-        ),
-        config.encoder.pooling,
-        gradient_checkpointing=config.encoder.gradient_checkpointing,
-    )
-    labels = np.arange(workload.statistics.labels, dtype=np.int32)
-    order = LabelOrder(labels, _head(workload), config.layer.group_size)
-    auxiliary: dict[str, Any] = {}
-    if config.auxiliary.scale > 0:
-        # at its full weight, as at the start of a run
-        auxiliary["clusters"] = labels // config.auxiliary.cluster_size
-        auxiliary["auxiliary_scale"] = lambda _: config.auxiliary.scale
-    return assemble(config, encoder, order, **auxiliary)
-
-
-def random_transformer(
-    shape: Any, dtype: torch.dtype, device: torch.device, attention: str
-) -> nn.Module:
-    """An untrained model of transformers; `attention` as encoder.attention."""
-    from transformers import AutoModel
-
-    from haste.encoders.attention import implementation
-
-    with device:
-        model = AutoModel.from_config(
-            shape, dtype=dtype, attn_implementation=implementation(attention)
-        )
-        return model.to(device)
-
-
-class Clock:
-    """Seconds of the parts of steps, by events on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._marks: list[tuple[str, Any]] = []
-
-    def begins(self, part: str) -> None:
-        """A part begins; the one before it ends."""
-        if self.device.type != "cuda":
-            self._marks.append((part, time.perf_counter()))
-            return
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._marks.append((part, event))
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds by part since the last call."""
-        self.begins(REST)
-        _synchronize(self.device)
-        seconds = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
-        for (part, before), (_, after) in itertools.pairwise(self._marks):
-            on_gpu = self.device.type == "cuda"
-            seconds[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
-        self._marks.clear()
-        return seconds
-
-
-class _Feed:
-    """Random documents, as many as the steps of a row take."""
-
-    def __init__(self, workload: Workload, device: torch.device) -> None:
-        config, published = workload.config, workload.statistics
-        random = np.random.default_rng(config.seed)
-        self.device = device
-        n = config.training.batch_size * workload.steps
-        vocabulary = workload.architecture.vocab_size
-        self.tokens = draw_tokens(published, n, config.encoder.max_len, vocabulary, random)
-        self.labels = draw_labels(published, n, _head(workload), random)
-        self.batches = EpochBatches.of(config, self.tokens)
-
-    def rows(self) -> Iterator[np.ndarray]:
-        return self.batches.rows(0)
-
-    def tokens_per_step(self) -> float:
-        return len(self.tokens.values) / len(self.batches)
-
-    def padded_tokens_per_step(self) -> float:
-        lengths = self.tokens.lengths()
-        return float(np.mean([len(rows) * lengths[rows].max() for rows in self.rows()]))
-
-
-def _run(
-    train_step: TrainStep,
-    feed: _Feed,
-    steps: Sequence[int],
-    begins: Callable[[str], None] | None = None,
-) -> None:
-    """Take the given steps, on the same batches each time."""
-    rows = itertools.islice(feed.rows(), len(steps))
-    padding = train_step.padding(feed.labels)
-    with loader.batches(feed.tokens, feed.labels, rows, None, feed.device, padding) as batches:
-        for number, batch in zip(steps, batches, strict=True):
-            train_step(batch, number, begins)
-
-
-def _rewire(step: TrainStep, feed: _Feed, device: torch.device) -> float:
-    """Seconds that a rewiring adds to a step, of the second of two; peak memory is that of both."""
-    _forget_peak(device)
-    last = step.config.rewire.interval - 1
-    clock = Clock(device)
-    for _ in range(2):
-        _run(step, feed, [last], clock.begins)
-        seconds = clock.seconds()[REST]
-    return seconds
-
-
-def _topk(model: Model, device: torch.device) -> tuple[float, int]:
-    """Seconds of topk for a batch, of the second of two, and the bytes that it allocates."""
-    features = torch.randn(TOPK_BATCH, model.layer.n_features, device=device)
-    features = features.to(next(model.encoder.parameters()).dtype)
-    _forget_peak(device)
-    before = _peak(device)[0]
-    for _ in range(2):
-        _synchronize(device)
-        start = time.perf_counter()
-        model.layer.topk(features, TOP)
-        _synchronize(device)
-    return time.perf_counter() - start, _peak(device)[0] - before
-
-
-def _profile(step: TrainStep, feed: _Feed, count: int) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds per step in kernels, and rows of those that take most."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        _run(step, feed, range(count))
-        _synchronize(feed.device)
-    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA]
-    events.sort(key=lambda event: -event.self_device_time_total)
-    rows = [
-        {
-            "kernel": event.key[:120],
-            "calls_per_step": event.count / count,
-            "milliseconds_per_step": round(event.self_device_time_total / count / 1e3, 4),
-        }
-        for event in events[:KERNELS_SHOWN]
-    ]
-    return sum(event.self_device_time_total for event in events) / count / 1e6, rows
-
-
-def _synchronizations(step: TrainStep, feed: _Feed) -> list[str]:
-    """Lines of code where a step synchronizes with the GPU."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            _run(step, feed, [0])
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    # setting the mode warns that it is a prototype
-    return [
-        f"{Path(warning.filename).name}:{warning.lineno}"
-        for warning in caught
-        if "called a synchronizing" in str(warning.message)
-    ]
 
 
 def _measured(
@@ -549,30 +274,5 @@ def _summary(record: dict[str, Any], took: float) -> str:
     )
 
 
-def _head(workload: Workload) -> int:
-    layer = workload.config.layer
-    return head_size(workload.statistics.labels, layer.head_ratio, layer.group_size)
-
-
 def _total(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _forget_peak(device: torch.device) -> None:
-    """Reset the peak, after freeing memory that is cached but unused."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: torch.device) -> tuple[int, int]:
-    """Peak bytes allocated and reserved; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0, 0
-    return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
