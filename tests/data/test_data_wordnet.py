@@ -156,15 +156,6 @@ def test_wide_ancestors_are_dropped_but_wide_parents_stay(synsets):
     assert wordnet.labels_of(synsets, noun(4), counts) == [noun(3), noun(2)]
 
 
-@pytest.mark.parametrize(
-    ("number", "split"),
-    [(1, "train"), (11, "test"), (13, "test"), (15, "train"), (16, "validation"), (40, "test")],
-)
-def test_splits(number, split):
-    # worked out with sha1sum and bc
-    assert wordnet.split_of(noun(number)) == split
-
-
 def test_documents(synsets):
     documents = wordnet.build_documents(synsets)
     texts = {split: [d.text for d in rows] for split, rows in documents.items()}

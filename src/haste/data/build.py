@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from haste.checksums import file_sums
-from haste.data import xmc
+from haste.data import debian, wordnet, xmc
 from haste.data.corpus import (
-    EVALUATED,
     CorpusContent,
     CorpusInfo,
     CorpusWriter,
-    document_table,
-    label_table,
     write_corpus,
 )
 from haste.data.fetch import verify
-from haste.data.labelspace import LabelSpace, reciprocal_pairs
-from haste.data.ragged import Ragged
+from haste.data.linked import Tick, linked_content
 from haste.data.readers import Layout, detect
 from haste.data.readers.base import SPLITS as PUBLISHED
 from haste.data.registry import Dataset
-from haste.data.wordnet import Document, Tick, build_documents, read_synsets, wordnet_files
 from haste.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -67,7 +60,9 @@ def source_files(dataset: Dataset, raw: Path | str) -> list[Path]:
     """The files in `raw` that the corpus is made from, whatever else lies there; raises DataError
     when they are not there."""
     if dataset.kind == "wordnet":
-        return wordnet_files(raw)
+        return wordnet.wordnet_files(raw)
+    if dataset.kind == "debian":
+        return debian.debian_files(raw)
     return detect(raw, dataset.text).files()
 
 
@@ -139,41 +134,25 @@ def _check_filters(dataset: Dataset, layout: Layout) -> None:
 def _wordnet(
     dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
 ) -> CorpusInfo:
-    synsets = read_synsets(raw, tick)
-    documents = build_documents(synsets, dataset.root or None)
-    names = sorted({label for rows in documents.values() for d in rows for label in d.labels})
-    id_of = {uid: label for label, uid in enumerate(names)}
-    labels = {split: _label_ids(rows, id_of) for split, rows in documents.items()}
-    space = LabelSpace.of(labels, len(names))
-    label_uids = [names[label] for label in space.ids]
-    uids = {split: [d.uid for d in rows] for split, rows in documents.items()}
-    positives = {split: space.positives(rows) for split, rows in labels.items()}
-    content = CorpusContent(
-        documents={
-            split: document_table(uids[split], [d.text for d in rows])
-            for split, rows in documents.items()
-        },
-        positives=positives,
-        reciprocal={
-            split: reciprocal_pairs(
-                uids[split], positives[split], uids["train"], positives["train"], label_uids
-            )
-            for split in EVALUATED
-        },
-        labels=label_table(
-            uids=label_uids,
-            names=[synsets[uid].name for uid in label_uids],
-            texts=[None] * len(label_uids),
-            n_labels=space.n_labels,
-        ),
-    )
+    synsets = wordnet.read_synsets(raw, tick)
+    documents = wordnet.build_documents(synsets, dataset.root or None)
+    content = linked_content(documents, lambda uid: synsets[uid].name)
+    return _write(dataset, content, out, described)
+
+
+def _debian(
+    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
+) -> CorpusInfo:
+    documents = debian.build_documents(debian.read_packages(raw, tick))
+    return _write(dataset, linked_content(documents, str), out, described)
+
+
+def _write(
+    dataset: Dataset, content: CorpusContent, out: Path, described: Mapping[str, Any]
+) -> CorpusInfo:
     rows = {split: len(table) for split, table in content.documents.items()}
     check_counts(dataset, {**rows, "labels": content.n_labels})
     return write_corpus(out, content, **described)
 
 
-def _label_ids(documents: Sequence[Document], id_of: Mapping[str, int]) -> Ragged:
-    return Ragged.of([np.array([id_of[label] for label in d.labels], int) for d in documents])
-
-
-BUILDERS = {"wordnet": _wordnet, "xmc": _xmc}
+BUILDERS = {"debian": _debian, "wordnet": _wordnet, "xmc": _xmc}

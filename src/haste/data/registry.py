@@ -27,7 +27,7 @@ REFUSED = {
     "https": ("package", "version"),
     "drive": ("package", "version"),
 }
-Kind = Literal["xmc", "wordnet"]
+Kind = Literal["xmc", "wordnet", "debian"]
 Text = Literal["title", "title+content"]
 KINDS = get_args(Kind)
 TEXTS = get_args(Text)
@@ -148,7 +148,7 @@ class Dataset:
 
     name: str
     kind: Kind = "xmc"
-    """how it is read: xmc (any layout of haste.data.readers, detected) or wordnet"""
+    """how it is read: xmc (any layout of haste.data.readers, detected), wordnet or debian"""
     source: str = ""
     """a name of `sources`"""
     path: Annotated[str, AfterValidator(expand_home)] = ""

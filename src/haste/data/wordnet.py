@@ -7,15 +7,15 @@ Princeton's own WNDB files of the other.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from haste.data.linked import Document, Tick, split_of
 from haste.data.readers.base import whole_number
 from haste.data.readers.lines import read_lines
 from haste.errors import DataError
@@ -57,19 +57,6 @@ class Synset:
     def name(self) -> str:
         """For display: "dog, domestic dog (n)"."""
         return f"{', '.join(self.lemmas)} ({self.uid[-1]})"
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document and the uids of its labels, in any order, each once."""
-
-    uid: str
-    text: str
-    labels: tuple[str, ...]
-
-
-Tick = Callable[[int], None]
-"""called with the number of synsets read so far"""
 
 
 def wordnet_files(raw: Path | str) -> list[Path]:
@@ -233,17 +220,6 @@ def labels_of(synsets: Mapping[str, Synset], uid: str, descendants: Mapping[str,
     labels = dict.fromkeys((*synsets[uid].targets, *narrow))
     labels.pop(uid, None)
     return list(labels)
-
-
-def split_of(uid: str) -> str:
-    """train, validation or test, by the hash of the uid, so that it never depends on anything else."""
-    if _sha1(uid) % 5 == 0:
-        return "test"
-    return "validation" if _sha1(f"validation:{uid}") % 20 == 0 else "train"
-
-
-def _sha1(text: str) -> int:
-    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
 
 
 def build_documents(

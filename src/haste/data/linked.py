@@ -1,0 +1,75 @@
+"""Data sets whose documents are labels of one another: synsets that point at synsets, packages that need packages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from haste.data.corpus import EVALUATED, CorpusContent, document_table, label_table
+from haste.data.labelspace import LabelSpace, reciprocal_pairs
+from haste.data.ragged import Ragged
+
+Tick = Callable[[int], None]
+"""called with the number of documents read so far"""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document and the uids of its labels, in any order, each once."""
+
+    uid: str
+    text: str
+    labels: tuple[str, ...]
+
+
+def split_of(uid: str) -> str:
+    """train, validation or test, by the hash of the uid, so that it never depends on anything else."""
+    if _sha1(uid) % 5 == 0:
+        return "test"
+    return "validation" if _sha1(f"validation:{uid}") % 20 == 0 else "train"
+
+
+def linked_content(
+    documents: Mapping[str, Sequence[Document]], name_of: Callable[[str], str]
+) -> CorpusContent:
+    """The corpus of the documents of each split; `name_of` a label's uid is what is shown of it.
+
+    A test pair whose reverse is a training pair counts as reciprocal.
+    """
+    names = sorted({label for rows in documents.values() for d in rows for label in d.labels})
+    id_of = {uid: label for label, uid in enumerate(names)}
+    labels = {split: _label_ids(rows, id_of) for split, rows in documents.items()}
+    space = LabelSpace.of(labels, len(names))
+    label_uids = [names[label] for label in space.ids]
+    uids = {split: [d.uid for d in rows] for split, rows in documents.items()}
+    positives = {split: space.positives(rows) for split, rows in labels.items()}
+    return CorpusContent(
+        documents={
+            split: document_table(uids[split], [d.text for d in rows])
+            for split, rows in documents.items()
+        },
+        positives=positives,
+        reciprocal={
+            split: reciprocal_pairs(
+                uids[split], positives[split], uids["train"], positives["train"], label_uids
+            )
+            for split in EVALUATED
+        },
+        labels=label_table(
+            uids=label_uids,
+            names=[name_of(uid) for uid in label_uids],
+            texts=[None] * len(label_uids),
+            n_labels=space.n_labels,
+        ),
+    )
+
+
+def _label_ids(documents: Sequence[Document], id_of: Mapping[str, int]) -> Ragged:
+    return Ragged.of([np.array([id_of[label] for label in d.labels], int) for d in documents])
+
+
+def _sha1(text: str) -> int:
+    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
