@@ -108,21 +108,24 @@ def product(
     unique: bool,
     deterministic: bool,  # noqa: ARG001
     backend: str,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`group_linear` of arguments that have been checked, without autograd."""
+    """`group_linear` of arguments that have been checked, without autograd, in `dtype` (default: that of the
+    features)."""
+    dtype = dtype or features.dtype
     if backend == "torch":
         index = index if block_size == 1 else block_index(index, block_size)
         bias = None if bias is None else bias.float()
         logits = torch_backend.linear(
             features.float(), dequantize(weight), index, bias, group_size=group_size
         )
-        return logits.to(features.dtype)
+        return logits.to(dtype)
     from haste.kernels.triton import fixed, group_linear
 
     if group_size == 1:
-        return fixed.forward(features, weight, index, bias, unique=unique)
+        return fixed.forward(features, weight, index, bias, unique=unique, dtype=dtype)
     return group_linear.forward(
-        features, weight, index, bias, group_size=group_size, block_size=block_size
+        features, weight, index, bias, group_size=group_size, block_size=block_size, dtype=dtype
     )
 
 

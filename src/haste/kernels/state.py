@@ -19,6 +19,11 @@ FAN_INS = get_args(FanIn)
 GROUP_SIZES = get_args(GroupSize)
 
 
+def tiles(n: int, size: int) -> list[slice]:
+    """Slices of at most `size` that cover 0..n in order."""
+    return [slice(begin, min(begin + size, n)) for begin in range(0, n, size)]
+
+
 @dataclass(frozen=True)
 class Positives:
     """The positive (label, document) pairs of a batch, each once, ordered by label and then by document.

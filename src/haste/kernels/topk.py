@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from haste.kernels.checks import check_count
-from haste.kernels.torch_backend import tiles
+from haste.kernels.state import tiles
 
 
 def topk(

@@ -13,16 +13,10 @@ from torch import Tensor
 
 from haste.kernels.loss import bce_sum
 from haste.kernels.rounding import dequantize, round_to
-from haste.kernels.state import LayerState, Positives, Sgd
+from haste.kernels.state import LayerState, Positives, Sgd, tiles
 
 TILE_BYTES = 64 << 20
 """rough bound on the largest temporary of a step"""
-
-
-def tiles(n_labels: int, labels_per_chunk: int) -> Iterator[slice]:
-    """Slices that cover 0..n_labels in order."""
-    for begin in range(0, n_labels, labels_per_chunk):
-        yield slice(begin, min(begin + labels_per_chunk, n_labels))
 
 
 def positives_of(positives: Positives, rows: slice) -> tuple[Tensor, Tensor]:
@@ -45,21 +39,29 @@ def dense_step(
     labels_per_chunk: int,
     loss_dtype: torch.dtype,
     mask: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and dX fp32 [B, H] of a dense layer, which is updated in place.
 
-    features fp32 [B, H]; `mask` bool [L, H] keeps pruned weights at zero.
+    features fp32 [B, H]; `mask` bool [L, H] keeps pruned weights at zero. With `index` int [L, F] the layer
+    is of fixed fan-in, and its weights are densified chunk by chunk: on a CPU that takes a fifth of the
+    time of gathering.
     """
     dx = torch.zeros_like(features)
     columns = features.t().contiguous()
     loss = features.new_zeros(())
     for rows in tiles(len(state.weight), labels_per_chunk):
         tile = dequantize(state.weight[rows])
+        if index is not None:
+            row_index = index[rows].long()
+            tile = features.new_zeros(len(tile), len(columns)).scatter_add_(1, row_index, tile)
         logits = torch.addmm(state.bias[rows, None].float(), tile, columns)
         tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
         loss += tile_loss
         dx.addmm_(dz.t(), tile)
         dw = dz @ features
+        if index is not None:
+            dw = dw.gather(1, row_index)
         if mask is not None:
             dw.mul_(mask[rows])
         _update(state, rows, dw, dz, lr, sgd, random)
@@ -83,7 +85,10 @@ def sparse_step(
     Label l belongs to group l // group_size; the last group may be short.
     """
     if group_size == 1:
-        return _fixed_fan_in_step(features, state, index, positives, lr, sgd, random, loss_dtype)
+        return dense_step(
+            features, state, positives, lr=lr, sgd=sgd, random=random, index=index,
+            labels_per_chunk=max(1, TILE_BYTES // (4 * features.shape[1])), loss_dtype=loss_dtype,
+        )  # fmt: skip
     columns = features.t().contiguous()
     dx = torch.zeros_like(columns)
     loss = features.new_zeros(())
@@ -98,34 +103,6 @@ def sparse_step(
         dw = torch.bmm(group_dz, gathered.transpose(1, 2)).flatten(0, 1)
         _update(state, rows, dw, dz, lr, sgd, random)
     return loss, dx.t().contiguous()
-
-
-def _fixed_fan_in_step(
-    features: Tensor,
-    state: LayerState,
-    index: Tensor,
-    positives: Positives,
-    lr: float | Tensor,
-    sgd: Sgd,
-    random: torch.Generator | None,
-    loss_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """On a CPU a dense product over densified weights takes a fifth of the time of gathering."""
-    dx = torch.zeros_like(features)
-    columns = features.t().contiguous()
-    loss = features.new_zeros(())
-    n_features = features.shape[1]
-    for rows in tiles(len(state.weight), max(1, TILE_BYTES // (4 * n_features))):
-        row_index = index[rows].long()
-        dense = features.new_zeros(len(row_index), n_features)
-        dense.scatter_add_(1, row_index, dequantize(state.weight[rows]))
-        logits = torch.addmm(state.bias[rows, None].float(), dense, columns)
-        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
-        loss += tile_loss
-        dx.addmm_(dz.t(), dense)
-        dw = (dz @ features).gather(1, row_index)
-        _update(state, rows, dw, dz, lr, sgd, random)
-    return loss, dx
 
 
 def linear(

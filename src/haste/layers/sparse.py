@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from haste.errors import KernelError
-from haste.kernels import group_fused_step, torch_backend
+from haste.kernels import torch_backend
+from haste.kernels.api import group_fused_step, product
 from haste.kernels.checks import check_count
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import block_index
@@ -95,33 +96,10 @@ class Sparse(LinearRows):
         first, last = rows.start // self.group_size, -(-rows.stop // self.group_size)
         begin = first * self.group_size
         labels = slice(begin, rows.stop)
-        weight, bias, indices = self.weight[labels], self.bias[labels], self.indices[first:last]
-        if self.options.backend == "torch":
-            index = self.index[first:last]
-            logits = torch_backend.linear(
-                features.float(),
-                dequantize(weight),
-                index,
-                bias.float(),
-                group_size=self.group_size,
-            )
-            return logits[:, rows.start - begin :]
-        from haste.kernels.triton import fixed, group_linear
-
-        if self.group_size == 1:
-            logits = fixed.forward(
-                features,
-                weight,
-                indices,
-                bias,
-                unique=not self.options.with_replacement,
-                dtype=torch.float32,
-            )
-        else:
-            logits = group_linear.forward(
-                features, weight, indices, bias, group_size=self.group_size, block_size=self.block_size,
-                dtype=torch.float32,
-            )  # fmt: skip
+        logits = product(
+            features, self.weight[labels], self.indices[first:last], self.bias[labels], self.group_size,
+            self.block_size, not self.options.with_replacement, False, self.options.backend, torch.float32,
+        )  # fmt: skip
         return logits[:, rows.start - begin :]
 
     def topk(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from haste.kernels.checks import check_one_of
 from haste.kernels.rounding import FP8, FP8_SCALE, storage_view
-from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
+from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext, tiles
 from haste.kernels.triton.common import (
     PHILOX_ROUNDS,
     batch_tiles,
@@ -102,6 +102,23 @@ def _add_positives(
     tl.store(loss_ptr + p, -z, mask=in_chunk)
 
 
+@triton.jit
+def _update_tile(
+    w_ptr, momentum_ptr, rows, start, offsets, mask, dw, lr, momentum, decay, seed, step,
+    BLOCK_L: tl.constexpr, COLUMNS: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """SGD on weights [BLOCK_L, COLUMNS] at `offsets`, which are of `rows` from column `start` on."""
+    v = load_momentum(momentum_ptr, offsets, mask, dw, HAS_MOMENTUM)
+    value = dequantize(tl.load(w_ptr + offsets, mask=mask, other=0))
+    new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
+    noise = offsets.to(tl.int32)
+    if STOCHASTIC:
+        full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
+        noise = rounding_noise(seed, step, rows, start, full, BLOCK_L, COLUMNS, ROUNDS)
+    store_update(w_ptr, momentum_ptr, offsets, new, v, noise, mask, HAS_MOMENTUM, STOCHASTIC)
+
+
 @triton.jit(do_not_specialize=["first", "seed", "step"])
 def _update(
     x_ptr, w_ptr, mask_ptr, momentum_ptr, dz_ptr, first, n_labels, n_features, width,
@@ -132,14 +149,10 @@ def _update(
     offsets = rows[:, None] * n_features + c[None, :]
     if HAS_MASK:
         kept = kept & (tl.load(mask_ptr + offsets, mask=kept, other=0) != 0)
-    v = load_momentum(momentum_ptr, offsets, kept, dw, HAS_MOMENTUM)
-    value = dequantize(tl.load(w_ptr + offsets, mask=kept, other=0))
-    new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
-    noise = offsets.to(tl.int32)
-    if STOCHASTIC:
-        full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
-        noise = rounding_noise(seed, step, rows, start, full, BLOCK_L, BLOCK_H, ROUNDS)
-    store_update(w_ptr, momentum_ptr, offsets, new, v, noise, kept, HAS_MOMENTUM, STOCHASTIC)
+    _update_tile(
+        w_ptr, momentum_ptr, rows, start, offsets, kept, dw, lr, momentum, decay, seed, step,
+        BLOCK_L, BLOCK_H, HAS_MOMENTUM, STOCHASTIC, ROUNDS,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["first", "seed", "step"])
@@ -187,14 +200,10 @@ def _update_gathered(
     dw = tl.load(dw_ptr + chunk_rows[:, None] * n_features + idx, mask=inside, other=0.0).to(
         tl.float32
     )
-    v = load_momentum(momentum_ptr, offsets, inside, dw, HAS_MOMENTUM)
-    value = dequantize(tl.load(w_ptr + offsets, mask=inside, other=0))
-    new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
-    noise = offsets.to(tl.int32)
-    if STOCHASTIC:
-        full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
-        noise = rounding_noise(seed, step, rows, 0, full, BLOCK_L, F, ROUNDS)
-    store_update(w_ptr, momentum_ptr, offsets, new, v, noise, inside, HAS_MOMENTUM, STOCHASTIC)
+    _update_tile(
+        w_ptr, momentum_ptr, rows, 0, offsets, inside, dw, lr, momentum, decay, seed, step,
+        BLOCK_L, F, HAS_MOMENTUM, STOCHASTIC, ROUNDS,
+    )  # fmt: skip
 
 
 class _Chunks:
@@ -239,18 +248,16 @@ class _Chunks:
         self.products = {"DOT_DTYPE": dot_dtype(weight.dtype), "PRECISION": "ieee"}
         self.bf16_loss = loss_dtype == torch.bfloat16
 
-    def spans(self) -> list[tuple[int, int]]:
-        """First and last label of each chunk."""
-        size = self.labels_per_chunk
-        return [
-            (first, min(first + size, self.n_labels)) for first in range(0, self.n_labels, size)
-        ]
+    def spans(self) -> list[slice]:
+        """Of the labels of each chunk."""
+        return tiles(self.n_labels, self.labels_per_chunk)
 
-    def backward(self, first: int, last: int, rows: Tensor) -> Tensor:
+    def backward(self, labels: slice, rows: Tensor) -> Tensor:
         """dz [T, B] of a chunk with stored weights `rows` [T, H]; its part is added to loss and dX."""
+        first, last = labels.start, labels.stop
         count = last - first
-        tiles = triton.cdiv(count, self.label_tile)
-        _loss_and_dz[(self.tiles, tiles)](
+        label_tiles = triton.cdiv(count, self.label_tile)
+        _loss_and_dz[(self.tiles, label_tiles)](
             self.columns, storage_view(rows), self.bias, self.dz,
             self.losses[first // self.label_tile * self.tiles :], first, last,
             self.n_features, self.batch, self.width,
@@ -270,11 +277,11 @@ class _Chunks:
         self.dx.add_(product(dz.t(), rows.to(self.dtype)), alpha=scale)
         return dz
 
-    def update_bias(self, first: int, last: int) -> None:
+    def update_bias(self, labels: slice) -> None:
         """Update the biases of a chunk, after its weights."""
         rows = 32
-        _update_bias[(triton.cdiv(last - first, rows),)](
-            self.bias, self.bias_momentum, self.dz, first, self.n_labels, self.width,
+        _update_bias[(triton.cdiv(labels.stop - labels.start, rows),)](
+            self.bias, self.bias_momentum, self.dz, labels.start, self.n_labels, self.width,
             *self.scalars, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)), **self.constants,
         )  # fmt: skip
 
@@ -302,20 +309,20 @@ def dense_step(
         size = min(size, CHUNK_BYTES // weight.shape[1])
     chunks = _Chunks(features, state, positives, context, sgd, size, loss_dtype)
     bits = None if mask is None else mask.view(torch.uint8)
-    for first, last in chunks.spans():
-        chunks.backward(first, last, weight[first:last])
+    for labels in chunks.spans():
+        chunks.backward(labels, weight[labels])
         feature_tile = 64 if chunks.wide else 128
         grid = (
-            triton.cdiv(last - first, UPDATE_TILE),
+            triton.cdiv(labels.stop - labels.start, UPDATE_TILE),
             triton.cdiv(chunks.n_features, feature_tile),
         )
         _update[grid](
-            chunks.columns, storage_view(weight), bits, state.momentum, chunks.dz, first, chunks.n_labels,
+            chunks.columns, storage_view(weight), bits, state.momentum, chunks.dz, labels.start, chunks.n_labels,
             chunks.n_features, chunks.width, *chunks.scalars, BLOCK_L=UPDATE_TILE, BLOCK_H=feature_tile,
             BLOCK_B=min(chunks.tile, 64), NUM_TILES=chunks.width // min(chunks.tile, 64), HAS_MASK=mask is not None,
             **chunks.constants, **chunks.products, num_warps=4,
         )  # fmt: skip
-        chunks.update_bias(first, last)
+        chunks.update_bias(labels)
     return chunks.losses.sum(), chunks.dx
 
 
@@ -341,16 +348,16 @@ def fixed_fan_in_step(
     size = min(most_labels_per_chunk(features.shape[0]), DENSE_BYTES // (4 * n_features))
     chunks = _Chunks(features, state, positives, context, sgd, size, loss_dtype)
     rows = 8
-    for first, last in chunks.spans():
+    for labels in chunks.spans():
         dense = densify(
-            weight[first:last], index[first:last], n_features, unique=unique, dtype=chunks.dtype
+            weight[labels], index[labels], n_features, unique=unique, dtype=chunks.dtype
         )
-        dw = product(chunks.backward(first, last, dense), chunks.features)
-        _update_gathered[(triton.cdiv(last - first, rows),)](
-            storage_view(weight), index, state.momentum, dw, first, chunks.n_labels, n_features,
+        dw = product(chunks.backward(labels, dense), chunks.features)
+        _update_gathered[(triton.cdiv(len(dw), rows),)](
+            storage_view(weight), index, state.momentum, dw, labels.start, chunks.n_labels, n_features,
             *chunks.scalars, BLOCK_L=rows, F=weight.shape[1], **chunks.constants, num_warps=4,
         )  # fmt: skip
-        chunks.update_bias(first, last)
+        chunks.update_bias(labels)
     return chunks.losses.sum(), chunks.dx
 
 

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from haste.kernels.rounding import storage_view
+from haste.kernels.state import tiles
 from haste.kernels.triton.common import cast, dequantize, dot_weight, padded_columns, product
 from haste.kernels.triton.densify import densify, gather_columns
 
@@ -71,13 +72,11 @@ def forward(
         return out
     parts = []
     x = features.to(dot_weight(weight))
-    for begin, end in chunks(n_labels, n_features):
-        dense = densify(
-            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=x.dtype
-        )
+    for rows in _chunks(n_labels, n_features):
+        dense = densify(weight[rows], index[rows], n_features, unique=unique, dtype=x.dtype)
         logits = torch.mm(x, dense.t()) if dtype == x.dtype else product(x, dense.t())
         if bias is not None:
-            logits += bias[begin:end]
+            logits += bias[rows]
         parts.append(logits.to(dtype))
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
@@ -88,11 +87,9 @@ def backward_dx(
     """fp32 [B, H]: dX for dz [B, L]."""
     dx = torch.zeros(dz.shape[0], n_features, dtype=torch.float32, device=dz.device)
     dz = dz.to(dot_weight(weight))
-    for begin, end in chunks(len(weight), n_features):
-        dense = densify(
-            weight[begin:end], index[begin:end], n_features, unique=unique, dtype=dz.dtype
-        )
-        dx += product(dz[:, begin:end], dense)
+    for rows in _chunks(len(weight), n_features):
+        dense = densify(weight[rows], index[rows], n_features, unique=unique, dtype=dz.dtype)
+        dx += product(dz[:, rows], dense)
     return dx
 
 
@@ -101,13 +98,12 @@ def backward_dw(features: Tensor, dz: Tensor, index: Tensor, *, dtype: torch.dty
     parts = []
     dz = dz.to(torch.bfloat16 if dtype.itemsize == 1 else dtype)
     features = features.to(dz.dtype)
-    for begin, end in chunks(len(index), features.shape[1]):
-        dense_dw = torch.mm(dz[:, begin:end].t(), features)
-        parts.append(gather_columns(dense_dw, index[begin:end], dtype))
+    for rows in _chunks(len(index), features.shape[1]):
+        dense_dw = torch.mm(dz[:, rows].t(), features)
+        parts.append(gather_columns(dense_dw, index[rows], dtype))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def chunks(n_labels: int, n_features: int) -> list[tuple[int, int]]:
-    """First and last label of each chunk of densified weights."""
-    size = max(1, CHUNK_BYTES // (2 * n_features))
-    return [(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
+def _chunks(n_labels: int, n_features: int) -> list[slice]:
+    """Of labels whose densified weights take CHUNK_BYTES."""
+    return tiles(n_labels, max(1, CHUNK_BYTES // (2 * n_features)))
