@@ -336,9 +336,9 @@ def test_the_caller_bounds_the_labels_of_a_chunk(monkeypatch):
     sizes = []
     backward = dense._Chunks.backward
 
-    def noted(self, first, last, rows):
-        sizes.append(last - first)
-        return backward(self, first, last, rows)
+    def noted(self, labels, rows):
+        sizes.append(len(rows))
+        return backward(self, labels, rows)
 
     monkeypatch.setattr(dense._Chunks, "backward", noted)
     p = dense_problem(6, 32, 150)
