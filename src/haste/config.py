@@ -69,13 +69,22 @@ class EncoderConfig:
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """not on biases and norms"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "torch"] = "auto"
-    """transformer: auto, with a kernel of our own for short documents on a GPU, or torch"""
+    attention: Literal["auto", "torch", "packed"] = "auto"
+    """transformer: auto, with a kernel of our own for short documents on a GPU; torch; or packed, documents
+    end to end without padding (of BERT and RoBERTa models; others as auto)"""
     gradient_checkpointing: Bool = False
     """transformer: activations inside its blocks are computed again for the backward pass, not kept;
     less memory, a third more work"""
     optimizer_in_backward: Bool = False
     """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
+
+    def __post_init__(self) -> None:
+        if self.attention == "packed" and self.optimizer_in_backward:
+            raise SettingError(
+                "optimizer_in_backward",
+                "a packed encoder writes its gradients where the optimiser reads them, all in one place; "
+                "remove it, or set encoder.attention: auto",
+            )
 
     @property
     def model_folder(self) -> Path | None:
@@ -211,7 +220,8 @@ class TrainingConfig:
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
     graphs: Bool = True
     """on a GPU, steps of a transformer are replayed as CUDA graphs, for which lengths are rounded up; off,
-    the host launches each kernel. Not with gradient_checkpointing, optimizer_in_backward or the torch backend"""
+    the host launches each kernel. Not with optimizer_in_backward, the torch backend, or gradient_checkpointing
+    of encoders that are not packed"""
     deterministic: Bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: Annotated[Int, Field(ge=1, le=4096)] = 1

@@ -48,9 +48,10 @@ def tiny(grid, method="haste", preset="speed"):
 
 def test_rows_come_in_the_order_of_what_is_asked_first(grid):
     rows = plan(grid)
-    assert {row.method for row in rows[:8]} == {"haste"}
-    assert [row.preset for row in rows[:8]] == ["speed"] * 4 + ["memory"] * 4
-    assert {row.preset for row in rows[8:24]} == {"speed"}
+    assert {row.method for row in rows[:12]} == {"haste"}
+    presets = [row.preset for row in rows[:12]]
+    assert presets == ["default"] * 4 + ["speed"] * 4 + ["memory"] * 4
+    assert {row.preset for row in rows[12:28]} == {"speed"}
     swept = [row.labels for row in rows if row.dataset == "sweep" and row.method == "haste"]
     assert swept == sorted(swept)
     assert {131_073, 8_623_847, 100_000_000} < set(swept)
@@ -60,6 +61,7 @@ def test_rows_come_in_the_order_of_what_is_asked_first(grid):
 
 def test_only_some_rows(grid):
     assert [c.name for c in plan(grid, ["Amazon-3M/haste/*"])] == [
+        "Amazon-3M/haste/default",
         "Amazon-3M/haste/speed",
         "Amazon-3M/haste/memory",
     ]
@@ -100,10 +102,12 @@ def test_the_papers_shapes(grid, dataset, numbers):
 
 
 def test_presets_change_what_they_say_and_nothing_else(grid):
-    speed, memory = (
+    default, speed, memory = (
         workload_of(ScaleRow("Amazon-3M", "haste", name), grid).config
-        for name in ("speed", "memory")
+        for name in ("default", "speed", "memory")
     )
+    assert (default.encoder.attention, default.encoder.gradient_checkpointing) == ("packed", True)
+    assert (default.layer, default.training) == (memory.layer, memory.training)
     assert speed.training.group_by_length
     assert not speed.encoder.gradient_checkpointing
     assert memory.encoder.gradient_checkpointing
@@ -112,7 +116,7 @@ def test_presets_change_what_they_say_and_nothing_else(grid):
     assert replace(speed.training, group_by_length=False) == memory.training
 
 
-@pytest.mark.parametrize("preset", ["speed", "memory"])
+@pytest.mark.parametrize("preset", ["default", "speed", "memory"])
 @pytest.mark.parametrize("method", scale.METHODS)
 def test_every_method_is_measured(grid, method, preset):
     found, kernels = measure(tiny(grid, method, preset), torch.device("cpu"))
@@ -183,6 +187,7 @@ def test_files_of_a_device(grid, tmp_path, monkeypatch):
     rows = read(path)
     assert tuple(rows[0]) == scale.COLUMNS
     assert [(r["dataset"], r["method"], r["preset"]) for r in rows] == [
+        ("Amazon-3M", "haste", "default"),
         ("Amazon-3M", "haste", "speed"),
         ("Amazon-3M", "haste", "memory"),
     ]
@@ -190,7 +195,9 @@ def test_files_of_a_device(grid, tmp_path, monkeypatch):
     assert rows[0]["labels"] == "2812281"
     assert read_json(path.with_name("scale.json"))["commit"] == "abc"
     profile = read(path.with_name("scale_profile.csv"))
-    assert [(r["preset"], r["kernel"]) for r in profile] == [("speed", "gemm"), ("memory", "gemm")]
+    assert [(r["preset"], r["kernel"]) for r in profile] == [
+        (preset, "gemm") for preset in ("default", "speed", "memory")
+    ]
 
 
 def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
@@ -205,14 +212,15 @@ def test_rows_of_the_same_machine_and_code_stay(grid, tmp_path, monkeypatch):
     again = measured(["Amazon-3M/haste/*"], "abc")
     assert again[: len(first)] == first
     assert [row[:2] for row in again[len(first) :]] == [
+        ("Amazon-3M", "default"),
         ("Amazon-3M", "speed"),
         ("Amazon-3M", "memory"),
     ]
     # a row that is measured once more stands there once
     assert sorted(measured(["Amazon-3M/haste/speed"], "abc")) == sorted(again)
     profile = read(tmp_path / "nvidia-h200/scale_profile.csv")
-    assert sum(r["dataset"] == "Amazon-3M" for r in profile) == 2
-    assert len(measured(["Amazon-3M/haste/*"], "def")) == 2
+    assert sum(r["dataset"] == "Amazon-3M" for r in profile) == 3
+    assert len(measured(["Amazon-3M/haste/*"], "def")) == 3
     # what was edited since a commit may have been edited again
     measured(["Amazon-3M/haste/speed"], "def+changes")
     assert len(measured(["Amazon-3M/haste/memory"], "def+changes")) == 1

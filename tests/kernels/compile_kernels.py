@@ -18,6 +18,8 @@ from haste.kernels.triton import (
     group_linear,
     group_step,
     group_topk,
+    packed_attention,
+    residual,
 )
 
 HALF, WIDE, INDEX = "*bf16", "*fp32", "*i32"
@@ -54,6 +56,21 @@ HEADS = {
     **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), HALF),
     "keys_ptr": "*u8",
     "seed": "*i64",
+    "boost": "fp32",
+}
+PACKED = {
+    **HEADS,
+    "bounds_ptr": INDEX,
+    **dict.fromkeys(("qkv_ptr", "dqkv_ptr", "do_ptr"), HALF),
+}
+ROWS = {"R": 4, "C": 1024, "ROUNDS": 7}
+NORM = {
+    **dict.fromkeys(("a_ptr", "gamma_ptr", "beta_ptr", "z_ptr", "y_ptr", "dy_ptr", "da_ptr"), HALF),
+    **dict.fromkeys(("u_ptr", "dg_ptr", "first_ptr", "second_ptr", "third_ptr"), HALF),
+    "dz_ptr": HALF,
+    "sums_ptr": WIDE,
+    "seed": "*i64",
+    "eps": "fp32",
     "boost": "fp32",
 }
 FREE = {"POSITIVES": False, "BY_PAIR": False, "targets_ptr": None}
@@ -201,6 +218,13 @@ CASES = [
     (dropout._scale_or_zero, {"BLOCK": 1024, "ROUNDS": 7}, {"x_ptr": HALF, **IN_MEMORY}),
     (attention._attend, ATTENTION, HEADS),
     (attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
+    (packed_attention._attend_packed, ATTENTION, PACKED),
+    (packed_attention._attend_packed_backward, ATTENTION, PACKED),
+    (residual._add_norm, {**ROWS, "DROPOUT": True}, NORM),
+    (residual._add_norm, {**ROWS, "DROPOUT": False, "seed": None}, NORM),
+    (residual._norm_backward, {**ROWS, "DROPOUT": True}, NORM),
+    (residual._gelu_backward, {"R": 16, "C": 256}, NORM),
+    (residual._column_sums, {"R": 32, "C": 64}, NORM),
 ]
 
 

@@ -9,10 +9,10 @@ import torch
 from haste.training.graphs import can_capture
 
 
-def model(device="cuda", fixed_shapes=True, capturable=True):
+def model(device="cuda", fixed_shapes=True, capturable=True, packed=False):
     return SimpleNamespace(
         device=torch.device(device),
-        encoder=SimpleNamespace(fixed_shapes=fixed_shapes),
+        encoder=SimpleNamespace(fixed_shapes=fixed_shapes, packed=packed),
         layer=SimpleNamespace(capturable=capturable),
     )
 
@@ -40,3 +40,10 @@ def test_settings_that_leave_steps_to_the_host(tiny, section, settings):
     config = tiny.config()
     own = replace(getattr(config, section), **settings)
     assert not can_capture(replace(config, **{section: own}), model())
+
+
+def test_a_packed_encoder_is_captured_with_checkpoints(tiny):
+    config = tiny.config(
+        encoder={"kind": "transformer", "attention": "packed", "gradient_checkpointing": True}
+    )
+    assert can_capture(config, model(packed=True))

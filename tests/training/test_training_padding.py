@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from haste.data.batches import Batch, collate
 from haste.data.ragged import Ragged
+from haste.encoders.base import SPARE
 from haste.training.padding import ALIGNED, BatchShape, PaddedBatch, Padding
 
 L = 9
@@ -44,7 +45,7 @@ def test_what_is_packed_comes_back_and_the_rest_is_padding(lengths, positives):
 
 
 def test_parts_begin_at_even_addresses_and_do_not_overlap():
-    shape = BatchShape(documents=33, length=7, pairs=50)
+    shape = BatchShape(documents=33, length=7, pairs=50, tokens=231)
     parts = shape.parts()
     assert [part.start % ALIGNED for part in parts] == [0, 0, 0, 0]
     assert all(a.stop <= b.start for a, b in itertools.pairwise(parts))
@@ -59,6 +60,24 @@ def test_which_batches_have_no_shape():
     weighted = batch_of([3, 3, 3, 3], [])
     weighted = Batch(**{**vars(weighted), "weights": np.ones(12, np.float32)})
     assert padding.shape_of(weighted) is None
+
+
+def test_packed_batches_are_padded_after_the_last_document():
+    padding = Padding.of(sp.csr_matrix(np.ones((9, L))), 64, 12, L, packed=True)
+    assert padding.multiple == 24  # two documents of 12
+    batch = batch_of([5] * 64, [(0, 1)])
+    shape = padding.shape_of(batch)
+    assert (shape.tokens, shape.length) == (336, 12)  # of 320
+    got = shape.view(torch.from_numpy(shape.pack(batch, L)))
+    assert (len(got.ids), got.longest) == (336, 12)
+    assert got.offsets.tolist() == batch.offsets.tolist()
+    assert padding.shape_of(batch_of([4] * 64, [(0, 1)])).tokens == 264
+
+
+@pytest.mark.parametrize(("batch_size", "documents"), [(1, 1), (64, 2), (128, 4), (10_000, SPARE)])
+def test_padding_of_packed_batches_is_a_few_documents(batch_size, documents):
+    labels = sp.csr_matrix(np.ones((9, L)))
+    assert Padding.of(labels, batch_size, 12, L, packed=True).multiple == 12 * documents
 
 
 def test_room_for_positives_follows_from_the_training_documents():

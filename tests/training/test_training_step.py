@@ -34,8 +34,13 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     "encoder",
-    [{}, {"optimizer_in_backward": True, "dtype": "bfloat16"}, {"gradient_checkpointing": True}],
-    ids=["plain", "fused", "gradient_checkpointing"],
+    [
+        {},
+        {"optimizer_in_backward": True, "dtype": "bfloat16"},
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "attention": "packed"},
+    ],
+    ids=["plain", "fused", "gradient_checkpointing", "packed"],
 )
 def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, encoder):
     whole = trained(tiny, bert, "whole", **encoder)
@@ -49,6 +54,14 @@ def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, enc
 @pytest.mark.parametrize("option", ["optimizer_in_backward", "gradient_checkpointing"])
 def test_what_saves_memory_changes_no_number(tiny, bert, option):
     assert same(trained(tiny, bert, "plain"), trained(tiny, bert, option, **{option: True}))
+
+
+def test_packed_what_saves_memory_changes_no_number(tiny, bert):
+    plain = trained(tiny, bert, "plain", attention="packed")
+    assert same(
+        plain, trained(tiny, bert, "again", attention="packed", gradient_checkpointing=True)
+    )
+    assert not same(plain, trained(tiny, bert, "padded"))
 
 
 def test_a_fused_optimizer_keeps_no_gradients_and_takes_the_schedules_step_size(tiny, monkeypatch):

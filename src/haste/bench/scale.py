@@ -78,8 +78,9 @@ PROFILE_COLUMNS = (
 )
 """of scale_profile.csv, which has the kernels that take most of a step"""
 METHODS = ("haste", "elmo-bf16", "spartex", "bottleneck", "fixed-fan-in")
-SPEED, MEMORY = "speed", "memory"
-PRESETS: dict[str, dict[str, dict[str, bool]]] = {
+DEFAULT, SPEED, MEMORY = "default", "speed", "memory"
+PRESETS: dict[str, dict[str, dict[str, bool | str]]] = {
+    DEFAULT: {"encoder": {"attention": "packed", "gradient_checkpointing": True}},
     SPEED: {"training": {"group_by_length": True}},
     MEMORY: {"encoder": {"gradient_checkpointing": True, "optimizer_in_backward": True}},
 }
@@ -128,6 +129,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
         return [ScaleRow(SWEEP, name, MEMORY, size) for name in swept for size in sizes]
 
     rows = [
+        *all_datasets(ours, DEFAULT),
         *all_datasets(ours, SPEED),
         *all_datasets(ours, MEMORY),
         *all_datasets(others, SPEED),

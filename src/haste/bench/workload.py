@@ -14,7 +14,7 @@ from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
 from haste.config import RunConfig
 from haste.data.ragged import Ragged
 from haste.encoders.registry import DTYPES
-from haste.encoders.transformer import TransformerEncoder
+from haste.encoders.transformer import transformer_encoder
 from haste.errors import ConfigError
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
@@ -52,13 +52,10 @@ class Workload:
     def build(self, device: torch.device) -> Model:
         """The model, with random weights."""
         config = self.config
-        encoder = TransformerEncoder(
-            random_transformer(
-                self.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
-            ),
-            config.encoder.pooling,
-            gradient_checkpointing=config.encoder.gradient_checkpointing,
+        transformer = random_transformer(
+            self.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
         )
+        encoder = transformer_encoder(transformer, config.encoder)
         labels = np.arange(self.statistics.labels, dtype=np.int32)
         order = LabelOrder(labels, self.head, config.layer.group_size)
         auxiliary: dict[str, Any] = {}

@@ -14,7 +14,7 @@ NAME = "haste"
 
 
 def implementation(choice: str) -> str:
-    """What a model is given as its `attn_implementation` for encoder.attention: auto or torch; transformers
+    """What a model is given as its `attn_implementation` for encoder.attention; transformers
     knows it from then on."""
     if choice == "torch":
         return "sdpa"

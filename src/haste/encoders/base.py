@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+SPARE = 8
+"""padding of a packed batch at most, in documents of the greatest length"""
+
 
 class Encoder(nn.Module, ABC):
     """Features h = f(x) in R^H of documents whose tokens lie one after the other."""
@@ -14,6 +17,9 @@ class Encoder(nn.Module, ABC):
     feature_size: int
     fixed_shapes = False
     """whether the shapes of all it computes follow from those of its arguments and `longest`"""
+    packed = False
+    """whether it is fastest on documents end to end; ids after the last, at most SPARE times `longest`, are
+    padding"""
 
     @abstractmethod
     def forward(
@@ -32,4 +38,8 @@ class Encoder(nn.Module, ABC):
 
     def sparse_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters whose gradient is a sparse tensor: they need an optimiser of their own."""
+        return ()
+
+    def written_gradients(self) -> Iterable[nn.Parameter]:
+        """Parameters whose `grad` a backward pass overwrites by itself, which autograd knows nothing of."""
         return ()

@@ -12,7 +12,7 @@ from haste.config import EncoderConfig
 from haste.data.tokens import Tokens
 from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
-from haste.encoders.transformer import TransformerEncoder, load_transformer
+from haste.encoders.transformer import load_transformer, transformer_encoder
 from haste.errors import DataError
 from haste.pretrained import check_fetched, check_length
 
@@ -33,9 +33,7 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
         transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
         largest = max(int(ids.values.max(initial=-1)) for ids in tokens.splits.values())
         _check_ids(largest, transformer.get_input_embeddings().num_embeddings, model)
-        return TransformerEncoder(
-            transformer, config.pooling, gradient_checkpointing=config.gradient_checkpointing
-        )
+        return transformer_encoder(transformer, config)
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:
         what = "feature" if tokens.info.weighted else "token but special ones"

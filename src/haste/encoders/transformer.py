@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
 from haste.errors import ConfigError
 
@@ -14,7 +15,7 @@ from haste.errors import ConfigError
 def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
     """A pretrained model from a folder, whose own code is never run; raises ConfigError when there is none.
 
-    `attention`: as encoder.attention, auto or torch.
+    `attention`: as encoder.attention.
     """
     from transformers import AutoModel
 
@@ -71,11 +72,7 @@ class TransformerEncoder(Encoder):
         longest: int | None = None,
     ) -> Tensor:
         """See Encoder. Does not wait for a GPU where `longest` is given."""
-        if weights is not None:
-            raise ConfigError(
-                "encoder.kind: a transformer reads text, and this data set has sparse features alone; "
-                "use bag."
-            )
+        refuse_weights(weights)
         lengths = offsets.diff()
         longest = int(lengths.max()) if longest is None else longest
         place = torch.arange(longest, device=ids.device)
@@ -93,3 +90,22 @@ class TransformerEncoder(Encoder):
             return hidden[:, 0].contiguous()
         weights = mask.to(hidden.dtype).unsqueeze(2)
         return (hidden * weights).sum(1) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
+
+
+def refuse_weights(weights: Tensor | None) -> None:
+    """Raise ConfigError where documents are sparse features."""
+    if weights is not None:
+        raise ConfigError(
+            "encoder.kind: a transformer reads text, and this data set has sparse features alone; "
+            "use bag."
+        )
+
+
+def transformer_encoder(model: nn.Module, config: EncoderConfig) -> TransformerEncoder:
+    """The encoder of a run around a model of transformers."""
+    from haste.encoders.packed import PackedEncoder, can_pack
+
+    packs = config.attention == "packed" and can_pack(model)
+    return (PackedEncoder if packs else TransformerEncoder)(
+        model, config.pooling, gradient_checkpointing=config.gradient_checkpointing
+    )

@@ -77,8 +77,10 @@ def backward(
         # its steps are hooks of torch's own backward pass
         features.backward(gradient)
         return
+    written = {id(parameter) for parameter in encoder.written_gradients()}
     parameters = [*encoder.parameters(), *projection.parameters()]
-    flat.backward(features, gradient, [each for each in parameters if each.requires_grad])
+    own = [each for each in parameters if each.requires_grad and id(each) not in written]
+    flat.backward(features, gradient, own)
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.data.batches import Batch
+from haste.encoders.base import SPARE
 from haste.kernels.state import Positives
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 LENGTHS = 8
 """different lengths of padded batches"""
+BUDGETS = 32
+"""different numbers of tokens of packed batches, of which few are likely: documents of different length
+are drawn together"""
 ALIGNED = 32
 """elements to whose multiples parts of the array are rounded up: 128 bytes"""
 ROOM = 1.25
@@ -30,15 +34,16 @@ class BatchShape:
     documents: int
     """B"""
     length: int
-    """tokens to which documents are padded"""
+    """tokens of a document, at most"""
     pairs: int
     """room for positives"""
+    tokens: int
+    """room for the tokens of all documents"""
 
     def parts(self) -> list[slice]:
         """The slices of offsets, ids, label and row."""
         found, begin = [], 0
-        tokens = self.documents * self.length
-        for size in (self.documents + 1, tokens, self.pairs, self.pairs):
+        for size in (self.documents + 1, self.tokens, self.pairs, self.pairs):
             found.append(slice(begin, begin + size))
             begin += -(-size // ALIGNED) * ALIGNED
         return found
@@ -93,19 +98,31 @@ class Padding:
     pairs: int
     """room for positives; a batch of more stays as it is"""
     multiple: int
-    """to which the length of the longest document is rounded up"""
+    """to which the length of the longest document is rounded up, or with `packed` the number of all tokens"""
     max_len: int
     pad_label: int
     """the label named where there is no positive: L, larger than any"""
+    packed: bool = False
+    """documents lie end to end, and only the last is followed by padding"""
 
     @classmethod
-    def of(cls, labels: sp.csr_matrix, batch_size: int, max_len: int, n_labels: int) -> Padding:
+    def of(
+        cls,
+        labels: sp.csr_matrix,
+        batch_size: int,
+        max_len: int,
+        n_labels: int,
+        *,
+        packed: bool = False,
+    ) -> Padding:
         """For batches of documents of at most `max_len` tokens with the positives `labels` [N, >= L]."""
         counts = np.diff(labels.indptr)
         likely = batch_size * counts.mean() + SPREAD * counts.std() * batch_size**0.5
         pairs = max(ROOM * batch_size * counts.mean(), likely)
         pairs = -(-int(pairs) // ALIGNED) * ALIGNED + ALIGNED
-        return cls(batch_size, pairs, max(1, max_len // LENGTHS), max_len, n_labels)
+        budget = max_len * min(max(1, batch_size // BUDGETS), SPARE)
+        multiple = budget if packed else max(1, max_len // LENGTHS)
+        return cls(batch_size, pairs, multiple, max_len, n_labels, packed)
 
     def shape_of(self, batch: Batch) -> BatchShape | None:
         """The shape of a batch in numpy; None where it has none of them."""
@@ -114,8 +131,11 @@ class Padding:
             return None
         if len(positives) > self.pairs:
             return None
+        if self.packed:
+            tokens = -(-len(batch.ids) // self.multiple) * self.multiple
+            return BatchShape(self.documents, self.max_len, self.pairs, tokens)
         length = min(-(-batch.longest // self.multiple) * self.multiple, self.max_len)
-        return BatchShape(self.documents, length, self.pairs)
+        return BatchShape(self.documents, length, self.pairs, self.documents * length)
 
     def pinned(self, batch: Batch) -> Batch | PaddedBatch:
         """A batch in numpy as tensors in pinned memory, padded where it has a shape."""

@@ -65,7 +65,11 @@ class TrainStep:
             return None
         config = self.config
         return Padding.of(
-            labels, config.training.batch_size, config.encoder.max_len, self.model.layer.n_labels
+            labels,
+            config.training.batch_size,
+            config.encoder.max_len,
+            self.model.layer.n_labels,
+            packed=self.model.encoder.packed,
         )
 
     def __call__(

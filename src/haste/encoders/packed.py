@@ -1,0 +1,337 @@
+"""BERT-like encoders on documents that lie end to end: no padding, few passes over activations.
+
+The weights are those of transformers' modules, which also say what is to come out. Each layer's gradient
+is written out here, for three reasons: what is kept for the backward pass is chosen, tensor by tensor;
+what is computed again draws the same dropout inside a CUDA graph, where no generator can be set back; and
+gradients of weights are written to where the optimiser reads them, so that all of them are in memory once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from haste.encoders.base import SPARE
+from haste.encoders.transformer import TransformerEncoder, refuse_weights
+from haste.kernels.packed_attention import Attended, Documents, attend, attend_backward
+from haste.kernels.residual import Dropout, add_norm, gelu_backward, norm_backward
+
+KINDS = ("bert", "roberta")
+"""`model_type` of transformers' configurations whose layers are computed here"""
+DROPOUTS = 3
+"""in a layer"""
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether a model of transformers can be computed on documents that lie end to end."""
+    config = model.config
+    return (
+        config.model_type in KINDS
+        and config.hidden_act == "gelu"
+        and not getattr(config, "is_decoder", False)
+        and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
+    )
+
+
+class PackedEncoder(TransformerEncoder):
+    """As a TransformerEncoder of the same model, without padding.
+
+    The gradients of the layers' weights are no business of autograd: a backward pass overwrites the
+    `grad` of those parameters (see `written_gradients`), and hooks on them are not called. With
+    `gradient_checkpointing` a layer keeps two tensors [T, H] instead of some sixteen.
+
+    On a GPU in fp32, which flash attention does not take, it is a TransformerEncoder.
+    """
+
+    packed = True
+
+    def __init__(
+        self, model: nn.Module, pooling: str, *, gradient_checkpointing: bool = False
+    ) -> None:
+        """`model`: one that `can_pack`."""
+        super().__init__(model, pooling)
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def forward(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        longest: int | None = None,
+    ) -> Tensor:
+        """See Encoder."""
+        refuse_weights(weights)
+        if self._is_padded():
+            return super().forward(ids, offsets, weights, longest)
+        lengths = offsets.diff()
+        longest = int(lengths.max()) if longest is None else longest
+        # padding is documents of its own: every token attends to something
+        spare = offsets[-1:] + longest * torch.arange(1, SPARE + 1, device=ids.device)
+        bounds = torch.cat([offsets, spare.clamp_(max=len(ids))]).int()
+        hidden = self._embedded(ids, bounds)
+        seed = None
+        if self.training:
+            seed = torch.randint(2**62, (1,), device=ids.device)
+        run = _Run(
+            [_Layer.of(each) for each in self.model.encoder.layer],
+            Documents(bounds, longest),
+            seed,
+            kept=torch.is_grad_enabled(),
+            again=self.gradient_checkpointing,
+        )
+        hidden = _Layers.apply(hidden, run)
+        if self.pooling == "cls":
+            return hidden[offsets[:-1].long()]
+        token = torch.arange(len(ids), device=ids.device)
+        own = (token >= offsets[:-1, None]) & (token < offsets[1:, None])
+        # a product sums in a fixed order, and its gradient is one, too
+        return (own.to(hidden.dtype) @ hidden) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
+
+    def written_gradients(self) -> Iterable[nn.Parameter]:
+        """See Encoder."""
+        return () if self._is_padded() else self.model.encoder.parameters()
+
+    def _is_padded(self) -> bool:
+        like = next(self.model.parameters())
+        return like.is_cuda and like.dtype == torch.float32
+
+    def _embedded(self, ids: Tensor, bounds: Tensor) -> Tensor:
+        """[T, H]: what the first layer reads."""
+        embeddings = self.model.embeddings
+        token = torch.arange(len(ids), dtype=torch.int32, device=ids.device)
+        document = torch.searchsorted(bounds[1:], token, right=True).clamp_(max=len(bounds) - 2)
+        place = (token - bounds[document]).long()
+        if self.model.config.model_type == "roberta":
+            place = place + (embeddings.position_embeddings.padding_idx + 1)
+        hidden = embeddings.word_embeddings(ids.long()) + embeddings.token_type_embeddings.weight[0]
+        hidden = hidden + embeddings.position_embeddings(place)
+        return embeddings.dropout(embeddings.LayerNorm(hidden))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The modules of a layer of transformers."""
+
+    query_key_value: tuple[nn.Linear, nn.Linear, nn.Linear]
+    heads: int
+    after_attention: nn.Linear
+    attention_norm: nn.LayerNorm
+    inner: nn.Linear
+    outer: nn.Linear
+    norm: nn.LayerNorm
+    attention_dropout: float
+    dropout: float
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Layer:
+        own, output = layer.attention.self, layer.attention.output
+        return cls(
+            (own.query, own.key, own.value),
+            own.num_attention_heads,
+            output.dense,
+            output.LayerNorm,
+            layer.intermediate.dense,
+            layer.output.dense,
+            layer.output.LayerNorm,
+            own.dropout.p,
+            output.dropout.p,
+        )
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weight [3H, H] and bias [3H] of query, key and value."""
+        return (
+            _joined([each.weight for each in self.query_key_value]),
+            _joined([each.bias for each in self.query_key_value]),
+        )
+
+    def project(self, x: Tensor) -> Tensor:
+        """[T, 3, heads, D]: query, key and value."""
+        return F.linear(x, *self.weights()).view(len(x), 3, self.heads, -1)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A pass over the layers."""
+
+    layers: Sequence[_Layer]
+    documents: Documents
+    seed: Tensor | None
+    """of dropout; None for none"""
+    kept: bool
+    """whether there will be a backward pass"""
+    again: bool
+    """whether that computes again what it can"""
+
+    def dropout(self, number: int, which: int) -> Dropout:
+        """The dropout of a layer: 0 on attention's weights, 1 after attention, 2 at the end."""
+        layer = self.layers[number]
+        p = layer.dropout if which else layer.attention_dropout
+        return Dropout(0.0 if self.seed is None else p, self.seed, DROPOUTS * number + which)
+
+
+@dataclass
+class _Kept:
+    """What a layer keeps for the backward pass; None for what is computed again."""
+
+    attended: Attended
+    z: Tensor
+    """before the last norm, whose result is what the next layer reads"""
+    qkv: Tensor | None = None
+    middle: tuple[Tensor, Tensor] | None = None
+    """before and after the norm that follows attention"""
+    inner: tuple[Tensor, Tensor] | None = None
+    """before and after the activation"""
+
+
+class _Layers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, run: _Run) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.run, ctx.kept = run, []
+        for number in range(len(run.layers)):
+            x, kept = _forward(x, run, number)
+            if run.kept:
+                ctx.kept.append(kept)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        run, kept = ctx.run, ctx.kept
+        if not kept:
+            raise RuntimeError("packed layers: a second backward pass; what it would read is gone.")
+        (first,) = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        for number in reversed(range(len(run.layers))):
+            own = kept.pop()
+            x = _result(kept[-1], run.layers[number - 1]) if kept else first
+            gradient = _backward(gradient, x, own, run, number)
+        return gradient, None
+
+
+def _result(kept: _Kept, layer: _Layer) -> Tensor:
+    """What a layer gave to the next."""
+    norm = layer.norm
+    return F.layer_norm(kept.z, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _forward(x: Tensor, run: _Run, number: int) -> tuple[Tensor, _Kept]:
+    """A layer's result [T, H] from what it reads, and what it keeps."""
+    layer = run.layers[number]
+    qkv = layer.project(x)
+    attended = attend(qkv, run.documents, run.dropout(number, 0))
+    middle = _after_attention(x, attended, run, number)
+    inner = _inner(middle[1], layer)
+    outer = F.linear(inner[1], layer.outer.weight, layer.outer.bias)
+    z, result = add_norm(middle[1], outer, layer.norm, run.dropout(number, 2))
+    if run.again:
+        return result, _Kept(attended, z)
+    return result, _Kept(attended, z, qkv, middle, inner)
+
+
+def _after_attention(
+    x: Tensor, attended: Attended, run: _Run, number: int
+) -> tuple[Tensor, Tensor]:
+    layer = run.layers[number]
+    dense = layer.after_attention
+    a = F.linear(attended.out.flatten(1), dense.weight, dense.bias)
+    return add_norm(x, a, layer.attention_norm, run.dropout(number, 1))
+
+
+def _inner(x: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
+    u = F.linear(x, layer.inner.weight, layer.inner.bias)
+    return u, F.gelu(u)
+
+
+def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Tensor:
+    """The gradient of what a layer reads, x, from that of its result; those of its weights are written."""
+    layer = run.layers[number]
+    # large tensors are let go as soon as they were read for the last time
+    dz, dropped = norm_backward(
+        dy, kept.z, layer.norm, run.dropout(number, 2), _gradients(layer.norm, layer.outer)
+    )
+    del dy
+    z, middle = kept.middle or _after_attention(x, kept.attended, run, number)
+    u, activated = kept.inner or _inner(middle, layer)
+    kept.inner = None
+    _product(dropped, activated, layer.outer)
+    d_inner = torch.mm(dropped, layer.outer.weight, out=activated)
+    del dropped, activated
+    d_inner = gelu_backward(u, d_inner, _gradient(layer.inner.bias))
+    del u
+    _product(d_inner, middle, layer.inner)
+    d_middle = dz.addmm_(d_inner, layer.inner.weight)
+    del d_inner, middle
+    dz, dropped = norm_backward(
+        d_middle,
+        z,
+        layer.attention_norm,
+        run.dropout(number, 1),
+        _gradients(layer.attention_norm, layer.after_attention),
+    )
+    del d_middle, z
+    out = kept.attended.out
+    _product(dropped, out.flatten(1), layer.after_attention)
+    d_out = torch.mm(dropped, layer.after_attention.weight).view_as(out)
+    del dropped
+    qkv = layer.project(x) if kept.qkv is None else kept.qkv
+    d_qkv = attend_backward(qkv, run.documents, run.dropout(number, 0), kept.attended, d_out)
+    del d_out, qkv, out
+    d_qkv = d_qkv.flatten(1)
+    _write(
+        [each.weight for each in layer.query_key_value], lambda out: torch.mm(d_qkv.t(), x, out=out)
+    )
+    _write([each.bias for each in layer.query_key_value], lambda out: torch.sum(d_qkv, 0, out=out))
+    return dz.addmm_(d_qkv, layer.weights()[0])
+
+
+def _product(gradient: Tensor, x: Tensor, to: nn.Linear) -> None:
+    """The gradient of a weight, from that of the result [T, M] of inputs x [T, N]."""
+    torch.mm(gradient.t(), x, out=_gradient(to.weight))
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Where the gradient of a parameter is written."""
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad
+
+
+def _gradients(norm: nn.LayerNorm, linear: nn.Linear) -> list[Tensor]:
+    return [_gradient(each) for each in (norm.weight, norm.bias, linear.bias)]
+
+
+def _write(parameters: Sequence[nn.Parameter], compute: Callable[[Tensor], Tensor]) -> None:
+    """Write gradients of parameters of which `compute` fills one array, one after the other."""
+    gradients = [_gradient(each) for each in parameters]
+    whole = _adjacent(gradients)
+    if whole is not None:
+        compute(whole)
+        return
+    parts = compute(torch.cat(gradients)).split([len(each) for each in gradients])
+    torch._foreach_copy_(gradients, list(parts))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one, along their first dimension; without a copy where they lie end to end."""
+    whole = _adjacent(tensors)
+    return torch.cat(list(tensors)) if whole is None else whole
+
+
+def _adjacent(tensors: Sequence[Tensor]) -> Tensor | None:
+    """A view of tensors that lie end to end in memory, as those of an optimiser's one parameter do."""
+    first = tensors[0].detach()
+    for before, after in itertools.pairwise(tensors):
+        end = before.data_ptr() + before.numel() * before.element_size()
+        same = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
+        if not (
+            same and before.is_contiguous() and after.is_contiguous() and end == after.data_ptr()
+        ):
+            return None
+    size = (sum(len(each) for each in tensors), *first.shape[1:])
+    return first.as_strided(size, first.stride())

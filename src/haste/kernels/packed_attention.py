@@ -1,0 +1,101 @@
+"""Attention of documents that lie end to end, without padding, and its gradient.
+
+On a GPU by a kernel of our own where documents are short, else by torch's flash attention, which
+`torch.nn.attention.varlen` is made of; that has no dropout, so it is called here as scaled dot product
+attention calls it. On a CPU by softmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from haste.kernels.attention import LONGEST, SIZES
+from haste.kernels.residual import Dropout
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where documents begin and end."""
+
+    bounds: Tensor
+    """int32 [N + 1], from 0 to T"""
+    longest: int
+    """tokens of a document, at most"""
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What `attend` found and `attend_backward` reads."""
+
+    out: Tensor
+    """[T, heads, D]"""
+    others: tuple[Tensor, ...] = ()
+    """of flash attention: logarithms of sums, and the state of the generator that dropout began with"""
+
+
+def attend(qkv: Tensor, documents: Documents, dropout: Dropout) -> Attended:
+    """Every token attends to all tokens of its document: softmax(q kᵀ / √D) v.
+
+    `qkv` [T, 3, heads, D] in bf16 or fp16 (on a CPU fp32, too). Can be captured in a CUDA graph.
+    Dropout of flash attention draws from the device's generator, all other from that of `dropout`.
+    """
+    scale = qkv.shape[3] ** -0.5
+    if not qkv.is_cuda:
+        return Attended(_softmax(qkv, documents, scale, dropout))
+    if _is_short(qkv, documents):
+        from haste.kernels.triton import packed_attention
+
+        own = documents.bounds, documents.longest, scale, dropout.p, dropout.seed, dropout.site
+        return Attended(packed_attention.attend(qkv, *own))
+    bounds, longest = documents.bounds, documents.longest
+    out, sums, state, unused, _ = torch.ops.aten._flash_attention_forward(
+        *qkv.unbind(1), bounds, bounds, longest, longest, dropout.p, False, False, scale=scale
+    )
+    return Attended(out, (sums, state, unused))
+
+
+def attend_backward(
+    qkv: Tensor, documents: Documents, dropout: Dropout, attended: Attended, gradient: Tensor
+) -> Tensor:
+    """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave, [T, heads, D]."""
+    scale = qkv.shape[3] ** -0.5
+    if not qkv.is_cuda:
+        with torch.enable_grad():
+            own = qkv.detach().requires_grad_()
+            out = _softmax(own, documents, scale, dropout)
+        return torch.autograd.grad(out, own, gradient)[0]
+    if _is_short(qkv, documents):
+        from haste.kernels.triton import packed_attention
+
+        own = documents.bounds, documents.longest, scale, dropout.p, dropout.seed, dropout.site
+        return packed_attention.attend_backward(qkv, *own, gradient)
+    bounds, longest = documents.bounds, documents.longest
+    sums, state, unused = attended.others
+    gradients = torch.ops.aten._flash_attention_backward(
+        gradient, *qkv.unbind(1), attended.out, sums, bounds, bounds, longest, longest, dropout.p, False,
+        state, unused, scale=scale,
+    )  # fmt: skip
+    return torch.stack(gradients, 1)
+
+
+def _is_short(qkv: Tensor, documents: Documents) -> bool:
+    return documents.longest <= LONGEST and qkv.shape[3] in SIZES
+
+
+def _softmax(qkv: Tensor, documents: Documents, scale: float, dropout: Dropout) -> Tensor:
+    begin, lengths = documents.bounds[:-1].long(), documents.bounds.diff()
+    place = torch.arange(documents.longest, device=qkv.device)
+    inside = place < lengths[:, None]
+    # [3, N, heads, longest, D]
+    query, key, value = qkv[(begin[:, None] + place).clamp(max=len(qkv) - 1)].permute(2, 0, 3, 1, 4)
+    scores = (query @ key.transpose(2, 3)) * scale
+    # finite, so that documents without tokens have no gradient that is not a number
+    lowest = torch.finfo(scores.dtype).min
+    weights = F.softmax(scores.masked_fill(~inside[:, None, None], lowest), 3)
+    if dropout.p:
+        weights = weights * dropout.factor(weights)
+    return (weights @ value).transpose(1, 2)[inside]

@@ -1,0 +1,139 @@
+"""Attention over short documents that lie end to end, in Triton: one program holds all scores of a head of
+a document."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from haste.kernels.triton.attention import SMALLEST
+from haste.kernels.triton.common import PHILOX_ROUNDS, cast, dot_dtype
+from haste.kernels.triton.residual import dropped, kept_factor
+
+
+@triton.jit
+def _place(bounds_ptr, heads, T: tl.constexpr, D: tl.constexpr):
+    """Of the program's document and head: its number, what of [T, D] is inside, its tokens and columns."""
+    document, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    begin = tl.load(bounds_ptr + document).to(tl.int64)
+    length = tl.load(bounds_ptr + document + 1) - begin
+    place = tl.arange(0, T)
+    tokens = (begin + place)[:, None]
+    return place < length, tokens, (head * D + tl.arange(0, D))[None, :]
+
+
+@triton.jit
+def _weights(
+    q, k, inside, scale, seed, site, threshold, boost,
+    T: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """Attention weights fp32 [T, T] and the factors of dropout [T, T]."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    scores = tl.where(inside[None, :], scores, -1e30)
+    raised = tl.where(inside[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
+    weights = raised / tl.maximum(tl.sum(raised, 1), 1e-30)[:, None]
+    rows = tl.program_id(0).to(tl.int64) * T + tl.arange(0, T)
+    kept = kept_factor(seed, site, rows, threshold, boost, DROPOUT, T, T, ROUNDS)
+    return weights, kept
+
+
+@triton.jit(do_not_specialize=["site", "threshold"])
+def _attend_packed(
+    qkv_ptr, bounds_ptr, out_ptr, seed, site, heads, scale, threshold, boost,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    inside, tokens, columns = _place(bounds_ptr, heads, T, D)
+    width, mask = heads * D, inside[:, None]
+    at = qkv_ptr + tokens * (3 * width) + columns
+    q = tl.load(at, mask=mask, other=0.0).to(DOT_DTYPE)
+    k = tl.load(at + width, mask=mask, other=0.0).to(DOT_DTYPE)
+    v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
+    weights, kept = _weights(
+        q, k, inside, scale, seed, site, threshold, boost, T, DROPOUT, PRECISION, ROUNDS
+    )
+    out = tl.dot((weights * kept).to(DOT_DTYPE), v, input_precision=PRECISION)
+    tl.store(out_ptr + tokens * width + columns, cast(out, out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["site", "threshold"])
+def _attend_packed_backward(
+    qkv_ptr, bounds_ptr, do_ptr, dqkv_ptr, seed, site, heads, scale, threshold, boost,
+    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    inside, tokens, columns = _place(bounds_ptr, heads, T, D)
+    width, mask = heads * D, inside[:, None]
+    at = qkv_ptr + tokens * (3 * width) + columns
+    q = tl.load(at, mask=mask, other=0.0).to(DOT_DTYPE)
+    k = tl.load(at + width, mask=mask, other=0.0).to(DOT_DTYPE)
+    v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
+    d_out = tl.load(do_ptr + tokens * width + columns, mask=mask, other=0.0).to(DOT_DTYPE)
+    weights, kept = _weights(
+        q, k, inside, scale, seed, site, threshold, boost, T, DROPOUT, PRECISION, ROUNDS
+    )
+    to = dqkv_ptr + tokens * (3 * width) + columns
+    dtype = dqkv_ptr.dtype.element_ty
+    dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), d_out, input_precision=PRECISION)
+    tl.store(to + 2 * width, cast(dv, dtype), mask=mask)
+    d_weights = tl.dot(d_out, tl.trans(v), input_precision=PRECISION) * kept
+    d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None]) * scale
+    d_scores = d_scores.to(DOT_DTYPE)
+    dq = tl.dot(d_scores, k, input_precision=PRECISION)
+    tl.store(to, cast(dq, dtype), mask=mask)
+    dk = tl.dot(tl.trans(d_scores), q, input_precision=PRECISION)
+    tl.store(to + width, cast(dk, dtype), mask=mask)
+
+
+def attend(
+    qkv: Tensor,
+    bounds: Tensor,
+    longest: int,
+    scale: float,
+    p: float,
+    seed: Tensor | None,
+    site: int,
+) -> Tensor:
+    """[T, heads, D] from qkv [T, 3, heads, D]; see `haste.kernels.packed_attention`."""
+    tokens, _, heads, size = qkv.shape
+    out = qkv.new_empty(tokens, heads, size)
+    _attend_packed[((len(bounds) - 1) * heads,)](
+        qkv, bounds, out, seed, site, heads, scale, *dropped(p), **_constants(qkv, longest, p)
+    )
+    return out
+
+
+def attend_backward(
+    qkv: Tensor,
+    bounds: Tensor,
+    longest: int,
+    scale: float,
+    p: float,
+    seed: Tensor | None,
+    site: int,
+    gradient: Tensor,
+) -> Tensor:
+    """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave."""
+    out = torch.empty_like(qkv)
+    heads = qkv.shape[2]
+    _attend_packed_backward[((len(bounds) - 1) * heads,)](
+        qkv, bounds, gradient, out, seed, site, heads, scale, *dropped(p),
+        **_constants(qkv, longest, p),
+    )  # fmt: skip
+    return out
+
+
+def _constants(qkv: Tensor, longest: int, p: float) -> dict[str, object]:
+    tokens = max(SMALLEST, triton.next_power_of_2(longest))
+    return {
+        "T": tokens,
+        "D": qkv.shape[3],
+        "DROPOUT": p > 0,
+        "DOT_DTYPE": dot_dtype(qkv.dtype),
+        "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
+        "ROUNDS": PHILOX_ROUNDS,
+        # so that [T, T] fp32 values fit in registers
+        "num_warps": tokens // 16,
+    }

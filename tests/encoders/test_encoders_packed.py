@@ -1,0 +1,144 @@
+"""Documents end to end: transformers' modules say what is to come out."""
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
+
+from haste.config import EncoderConfig
+from haste.encoders.packed import PackedEncoder
+from haste.encoders.transformer import TransformerEncoder, transformer_encoder
+from haste.errors import ConfigError
+from haste.training import flat
+
+SMALL = {"vocab_size": 60, "num_hidden_layers": 3, "num_attention_heads": 4}
+SHAPES = {
+    "bert": BertConfig(hidden_size=32, intermediate_size=64, **SMALL),
+    "minilm": BertConfig(hidden_size=48, intermediate_size=192, **SMALL),
+    "distilroberta": RobertaConfig(
+        hidden_size=32, intermediate_size=64, max_position_embeddings=20, type_vocab_size=1, **SMALL
+    ),
+}
+LENGTHS = [5, 1, 12, 7]
+OFFSETS = torch.tensor([0, 5, 6, 18, 25])
+IDS = torch.randint(3, 60, (25,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+
+
+def model_of(shape, dropout=0.0):
+    torch.manual_seed(1)
+    own = {**shape.to_dict(), "hidden_dropout_prob": dropout}
+    own["attention_probs_dropout_prob"] = dropout
+    model = AutoModel.from_config(type(shape)(**own), attn_implementation="sdpa")
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            # norms and biases that begin as ones and zeros would hide what is done with them
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def learned(encoder, ids=IDS, **others):
+    """Features and the gradients of all parameters, by name."""
+    encoder.train()
+    torch.manual_seed(7)
+    features = encoder(ids, OFFSETS, **others)
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
+    (features * weights).sum().backward()
+    named = dict(encoder.named_parameters())
+    assert len({id(parameter) for parameter in named.values()}) == len(named)
+    return features.detach(), {name: each.grad for name, each in named.items()}
+
+
+def assert_close(found, wanted):
+    assert torch.allclose(found[0], wanted[0], atol=1e-5)
+    for name, value in wanted[1].items():
+        if value is not None:
+            assert torch.allclose(found[1][name], value, atol=1e-4, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_features_and_gradients_are_those_of_transformers(shape, pooling, again):
+    wanted = learned(TransformerEncoder(model_of(shape), pooling))
+    packed = PackedEncoder(model_of(shape), pooling, gradient_checkpointing=again)
+    assert_close(learned(packed), wanted)
+    assert torch.allclose(packed.eval()(IDS, OFFSETS), wanted[0], atol=1e-5)
+
+
+def test_ids_after_the_last_document_change_nothing():
+    shape = SHAPES["bert"]
+    wanted = learned(PackedEncoder(model_of(shape), "mean"))
+    padded = torch.cat([IDS, torch.zeros(31, dtype=torch.int32)])
+    assert_close(learned(PackedEncoder(model_of(shape), "mean"), padded, longest=12), wanted)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_is_computed_again_draws_the_same_dropout(shape):
+    kept, again = (
+        learned(PackedEncoder(model_of(shape, 0.2), "mean", gradient_checkpointing=on))
+        for on in (False, True)
+    )
+    assert torch.equal(kept[0], again[0])
+    for name, value in kept[1].items():
+        if value is not None:
+            assert torch.equal(again[1][name], value), name
+    assert not torch.allclose(
+        kept[0], learned(PackedEncoder(model_of(shape), "mean"))[0], atol=1e-2
+    )
+
+
+def test_the_gradient_is_that_of_the_features_with_their_dropout():
+    encoder = PackedEncoder(model_of(SHAPES["bert"], 0.2).double(), "mean")
+    weight = encoder.model.encoder.layer[1].attention.self.key.weight
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)).double()
+
+    def total(step=0.0):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            weight.add_(step * direction)
+        found = encoder(IDS, OFFSETS).square().sum()
+        with torch.no_grad():
+            weight.sub_(step * direction)
+        return found
+
+    encoder.train()
+    total().backward()
+    slope = float((total(1e-5) - total(-1e-5)) / 2e-5)
+    assert slope == pytest.approx(float((weight.grad * direction).sum()), rel=1e-5)
+
+
+def test_gradients_are_written_to_parts_of_one():
+    shape = SHAPES["minilm"]
+    wanted = learned(PackedEncoder(model_of(shape), "mean"))
+    encoder = PackedEncoder(model_of(shape), "mean")
+    flat.flatten([each for each in encoder.parameters() if each.ndim > 1])
+    flat.flatten([each for each in encoder.parameters() if each.ndim == 1])
+    own = encoder.model.encoder.layer[0].attention.self
+    places = [own.query.weight.grad.data_ptr(), own.value.bias.grad.data_ptr()]
+    assert_close(learned(encoder), wanted)
+    assert places == [own.query.weight.grad.data_ptr(), own.value.bias.grad.data_ptr()]
+
+
+def test_a_second_backward_pass_is_refused():
+    features = PackedEncoder(model_of(SHAPES["bert"]), "mean")(IDS, OFFSETS)
+    features.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second"):
+        features.sum().backward()
+
+
+def test_sparse_features_are_refused():
+    with pytest.raises(ConfigError, match=r"encoder\.kind"):
+        PackedEncoder(model_of(SHAPES["bert"]), "cls")(IDS, OFFSETS, torch.ones(len(IDS)))
+
+
+def test_an_encoder_without_a_way_of_its_own_runs_as_it_is():
+    shape = MPNetConfig(hidden_size=32, intermediate_size=64, max_position_embeddings=20, **SMALL)
+    config = EncoderConfig(kind="transformer", attention="packed", max_len=12)
+    encoder = transformer_encoder(AutoModel.from_config(shape), config)
+    assert (type(encoder), encoder.packed) == (TransformerEncoder, False)
+    assert encoder(IDS, OFFSETS).shape == (4, 32)
+    assert transformer_encoder(model_of(SHAPES["bert"]), config).packed
+
+
+def test_the_optimiser_cannot_step_in_a_packed_backward_pass():
+    with pytest.raises(ConfigError, match="optimizer_in_backward"):
+        EncoderConfig(kind="transformer", attention="packed", optimizer_in_backward=True)

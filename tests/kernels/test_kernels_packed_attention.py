@@ -1,0 +1,90 @@
+"""Attention of documents end to end."""
+
+import pytest
+import torch
+from kernel_problems import DEVICE
+
+from haste.kernels.packed_attention import Documents, attend, attend_backward
+from haste.kernels.residual import Dropout
+from haste.kernels.triton import packed_attention as ours
+
+NONE = Dropout(0.0, None, 0)
+LENGTHS = [5, 0, 1, 31, 12]
+
+
+def problem(heads=2, size=16, lengths=LENGTHS, dtype=torch.float32, device=DEVICE):
+    """qkv, documents and a gradient."""
+    random = torch.Generator().manual_seed(0)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
+    shape = (sum(lengths), heads, size)
+    qkv = torch.randn(shape[0], 3, *shape[1:], generator=random).to(device, dtype)
+    return qkv, Documents(bounds, max(lengths)), torch.randn(shape, generator=random).to(qkv)
+
+
+def alone(qkv, documents, gradient):
+    """By torch, one document after the other, with the gradient."""
+    own = qkv.detach().double().requires_grad_()
+    out = []
+    for begin, end in zip(documents.bounds[:-1], documents.bounds[1:], strict=True):
+        each = own[begin:end].permute(1, 2, 0, 3)
+        found = torch.nn.functional.scaled_dot_product_attention(*each[:, None])
+        out.append(found[0].transpose(0, 1))
+    out = torch.cat(out)
+    return out, torch.autograd.grad(out, own, gradient.double())[0]
+
+
+def far(got, want):
+    return float((got.double() - want).norm() / want.norm())
+
+
+@pytest.mark.parametrize(("heads", "size"), [(2, 16), (3, 32), (1, 64)])
+def test_a_document_attends_to_itself(heads, size):
+    qkv, documents, gradient = problem(heads, size)
+    out, d_qkv = alone(qkv, documents, gradient)
+    cpu = Documents(documents.bounds.cpu(), documents.longest)
+    attended = attend(qkv.cpu(), cpu, NONE)
+    assert far(attended.out, out.cpu()) < 1e-5
+    found = attend_backward(qkv.cpu(), cpu, NONE, attended, gradient.cpu())
+    assert far(found, d_qkv.cpu()) < 1e-5
+    own = documents.bounds, documents.longest, size**-0.5, 0.0, None, 0
+    assert far(ours.attend(qkv, *own), out) < 1e-5
+    assert far(ours.attend_backward(qkv, *own, gradient), d_qkv) < 1e-5
+
+
+def test_dropout_is_the_same_in_the_backward_pass():
+    qkv, documents, gradient = problem(2, 32)
+    own = documents.bounds, documents.longest, 0.3, 0.4, torch.tensor([77], device=DEVICE), 5
+    moved = qkv.double()
+    moved[:, 2] += gradient
+    # the result is linear in the values, so its gradient is known whatever the weights are
+    slope = ((ours.attend(moved.float(), *own) - ours.attend(qkv, *own)) * gradient).sum()
+    d_value = ours.attend_backward(qkv, *own, gradient)[:, 2]
+    assert torch.allclose((d_value * gradient).sum(), slope, rtol=1e-4)
+    assert not torch.equal(ours.attend(qkv, *own), ours.attend(qkv, *own[:-1], 6))
+    assert far(ours.attend(qkv, *own), alone(qkv, documents, gradient)[0]) > 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("longest", [32, 64, 128, 300])
+def test_on_a_gpu(longest):
+    lengths = [longest, 0, 7, longest // 2, 1, longest]
+    qkv, documents, gradient = problem(12, 64, lengths, torch.bfloat16)
+    out, d_qkv = alone(qkv, documents, gradient)
+    attended = attend(qkv, documents, NONE)
+    assert far(attended.out, out) < 1e-2
+    assert far(attend_backward(qkv, documents, NONE, attended, gradient), d_qkv) < 2e-2
+    dropout = Dropout(0.4, torch.tensor([5], device=DEVICE), 1)
+    attended = attend(qkv, documents, dropout)
+    moved = qkv.clone()
+    moved[:, 2] = 0
+    moved[:, 2, :, 0] = 1  # the sum of the weights that were let pass
+    if longest <= 64:
+        kept = attend(moved, documents, dropout).out[:, :, 0].float()
+        assert abs(kept.mean() - 1) < 0.05
+        assert kept.std() > 0.05
+    found = attend_backward(qkv, documents, dropout, attended, gradient)
+    # of the values: linear, so gradient times values is result times gradient
+    left = (found[:, 2].double() * qkv[:, 2].double()).sum()
+    right = (attended.out.double() * gradient.double()).sum()
+    assert float(left) == pytest.approx(float(right), rel=0.05, abs=3)
