@@ -9,10 +9,7 @@ from haste.cli import app
 from haste.config import build_section
 from haste.data.registry import Origin, Source, load_registry
 from haste.errors import ConfigError, DataError
-from haste.files import read_yaml, write_json, write_yaml
-from haste.grid import GridConfig, RunKey
-from haste.paths import RunDir
-from haste.planning import (
+from haste.estimates import (
     MIB,
     RATE,
     START_SECONDS,
@@ -21,9 +18,11 @@ from haste.planning import (
     dataset_size,
     encoder_size,
     expected_size,
-    plan_data,
-    plan_runs,
 )
+from haste.files import read_yaml, write_json, write_yaml
+from haste.grid import GridConfig, RunKey
+from haste.paths import RunDir
+from haste.planning import plan_data, plan_runs
 from haste.runs import run_dir
 
 REGISTRY = """

@@ -6,9 +6,9 @@ import pytest
 
 from haste.config import build_section
 from haste.data.registry import load_registry
+from haste.estimates import Benchmark, Size, expected_size, known_size
 from haste.grid import GridConfig, RunKey
 from haste.paths import REGISTRY
-from haste.planning import Benchmark, Size, expected_size
 from haste.reservation import (
     UNKNOWN_MINUTES,
     Limits,
@@ -16,7 +16,6 @@ from haste.reservation import (
     corpus_request,
     embedding_request,
     grouping_request,
-    known_size,
     result_request,
     tokens_request,
     training_request,
@@ -64,9 +63,7 @@ def test_a_transformer_embeds_many_documents_on_many_threads():
 
 def test_a_small_run_asks_for_little(registry):
     size = expected_size(registry, "wordnet-smoke")
-    asked = training_request(
-        resolved("wordnet-smoke", epochs=2, device="cpu"), size, registry, {}, "haste"
-    )
+    asked = training_request(resolved("wordnet-smoke", epochs=2, device="cpu"), size, registry, {})
     assert asked.memory < GIB
     assert asked.minutes < 20
 
@@ -75,13 +72,12 @@ def test_a_gpu_run_asks_by_the_benchmark_times_its_epochs(registry):
     dataset = "Amazon-3M"
     size = expected_size(registry, dataset)
     benchmarks = {
-        (dataset, "haste"): Benchmark("gpu", 0.03, 1),
-        (dataset, "spartex"): Benchmark("gpu", 0.04, 1),
+        dataset: {"haste": Benchmark("gpu", 0.03, 1), "spartex": Benchmark("gpu", 0.04, 1)}
     }
 
     def minutes(method, epochs):
         config = resolved(dataset, method, epochs=epochs, device="cuda", batch_size=128)
-        return training_request(config, size, registry, benchmarks, method).minutes
+        return training_request(config, size, registry, benchmarks).minutes
 
     once, ten = minutes("haste", 1), minutes("haste", 10)
     # twice the measured time, and a quarter of an hour
@@ -93,7 +89,7 @@ def test_a_gpu_run_asks_by_the_benchmark_times_its_epochs(registry):
 
 def test_a_gpu_run_asks_for_the_memory_of_its_state(registry):
     config = resolved("LF-Paper2Keywords-8.6M", "dense", device="cuda")
-    asked = training_request(config, LARGE, registry, {}, "dense")
+    asked = training_request(config, LARGE, registry, {})
     assert asked.memory > 6 * GIB + 4 * LARGE.labels * 384 / 2**20
 
 
@@ -101,13 +97,13 @@ def test_documents_that_only_the_benchmark_knows(registry):
     size = Size(0, 0, 9)
     assert known_size(size, "d", {}) == size
     benchmarks = {
-        ("d", "haste"): Benchmark("gpu", 1.0, 77),
-        ("e", "haste"): Benchmark("gpu", 1, 99),
+        "d": {"haste": Benchmark("gpu", 1.0, 77)},
+        "e": {"haste": Benchmark("gpu", 1, 99)},
     }
     assert known_size(size, "d", benchmarks).train == 77
     assert known_size(SMALL, "d", benchmarks) == SMALL
     config = dataclasses.replace(resolved("wordnet-smoke", device="cpu"), dataset="d")
-    assert training_request(config, size, registry, {}, "haste").minutes == UNKNOWN_MINUTES
+    assert training_request(config, size, registry, {}).minutes == UNKNOWN_MINUTES
 
 
 def test_attempts_ask_for_more_up_to_the_limits():

@@ -1,28 +1,25 @@
 """What each job of a grid asks a machine or a cluster for: main memory and time.
 
 Known before anything is made: from the counts that the registry or a corpus gives, the scale benchmark
-(results/benchmarks/<device>/scale.csv) and the cost model of `haste.planning`, each with room for its
+(results/benchmarks/<device>/scale.csv) and the cost model of `haste.estimates`, each with room for its
 error. A site's limits cap both; what asks for more time than a job may have resumes in its next attempt.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
-from haste.planning import (
+from haste.estimates import (
     BASE_MEMORY,
-    LINEAR_SECONDS_PER_LABEL,
     MIB,
     PREDICTIONS,
     RATE,
-    START_SECONDS,
-    Benchmark,
     Benchmarks,
     Size,
+    linear_seconds,
     model_of_run,
-    steps_of_run,
     stored_weights,
 )
 
@@ -90,27 +87,16 @@ class Limits:
         return -(-request.minutes // self.minutes) if self.minutes else 1
 
 
-def known_size(size: Size, dataset: str, benchmarks: Benchmarks) -> Size:
-    """With the documents of the scale benchmark where nobody else says how many there are."""
-    if size.train:
-        return size
-    known = _of_dataset(benchmarks, dataset).values()
-    return replace(size, train=max((each.documents for each in known), default=0))
-
-
 def corpus_request(size: Size) -> Request:
     """To make a corpus."""
-    documents = size.train + size.validation + size.test
-    used = CORPUS_DOCUMENT_BYTES * documents + CORPUS_LABEL_BYTES * size.labels
-    return Request(3000 + used // MIB, _minutes(PREPARE_SECONDS * documents))
+    used = CORPUS_DOCUMENT_BYTES * size.documents + CORPUS_LABEL_BYTES * size.labels
+    return Request(3000 + used // MIB, _minutes(PREPARE_SECONDS * size.documents))
 
 
 def tokens_request(size: Size) -> Request:
     """To make the tokens of a corpus."""
-    documents = size.train + size.validation + size.test
-    return Request(
-        2000 + TOKEN_DOCUMENT_BYTES * documents // MIB, _minutes(PREPARE_SECONDS * documents)
-    )
+    used = TOKEN_DOCUMENT_BYTES * size.documents
+    return Request(2000 + used // MIB, _minutes(PREPARE_SECONDS * size.documents))
 
 
 def embedding_request(size: Size, encoder: EncoderConfig, hidden: int, parameters: int) -> Request:
@@ -133,21 +119,21 @@ def grouping_request(size: Size, hidden: int) -> Request:
 
 
 def training_request(
-    config: RunConfig, size: Size, registry: Registry, benchmarks: Benchmarks, method: str
+    config: RunConfig, size: Size, registry: Registry, benchmarks: Benchmarks
 ) -> Request:
     """For a run that is trained and evaluated."""
-    known = _of_dataset(benchmarks, config.dataset)
+    known = benchmarks.get(config.dataset, {})
     seconds, memory = model_of_run(config, size, registry)
     if config.training.device == "cuda":
         moments = 2 if config.training.momentum else 1
         state = 4 * moments * stored_weights(config, size, registry)
         memory = CUDA_HOST_MEMORY + state + 8 * PREDICTIONS * size.test
-    if config.training.device == "cuda" and known:
+    if config.training.device == "cuda" and config.method in known:
+        minutes = _minutes(MEASURED_ROOM * known[config.method].seconds(config, size))
+    elif config.training.device == "cuda" and known:
         # of another method: most of a step is the encoder
-        step = known[method] if method in known else max(known.values(), key=_step)
-        measured = START_SECONDS + _step(step) * steps_of_run(config, size)
-        model = 0.0 if method in known else seconds
-        minutes = _minutes(MEASURED_ROOM * max(measured, model))
+        slowest = max(step.seconds(config, size) for step in known.values())
+        minutes = _minutes(MEASURED_ROOM * max(slowest, seconds))
     else:
         minutes = _minutes(MODEL_ROOM * seconds) if size.train else UNKNOWN_MINUTES
     return Request(round(ROOM * memory / MIB), minutes, config.training.threads)
@@ -156,7 +142,7 @@ def training_request(
 def linear_request(size: Size) -> Request:
     """For a linear baseline."""
     used = 2 * BASE_MEMORY + LINEAR_LABEL_BYTES * size.labels
-    return Request(used // MIB, _minutes(MODEL_ROOM * LINEAR_SECONDS_PER_LABEL * size.labels))
+    return Request(used // MIB, _minutes(MODEL_ROOM * linear_seconds(size)))
 
 
 def result_request(test: int) -> Request:
@@ -167,15 +153,6 @@ def result_request(test: int) -> Request:
 
 def _embedding_memory(size: Size, hidden: int) -> int:
     return 2000 + round(ROOM * 4 * size.labels * hidden / MIB)
-
-
-def _of_dataset(benchmarks: Benchmarks, dataset: str) -> dict[str, Benchmark]:
-    """By method."""
-    return {method: each for (name, method), each in benchmarks.items() if name == dataset}
-
-
-def _step(benchmark: Benchmark) -> float:
-    return benchmark.seconds_per_step
 
 
 def _minutes(seconds: float) -> int:

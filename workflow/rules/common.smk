@@ -20,7 +20,12 @@ from haste.former_names import renamed_grid, stored_path
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste.paths import SPLITS
-from haste.planning import encoder_size, expected_size, read_benchmarks
+from haste.estimates import (
+    encoder_size,
+    expected_size,
+    known_size,
+    read_benchmarks,
+)
 from haste.presets import method
 from haste.pretrained import FILES, check_models
 from haste.report import registry
@@ -29,7 +34,6 @@ from haste.reservation import (
     corpus_request,
     embedding_request,
     grouping_request,
-    known_size,
     linear_request,
     result_request,
     tokens_request,
@@ -108,9 +112,7 @@ SIZES = {
     for name in GRID.datasets
 }
 REQUESTS = {
-    key: training_request(
-        placed(run), SIZES[key.dataset], REGISTRY, BENCHMARKS, key.method
-    )
+    key: training_request(placed(run), SIZES[key.dataset], REGISTRY, BENCHMARKS)
     for key, run in TRAINED.items()
 }
 ON_GPU = {

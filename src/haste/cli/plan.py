@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +15,7 @@ from haste.paths import REGISTRY
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from haste.data.registry import Registry
-    from haste.grid import GridConfig, RunKey
-    from haste.planning import Benchmarks, DataPlan, RunPlan
-    from haste.reservation import Request
+    from haste.planning import DataPlan, RunPlan
 
 
 @app.command("plan")
@@ -31,7 +28,7 @@ def plan(
 
     from haste.data.registry import load_registry
     from haste.grid import read_grid
-    from haste.planning import plan_data, plan_runs, read_benchmarks
+    from haste.planning import plan_data, plan_runs
     from haste.pretrained import check_models
     from haste.settings import naming
 
@@ -41,13 +38,12 @@ def plan(
         known = known.with_datasets(chosen.dataset_settings)
         check_models(chosen, known)
         data, runs = plan_data(chosen, known), plan_runs(chosen, known)
-        requests = _requests(chosen, known, read_benchmarks(chosen))
     named = ", ".join(map(str, grid))
     console = Console()
     # a log has no width, and the default of 80 columns would wrap names
     console = Console(width=None if console.is_terminal else 132)
     console.print(_data_table(data, f"Data of {named}"))
-    console.print(_run_table(runs, requests, f"Runs of {named}"))
+    console.print(_run_table(runs, f"Runs of {named}"))
 
 
 def _data_table(data: Sequence[DataPlan], title: str) -> Table:
@@ -67,29 +63,7 @@ def _data_table(data: Sequence[DataPlan], title: str) -> Table:
     return table
 
 
-def _requests(
-    grid: GridConfig, registry: Registry, benchmarks: Benchmarks
-) -> dict[RunKey, Request]:
-    """What the job of each run asks for."""
-    from haste.planning import dataset_size
-    from haste.presets import method
-    from haste.reservation import known_size, linear_request, training_request
-
-    sizes = {
-        name: known_size(dataset_size(grid, registry, name), name, benchmarks)
-        for name in grid.datasets
-    }
-    return {
-        key: training_request(
-            grid.resolve(key), sizes[key.dataset], registry, benchmarks, key.method
-        )
-        if method(key.method).kind == "trained"
-        else linear_request(sizes[key.dataset])
-        for key in grid.runs()
-    }
-
-
-def _run_table(runs: Sequence[RunPlan], requests: Mapping[RunKey, Request], title: str) -> Table:
+def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
     """A line per data set, method and variant, with the first seed's values."""
     words = ("data set", "method", "variant", "seeds", "to do", "known from")
     values = ("time per seed", "memory", "disk per seed", "asks for", "and for")
@@ -107,8 +81,8 @@ def _run_table(runs: Sequence[RunPlan], requests: Mapping[RunKey, Request], titl
             "" if run.seconds is None else _time(run.seconds),
             "" if run.memory is None else _bytes(run.memory),
             _bytes(run.disk),
-            _time(60 * requests[run.key].minutes),
-            _bytes(requests[run.key].memory * 2**20),
+            _time(60 * run.request.minutes),
+            _bytes(run.request.memory * 2**20),
         )
     left = [run for run in runs if not run.done]
     hours = {
