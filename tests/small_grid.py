@@ -95,6 +95,7 @@ def write_inputs(grid: GridConfig) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{path.name}\n")
         write_json(corpus / "corpus.json", CORPUS)
+        write_json(tokens / "tokens.json", {"max_len": 12})
 
 
 def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:

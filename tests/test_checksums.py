@@ -1,7 +1,5 @@
 """What was written is what is read, to the last bit, or an error that names the file."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,14 +7,13 @@ from haste.checksums import (
     check_beside,
     check_file,
     file_sums,
-    plain_sha256,
     read_description,
     remove_beside,
     write_beside,
     write_description,
 )
 from haste.errors import DataError
-from haste.files import sha256, write_json
+from haste.files import write_json
 
 VALUE = {"a": 1, "b": [0.5, "text"], "digests": {}}
 
@@ -74,16 +71,3 @@ def test_a_file_that_has_not_changed_is_read_once(tmp_path, monkeypatch):
     sums = file_sums([path], tmp_path)
     monkeypatch.setattr("haste.checksums.crc32", None)
     check_file(path, sums, "a test")
-
-
-def test_what_is_described_has_one_digest_whether_sums_were_written_or_not(tmp_path):
-    for name in ("old.json", "new.json", "plain.txt"):
-        path = tmp_path / name
-        if name == "new.json":
-            write_description(path, {**VALUE, "digests": {"x": {"bytes": 1, "crc32": "0"}}})
-        else:
-            write_json(path, {key: VALUE[key] for key in "ab"})
-    digests = {plain_sha256(path) for path in tmp_path.iterdir()}
-    assert digests == {sha256(tmp_path / "old.json")}
-    (tmp_path / "new.json").write_text(json.dumps({"a": 1}) + "x")
-    assert plain_sha256(tmp_path / "new.json") == sha256(tmp_path / "new.json")

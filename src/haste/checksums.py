@@ -6,9 +6,7 @@ are: what is in them is checked all the same, as far as one can see it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -16,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from haste.errors import DataError
-from haste.files import crc32, json_text, read_json, reading, sha256, write_json
-from haste.former_names import as_first_written
+from haste.files import crc32, read_json, reading, write_json
 
 Sum = Mapping[str, Any]
 """bytes (int) and crc32 (eight hexadecimal digits)"""
@@ -77,19 +74,6 @@ def read_description(path: Path, made_by: str) -> dict[str, Any]:
 def described_sums(path: Path, made_by: str) -> Mapping[str, Sum]:
     """The Sums in a description; none where it, or they, have not been written."""
     return read_description(path, made_by).get(SUMS, {}) if path.is_file() else {}
-
-
-def plain_sha256(path: Path) -> str:
-    """Hex digest of a file, of a description without Sums, seal and FILE_TIMES: what is described is the
-    same whether or not they were written down, and on every machine."""
-    if path.suffix == ".json":
-        with contextlib.suppress(ValueError):
-            value = json.loads(path.read_bytes())
-            ignored = {SEAL, SUMS, FILE_TIMES}
-            if isinstance(value, dict) and ignored & value.keys():
-                kept = {key: part for key, part in value.items() if key not in ignored}
-                return hashlib.sha256(json_text(as_first_written(kept)).encode()).hexdigest()
-    return sha256(path)
 
 
 def write_beside(path: Path) -> None:

@@ -146,12 +146,8 @@ def _reserve(file: BinaryIO) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN is refused."""
     with atomic(path) as temporary:
-        temporary.write_text(json_text(value), encoding="utf-8")
-
-
-def json_text(value: Any) -> str:
-    """What `write_json` writes."""
-    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path | str, made_by: str | None = None) -> Any:

@@ -42,13 +42,27 @@ def deciding_settings(config: RunConfig) -> dict[str, Any]:
 
 def fingerprint(config: RunConfig) -> str:
     """A digest of all settings of a run that decide its results."""
-    text = json.dumps(deciding_settings(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _sha256(deciding_settings(config))
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What a run's results say of what they were trained from, see IDENTITY."""
     return {"config": deciding_settings(config), "inputs": input_digest(config.inputs)}
+
+
+def input_files(inputs: InputsConfig) -> dict[str, list[Path]] | None:
+    """The files that say what a run reads: descriptions of corpus and tokens, the model, orders of labels;
+    None where one of them is not there."""
+    model = Path(inputs.model)
+    weights = sorted(model.glob("*.safetensors"))
+    files = {
+        "corpus": [CorpusDir(Path(inputs.corpus)).info],
+        "tokens": [TokenDir(Path(inputs.tokens)).info],
+        "model": [model / "config.json", *weights],
+        "labels": [Path(path) for path in (inputs.order, inputs.clusters) if path],
+    }
+    whole = weights and all(path.is_file() for paths in files.values() for path in paths)
+    return files if whole else None
 
 
 def input_digest(inputs: InputsConfig) -> str | None:
@@ -57,27 +71,27 @@ def input_digest(inputs: InputsConfig) -> str | None:
     It is quick: of corpus and tokens it takes their descriptions, which have the digests of the files
     beside them, and the sizes of these.
     """
-    corpus, tokens, model = map(Path, (inputs.corpus, inputs.tokens, inputs.model))
-    weights = sorted(model.glob("*.safetensors"))
-    others = [Path(path) for path in (inputs.order, inputs.clusters) if path]
-    needed = [CorpusDir(corpus).info, TokenDir(tokens).info, model / "config.json", *others]
-    if not weights or not all(path.is_file() for path in needed):
+    files = input_files(inputs)
+    if files is None:
         return None
-    found = {
-        "corpus": _described(CorpusDir(corpus).info, "haste corpus"),
-        "tokens": _described(TokenDir(tokens).info, "haste tokenize"),
-        "model": [file_sum(path) for path in (model / "config.json", *weights)],
-        "labels": [file_sum(path) for path in others],
-    }
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    (corpus,), (tokens,) = files["corpus"], files["tokens"]
+    return _sha256(
+        {
+            "corpus": _described(corpus, "haste corpus"),
+            "tokens": _described(tokens, "haste tokenize"),
+            "model": [file_sum(path) for path in files["model"]],
+            "labels": [file_sum(path) for path in files["labels"]],
+        }
+    )
 
 
 def corpus_digest(corpus: CorpusDir) -> str | None:
     """As `input_digest`, of a run that reads nothing but a corpus."""
-    if not corpus.info.is_file():
-        return None
-    found = json.dumps(_described(corpus.info, "haste corpus"), sort_keys=True)
-    return hashlib.sha256(found.encode()).hexdigest()
+    return _sha256(_described(corpus.info, "haste corpus")) if corpus.info.is_file() else None
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _described(info: Path, made_by: str) -> dict[str, Any]:
@@ -222,5 +236,5 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(value, Mapping):
         yield where, value
         return
-    for key, each in value.items():
-        yield from _leaves(each, f"{where}.{key}" if where else str(key))
+    for key, part in value.items():
+        yield from _leaves(part, f"{where}.{key}" if where else str(key))

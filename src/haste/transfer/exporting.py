@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import stat
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,8 @@ from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.resources import machine
-from haste.runs import fingerprint, is_done, run_dir
+from haste.runs import input_digest, is_done, run_dir
 from haste.transfer.archive import MANIFEST, Manifest, RunEntry, run_members, trained_runs
-from haste.transfer.digests import MISSING, InputDigests
 
 log = logging.getLogger(__name__)
 
@@ -35,21 +34,19 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     """Write the finished trained runs of a grid and their manifest to `out`; returns how many.
 
     `only`: patterns of dataset/method/variant/seedK or of one of the four, trials only for one that says
-    `trial-`; without a pattern all runs, trials included. Each run's
-    predictions are cut to the first `top` of a document, but kept whole where the data set takes
-    reciprocal pairs out of them before they are measured: the next best move up then. Those of trials
-    are left out, because nothing reads them; so are runs that lack a file or whose inputs are gone, with a
-    word in the log. Raises
-    DataError where no such run is finished, and ConfigError for a pattern that no run matches.
+    `trial-`; without a pattern all runs, trials included. Each run's predictions are cut to the first `top`
+    of a document, but kept whole where the data set takes reciprocal pairs out of them before they are
+    measured: the next best move up then. Those of trials are left out, because nothing reads them; so are
+    runs that lack a file or whose inputs are gone, with an error in the log. Raises DataError where no such
+    run is finished, and ConfigError for a pattern that no run matches.
     """
     keys = trained_runs(grid)
     if only:
         keys = patterns.select(
             keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for
         )
-    digests = InputDigests()
     members: dict[str, str] = {}
-    runs: dict[RunKey, RunEntry] = {}
+    runs: list[RunEntry] = []
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in keys:
             run, config = run_dir(grid, key), grid.resolve(key)
@@ -65,8 +62,8 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
                     run.metrics,
                 )
                 continue
-            inputs = digests.of(config.inputs)
-            if inputs == MISSING:
+            inputs = input_digest(config.inputs)
+            if inputs is None:
                 log.error(
                     "%s: its inputs are not all here, so no import could compare them; the run is left out",
                     key.name,
@@ -75,20 +72,19 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
             columns = 0
             for name, path in files.items():
                 if path == run.predictions:
-                    ids, scores = _cut(run, None if _filtered(config) else top)
-                    content, columns = _npz(ids=ids, scores=scores), ids.shape[1]
+                    content, columns = _first_columns(run, None if _is_filtered(config) else top)
                 else:
                     content = path.read_bytes()
-                archive.writestr(_info(name), content)
+                archive.writestr(name, content)
                 members[name] = hashlib.sha256(content).hexdigest()
-            runs[key] = RunEntry(fingerprint(config), inputs, columns)
+            runs.append(RunEntry(**asdict(key), inputs=inputs, columns=columns))
         if not runs:
             named = f" that --only {' '.join(only)} names" if only else ""
             raise DataError(
                 f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export."
             )
-        manifest = Manifest(grid.name, machine(), members, runs)
-        archive.writestr(_info(MANIFEST), manifest.to_json())
+        manifest = Manifest(grid=grid.name, machine=machine(), members=members, runs=runs)
+        archive.writestr(MANIFEST, manifest.model_dump_json(indent=2))
     return len(runs)
 
 
@@ -96,27 +92,15 @@ def _is_asked_for(key: RunKey, pattern: str) -> bool:
     return not key.is_trial or TRIAL_PREFIX in pattern
 
 
-def _info(name: str) -> zipfile.ZipInfo:
-    """A plain file of an archive."""
-    info = zipfile.ZipInfo(name)
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info
-
-
-def _filtered(config: RunConfig) -> bool:
+def _is_filtered(config: RunConfig) -> bool:
     """Whether pairs leave the predictions of a run before they are measured; so where nothing says it."""
     info = CorpusDir(Path(config.inputs.corpus)).info
     return not info.is_file() or bool(read_json(info).get("filtered", False))
 
 
-def _cut(run: RunDir, width: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and scores of a run's first `width` predictions a document, of all where it is None."""
-    ids, scores = read_predictions(run)
-    return ids[:, :width], scores[:, :width]
-
-
-def _npz(**arrays: np.ndarray) -> bytes:
+def _first_columns(run: RunDir, width: int | None) -> tuple[bytes, int]:
+    """A run's first `width` predictions a document (all where it is None) as .npz, and how many they are."""
+    ids, scores = (array[:, :width] for array in read_predictions(run))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    np.savez_compressed(buffer, ids=ids, scores=scores)
+    return buffer.getvalue(), ids.shape[1]

@@ -15,21 +15,19 @@ from haste.errors import DataError
 from haste.files import atomic, read_json, reading
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir
-from haste.runs import differences, is_done, remove_results, run_dir
+from haste.runs import differences, input_digest, input_files, is_done, remove_results, run_dir
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 from haste.transfer import contents
 from haste.transfer.archive import (
     AGAIN,
-    Manifest,
-    MemberReader,
+    Archive,
     RunEntry,
+    described,
     member_name,
     opened,
-    read_manifest,
     run_members,
 )
-from haste.transfer.digests import MISSING, InputDigests, input_files
 
 log = logging.getLogger(__name__)
 
@@ -57,24 +55,22 @@ def import_results(
     the logs of such runs lie. Runs that are finished here are left alone. Raises DataError, before anything
     is written, for an archive that is damaged or has names outside the layout, contents that no training
     writes, runs whose configuration is not the grid's, and runs that were trained from other inputs than
-    lie here or, unless `without_data`, whose inputs are not here.
+    lie here or, unless `without_data`, that cannot be compared: their inputs are not here, or the archive
+    is of format 1, whose digest of them is not computed any more.
     """
-    with opened(archive_path) as archive:
-        manifest = read_manifest(archive, archive_path, grid)
-        read = MemberReader(archive, archive_path, manifest)
-        _check_inputs(archive_path, grid, manifest, without_data=without_data)
-        for key, entry in manifest.runs.items():
-            _check_run(read, grid, key, entry)
-        read = MemberReader(archive, archive_path, manifest)
+    with opened(archive_path, grid) as archive:
+        _check_inputs(archive, grid, without_data=without_data)
+        for run in archive.manifest.runs:
+            _check_run(archive, grid, run)
         taken, kept, replaced = [], [], []
-        for key in manifest.runs:
+        for key in (run.key for run in archive.manifest.runs):
             if is_done(run_dir(grid, key), grid.resolve(key)):
                 log.info("%s: finished here already; left alone", key.name)
                 kept.append(key.name)
             else:
                 config = run_dir(grid, key).config
                 replaced += [str(config)] if config.exists() else []
-                _take(read, grid, key, logs)
+                _take(archive, grid, key, logs)
                 log.info("%s: taken", key.name)
                 taken.append(key.name)
     if replaced:
@@ -87,75 +83,78 @@ def import_results(
     return Imported(tuple(taken), tuple(kept))
 
 
-def _check_run(read: MemberReader, grid: GridConfig, key: RunKey, entry: RunEntry) -> None:
+def _check_run(archive: Archive, grid: GridConfig, run: RunEntry) -> None:
     """Refuse a run that is not of the grid's configuration, not finished, or whose files hold what no
     training writes."""
-    config = grid.resolve(key)
-    _check_config(read, grid, key, config)
-    with _checked(read, key, "resources.json") as content:
+    key, config = run.key, grid.resolve(run.key)
+    _check_config(archive, grid, key, config)
+    with _checked(archive, key, "resources.json") as content:
         contents.check_resources(content)
-    with _checked(read, key, "history.csv") as content:
+    with _checked(archive, key, "history.csv") as content:
         contents.check_history(content, config.training.epochs)
-    with _checked(read, key, "metrics.json") as content:
-        metrics = contents.check_metrics(content)
+    with _checked(archive, key, "metrics.json") as content:
+        documents = contents.check_metrics(content).documents
     if key.is_trial:
         return
-    documents, labels = metrics.get("documents"), None
+    labels = None
     info = CorpusDir(Path(config.inputs.corpus)).info
     if info.is_file():
         with reading(info, "the description of a corpus", "haste corpus"):
-            said = read_json(info)
-            documents = int(said["documents"][config.training.evaluate])
-            labels = int(said["n_labels"]) + int(said["n_extra"])
-    with _checked(read, key, "predictions.npz") as content:
-        contents.check_predictions_file(content, entry.columns, documents, labels)
+            corpus = read_json(info)
+            documents = int(corpus["documents"][config.training.evaluate])
+            labels = int(corpus["n_labels"]) + int(corpus["n_extra"])
+    with _checked(archive, key, "predictions.npz") as content:
+        contents.check_predictions_file(content, run.columns, documents, labels)
 
 
-def _check_config(read: MemberReader, grid: GridConfig, key: RunKey, config: RunConfig) -> None:
+def _check_config(archive: Archive, grid: GridConfig, key: RunKey, config: RunConfig) -> None:
     name = member_name(key, "config.yaml")
-    written = parse_yaml(read(name), f"{read.path}: {name}")
+    written = parse_yaml(archive.read(name), f"{archive.path}: {name}")
     if differ := differences(config, written):
         raise DataError(
-            f"{read.path}: {name} is not what the grid {grid.name} says now: {'; '.join(differ[:3])}. Nothing "
-            "was taken; train with this grid, or import with the grid it was trained with."
+            f"{archive.path}: {name} is not what the grid {grid.name} says now: {'; '.join(differ[:3])}. "
+            "Nothing was taken; train with this grid, or import with the grid it was trained with."
         )
 
 
 @contextmanager
-def _checked(read: MemberReader, key: RunKey, file: str) -> Iterator[bytes]:
+def _checked(archive: Archive, key: RunKey, file: str) -> Iterator[bytes]:
     """The content of a run's file; what goes wrong with it is a DataError that names it."""
     name = member_name(key, file)
-    content = read(name)
+    content = archive.read(name)
     try:
         yield content
     except Exception as error:
-        problem = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{read.path}: {name} is not what training writes ({problem.rstrip('.')}); nothing was taken. "
+            f"{archive.path}: {name} is not what training writes ({described(error)}); nothing was taken. "
             f"{AGAIN}"
         ) from error
 
 
-def _check_inputs(path: Path, grid: GridConfig, manifest: Manifest, *, without_data: bool) -> None:
+def _check_inputs(archive: Archive, grid: GridConfig, *, without_data: bool) -> None:
     """Refuse runs that were trained from other files than lie here."""
-    digests, unknown = InputDigests(), []
-    for key, entry in manifest.runs.items():
-        inputs = grid.resolve(key).inputs
-        here = digests.of(inputs)
-        if here == MISSING:
-            unknown.append(key.name)
-        elif here != entry.inputs:
+    unknown = []
+    for run in archive.manifest.runs:
+        inputs = grid.resolve(run.key).inputs
+        here = input_digest(inputs)
+        if here is None or run.inputs is None:
+            unknown.append(run.key.name)
+        elif here != run.inputs:
             raise DataError(
-                f"{path}: {key.name} was trained from other inputs than those in "
-                f"{inputs.corpus}, {inputs.tokens}, {inputs.model} or its label order ({entry.inputs[:12]} "
+                f"{archive.path}: {run.key.name} was trained from other inputs than those in "
+                f"{inputs.corpus}, {inputs.tokens}, {inputs.model} or its label order ({run.inputs[:12]} "
                 f"there, {here[:12]} here). Nothing was taken; copy the data of one machine to the other "
                 "and train again, or import where that data lies."
             )
     if unknown and not without_data:
+        former = archive.manifest.format == 1
+        reason = "because an older version wrote the archive" if former else "which is not all here"
+        mend = (
+            "export again" if former else "make the data first, by snakemake or by a copy of data/"
+        )
         raise DataError(
-            f"{path}: {len(unknown)} runs ({unknown[0]}, ...) cannot be compared with their data, which is "
-            "not all here. Nothing was taken; make the data first, by snakemake or by a copy of data/, or "
-            "take them unseen: --without-data."
+            f"{archive.path}: {len(unknown)} runs ({unknown[0]}, ...) cannot be compared with their data, "
+            f"{reason}. Nothing was taken; {mend}, or take them unseen: --without-data."
         )
     if unknown:
         log.warning(
@@ -166,7 +165,7 @@ def _check_inputs(path: Path, grid: GridConfig, manifest: Manifest, *, without_d
         )
 
 
-def _take(read: MemberReader, grid: GridConfig, key: RunKey, logs: Path) -> None:
+def _take(archive: Archive, grid: GridConfig, key: RunKey, logs: Path) -> None:
     """Put a run into its folder; metrics.json, by which it counts as finished, last."""
     run, config = run_dir(grid, key), grid.resolve(key)
     # weights and a checkpoint that lie there are of another run, and so is Snakemake's benchmark beside
@@ -178,11 +177,11 @@ def _take(read: MemberReader, grid: GridConfig, key: RunKey, logs: Path) -> None
     files = run_members(run, key)
     for name in sorted(files, key=lambda name: files[name] == run.metrics):
         with atomic(files[name]) as temporary:
-            temporary.write_bytes(read(name))
+            temporary.write_bytes(archive.read(name))
     # Snakemake goes by times: no output may be older than an input, and the configuration is one; none may
     # be of the future either, where a table that is made now would be older than its runs
-    inputs = input_files(config.inputs) or {}
-    now = max([time.time(), *(each.stat().st_mtime for each in inputs.values())])
+    inputs = (input_files(config.inputs) or {}).values()
+    now = max([time.time(), *(path.stat().st_mtime for paths in inputs for path in paths)])
     for path in files.values():
         stamp = now - 1 if path == run.config else now
         os.utime(path, (stamp, stamp))
