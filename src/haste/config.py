@@ -56,8 +56,8 @@ GROUPINGS = get_args(Grouping)
 class EncoderConfig:
     """What turns a document into features h in R^H."""
 
-    kind: Literal["bag", "transformer"] = "bag"
-    """bag (token embedding bag, for CPU) or transformer"""
+    kind: Literal["bag", "transformer", "none"] = "bag"
+    """bag (token embedding bag, for CPU), transformer, or none (dense or sparse features as they are)"""
     model: ModelName = "all-MiniLM-L6-v2"
     """a name of `models` in datasets.yaml; or a folder, its path with a /, such as ./models/mine, that has
     config.json, tokenizer.json and model.safetensors"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from haste.config import RunConfig
 from haste.data.batches import Batch, collate
 from haste.data.ragged import Ragged
 from haste.encoders.base import Encoder
-from haste.encoders.registry import build_encoder
+from haste.encoders.registry import build_encoder, restore_encoder
 from haste.errors import DataError
+from haste.files import reading
 from haste.inputs import RunInputs
 from haste.kernels.rounding import mix
 from haste.labels.order import LabelOrder
@@ -40,7 +41,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.encoder.parameters()).device
+        return self.encoder.device
 
     def features(self, batch: Batch) -> Tensor:
         """[B, H]: what the output layer reads, with a graph where one is wanted."""
@@ -117,15 +118,49 @@ def build_model(
     )
 
 
+def restore_model(
+    config: RunConfig,
+    folder: Path,
+    order: LabelOrder,
+    tensors: dict[str, Tensor],
+    device: torch.device,
+    path: Path,
+) -> Model:
+    """The trained model with the tensors of the file `path`, for prediction.
+
+    `folder`: of the encoder's configuration. Raises DataError when tensors and configuration do not fit.
+    """
+    parts = {"clusters": None}
+    clusters = tensors.get("layer.clusters")
+    if clusters is not None:
+        of_label = np.empty(order.n_labels, np.int32)
+        of_label[order.labels] = clusters.numpy()
+        parts = {
+            "clusters": of_label,
+            "auxiliary_scale": partial(auxiliary_scale, total_steps=1, config=config.auxiliary),
+        }
+    weights = {
+        name.removeprefix("encoder."): value
+        for name, value in tensors.items()
+        if name.startswith("encoder.")
+    }
+    with reading(path, "the weights of this configuration"):
+        encoder = restore_encoder(config.encoder, folder, weights).to(device)
+    flat = replace(config.layer, bias_init="zero")
+    model = assemble(replace(config, layer=flat), encoder, order, **parts)
+    copy_into(model.tensors(momenta=False), tensors, path)
+    return model
+
+
 def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings: Any) -> Model:
     """An untrained model around `encoder`, on its device and in its precision.
 
     `settings`: those of `haste.layers.build.build_layer`.
     """
-    like = next(encoder.parameters())
-    projection = build_projection(config, encoder.feature_size).to(like.device, like.dtype)
+    projection = build_projection(config, encoder.feature_size)
+    projection = projection.to(encoder.device, encoder.dtype)
     size = projected_size(config, encoder.feature_size)
-    layer = build_layer(config, size, order, like.device, **settings)
+    layer = build_layer(config, size, order, encoder.device, **settings)
     return Model(encoder, projection, layer, order)
 
 

@@ -1,22 +1,30 @@
-"""Predicts labels of new texts with a finished run."""
+"""Predicts labels of new documents with a finished run, or with the folder that one was exported to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
 
+from haste.checksums import read_description
 from haste.config import read_run
+from haste.data.corpus import MADE_BY
 from haste.data.ragged import Ragged
 from haste.errors import DataError
 from haste.files import reading
-from haste.inputs import RunInputs
-from haste.model import build_model
-from haste.paths import RunDir
+from haste.labels.order import LabelOrder
+from haste.model import restore_model
+from haste.paths import CorpusDir, RunDir
+from haste.tensor_file import load_tensors
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True)
@@ -29,41 +37,68 @@ class Suggestion:
     """probability of the label, the sigmoid of its logit"""
 
 
+@dataclass(frozen=True)
+class TrainedFiles:
+    """Where the files lie that a prediction needs."""
+
+    weights: Path
+    model: Path
+    """folder of the encoder's configuration and tokenizer"""
+    corpus: CorpusDir
+    order: Path | None
+
+
 class Predictor:
-    """Scores texts with a trained run."""
+    """Scores documents with a trained run."""
 
     def __init__(self, run: RunDir, device: torch.device) -> None:
         """Raises DataError when the run is not finished or its files do not fit."""
-        config = read_run(run.config)
-        inputs = RunInputs.load(config)
-        self.model = build_model(config, inputs, device)
-        self.model.load(run.model)
-        path = Path(config.inputs.model) / "tokenizer.json"
-        with reading(path, "a tokenizer", "haste fetch"):
-            self.tokenizer = Tokenizer.from_file(str(path))
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(config.encoder.max_len)
-        corpus = inputs.corpus
-        if not corpus.info.has_text:
-            raise DataError(
-                f"{run.root}: was trained on sparse features of {corpus.info.dataset}, and cannot read texts."
-            )
-        labels = corpus.labels
-        self.uids: list[str] = labels["uid"].to_pylist()
-        self.names: list[str] = labels["name"].to_pylist()
+        self.run = run
+        self.config = config = read_run(run.config)
+        self.files = TrainedFiles(
+            weights=run.model,
+            model=_found(config.inputs.model, run.root),
+            corpus=CorpusDir(_found(config.inputs.corpus, run.root)),
+            order=_found(config.inputs.order, run.root) if config.inputs.order else None,
+        )
+        tensors, _ = load_tensors(run.model)
+        described = read_description(self.files.corpus.info, MADE_BY)
+        self.reads_text = bool(described.get("has_text", True))
+        self.n_features = int(described.get("n_features", 0))
+        path = self.files.corpus.labels
+        with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
+            labels = file.read(columns=["uid", "name"])
+            self.uids: list[str] = labels["uid"].to_pylist()
+            self.names: list[str] = labels["name"].to_pylist()
+        order = LabelOrder.load(self.files.order) if self.files.order else None
+        self.model = restore_model(
+            config, self.files.model, order or LabelOrder.identity(described["n_labels"]), tensors, device, run.model
+        )  # fmt: skip
+        path = self.files.model / "tokenizer.json"
+        self.tokenizer: Tokenizer | None = None
+        if self.reads_text:
+            with reading(path, "a tokenizer", "haste fetch"):
+                self.tokenizer = Tokenizer.from_file(str(path))
+            self.tokenizer.no_padding()
+            self.tokenizer.enable_truncation(config.encoder.max_len)
+
+    def predict(
+        self, documents: Sequence[str] | sp.csr_matrix, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids int32 [N, k] and probabilities float32 [N, k], best first, -1 and 0 where there are
+        fewer; documents are texts or features [N, D], as those of training were."""
+        if k < 1:
+            raise DataError(f"k: {k} labels asked for; ask for at least 1.")
+        ids, scores = self.model.predict(self._tokens(documents), k)
+        with np.errstate(over="ignore"):
+            return ids, 1 / (1 + np.exp(-scores))
 
     def __call__(self, texts: Sequence[str], k: int) -> list[list[Suggestion]]:
         """The k best labels of each text, best first; none for an empty text."""
-        if k < 1:
-            raise DataError(f"k: {k} labels asked for; ask for at least 1.")
         suggestions: list[list[Suggestion]] = [[] for _ in texts]
         rows = [row for row, text in enumerate(texts) if text.strip()]
-        if not rows:
-            return suggestions
         k = min(k, self.model.order.n_labels)
-        ids, scores = self.model.predict(self._tokens([texts[row] for row in rows]), k)
-        with np.errstate(over="ignore"):
-            probabilities = 1 / (1 + np.exp(-scores))
+        ids, probabilities = self.predict([texts[row] for row in rows], k)
         for row, labels, values in zip(rows, ids, probabilities, strict=True):
             suggestions[row] = [
                 Suggestion(self.uids[label], self.names[label], float(value))
@@ -72,6 +107,29 @@ class Predictor:
             ]
         return suggestions
 
-    def _tokens(self, texts: Sequence[str]) -> Ragged:
-        encoded = self.tokenizer.encode_batch(list(texts))
-        return Ragged.of([np.asarray(item.ids, np.int32) for item in encoded])
+    def _tokens(self, documents: Sequence[str] | sp.csr_matrix) -> Ragged:
+        given = hasattr(documents, "indptr")
+        if given == self.reads_text:
+            was, now = ("texts", "features")[:: 1 if self.reads_text else -1]
+            raise DataError(f"{self.run.root}: was trained on {was}, and cannot read {now}.")
+        if not given:
+            encoded = self.tokenizer.encode_batch(list(documents))
+            return Ragged.of([np.asarray(item.ids, np.int32) for item in encoded])
+        if documents.shape[1] != self.n_features:
+            raise DataError(
+                f"{self.run.root}: was trained on {self.n_features} features, got {documents.shape[1]}."
+            )
+        offsets = documents.indptr.astype(np.int64)
+        return Ragged(documents.indices.astype(np.int32), offsets, documents.data)
+
+
+def _found(path: str, run: Path) -> Path:
+    """A path of a run's configuration: beside the run or in a folder above it, else in the working folder.
+
+    So a run is read from any working folder, and a folder that has all it needs wherever it was moved.
+    """
+    above = run.resolve()
+    for folder in (above, *above.parents):
+        if (folder / path).exists():
+            return folder / path
+    return Path(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 SPARE = 8
@@ -35,6 +37,20 @@ class Encoder(nn.Module, ABC):
         which waits for a GPU. With `weights` float32 [T] the ids are columns of sparse features, and
         these their values; an encoder that reads nothing but text raises ConfigError.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._any_tensor().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its features."""
+        return self._any_tensor().dtype
+
+    def _any_tensor(self) -> Tensor:
+        tensors = chain(self.parameters(), self.buffers())
+        return next(value for value in tensors if value.is_floating_point())
 
     def sparse_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters whose gradient is a sparse tensor: they need an optimiser of their own."""

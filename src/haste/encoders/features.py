@@ -28,7 +28,7 @@ def encode(
     where they are to lie in a file that is mapped to memory.
     """
     encoder.eval()
-    device = next(encoder.parameters()).device
+    device = encoder.device
     shape = (len(tokens), encoder.feature_size)
     features = np.empty(shape, np.float32) if out is None else out
     shortest_first = np.argsort(tokens.lengths(), kind="stable")

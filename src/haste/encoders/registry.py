@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from haste.config import EncoderConfig
 from haste.data.tokens import Tokens
+from haste.encoders.as_given import AsGiven
 from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
-from haste.encoders.transformer import load_transformer, transformer_encoder
-from haste.errors import DataError
+from haste.encoders.transformer import empty_transformer, load_transformer, transformer_encoder
+from haste.errors import ConfigError, DataError
+from haste.files import read_json, reading
 from haste.pretrained import check_fetched, check_length
 
 FEATURE_EMBEDDING_SCALE = 0.05
@@ -27,6 +31,8 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     `model` is a folder with config.json, tokenizer.json and model.safetensors. Sparse features get random
     embeddings, from torch's generator, of the size of the model's. Raises ConfigError or DataError.
     """
+    if config.kind == "none":
+        return _as_given(tokens)
     check_fetched(Path(model))
     check_length(config.kind, Path(model), tokens.info.max_len)
     if config.kind == "transformer":
@@ -38,13 +44,49 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     if len(vocabulary) == 0:
         what = "feature" if tokens.info.weighted else "token but special ones"
         raise DataError(f"the training documents have no {what}; check the corpus.")
-    pretrained = word_embeddings(Path(model))
     if tokens.info.weighted:
-        embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), pretrained.shape[1])
+        size = hidden_size(Path(model))
+        embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), size)
     else:
+        pretrained = word_embeddings(Path(model))
         _check_ids(int(vocabulary[-1]), len(pretrained), model)
         embeddings = torch.from_numpy(pretrained[vocabulary])
     return BagEncoder(embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
+
+
+def restore_encoder(config: EncoderConfig, model: Path, weights: Mapping[str, Tensor]) -> Encoder:
+    """An encoder of the shapes of trained `weights`, which are still to be copied into it.
+
+    Of `model`, a folder, the configuration of a transformer is read and nothing else.
+    """
+    if config.kind == "none":
+        return AsGiven(int(weights["size"]))
+    if config.kind == "transformer":
+        transformer = empty_transformer(model, DTYPES[config.dtype], config.attention)
+        return transformer_encoder(transformer, config)
+    lookup = weights["lookup"]
+    vocabulary = (lookup >= 0).nonzero().flatten()
+    return BagEncoder(weights["embedding.weight"], vocabulary, len(lookup))
+
+
+def _as_given(tokens: Tokens) -> AsGiven:
+    if not tokens.info.weighted:
+        raise ConfigError(
+            "encoder.kind: none takes features as they are, and this data set has texts; choose bag or "
+            "transformer."
+        )
+    documents = tokens.splits["train"]
+    values = torch.from_numpy(np.array(documents.weights))
+    return AsGiven(tokens.info.vocab_size, values, len(documents))
+
+
+def hidden_size(model: Path) -> int:
+    """H of the word embeddings of a pretrained model."""
+    described = read_json(model / "config.json", "haste fetch")
+    with reading(model / "config.json", "the configuration of a pretrained encoder"):
+        # DistilBERT calls it dim, T5 d_model
+        names = ("embedding_size", "hidden_size", "dim", "d_model")
+        return int(next(described[name] for name in names if name in described))
 
 
 def _check_ids(largest: int, size: int, model: Path | str) -> None:

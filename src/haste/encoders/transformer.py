@@ -39,6 +39,25 @@ def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "au
         ) from error
 
 
+def empty_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
+    """A model of the configuration in a folder, its weights still to be read; raises ConfigError."""
+    from transformers import AutoConfig, AutoModel
+
+    from haste.encoders.attention import implementation
+
+    try:
+        described = AutoConfig.from_pretrained(
+            str(model), local_files_only=True, trust_remote_code=False
+        )
+        return AutoModel.from_config(
+            described, dtype=dtype, attn_implementation=implementation(attention)
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"encoder.model: {model}: no configuration of a model ({error})."
+        ) from error
+
+
 class TransformerEncoder(Encoder):
     """`pooling` mean (over a document's tokens) or cls (its first token).
 

@@ -40,6 +40,8 @@ def build_optimizers(
         for own, decay in kinds
         if own
     ]
+    if not groups:
+        return []
     adam = optimi.Adam(
         groups,
         lr=config.learning_rate,
@@ -75,12 +77,14 @@ def backward(
     gradient = gradient.to(features.dtype)
     if config.optimizer_in_backward:
         # its steps are hooks of torch's own backward pass
-        features.backward(gradient)
+        if features.requires_grad:
+            features.backward(gradient)
         return
     written = {id(parameter) for parameter in encoder.written_gradients()}
     parameters = [*encoder.parameters(), *projection.parameters()]
     own = [each for each in parameters if each.requires_grad and id(each) not in written]
-    flat.backward(features, gradient, own)
+    if own:
+        flat.backward(features, gradient, own)
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:

@@ -34,6 +34,13 @@ def npz(dense, width=N_LABELS, **changed):
     return stream.getvalue()
 
 
+def npy(dense):
+    """The bytes of a dense matrix."""
+    file = io.BytesIO()
+    np.save(file, np.array(dense, np.float32))
+    return file.getvalue()
+
+
 def ones(documents):
     return npz([[float(i in labels) for i in range(N_LABELS)] for _, labels in documents])
 
@@ -81,6 +88,11 @@ FILES = {
     "PECOS, features only": {
         "X.trn.tfidf.npz": npz(FEATURES["train"]),
         "X.tst.tfidf.npz": npz(FEATURES["test"]),
+        **PECOS_LABELS,
+    },
+    "PECOS, dense embeddings": {
+        "X.trn.npy": npy(FEATURES["train"]),
+        "X.tst.npy": npy(FEATURES["test"]),
         **PECOS_LABELS,
     },
     "XMC repository, features": {

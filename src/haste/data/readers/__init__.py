@@ -7,6 +7,7 @@ from pathlib import Path
 
 from haste.data.readers.attention_xml import AttentionXml
 from haste.data.readers.base import Block, Layout
+from haste.data.readers.dense import PecosEmbeddings
 from haste.data.readers.json_lines import JsonLines
 from haste.data.readers.libsvm import LibSvm
 from haste.data.readers.pecos import Pecos, PecosFeatures
@@ -21,6 +22,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     AttentionXml,
     RepositoryText,
     PecosFeatures,
+    PecosEmbeddings,
     RepositoryFeatures,
     LibSvm,
 )

@@ -1,0 +1,140 @@
+"""Documents and labels in memory: texts, sparse features or dense embeddings, and their labels in any form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.data.corpus import EVALUATED, CorpusInfo, CorpusWriter, document_table, label_table
+from haste.data.labelspace import LabelSpace
+from haste.data.ragged import Ragged
+from haste.data.readers.dense import csr_of_dense
+from haste.data.xmc import held_out
+from haste.errors import DataError
+from haste.paths import SPLITS
+
+Documents: TypeAlias = Sequence[str] | np.ndarray | sp.spmatrix
+"""texts [N], or features [N, D]: dense embeddings, or sparse"""
+Labels: TypeAlias = sp.spmatrix | np.ndarray | Sequence[Sequence[str | int]] | Sequence[str | int]
+"""[N, L], nonzero where a document has a label; or each document's labels, by name or number"""
+
+VALIDATION = 0.1
+MOST_VALIDATION = 2000
+"""documents held out of those that are given"""
+
+
+def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
+    """Texts as a list, features as float32 CSR [N, D], of which dense ones keep their zeros; raises DataError."""
+    if sp.issparse(documents):
+        features = sp.csr_matrix(documents, dtype=np.float32)
+        features.sum_duplicates()
+    elif isinstance(documents, np.ndarray) and documents.dtype.kind in "fiub":
+        if documents.ndim != 2:
+            raise DataError(f"X: shape {list(documents.shape)}; expected [documents, features].")
+        features = csr_of_dense(documents)
+    else:
+        texts = list(documents)
+        wrong = [number for number, text in enumerate(texts) if not isinstance(text, str)]
+        if wrong:
+            raise DataError(
+                f"X: document {wrong[0]} is {type(texts[wrong[0]]).__name__}; give texts, or features as a "
+                "numpy array or scipy matrix [documents, features]."
+            )
+        return texts
+    if not np.isfinite(features.data).all():
+        raise DataError("X: has values that are not finite.")
+    return features
+
+
+def is_dense(documents: Documents) -> bool:
+    """Whether they are dense embeddings."""
+    return isinstance(documents, np.ndarray) and documents.dtype.kind in "fiub"
+
+
+@dataclass(frozen=True)
+class NamedLabels:
+    """The labels of documents: ids from 0, and what the user calls each."""
+
+    rows: Ragged
+    names: list[str | int]
+
+    @classmethod
+    def of(cls, labels: Labels, names: Sequence[str | int] | None = None) -> NamedLabels:
+        """From any form; with `names`, ids are places in it, and labels that it has not come behind it."""
+        if sp.issparse(labels) or (isinstance(labels, np.ndarray) and labels.ndim == 2):
+            matrix = sp.csr_matrix(labels)
+            matrix.eliminate_zeros()
+            columns = [
+                matrix.indices[begin:end].tolist()
+                for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+            ]
+        else:
+            given = labels.tolist() if isinstance(labels, np.ndarray) else labels
+            # a document's only label may stand alone
+            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
+            columns = [[_plain(label) for label in row] for row in rows]
+        known = dict.fromkeys(names or ())
+        found = {label for row in columns for label in row}
+        if len({isinstance(label, str) for label in (*found, *known)}) > 1:
+            raise DataError("Y: some labels are names, others numbers; give all in one form.")
+        ordered = [*known, *sorted(found - known.keys())]
+        place = {label: number for number, label in enumerate(ordered)}
+        ids = [np.array([place[label] for label in row], np.int64) for row in columns]
+        return cls(Ragged.of(ids), ordered)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _plain(label: str | int | np.generic) -> str | int:
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def write_arrays(
+    root: Path, documents: list[str] | sp.csr_matrix, labels: NamedLabels, max_len: int
+) -> tuple[CorpusInfo, LabelSpace]:
+    """A corpus of training documents, see `as_documents`, of which some are held out for validation.
+
+    There is no test split: the validation documents stand in its place. Raises DataError for documents
+    that nothing could be learnt from.
+    """
+    number = len(documents) if isinstance(documents, list) else documents.shape[0]
+    if number != len(labels):
+        raise DataError(f"X has {number} documents, Y has {len(labels)}.")
+    if number < 2:
+        raise DataError(f"{number} documents; give at least two, one of them for validation.")
+    held = held_out(number, min(VALIDATION, MOST_VALIDATION / number))
+    rows = {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}
+    rows["test"] = rows["validation"]
+    chosen = {split: labels.rows.take(rows[split]) for split in SPLITS}
+    space = LabelSpace.of(chosen, len(labels.names))
+    positives = {split: space.positives(chosen[split]) for split in SPLITS}
+    features = None
+    with CorpusWriter(root) as writer:
+        for split in SPLITS:
+            texts: list[str | None] = [None] * len(rows[split])
+            if isinstance(documents, list):
+                texts = [documents[row] for row in rows[split]]
+            writer.add(split, document_table([str(row) for row in rows[split]], texts))
+        if not isinstance(documents, list):
+            features = {split: documents[rows[split]] for split in SPLITS}
+        names = [str(labels.names[label]) for label in space.ids]
+        info = writer.finish(
+            positives=positives,
+            reciprocal={split: sp.csr_matrix(positives[split].shape, dtype=np.float32) for split in EVALUATED},
+            labels=label_table(names, names, [None] * len(names), space.n_labels),
+            features=features,
+            dataset="arrays",
+            propensity_a=0.55,
+            propensity_b=1.5,
+            opaque_labels=True,
+            max_len=max_len,
+            licence="not stated: arrays in memory",
+            source={},
+        )  # fmt: skip
+    return info, space

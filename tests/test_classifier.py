@@ -1,0 +1,87 @@
+"""HasteClassifier on texts, sparse features and dense embeddings in memory."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from haste import HasteClassifier
+from haste.errors import ConfigError, DataError
+
+TOPICS = 80
+TRAINING = {"epochs": 12, "batch_size": 32}
+
+
+def problem(documents=600):
+    """Documents of one or two of TOPICS, each with words and a direction of its own."""
+    random = np.random.default_rng(0)
+    topics = [random.choice(TOPICS, random.integers(1, 3), replace=False) for _ in range(documents)]
+    texts = [" ".join(f"w{t} x{t} common" for t in row) for row in topics]
+    directions = random.standard_normal((TOPICS, 128)).astype(np.float32)
+    embeddings = np.stack([directions[row].sum(0) for row in topics])
+    counts = sp.csr_matrix(np.stack([np.bincount(row, minlength=TOPICS) for row in topics]))
+    return texts, embeddings, counts, topics
+
+
+TEXTS, EMBEDDINGS, COUNTS, LABELS = problem()
+NAMES = [[f"topic {label}" for label in row] for row in LABELS]
+
+
+@pytest.mark.parametrize(
+    ("documents", "labels"),
+    [
+        (TEXTS, NAMES),
+        (EMBEDDINGS, COUNTS),
+        (sp.csr_matrix(EMBEDDINGS * (EMBEDDINGS > 0.5)), [row.tolist() for row in LABELS]),
+    ],
+    ids=["texts", "embeddings", "sparse"],
+)
+def test_learns_what_there_is_to_learn(documents, labels):
+    model = HasteClassifier(training=TRAINING, device="cpu").fit(documents[:500], labels[:500])
+    assert model.evaluate(documents[500:], labels[500:])["P@1"] > 80
+    found, scores = model.predict(documents[500:], k=3)
+    assert found.shape == scores.shape == (100, 3)
+    assert (np.diff(scores) <= 0).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    truth = NAMES[500:] if isinstance(found[0, 0], str) else LABELS[500:]
+    assert np.mean([row[0] in own for row, own in zip(found, truth, strict=True)]) > 0.8
+
+
+def test_few_labels_take_a_dense_layer_and_the_rest_is_nobodys():
+    labels = ["even" if row[0] % 2 == 0 else "odd" for row in LABELS]
+    model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, labels)
+    found, scores = model.predict(TEXTS[:2], k=3)
+    assert set(found[0, :2]) == {"even", "odd"}
+    assert found[0, 2] is None
+    assert scores[0, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("documents", "labels", "message"),
+    [
+        (TEXTS[:3], NAMES[:2], "X has 3 documents, Y has 2"),
+        ([1, 2], [["a"], ["b"]], "document 0 is int"),
+        (np.zeros(4), [[0]] * 4, "expected .documents, features"),
+        (np.full((4, 2), np.nan), [[0]] * 4, "not finite"),
+        (TEXTS[:2], [["a"], [1]], "some labels are names, others numbers"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
+    with pytest.raises(DataError, match=message):
+        HasteClassifier().fit(documents, labels)
+
+
+def test_documents_of_another_kind_than_in_training_are_refused():
+    model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, NAMES)
+    with pytest.raises(DataError, match="was trained on texts, and cannot read features"):
+        model.predict(EMBEDDINGS)
+
+
+def test_what_is_not_trained_predicts_nothing():
+    with pytest.raises(DataError, match="call fit first"):
+        HasteClassifier().predict(TEXTS)
+
+
+def test_a_folder_with_files_in_it_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(ConfigError, match="has files in it"):
+        HasteClassifier(folder=tmp_path).fit(TEXTS, NAMES)
