@@ -12,7 +12,7 @@ from haste.bench import plain_cuda, released_cuda
 from haste.bench.problems import BLOCK_SIZE, Part, Problem
 from haste.kernels import dense_fused_step, group_fused_step, group_linear, reference
 from haste.kernels.rounding import dequantize, round_to
-from haste.kernels.state import LayerState, Positives, Sgd, StepContext
+from haste.kernels.state import Positives, Sgd, StepContext
 from haste.kernels.triton import fixed
 from haste.kernels.triton import group_linear as grouped
 from haste.layers.base import LayerOptions
@@ -90,12 +90,11 @@ def fused_step(
     part: Part, features: Tensor, positives: Positives, lr: float, sgd: Sgd
 ) -> tuple[Tensor, Tensor]:
     """Loss and dX fp32 [B, H] of a fused step, which updates the part's state."""
-    state = LayerState(part.weight, part.bias, part.momentum, part.bias_momentum)
     context = StepContext(lr, 1, 2)
     if part.pattern == "dense":
-        return dense_fused_step(features, state, positives, context, sgd, backend="triton")
+        return dense_fused_step(features, part, positives, context, sgd, backend="triton")
     return group_fused_step(
-        features, state, part.index, positives, context, sgd, group_size=part.group_size,
+        features, part, part.index, positives, context, sgd, group_size=part.group_size,
         block_size=part.block_size, unique_indices=True, backend="triton",
     )  # fmt: skip
 
@@ -256,13 +255,10 @@ def _head_and_tail(problem: Problem, momentum: float) -> tuple[tuple[Part, ...],
         return result.loss, result.dx
 
     parts = (
+        Part(**vars(head.state), pattern="dense", columns=head_columns),
         Part(
-            "dense", head_columns, head.weight, head.bias,
-            momentum=head.momentum, bias_momentum=head.bias_momentum,
-        ),
-        Part(
-            "group_fan_in", tail_columns, tail.weight, tail.bias, tail.indices, tail.momentum,
-            tail.bias_momentum, shape.group_size, shape.head,
+            **vars(tail.state), pattern="group_fan_in", columns=tail_columns, index=tail.indices,
+            group_size=shape.group_size, first=shape.head,
         ),
     )  # fmt: skip
     return parts, step

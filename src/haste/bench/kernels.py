@@ -16,7 +16,7 @@ from haste.bench.cases import PLAIN_CUDA, RELEASED_CUDA, TIMED_PRODUCTS, WHAT, C
 from haste.bench.check import LARGE_LR, Judgement, judge
 from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
 from haste.bench.rows import slug, write_rows
-from haste.bench.timing import Timer, Times
+from haste.bench.timing import Gpu, Times
 from haste.errors import KernelError
 from haste.files import write_json
 
@@ -101,7 +101,7 @@ def plan(
     return patterns.select(rows, only, "shape/layer/direction")
 
 
-def bench(out: Path, rows: Sequence[KernelRow], timer: Timer) -> Path:
+def bench(out: Path, rows: Sequence[KernelRow], timer: Gpu) -> Path:
     """Measure `rows` and write OUT/<device>/kernels.csv and machine.json; returns the csv's path.
 
     The files are rewritten after each shape, so finished rows are kept if a later row ends the process. A
@@ -132,7 +132,7 @@ def bench(out: Path, rows: Sequence[KernelRow], timer: Timer) -> Path:
 def measure_shape(
     shape: Shape,
     rows: Sequence[KernelRow],
-    timer: Timer,
+    timer: Gpu,
     copy: float,
     judged: dict[KernelRow, Judgement],
     judge: Judge = judge,

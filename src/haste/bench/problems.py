@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from haste.kernels import reference
 from haste.kernels.rounding import FP8, FP8_SCALE
-from haste.kernels.state import Positives
+from haste.kernels.state import LayerState, Positives
 from haste.layers.connectivity import sample_indices
 
 GATE_LABELS = 4096
@@ -92,22 +92,16 @@ def sweep_shapes() -> list[Shape]:
     ]
 
 
-@dataclass(frozen=True)
-class Part:
-    """Labels that read the same columns of the features with the same pattern."""
+@dataclass(frozen=True, kw_only=True)
+class Part(LayerState):
+    """Labels that read the same columns of the features with the same pattern, and their state."""
 
     pattern: str
     """dense, group_fan_in, fixed_fan_in or block_sparse"""
     columns: slice
     """of the encoder's features"""
-    weight: Tensor
-    """[L, F]"""
-    bias: Tensor
-    """[L]"""
     index: Tensor | None = None
     """int32 [K, F], of a block-sparse part [K, F / BLOCK_SIZE]; None of a dense part"""
-    momentum: Tensor | None = None
-    bias_momentum: Tensor | None = None
     group_size: int = 1
     first: int = 0
     """label of the output layer that is row 0 of this part"""
@@ -134,8 +128,7 @@ class Part:
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a step updates."""
-        names = ("weight", "bias", "momentum", "bias_momentum")
-        values = {name: getattr(self, name) for name in names}
+        values = {each.name: getattr(self, each.name) for each in fields(LayerState)}
         return {name: value for name, value in values.items() if value is not None}
 
     def copy(self) -> Part:
@@ -230,8 +223,10 @@ class Problem:
         weight.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=self.random)
         if name.endswith("_fp8"):
             weight = weight.div_(FP8_SCALE).to(FP8)
-        columns, bias = slice(0, n_features), self._normal(labels)
-        return Part(pattern, columns, weight, bias, index, group_size=group_size, first=first)
+        return Part(
+            weight, self._normal(labels), pattern=pattern, columns=slice(0, n_features), index=index,
+            group_size=group_size, first=first,
+        )  # fmt: skip
 
     def _index(self, groups: int, size: int, n: int) -> Tensor:
         pool = sample_indices(min(groups, INDEX_POOL), size, n, self.random)

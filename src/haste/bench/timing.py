@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from triton.testing import do_bench
@@ -25,24 +25,6 @@ class Times:
     high: float
 
 
-class Timer(Protocol):
-    """What the benchmark measures of a device."""
-
-    device: torch.device
-
-    def times(self, call: Call) -> Times:
-        """Median and quartiles of the time of a call."""
-        ...
-
-    def peak_bytes(self, call: Call) -> int:
-        """Peak of the bytes that a call allocates."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """The content of machine.json; has device and copy_terabytes_per_second."""
-        ...
-
-
 class Gpu:
     """The first CUDA device. Its cache is emptied before each call that is timed."""
 
@@ -57,13 +39,14 @@ class Gpu:
         self.rep = rep
 
     def times(self, call: Call) -> Times:
-        """See Timer. A call is captured in a CUDA graph where possible, as in training: otherwise the work
+        """Of a call, which is captured in a CUDA graph where possible, as in training: otherwise the work
         of the host (about 0.1 ms) would dominate short kernels."""
         low, median, high = do_bench(_replayed(call), rep=self.rep, quantiles=(0.25, 0.5, 0.75))
         return Times(median, low, high)
 
     def peak_bytes(self, call: Call) -> int:
-        """See Timer. The second of two calls: in the first, libraries allocate workspaces."""
+        """Peak of the bytes that a call allocates, the second of two: in the first, libraries allocate
+        workspaces."""
         call()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -73,7 +56,7 @@ class Gpu:
         return torch.cuda.max_memory_allocated() - before
 
     def describe(self) -> dict[str, Any]:
-        """See Timer."""
+        """The content of machine.json."""
         return {
             **machine(),
             "device": torch.cuda.get_device_name(self.device),
