@@ -24,6 +24,11 @@ def grid(**changes):
     return GridConfig.from_dict({**GRID, **changes})
 
 
+def of(config, method="haste", variant="default", seed=0, dataset="wordnet-mini"):
+    """A run of a grid."""
+    return config.resolve(RunKey(dataset, method, variant, seed))
+
+
 def test_the_run_table():
     keys = {(k.method, k.variant, k.seed) for k in grid().runs()}
     main = {(m, "default", s) for m in ("dense", "elmo-fp8", "haste") for s in (0, 1)}
@@ -44,8 +49,7 @@ def test_an_ablation_holds_its_preset_with_the_same_seeds():
 
 def test_a_model_is_the_one_that_is_given():
     def inputs(model):
-        key = RunKey("wordnet-mini", "haste", "default", 0)
-        return grid(encoder={"model": model}).resolve(key).inputs
+        return of(grid(encoder={"model": model})).inputs
 
     assert inputs("minilm").model == "data/models/minilm"
     given = [inputs(model) for model in ("minilm", "/a/minilm", "/b/minilm", "./minilm")]
@@ -57,9 +61,7 @@ def test_a_model_is_the_one_that_is_given():
 
 
 def test_a_run_has_one_model():
-    value = grid(encoder={"model": "/a/minilm"}).resolve(
-        RunKey("wordnet-mini", "dense", "default", 0)
-    )
+    value = of(grid(encoder={"model": "/a/minilm"}), "dense")
     value = value.as_dict()
     RunConfig.from_dict(value)
     value["inputs"]["model"] = "/b/minilm"
@@ -72,27 +74,27 @@ def test_later_settings_win():
         layer={"fan_in": 64, "dropout": 0.5},
         overrides={"haste": {"layer": {"head_ratio": 0.2}, "training": {"epochs": 7}}},
     )
-    plain = changed.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    plain = of(changed)
     assert plain.layer.fan_in == 64  # the grid's section over the default
     assert plain.layer.grouping == "semantic"  # the preset
     assert plain.layer.head_ratio == 0.2  # the override over the preset
     assert plain.training.epochs == 7
-    variant = changed.resolve(RunKey("wordnet-mini", "haste", "head_tail-ratio-0.01", 0))
+    variant = of(changed, "haste", "head_tail-ratio-0.01")
     assert variant.layer.head_ratio == 0.01  # the variant over all
-    assert changed.resolve(RunKey("wordnet-mini", "dense", "default", 0)).training.epochs == 20
+    assert of(changed, "dense").training.epochs == 20
 
 
 def test_runs_name_their_inputs():
-    run = grid().resolve(RunKey("wordnet-mini", "haste", "default", 1))
+    run = of(grid(), "haste", "default", 1)
     assert run.inputs.corpus == "data/wordnet-mini/corpus"
     assert run.inputs.tokens == "data/wordnet-mini/tokens/all-MiniLM-L6-v2-32"
     assert run.inputs.order == (
         "data/wordnet-mini/labels/semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s1/order.npz"
     )
     assert run.inputs.clusters is None
-    dense = grid().resolve(RunKey("wordnet-mini", "dense", "default", 1))
+    dense = of(grid(), "dense", "default", 1)
     assert dense.inputs.order is None
-    spartex = grid(methods=["spartex"]).resolve(RunKey("wordnet-mini", "spartex", "default", 1))
+    spartex = of(grid(methods=["spartex"]), "spartex", "default", 1)
     assert "/semantic-h0-g64-" in spartex.inputs.clusters
 
 
@@ -106,10 +108,9 @@ def test_a_run_survives_its_file():
 def test_every_variant_changes_its_run():
     whole = grid(ablations=list(ablations()))
     for name, chosen in ablations().items():
-        plain = whole.resolve(RunKey("wordnet-mini", chosen.method, "default", 0))
+        plain = of(whole, chosen.method)
         for value in chosen.variants:
-            key = RunKey("wordnet-mini", chosen.method, chosen.variant_name(value), 0)
-            changed = whole.resolve(key)
+            changed = of(whole, chosen.method, chosen.variant_name(value))
             assert dataclasses.replace(changed, variant="default") != plain, (name, value)
 
 
@@ -118,52 +119,32 @@ def test_every_variant_changes_its_run():
     [
         ({"layr": {}}, r"config: unknown key 'layr'\. Did you mean 'layer'\?"),
         ({"layer": {"fanin": 3}}, r"layer: unknown key 'fanin'\. Did you mean 'fan_in'\?"),
-        ({"layer": {"fan_in": 33}}, r"layer\.fan_in: 33 is not allowed"),
-        (
-            {"layer": {"group_size": 17}},
-            r"layer\.group_size: 17 is not allowed",
-        ),
-        (
-            {"layer": {"dropout": 1.0}},
-            r"layer\.dropout: 1\.0 is not allowed",
-        ),
+        ({"layer": {"fan_in": 33}}, r"layer\.fan_in: 33"),
+        ({"layer": {"group_size": 17}}, r"layer\.group_size: 17"),
+        ({"layer": {"dropout": 1.0}}, r"layer\.dropout: 1\.0"),
         ({"layer": {"features": "private"}}, r"layer\.features: 'private' needs a head"),
         ({"layer": {"chunks": 2}}, r"layer\.chunks: 2, but group_fan_in without a head"),
-        ({"training": {"epochs": "ten"}}, r"training\.epochs: 'ten' is not allowed"),
-        ({"training": {"epochs": True}}, r"training\.epochs: True is not allowed"),
-        ({"training": 3}, r"expected settings"),
-        ({"methods": ["hast"]}, r"methods: there is no method 'hast'\. Did you mean 'haste'\?"),
-        (
-            {"ablations": ["grouppping"]},
-            r"ablations: there is no ablation 'grouppping'. Did you mean 'grouping'\?",
-        ),
-        ({"overrides": {"dens": {}}}, r"there is no method 'dens'\. Did you mean 'dense'\?"),
+        ({"methods": ["hast"]}, r"methods: .* 'hast'\. Did you mean 'haste'\?"),
+        ({"ablations": ["grouppping"]}, r"ablations: .* Did you mean 'grouping'\?"),
+        ({"overrides": {"dens": {}}}, r"'dens'\. Did you mean 'dense'\?"),
         ({"overrides": {"dense": {"lyer": {}}}}, r"overrides\.dense: unknown key 'lyer'"),
         ({"overrides": {"dense": {"layer": {"fan": 1}}}}, r"layer: unknown key 'fan'"),
-        ({"name": ""}, r"config.name: '' is not a plain name"),
         ({"name": "../up"}, r"name: '\.\./up' is not a plain name"),
-        ({"datasets": ["a/b"]}, r"datasets\[0\]: 'a/b' is not a plain name"),
         ({"datasets": ["-rf"]}, r"datasets\[0\]: '-rf' is not a plain name"),
         ({"encoder": {"model": "models/.."}}, r"encoder\.model: '\.\.' is not a plain name"),
-        ({"encoder": {"model": "my models/a b"}}, r"encoder\.model: 'a b' is not a plain name"),
         ({"data_dir": "~nobody-of-that-name/x"}, r"data_dir: there is no home folder"),
-        (
-            {"per_dataset": {"mini": {}}},
-            r"per_dataset: 'mini' is not among datasets\. Did you mean",
-        ),
-        (
-            {"per_dataset": {"wordnet-mini": {"seeds": [1]}}},
-            r"per_dataset\.wordnet-mini: unknown key",
-        ),
-        (
-            {"per_dataset": {"wordnet-mini": {"layer": {"fan": 1}}}},
-            r"layer: unknown key 'fan'",
-        ),
-        (
-            {"per_dataset": {"wordnet-mini": {"overrides": {"haste": {"lyer": {}}}}}},
-            r"per_dataset\.wordnet-mini\.overrides\.haste: unknown key 'lyer'",
-        ),
+        ({"per_dataset": {"mini": {}}}, r"per_dataset: 'mini' is not among datasets\. Did"),
+        ({"per_dataset": {"wordnet-mini": {"seeds": [1]}}}, r"wordnet-mini: unknown key"),
+        ({"per_dataset": {"wordnet-mini": {"layer": {"fan": 1}}}}, r"layer: unknown key 'fan'"),
         ({"ablation_datasets": ["mini"]}, r"ablation_datasets: 'mini' is not among datasets"),
+        ({"datasets": {"mine": 5}}, r"datasets\.mine: expected settings"),
+        ({"datasets": ["a", "a"]}, "datasets: 'a' is named more than once"),
+        ({"methods": ["dense", "dense"]}, "methods: 'dense' is named more than once"),
+        ({"ablation_seeds": [1, 1]}, "ablation_seeds: 1 is named more than once"),
+        ({"seeds": [2**31]}, r"seeds\[0\]"),
+        ({"seeds": []}, "seeds"),
+        ({"overrides": {3: {}}}, "3"),
+        ({"training": {"learning_rate": 10**400}}, r"training\.learning_rate"),
     ],
 )
 def test_faults_are_named(changes, message):
@@ -190,53 +171,18 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
         encoder={"model": "~/models/small"},
     )
     assert (mine.data_dir, mine.results_dir) == ("/home/me/data", "/home/me")
-    run = mine.resolve(RunKey("wordnet-mini", "dense", "default", 0))
+    run = of(mine)
     assert run.encoder.model == "/home/me/models/small"
     value = {**run.as_dict(), "inputs": {**run.as_dict()["inputs"], "corpus": "~/data/corpus"}}
     assert RunConfig.from_dict(value).inputs.corpus == "/home/me/data/corpus"
     assert grid(data_dir="./~").data_dir == "./~"
 
 
-@pytest.mark.parametrize(
-    ("changes", "where"),
-    [
-        ({"data_dir": 3}, "data_dir"),
-        ({"data_dir": ""}, "data_dir"),
-        ({"results_dir": ["a"]}, "results_dir"),
-        ({"name": 5}, "name"),
-        ({"allow_partial": "no"}, "allow_partial"),
-        ({"datasets": [1]}, "datasets"),
-        ({"datasets": {"mine": 5}}, r"datasets\.mine"),
-        ({"datasets": ["a", "a"]}, "datasets"),
-        ({"methods": [["dense"]]}, "methods"),
-        ({"methods": [{}]}, "methods"),
-        ({"methods": {"dense": {}}}, "methods"),
-        ({"methods": ["dense", "dense"]}, "methods"),
-        ({"ablations": [3]}, "ablations"),
-        ({"seeds": [0, 0]}, "seeds"),
-        ({"seeds": [-1]}, "seeds"),
-        ({"seeds": [0.5]}, "seeds"),
-        ({"seeds": ["x"]}, "seeds"),
-        ({"seeds": [2**31]}, "seeds"),
-        ({"seeds": []}, "seeds"),
-        ({"ablation_seeds": [1, 1]}, "ablation_seeds"),
-        ({"overrides": [1]}, "overrides"),
-        ({"overrides": 3}, "overrides"),
-        ({"overrides": {"dense": [1]}}, r"overrides\.dense"),
-        ({"overrides": {"dense": {"layer": 3}}}, r"overrides\.dense\.layer"),
-        ({"overrides": {3: {}}}, "3"),
-        ({"per_dataset": ["wordnet-mini"]}, "per_dataset"),
-        ({"per_dataset": {"wordnet-mini": 3}}, r"per_dataset\.wordnet-mini"),
-        ({"per_dataset": {"wordnet-mini": {"layer": [1]}}}, r"per_dataset\.wordnet-mini\.layer"),
-        ({"per_dataset": {"wordnet-mini": {"overrides": 3}}}, "overrides"),
-        ({"layer": []}, "layer"),
-        ({"tuning": 3}, "tuning"),
-        ({"training": {"learning_rate": 10**400}}, r"training\.learning_rate"),
-    ],
-)
-def test_values_of_another_type_or_range_are_named(changes, where):
-    with pytest.raises(ConfigError, match=where):
-        grid(**changes)
+@pytest.mark.parametrize("key", [each.name for each in dataclasses.fields(GridConfig)])
+def test_a_value_of_another_type_is_named(key):
+    for value in (3.5, [None], [{}]):
+        with pytest.raises(ConfigError, match=key):
+            grid(**{key: value})
 
 
 def test_keys_without_a_value_are_at_their_defaults():
@@ -244,18 +190,13 @@ def test_keys_without_a_value_are_at_their_defaults():
     assert grid(**nothing) == grid(seeds=[0, 1, 2])
 
 
-@pytest.mark.parametrize("seed", [None, "x", 0.5, -1, 2**31, True])
-def test_a_runs_seed_is_a_number_from_0(seed):
-    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
-    with pytest.raises(ConfigError, match=r"run\.seed"):
-        RunConfig.from_dict({**value, "seed": seed})
-
-
-@pytest.mark.parametrize("key", ["dataset", "inputs", "layer"])
-def test_a_runs_other_values_have_their_types_too(key):
-    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
-    with pytest.raises(ConfigError, match=key):
-        RunConfig.from_dict({**value, key: 3})
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", None), ("seed", -1), ("seed", True), ("dataset", 3), ("inputs", 3), ("layer", 3)],
+)
+def test_the_values_of_a_run_have_types_and_ranges(key, value):
+    with pytest.raises(ConfigError, match=rf"run\.{key}"):
+        RunConfig.from_dict({**of(grid()).as_dict(), key: value})
 
 
 NUMBERS = [
@@ -282,11 +223,11 @@ def test_numbers_without_a_dot_are_numbers():
 
 def test_an_unknown_variant_is_named():
     with pytest.raises(ConfigError, match=r"haste: no variant 'grouping-semntic'"):
-        grid().resolve(RunKey("wordnet-mini", "haste", "grouping-semntic", 0))
+        of(grid(), "haste", "grouping-semntic")
 
 
 def test_a_run_file_with_a_missing_key_is_named():
-    value = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0)).as_dict()
+    value = of(grid(), "dense").as_dict()
     del value["seed"]
     with pytest.raises(ConfigError, match=r"run\.seed: missing"):
         RunConfig.from_dict(value)
@@ -329,11 +270,8 @@ HEADED = {
 
 @pytest.mark.parametrize(("headed", "plain"), HEADED.items())
 def test_a_headed_row_adds_the_head_of_haste_and_nothing_else(headed, plain):
-    with_head, without = (
-        grid(methods=[name]).resolve(RunKey("wordnet-mini", name, "default", 0))
-        for name in (headed, plain)
-    )
-    haste = grid().resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    with_head, without = (of(grid(methods=[name]), name) for name in (headed, plain))
+    haste = of(grid())
     assert without.layer.head_ratio == 0
     head = dataclasses.replace(without.layer, head_ratio=haste.layer.head_ratio)
     assert with_head.layer == head
@@ -343,10 +281,7 @@ def test_a_headed_row_adds_the_head_of_haste_and_nothing_else(headed, plain):
 
 def test_corrections_take_back_all_that_the_released_code_does_otherwise_one_by_one():
     config = grid(methods=["haste", "haste-released"], ablations=["corrections"])
-    released, ours = (
-        config.resolve(RunKey("wordnet-mini", name, "default", 0)).as_dict()
-        for name in ("haste-released", "haste")
-    )
+    released, ours = (of(config, name).as_dict() for name in ("haste-released", "haste"))
 
     def otherwise(run, other):
         return {
@@ -381,17 +316,15 @@ def test_settings_of_a_data_set():
             }
         },
     )
-    small, large = (
-        changed.resolve(RunKey(name, "haste", "default", 0)) for name in ("small", "large")
-    )
+    small, large = (of(changed, dataset=name) for name in ("small", "large"))
     assert (small.layer.fan_in, small.layer.head_ratio, small.training.epochs) == (16, 0.3, 3)
     assert large.layer.fan_in == 64  # the data set's section over the grid's
     assert large.layer.grouping == "semantic"  # the preset over the data set's section
     assert large.layer.head_ratio == 0.02  # the data set's override over the grid's
     assert large.training.epochs == 9
-    variant = changed.resolve(RunKey("large", "haste", "head_tail-ratio-0.2", 0))
+    variant = of(changed, "haste", "head_tail-ratio-0.2", dataset="large")
     assert variant.layer.head_ratio == 0.2  # the variant over all
-    dense = changed.resolve(RunKey("large", "dense", "default", 0))
+    dense = of(changed, "dense", dataset="large")
     assert (dense.layer.head_ratio, dense.training.epochs) == (0.0, 3)
 
 
@@ -401,7 +334,7 @@ def test_variants_without_a_head_can_do_with_private_features():
         overrides={"haste": {"layer": {"features": "private"}}},
     )
     for variant in ("head_tail-off", "auxiliary-auxiliary-loss"):
-        run = changed.resolve(RunKey("wordnet-mini", "haste", variant, 0))
+        run = of(changed, "haste", variant)
         assert (run.layer.head_ratio, run.layer.features) == (0.0, "shared")
 
 
@@ -441,7 +374,7 @@ SEARCHED = {
 
 
 def trial(config, name, method_name="haste"):
-    return config.resolve(RunKey("wordnet-mini", method_name, f"trial-{name}", 4))
+    return of(config, method_name, f"trial-{name}", 4)
 
 
 def test_every_trained_method_has_every_trial():
@@ -478,13 +411,6 @@ def test_a_trial_is_trained_with_each_seed():
     ]
 
 
-@pytest.mark.parametrize("key", ["methods", "ablations", "seeds", "ablation_seeds"])
-def test_a_single_value_where_a_list_is_due_is_named(key):
-    value = 3 if "seeds" in key else "haste"
-    with pytest.raises(ConfigError, match=rf"config\.{key}: expected a list, got .*\[{value}\]"):
-        grid(**{key: value})
-
-
 def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
     config = tuned()
     a, b = trial(config, "a"), trial(config, "b")
@@ -492,7 +418,7 @@ def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
     assert (a.encoder.learning_rate, b.encoder.learning_rate) == (1e-3, 2e-4)
     assert (a.training.epochs, a.training.evaluate, a.seed) == (3, "validation", 4)
     assert a.layer.grouping == "semantic"  # the preset
-    plain = config.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    plain = of(config)
     assert (plain.training.epochs, plain.training.evaluate) == (20, "test")
 
 
@@ -508,7 +434,7 @@ def test_overrides_leave_trials_alone():
         }
     )
     assert trial(changed, "a") == trial(plain, "a")
-    run = changed.resolve(RunKey("wordnet-mini", "haste", "default", 0))
+    run = of(changed)
     assert (run.training.momentum, run.layer.dropout) == (0.3, 0.5)
 
 
@@ -553,7 +479,7 @@ def test_base_comes_before_the_delta_and_scale_after_it():
 def test_trials_count_no_labels_of_the_test_split():
     config = GridConfig.from_dict({**GRID, "methods": ["haste-released"], "tuning": TUNING})
     assert "-train_and_test-" not in trial(config, "a", "haste-released").inputs.order
-    run = config.resolve(RunKey("wordnet-mini", "haste-released", "default", 0))
+    run = of(config, "haste-released")
     assert "-train_and_test-" in run.inputs.order
 
 
@@ -561,26 +487,13 @@ def test_trials_count_no_labels_of_the_test_split():
     ("changes", "message"),
     [
         ({"trails": {}}, r"tuning: unknown key 'trails'\. Did you mean 'trials'\?"),
-        ({"trials": {}}, r"tuning\.trials: {} is not allowed"),
-        ({"trials": ["a"]}, r"tuning\.trials: expected settings"),
         ({"trials": {"a/b": {}}}, r"tuning\.trials: 'a/b' is not a plain name"),
-        ({"trials": {1: {}}}, r"tuning\.trials: 1 is not a plain name"),
         ({"epochs": 0}, r"tuning\.epochs: 0 is not allowed"),
-        ({"epochs": "many"}, r"tuning\.epochs: 'many' is not allowed"),
-        ({"seeds": 3}, r"tuning\.seeds: expected a list, got 3; write \[3\]\."),
-        ({"seeds": ["one"]}, r"tuning\.seeds\[0\]: 'one' is not allowed"),
         ({"seeds": []}, r"tuning\.seeds: \[\] is not allowed"),
-        ({"seeds": [-1]}, r"tuning\.seeds\[0\]: -1 is not allowed"),
-        (
-            {"trials": {"a": {"trainig": {}}}},
-            r"tuning\.trials\.a: unknown key 'trainig'\. Did you mean 'training'\?",
-        ),
         (
             {"trials": {"a": {"training": {"learning_rte": 1}}}},
             r"tuning\.trials\.a\.training: unknown key 'learning_rte'\. Did you mean 'learning_rate'\?",
         ),
-        ({"trials": {"a": {"training": 3}}}, r"tuning\.trials\.a\.training: expected settings"),
-        ({"trials": {"a": {"layer": {"fan_in": 33}}}}, r"layer\.fan_in: 33 is not allowed"),
         (
             {"trials": {"a": {"training": {"epochs": 9}}}},
             r"tuning\.trials\.a\.training\.epochs: is the same in every trial",
@@ -599,18 +512,12 @@ def test_trials_count_no_labels_of_the_test_split():
         ),
         ({"scale": {"dense": {"training.epochs": 10}}}, r"unknown key 'training\.epochs'"),
         (
-            {"scale": {"dense": {"training.learning_rate": "ten"}}},
-            r"tuning\.scale\.dense\.training\.learning_rate: 'ten' is not allowed",
-        ),
-        (
             {
                 "base": {"dense": {"training": {"learning_rate": 0.3}}},
                 "scale": {"dense": {"training.learning_rate": 10}},
             },
             r"tuning\.scale\.dense\.training\.learning_rate: tuning\.base sets it too",
         ),
-        ({**SEARCHED, "only": ["a"]}, r"tuning\.only: expected settings"),
-        ({**SEARCHED, "only": {"dense": "a"}}, r"tuning\.only\.dense: expected a list"),
         ({**SEARCHED, "only": {"dense": ["c"]}}, r"tuning\.only\.dense: there is no trial 'c'"),
         ({**SEARCHED, "only": {"popularity": ["a"]}}, r"'popularity' is not trained here"),
         (
@@ -629,8 +536,6 @@ def test_faults_of_tuning_are_named(changes, message):
 def test_tuning_says_its_budget():
     with pytest.raises(ConfigError, match=r"tuning\.epochs: missing"):
         grid(tuning={"seeds": [0]})
-    with pytest.raises(ConfigError, match=r"tuning: expected settings"):
-        grid(tuning=["a"])
 
 
 def test_an_unknown_trial_is_named():
@@ -654,7 +559,7 @@ def test_runs_of_a_grid_are_measured_on_test(changes):
 
 
 def test_files_of_earlier_versions_are_read():
-    config = grid().resolve(RunKey("wordnet-mini", "dense", "default", 0))
+    config = of(grid(), "dense")
     written = config.as_dict()
     for section, names in former_names.SETTINGS.items():
         for old, new in names.items():

@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from snakemake.utils import update_config
 
 from haste.errors import ConfigError
 from haste.files import read_yaml
 from haste.grid import read_grid
+from haste.runs import run_dir
+from haste.training.run import train_and_evaluate
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 
@@ -44,3 +47,19 @@ def test_overlays_fit_as_snakemake_lays_them(overlay, tmp_path):
     update_config(merged, read_yaml(overlay))
     together = write(tmp_path / "together.yaml", yaml.safe_dump(merged))
     assert read_grid([base, overlay]) == read_grid([together])
+
+
+def test_a_repeatable_run_is_the_same_run(tiny_grid):
+    overlay = WORKFLOW / "overlays/repeatable.yaml"
+    repeatable = read_grid([Path("grid.yaml"), overlay])
+    key = repeatable.runs()[0]
+    found = []
+    for grid in (tiny_grid, repeatable):
+        run = run_dir(grid, key)
+        try:
+            train_and_evaluate(grid.resolve(key), run)
+            assert torch.are_deterministic_algorithms_enabled() == (grid is repeatable)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        found.append(run.metrics.read_bytes())
+    assert found[0] == found[1]
