@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from haste.data import download as downloading
-from haste.data.archives import NoRoomError, check_room, copy_file, extract
-from haste.data.lock import SourceLock
+from haste.data.archives import NoRoomError, check_room, disk_errors, extract
+from haste.data.download import download as download_origin
+from haste.data.lock import hold_to_lock
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
 from haste.files import read_json, reading, sha256, write_json
@@ -25,6 +26,8 @@ from haste.paths import LOCK
 log = logging.getLogger(__name__)
 
 RECORD = "SOURCE.json"
+HIDDEN = (".", "__MACOSX")
+"""how names of files begin that are none of a data set"""
 LOCAL = "local"
 """`via` of files that the user had already"""
 
@@ -36,10 +39,6 @@ class SourceRecord:
     name: str
     via: str
     """of the origin; local: files that the user had already"""
-    package: str
-    version: str
-    file: str
-    """the archive's name; empty for a folder"""
     size: int
     sha256: str
     """of the archive; of a folder, of the list of its files' digests"""
@@ -49,6 +48,10 @@ class SourceRecord:
     """UTC, ISO 8601"""
     members: Mapping[str, Mapping[str, Any]]
     """by path in the folder: size and sha256"""
+    file: str = ""
+    """the archive's name; empty for a folder"""
+    package: str = ""
+    version: str = ""
     url: str = ""
 
 
@@ -57,25 +60,23 @@ Download = Callable[[Origin, Path], None]
 
 
 def fetch(
-    source: Source, out: Path | str, download: Download | None = None, lock: Path | None = None
+    source: Source, out: Path | str, download: Download = download_origin, lock: Path | None = None
 ) -> bool:
     """Bring the files of `source` into the folder `out`; False when they are there already.
 
     Nothing is used before its size and sha256 are right, and `out` changes only once all files are
     there. Where the registry has no sha256, `lock` holds what was fetched first (datasets.lock.yaml
-    beside `out` unless given). Raises DataError with the reason of each origin when none could be
-    had. `download` is haste.data.download.download unless given.
+    beside `out` unless given). Raises DataError with the reason of each origin when none could be had.
     """
     out = Path(out)
-    book = SourceLock(lock or out.parent / LOCK)
-    _say_licence(source)
+    _log_licence(source)
     if is_complete(source, out):
         log.info("%s: already in %s, checked", source.name, out)
         return False
     reasons = []
     for origin in source.origins:
         try:
-            _fetch_origin(source, origin, out, book, download or downloading.download)
+            _fetch_origin(source, origin, out, lock or out.parent / LOCK, download)
         except DataError as error:
             log.warning("%s: not from %s: %s", source.name, origin, error)
             reasons.append(f"{origin}: {error}")
@@ -92,27 +93,28 @@ def take(source: Source, given: Path | str, out: Path | str) -> None:
     `given` is copied, and stays. Raises DataError when it is missing, damaged or too large.
     """
     given, out = Path(given), Path(out)
-    _say_licence(source)
-    with _staging(source, out) as unpacked:
+    _log_licence(source)
+    with _staging(source, out) as staging:
+        archive: dict[str, Any] = {}
         if given.is_dir():
-            _copy_folder(given, unpacked)
-            digests = _digests(unpacked)
-            place = _folder_place(unpacked, digests)
+            copied = _files_below(given)
+            check_room(staging, sum(path.stat().st_size for path in copied.values()))
+            for name, path in copied.items():
+                _copy(path, staging / name)
+            files = {name: staging / name for name in copied}
         elif given.is_file():
             digest = sha256(given)
-            known = next((each for each in source.origins if each.sha256 == digest), None)
+            known = next((origin for origin in source.origins if origin.sha256 == digest), None)
             if known is None:
                 log.warning("%s: the registry does not know its sha256, %s", given, digest)
-            limit = max(each.unpacked for each in source.origins)
-            extract(given, known.members if known else {}, unpacked, limit)
-            digests = _digests(unpacked)
-            place = {"file": given.name, "size": given.stat().st_size, "sha256": digest}
+            limit = max(origin.unpacked for origin in source.origins)
+            files = _unpack(given, known.members if known else {}, staging, limit)
+            archive = {"file": given.name, "size": given.stat().st_size, "sha256": digest}
         else:
             raise DataError(
                 f"{given}: no such file or folder. Give the archive of {source.name}, or its files."
             )
-        place |= {"via": LOCAL, "package": "", "version": ""}
-        _install(source, unpacked, digests, out, place)
+        _install(source, files, _digests(files), out, {"via": LOCAL, **archive})
     log.info("%s: taken from %s into %s", source.name, given, out)
 
 
@@ -125,15 +127,11 @@ def is_complete(source: Source, out: Path) -> bool:
     except DataError as error:
         log.warning("%s; fetching again", error)
         return False
-    return record.via == LOCAL or any(_is_of(record, origin) for origin in source.origins)
-
-
-def _is_of(record: SourceRecord, origin: Origin) -> bool:
-    if origin.members and origin.members.keys() != record.members.keys():
-        return False
-    if origin.sha256:
-        return origin.sha256 == record.sha256
-    return origin.url == record.url
+    return record.via == LOCAL or any(
+        (not origin.members or origin.members.keys() == record.members.keys())
+        and (origin.sha256 == record.sha256 if origin.sha256 else origin.url == record.url)
+        for origin in source.origins
+    )
 
 
 def verify(folder: Path | str) -> SourceRecord:
@@ -156,28 +154,55 @@ def verify(folder: Path | str) -> SourceRecord:
 
 
 def _fetch_origin(
-    source: Source, origin: Origin, out: Path, lock: SourceLock, download: Download
+    source: Source, origin: Origin, out: Path, lock: Path, download: Download
 ) -> None:
-    with _staging(source, out) as unpacked, _downloads(source, origin, out) as downloads:
+    with _staging(source, out) as staging, _downloads(source, origin, out) as downloads:
         check_room(downloads, origin.size + origin.unpacked * bool(origin.size))
         download(origin, downloads)
+        place = {key: getattr(origin, key) for key in ("via", "package", "version", "url")}
         if origin.is_folder:
-            for name in origin.members:
-                (downloads / name).replace(unpacked / name)
-            digests = _digests(unpacked)
-            place = _folder_place(unpacked, digests)
+            files = {name: downloads / name for name in origin.members}
         else:
             archive = downloads / origin.archive
-            place = {"file": archive.name, "sha256": _check_archive(archive, origin)}
+            place |= {"file": archive.name, "sha256": _check_archive(archive, origin)}
             place["size"] = archive.stat().st_size
-            extract(archive, origin.members, unpacked, origin.unpacked)
-            digests = _digests(unpacked)
-        _check_digests(origin, digests)
+            files = _unpack(archive, origin.members, staging, origin.unpacked)
+        digests = _digests(files)
+        for name, expected in origin.digests.items():
+            if digests.get(name) != expected:
+                actual = digests.get(name, "no such file")
+                raise DataError(f"{name}: wrong sha256: expected {expected}, found {actual}.")
         if not origin.sha256:
-            lock.check(source.name, str(origin), digests)
-            lock.write(source.name, str(origin), digests)
-        place |= {key: getattr(origin, key) for key in ("via", "package", "version", "url")}
-        _install(source, unpacked, digests, out, place)
+            hold_to_lock(lock, source.name, str(origin), digests)
+        _install(source, files, digests, out, place)
+
+
+def _unpack(archive: Path, members: Mapping[str, str], folder: Path, limit: int) -> dict[str, Path]:
+    """The files of an archive by the names they get: `members` (name -> path in it), or all."""
+    extract(archive, members.values(), folder, limit)
+    return {name: folder / path for name, path in members.items()} or _files_below(folder)
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """All files but hidden ones and the record of another machine, by their path below the folder that
+    all of them lie in; raises DataError when there is none."""
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name != RECORD
+        and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
+    )
+    if not paths:
+        raise DataError(f"{folder}: holds no file.")
+    root = os.path.commonpath([path.parent for path in paths])
+    return {path.relative_to(root).as_posix(): path for path in paths}
+
+
+def _copy(path: Path, target: Path) -> None:
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 @contextmanager
@@ -224,13 +249,6 @@ def _check_archive(archive: Path, origin: Origin) -> str:
     return _check_file(archive, origin.size, origin.sha256, advice)
 
 
-def _check_digests(origin: Origin, found: Mapping[str, str]) -> None:
-    for name, digest in origin.digests.items():
-        if found.get(name) != digest:
-            actual = found.get(name, "no such file")
-            raise DataError(f"{name}: wrong sha256: expected {digest}, found {actual}.")
-
-
 def _check_file(path: Path, size: int, digest: str, advice: str) -> str:
     """A file's sha256, once that and its size are right, each where it is known."""
     found = path.stat().st_size
@@ -245,61 +263,46 @@ def _check_file(path: Path, size: int, digest: str, advice: str) -> str:
 
 def _install(
     source: Source,
-    unpacked: Path,
+    files: Mapping[str, Path],
     digests: Mapping[str, str],
     out: Path,
     place: Mapping[str, Any],
 ) -> None:
-    """Rename the files of `unpacked` into `out`; `place`: the record's fields about where from."""
+    """Rename `files` (name -> path) into `out`, and write the record; `place`: its fields about where they
+    are from, and the archive where there is one."""
     out.mkdir(exist_ok=True)
-    for path in _files_of_another(source, out):  # files of two origins must not be mixed
-        path.unlink(missing_ok=True)
-    (out / RECORD).unlink(missing_ok=True)
+    # files of two origins must not be mixed
+    former = {name for origin in source.origins for name in origin.members}
+    with suppress(DataError, KeyError, TypeError, AttributeError):
+        former |= read_json(out / RECORD)["members"].keys()
+    for name in (RECORD, *former):
+        if ".." not in PurePosixPath(name).parts:
+            (out / name).unlink(missing_ok=True)
     members = {}
-    for name, digest in digests.items():
+    for name, path in files.items():
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        path = (unpacked / name).replace(target)
-        members[name] = {"size": path.stat().st_size, "sha256": digest}
+        size = path.replace(target).stat().st_size
+        members[name] = {"size": size, "sha256": digests[name]}
+    listed = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    folder = {
+        "size": sum(member["size"] for member in members.values()),
+        "sha256": hashlib.sha256(listed.encode()).hexdigest(),
+    }
     record = SourceRecord(
         name=source.name,
         licence=source.licence,
         terms=source.terms,
         fetched=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         members=members,
-        **place,
+        **{**folder, **place},
     )
     write_json(out / RECORD, dataclasses.asdict(record))
 
 
-def _files_of_another(source: Source, out: Path) -> list[Path]:
-    names = {name for origin in source.origins for name in origin.members}
-    with suppress(DataError, KeyError, TypeError, AttributeError):
-        names |= read_json(out / RECORD)["members"].keys()
-    return [out / name for name in names if ".." not in PurePosixPath(name).parts]
+def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: sha256(path) for name, path in sorted(files.items())}
 
 
-def _copy_folder(given: Path, folder: Path) -> None:
-    files = [path for path in given.rglob("*") if path.is_file() and path.name != RECORD]
-    if not files:
-        raise DataError(f"{given}: holds no file.")
-    check_room(folder, sum(path.stat().st_size for path in files))
-    for path in files:
-        copy_file(path, folder / path.relative_to(given))
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Path in the folder -> sha256; the record of another machine is none of the files."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD)
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-
-
-def _folder_place(folder: Path, digests: Mapping[str, str]) -> dict[str, Any]:
-    """What the record says of many files in place of an archive."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    size = sum((folder / name).stat().st_size for name in digests)
-    return {"file": "", "size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
-
-
-def _say_licence(source: Source) -> None:
+def _log_licence(source: Source) -> None:
     log.info("%s: licence of the data: %s. %s", source.name, source.licence, source.terms)
