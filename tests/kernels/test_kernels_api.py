@@ -43,66 +43,45 @@ def gradients(function, features, weight, bias, upstream):
     return {"out": out.detach(), **{n: x.grad for n, x in zip("hwb", leaves, strict=True)}}
 
 
-def agree(function, index, p, dtype, group_size):
-    """The function's output and gradients are as good as a dense product in the same dtype."""
-    own = cast(p, dtype)
-    upstream = torch.randn(
-        p["features"].shape[0], len(p["bias"]), generator=torch.Generator().manual_seed(0)
-    ).to(DEVICE)
-    index = index.to(DEVICE)
+def check_linear(p, dtype, group_size, index=None, **options):
+    """Output and gradients of `group_linear` are as good as a dense product in the same dtype."""
+    own, size = cast(p, dtype), {"group_size": group_size}
+    shape = (p["features"].shape[0], len(p["bias"]))
+    upstream = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    features = p["index"]
+    if index is None:
+        index = features
+    else:
+        features = block_index(index, options["block_size"])
+
+    def linear(h, w, b):
+        return group_linear(h, w, index, b, **size, **options)
 
     def naive(h, w, b):
-        return reference.linear(h, w, index, b, group_size)
+        return reference.linear(h, w, features, b, group_size)
 
     state = [own[k] for k in ("features", "weight", "bias")]
-    got = gradients(function, *state, upstream)
+    got = gradients(linear, *state, upstream)
     plain = gradients(naive, *state, upstream.to(dtype))
     want = gradients(naive, *(x.double() for x in state), upstream.to(dtype).double())
     for name, value in want.items():
         assert got[name].dtype == dtype
         assert within(got[name], plain[name], value, dtype), name
+    return got
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_group_linear_and_its_gradients(shape, dtype, backend):
-    p = problem(*shape)
-    size = shape[4]
-    agree(
-        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=size, backend=backend),
-        p["index"],
-        p,
-        dtype,
-        size,
-    )
+    check_linear(problem(*shape), dtype, shape[4], backend=backend)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_group_linear_sums_in_a_fixed_order(shape, dtype):
-    p = problem(*shape)
-    size = shape[4]
-    own = cast(p, dtype)
-
-    def deterministic(h, w, b):
-        return group_linear(
-            h,
-            w,
-            p["index"],
-            b,
-            group_size=size,
-            unique_indices=True,
-            deterministic=True,
-            backend="triton",
-        )
-
-    agree(deterministic, p["index"], p, dtype, size)
-    upstream = torch.ones(p["features"].shape[0], len(p["bias"]), device=DEVICE)
-    first, second = (
-        gradients(deterministic, own["features"], own["weight"], own["bias"], upstream)
-        for _ in range(2)
-    )
+    more = {"unique_indices": True, "deterministic": True, "backend": "triton"}
+    first, second = (check_linear(problem(*shape), dtype, shape[4], **more) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -110,20 +89,23 @@ def test_group_linear_sums_in_a_fixed_order(shape, dtype):
 @pytest.mark.parametrize("group_size", [16, 32, 64, 128])
 def test_every_fan_in_and_group_size(fan_in, group_size):
     p = problem(3, 264, group_size + 3, fan_in, group_size)
-    more = {"group_size": group_size, "backend": "triton"}
-    agree(
-        lambda h, w, b: group_linear(h, w, p["index"], b, **more),
-        p["index"],
-        p,
-        torch.float32,
-        group_size,
-    )
+    check_linear(p, torch.float32, group_size, backend="triton")
     check_fused("group", p, torch.float32, group_size, backend="triton")
     more = {"unique_indices": True, "deterministic": True}
     check_fused("group", p, torch.float32, group_size, backend="triton", **more)
 
 
-@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+GROUPS = {"dense": 1, "fixed": 1, "group": 16}
+every_kind = pytest.mark.parametrize("kind", GROUPS)
+
+
+def problem_of(kind, dtype, **options):
+    if kind == "dense":
+        return cast(dense_problem(6, 32, 40, **options), dtype)
+    return cast(problem(6, 48, 40, 32, GROUPS[kind], **options), dtype)
+
+
+@every_kind
 @pytest.mark.parametrize(
     "pairs",
     [
@@ -149,26 +131,13 @@ def test_large_batches_go_in_parts(monkeypatch):
     from haste.kernels.triton import group_linear as products
 
     monkeypatch.setattr(products, "MAX_BATCH", 32)
-    p = problem(70, 64, 40, 16, 16)
-    agree(
-        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend="triton"),
-        p["index"],
-        p,
-        torch.float32,
-        16,
-    )
+    check_linear(problem(70, 64, 40, 16, 16), torch.float32, 16, backend="triton")
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 def test_repeated_features_add_up(backend):
     p = problem(6, 32, 40, 32, 16, repeated=True)
-    agree(
-        lambda h, w, b: group_linear(h, w, p["index"], b, group_size=16, backend=backend),
-        p["index"],
-        p,
-        torch.float32,
-        16,
-    )
+    check_linear(p, torch.float32, 16, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
@@ -177,29 +146,14 @@ def test_repeated_features_add_up(backend):
 @pytest.mark.parametrize("batch", [3, 70])
 def test_fixed_fan_in_linear_and_its_gradients(batch, unique, dtype, backend):
     p = problem(batch, 48, 37, 32, 1, repeated=not unique)
-    agree(
-        lambda h, w, b: group_linear(
-            h, w, p["index"], b, group_size=1, unique_indices=unique, backend=backend
-        ),
-        p["index"],
-        p,
-        dtype,
-        1,
-    )
+    check_linear(p, dtype, 1, unique_indices=unique, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_block_sparse_linear_and_its_gradients(dtype, backend):
-    p = problem(5, 64, 40, 32, 16)
     start = torch.stack([torch.randperm(8)[:4] for _ in range(3)]).int().to(DEVICE)
-    agree(
-        lambda h, w, b: group_linear(h, w, start, b, group_size=16, block_size=8, backend=backend),
-        block_index(start, 8),
-        p,
-        dtype,
-        16,
-    )
+    check_linear(problem(5, 64, 40, 32, 16), dtype, 16, start, block_size=8, backend=backend)
 
 
 def test_without_a_bias():
@@ -268,18 +222,9 @@ def test_fixed_fan_in_fused_step(dtype, unique_indices, backend):
     check_fused("fixed", p, dtype, 1, backend=backend, unique_indices=unique_indices)
 
 
-GROUPS = {"fixed": 1, "group": 16}
-
-
-def bf16_problem(kind):
-    if kind == "dense":
-        return cast(dense_problem(6, 32, 40), torch.bfloat16)
-    return cast(problem(6, 48, 40, 32, GROUPS[kind]), torch.bfloat16)
-
-
-@pytest.mark.parametrize("kind", ["dense", "fixed", "group"])
+@every_kind
 def test_numbers_may_lie_in_memory(kind):
-    p = bf16_problem(kind)
+    p = problem_of(kind, torch.bfloat16)
     more = {"backend": "triton", "rounding": "stochastic"}
     there = {
         "lr": torch.tensor(LR, device=DEVICE),
@@ -293,9 +238,9 @@ def test_numbers_may_lie_in_memory(kind):
     assert not torch.equal(other["weight"], want["weight"])
 
 
-@pytest.mark.parametrize("kind", ["dense", "fixed", "group"])
+@every_kind
 def test_places_without_a_positive_count_for_nothing(kind):
-    p = bf16_problem(kind)
+    p = problem_of(kind, torch.bfloat16)
     nobody = torch.full((5,), len(p["bias"]), dtype=torch.int32, device=DEVICE)
     padded = {
         **p,
@@ -307,11 +252,11 @@ def test_places_without_a_positive_count_for_nothing(kind):
     assert all(torch.equal(got[name], want[name]) for name in NAMES)
 
 
-@pytest.mark.parametrize("kind", ["dense", "fixed", "group"])
+@every_kind
 def test_the_released_bf16_loss_in_kernels(kind):
     # weights of fp32, so that nothing is rounded but the loss
-    p = dense_problem(6, 32, 40) if kind == "dense" else problem(6, 48, 40, 32, GROUPS[kind])
-    p = cast({**p, "bias": 4 * p["bias"]}, torch.float32)
+    p = problem_of(kind, torch.float32)
+    p["bias"] *= 4
     exact = fused_of(kind, p, backend="triton")
     got = fused_of(kind, p, backend="triton", loss_dtype=torch.bfloat16)
     want = fused_of(kind, p, backend="torch", loss_dtype=torch.bfloat16)
@@ -375,12 +320,9 @@ def test_positives_are_found_however_many_there_are(monkeypatch, few, at_once):
     check_fused("group", p, torch.float32, 16, backend="triton", **more)
 
 
-@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@every_kind
 def test_labels_of_another_part_are_passed_over(kind):
-    if kind == "dense":
-        p = cast(dense_problem(6, 32, 40), torch.float32)
-    else:
-        p = cast(problem(6, 48, 40, 32, 16 if kind == "group" else 1), torch.float32)
+    p = problem_of(kind, torch.float32)
     want = fused_of(kind, p, backend="triton")
     extra = torch.tensor([-20, -1], dtype=torch.int32, device=DEVICE)
     beyond = torch.tensor([40, 63, 64, 500], dtype=torch.int32, device=DEVICE)
@@ -402,20 +344,15 @@ def test_pruned_weights_stay_as_they_are():
     assert not results[0]["weight"][~mask].any()
 
 
-@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@every_kind
 @pytest.mark.parametrize("momentum", [True, False])
 def test_e4m3_weights(kind, momentum):
     from haste.kernels.rounding import dequantize, round_to
 
-    if kind == "dense":
-        p = cast(dense_problem(6, 32, 40, momentum=momentum), torch.bfloat16)
-    else:
-        size = 16 if kind == "group" else 1
-        p = cast(problem(6, 48, 40, 32, size, momentum=momentum), torch.bfloat16)
-    group_size = 16 if kind == "group" else 1
+    p = problem_of(kind, torch.bfloat16, momentum=momentum)
     p["weight"] = round_to(p["weight"].float(), torch.float8_e4m3fn, "nearest", None)
     wide = {**p, "weight": dequantize(p["weight"])}
-    want = oracle(wide, group_size)
+    want = oracle(wide, GROUPS[kind])
     for backend in ("triton", "torch"):
         got = fused_of(kind, p, backend=backend)
         assert error(got["loss"], want["loss"]) < 2e-3
@@ -427,7 +364,7 @@ def test_e4m3_weights(kind, momentum):
             assert error(got["momentum"], want["momentum"]) < 5e-3
 
 
-@pytest.mark.parametrize("kind", ["group", "dense", "fixed"])
+@every_kind
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
     from haste.kernels.rounding import dequantize, round_to
@@ -509,7 +446,7 @@ def test_settings_of_a_step_are_refused_by_name(backend, options, message):
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-@pytest.mark.parametrize("kind", ["dense", "fixed", "group"])
+@every_kind
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
