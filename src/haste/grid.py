@@ -10,13 +10,13 @@ out, which hold what trials have chosen, see `Tuning`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field
-from typing_extensions import TypedDict
+from pydantic import AfterValidator
 
 from haste.config import (
     SECTIONS,
@@ -24,9 +24,7 @@ from haste.config import (
     EncoderConfig,
     InputsConfig,
     LayerConfig,
-    RewireConfig,
     RunConfig,
-    TrainingConfig,
     build_section,
 )
 from haste.errors import ConfigError, suggest
@@ -35,42 +33,29 @@ from haste.labels.spec import OrderSpec
 from haste.paths import Layout
 from haste.presets import ablation, ablations, method
 from haste.settings import (
+    FILLED,
+    UNIQUE,
     Bool,
-    Float,
-    Int,
     Name,
     PathText,
     Seed,
-    SettingError,
     naming,
     parse,
-    partial_settings,
     read_settings,
     settings,
 )
+from haste.tuning import (
+    TRIAL_PREFIX,
+    AuxiliaryDelta,
+    Delta,
+    EncoderDelta,
+    LayerDelta,
+    RewireDelta,
+    TrainingDelta,
+    Tuning,
+)
 
 DEFAULT_VARIANT = "default"
-TRIAL_PREFIX = "trial-"
-"""of the variants that are trials"""
-TRIAL_SETTINGS = ("training.epochs", "training.evaluate", "layer.frequencies")
-"""what `tuning:` itself sets, the same for every trial"""
-
-EncoderDelta: TypeAlias = partial_settings(EncoderConfig)
-LayerDelta: TypeAlias = partial_settings(LayerConfig)
-RewireDelta: TypeAlias = partial_settings(RewireConfig)
-AuxiliaryDelta: TypeAlias = partial_settings(AuxiliaryConfig)
-TrainingDelta: TypeAlias = partial_settings(TrainingConfig)
-
-
-class Delta(TypedDict, total=False):
-    """section -> key -> value, of any sections and keys."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    encoder: EncoderDelta
-    layer: LayerDelta
-    rewire: RewireDelta
-    auxiliary: AuxiliaryDelta
-    training: TrainingDelta
 
 
 @dataclass(frozen=True, order=True)
@@ -93,44 +78,8 @@ class RunKey:
         return self.variant.startswith(TRIAL_PREFIX)
 
 
-def _known_method(name: str) -> str:
-    return method(name).name
-
-
-def _trained_method(name: str) -> str:
-    if method(name).kind != "trained":
-        raise ValueError(f"{name!r} is not trained here, so it has no trials")
-    return name
-
-
-def _known_ablation(name: str) -> str:
-    return ablation(name).name
-
-
-def _scaled_key(key: str) -> str:
-    known = [
-        f"{section}.{name}"
-        for section, cls in SECTIONS.items()
-        for name, hint in get_type_hints(cls).items()
-        if hint is float
-    ]
-    if key not in known:
-        raise ValueError(f"unknown key {key!r}.{suggest(key, known).rstrip('.')}")
-    return key
-
-
-def _distinct(values: tuple) -> tuple:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} is named more than once")
-    return values
-
-
-_LIST = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
-_FILLED = (Field(min_length=1), *_LIST)
-MethodName = Annotated[str, AfterValidator(_known_method)]
-TrainedName = Annotated[str, AfterValidator(_trained_method)]
-AblationName = Annotated[str, AfterValidator(_known_ablation)]
+MethodName = Annotated[str, AfterValidator(lambda name: method(name).name)]
+AblationName = Annotated[str, AfterValidator(lambda name: ablation(name).name)]
 Overrides = Mapping[MethodName, Delta]
 """method -> section -> key -> value"""
 
@@ -141,118 +90,22 @@ class PerDataset(Delta, total=False):
     overrides: Overrides
 
 
-@settings("tuning")
-class Tuning:
-    """Trials that choose hyper-parameters on the validation split, as many for every trained method.
-
-    Every method has all of `trials`, unless `only` names those of a method: a search that reads the results
-    of trials before it chooses the next ones ends in different trials per method, by one `rule`.
-    A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
-    the trial's own delta. It never reads the test split, nor counts labels over it.
-    """
-
-    epochs: Annotated[Int, Field(ge=1, le=100_000)]
-    """of a trial"""
-    trials: Annotated[Mapping[Name, Delta], Field(min_length=1)]
-    """name -> section -> key -> value"""
-    seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0,)
-    """each trial is trained with each of them, and chosen by its mean"""
-    base: Mapping[TrainedName, Delta] = field(default_factory=dict)
-    """method -> section -> key -> value: what makes a method comparable, in each of its trials"""
-    scale: Mapping[TrainedName, Mapping[Annotated[str, AfterValidator(_scaled_key)], Float]] = (
-        field(default_factory=dict)
-    )
-    """method -> section.key -> factor on that value in each of its trials"""
-    only: Mapping[TrainedName, Annotated[tuple[str, ...], *_FILLED]] = field(default_factory=dict)
-    """method -> the names of its trials"""
-    rule: str = ""
-    """by which `only` came about, in a sentence that the table of trials shows"""
-
-    def __post_init__(self) -> None:
-        for name, deltas in (("trials", self.trials), ("base", self.base)):
-            for row, delta in deltas.items():
-                for key in _dotted(delta):
-                    if key in TRIAL_SETTINGS:
-                        raise SettingError(
-                            f"{name}.{row}.{key}",
-                            "is the same in every trial, see `tuning:`; leave it out",
-                        )
-        for name, factors in self.scale.items():
-            for key in factors:
-                if key in _dotted(self.base.get(name, {})):
-                    raise SettingError(
-                        f"scale.{name}.{key}", "tuning.base sets it too; keep one of the two"
-                    )
-
-        for name, names in self.only.items():
-            for trial in names:
-                if trial not in self.trials:
-                    raise SettingError(
-                        f"only.{name}",
-                        f"there is no trial {trial!r}.{suggest(trial, self.trials)}",
-                    )
-        if bool(self.only) != bool(self.rule):
-            raise SettingError(
-                "rule",
-                "tuning.only needs the rule by which its trials were chosen, and nothing else does; give "
-                "both or neither",
-            )
-
-    def variants(self, method_name: str) -> tuple[str, ...]:
-        """The names in run paths of a method's trials, in the order of `trials`."""
-        names = self.only.get(method_name, self.trials)
-        return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials if name in names)
-
-    def trial(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
-        """The delta of a trial by its name in run paths; raises ConfigError with the nearest name."""
-        name = variant.removeprefix(TRIAL_PREFIX)
-        if name not in self.trials:
-            raise ConfigError(
-                f"tuning.trials: there is no trial {name!r}.{suggest(name, self.trials)}"
-            )
-        return self.trials[name]
-
-    def layers(self, method_name: str, variant: str) -> list[Mapping[str, Mapping[str, Any]]]:
-        """What a trial changes of its method's preset, later winning; `scale` comes after it."""
-        of_every_trial = {
-            "training": {"epochs": self.epochs, "evaluate": "validation"},
-            # the released code counts labels over test documents too
-            "layer": {"frequencies": "train"},
-        }
-        return [self.base.get(method_name, {}), self.trial(variant), of_every_trial]
-
-    def scaled(self, method_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Resolved sections with the factors of the method applied."""
-        scaled = dict(settings)
-        for key, factor in self.scale.get(method_name, {}).items():
-            section, _, name = key.partition(".")
-            value = getattr(scaled[section], name) * float(factor)
-            scaled[section] = dataclasses.replace(scaled[section], **{name: value})
-        return scaled
-
-    def changed(self, method_name: str, variant: str) -> list[tuple[str, str]]:
-        """(section, key) of what a trial sets for a method: its delta, `base` and `scale`, sorted."""
-        keys = {*_dotted(self.trial(variant)), *_dotted(self.base.get(method_name, {}))}
-        keys |= set(self.scale.get(method_name, {}))
-        return sorted(tuple(key.split(".")) for key in keys)
-
-
 @settings("config")
 class GridConfig:
     """config.yaml and its siblings: which runs there are."""
 
     name: Name
     """results go to `results/NAME/`"""
-    datasets: Annotated[tuple[Name, ...], *_FILLED]
+    datasets: Annotated[tuple[Name, ...], *FILLED]
     """names of the registry; or a mapping, name -> settings, for data sets of one's own"""
-    methods: Annotated[tuple[MethodName, ...], *_FILLED]
+    methods: Annotated[tuple[MethodName, ...], *FILLED]
     """rows of the main table"""
-    ablations: Annotated[tuple[AblationName, ...], *_LIST] = ()
+    ablations: Annotated[tuple[AblationName, ...], *UNIQUE] = ()
     """one table each"""
-    ablation_datasets: Annotated[tuple[Name, ...], *_LIST] = ()
+    ablation_datasets: Annotated[tuple[Name, ...], *UNIQUE] = ()
     """where the ablations run; all data sets unless given"""
-    seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0, 1, 2)
-    ablation_seeds: Annotated[tuple[Seed, ...], *_FILLED] = (0,)
+    seeds: Annotated[tuple[Seed, ...], *FILLED] = (0, 1, 2)
+    ablation_seeds: Annotated[tuple[Seed, ...], *FILLED] = (0,)
     data_dir: PathText = "data"
     """like every path of a configuration it may begin with ~, the home folder"""
     results_dir: PathText = "results"
@@ -283,7 +136,7 @@ class GridConfig:
         if not self.ablation_datasets:
             object.__setattr__(self, "ablation_datasets", self.datasets)
         if self.tuning:
-            _check_equal_budgets(self.methods, self.tuning)
+            self.tuning.check_equal_budgets(self.methods)
         trials = set(self.trial_runs())
         for key in self.all_runs():
             if method(key.method).kind != "trained":
@@ -372,9 +225,11 @@ class GridConfig:
         chosen = method(key.method)
         of_dataset = self.per_dataset.get(key.dataset, {})
         layers = [self.sections, of_dataset, chosen.settings]
-        tuning = self._tuning_of(key)
+        tuning = self.tuning if key.is_trial else None
         if tuning:
             layers += tuning.layers(key.method, key.variant)
+        elif key.is_trial:
+            raise ConfigError(f"{key.variant}: a trial, but the grid has no `tuning:`.")
         else:
             layers += [
                 overrides.get(key.method, {})
@@ -383,7 +238,9 @@ class GridConfig:
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
         settings = {
-            name: build_section(name, _merge(*(layer.get(name) or {} for layer in layers)))
+            name: build_section(
+                name, dict(ChainMap(*(layer.get(name) or {} for layer in layers[::-1])))
+            )
             for name in SECTIONS
         }
         if tuning:
@@ -403,14 +260,6 @@ class GridConfig:
             return self.resolve(key).as_dict()
         corpus = str(self.layout.corpus(key.dataset).root)
         return {**dataclasses.asdict(key), "inputs": {"corpus": corpus}}
-
-    def _tuning_of(self, key: RunKey) -> Tuning | None:
-        """`tuning` where the run is a trial; ConfigError where the grid has no trials."""
-        if not key.is_trial:
-            return None
-        if self.tuning is None:
-            raise ConfigError(f"{key.variant}: a trial, but the grid has no `tuning:`.")
-        return self.tuning
 
     def _inputs(
         self, key: RunKey, encoder: EncoderConfig, layer: LayerConfig, auxiliary: AuxiliaryConfig
@@ -440,28 +289,6 @@ def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
                 return delta
     known = [a.variant_name(v) for a in ablations().values() for v in a.variants]
     raise ConfigError(f"{key.method}: no variant {key.variant!r}.{suggest(key.variant, known)}")
-
-
-def _check_equal_budgets(methods: Iterable[str], tuning: Tuning) -> None:
-    trained = [name for name in methods if method(name).kind == "trained"]
-    counts = {name: len(tuning.variants(name)) for name in trained}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise SettingError(
-            "tuning.only",
-            f"every method needs as many trials as the others, but there are {listed}",
-        )
-
-
-def _dotted(delta: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [f"{section}.{key}" for section, settings in delta.items() for key in settings]
-
-
-def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged.update(layer)
-    return merged
 
 
 def read_grid(paths: Sequence[Path]) -> GridConfig:

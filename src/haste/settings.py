@@ -105,6 +105,19 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
 """a path; a leading ~ is the home folder"""
 
 
+def _distinct(values: tuple) -> tuple:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is named more than once")
+    return values
+
+
+UNIQUE = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
+"""of a list: names nothing twice"""
+FILLED = (Field(min_length=1), *UNIQUE)
+"""of a list: that, and something"""
+
+
 @dataclass_transform(frozen_default=True)
 def settings(where: str) -> Callable[[type[T]], type[T]]:
     """A frozen pydantic dataclass that raises ConfigError for a wrong value; `where` is said before it."""
