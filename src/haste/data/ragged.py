@@ -30,9 +30,8 @@ class Ragged:
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> Ragged:
         """From rows of one dtype; without any, it is int64."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return cls(np.concatenate(rows) if rows else np.zeros(0, np.int64), offsets)
+        values = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        return cls(values, offsets_of([len(row) for row in rows]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,12 +48,16 @@ class Ragged:
         """The given rows (int [B], any order, repeats allowed) as a new Ragged in memory."""
         starts = np.asarray(self.offsets[rows], dtype=np.int64)
         lengths = np.asarray(self.offsets[np.asarray(rows) + 1], dtype=np.int64) - starts
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = offsets_of(lengths)
         positions = np.repeat(starts - offsets[:-1], lengths)
         positions += np.arange(offsets[-1])
         weights = None if self.weights is None else np.asarray(self.weights[positions])
         return Ragged(np.asarray(self.values[positions]), offsets, weights)
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int64 [N + 1] of rows of these lengths."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
 
 class RaggedWriter:
@@ -96,10 +99,7 @@ class RaggedWriter:
 
     def offsets(self) -> np.ndarray:
         """int64 [N + 1] of the rows so far."""
-        lengths = np.concatenate(self._lengths)
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return offsets
+        return offsets_of(np.concatenate(self._lengths))
 
     def ragged(self) -> Ragged:
         """All rows so far; values memory-mapped."""

@@ -10,7 +10,6 @@ from haste.data import xmc
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
 from haste.data.readers import base as base_module
-from haste.data.readers import dense as dense_module
 from haste.data.readers import detect
 from haste.data.readers import pecos as pecos_module
 from haste.data.registry import Dataset
@@ -24,7 +23,6 @@ WANTED = {"train": TRAIN, "test": TEST}
 def test_every_layout_gives_the_same_documents(tmp_path, monkeypatch, name, rows):
     monkeypatch.setattr(base_module, "ROWS", rows)
     monkeypatch.setattr(pecos_module, "ROWS", rows)
-    monkeypatch.setattr(dense_module, "ROWS", rows)
     layout = detect(write(tmp_path / "some" / "folder", FILES[name]).parent)
     assert layout.name == name
     assert layout.n_features == (0 if layout.has_text else 4)

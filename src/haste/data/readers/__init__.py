@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from haste.data.readers.attention_xml import AttentionXml
 from haste.data.readers.base import Block, Layout
 from haste.data.readers.dense import PecosEmbeddings
 from haste.data.readers.json_lines import JsonLines
-from haste.data.readers.libsvm import LibSvm
 from haste.data.readers.pecos import Pecos, PecosFeatures
-from haste.data.readers.repository import RepositoryFeatures, RepositoryText
+from haste.data.readers.repository import LibSvm, RepositoryFeatures, RepositoryText
 from haste.errors import DataError
 
 __all__ = ["LAYOUTS", "Block", "Layout", "detect"]
@@ -54,22 +52,13 @@ def detect(folder: Path | str, text: str = "title+content") -> Layout:
                 )
             if folders:
                 return layout(folders[0], text)
-        files += sorted(str(path.relative_to(folder)) for path in level for path in _files(path))
-        level = [below for path in level for below in _folders(path)]
+        below = sorted(path for parent in level for path in parent.iterdir())
+        files += [str(path.relative_to(folder)) for path in below if path.is_file()]
+        # links to folders among them, but hidden ones
+        level = [path for path in below if path.is_dir() and not path.name.startswith(".")]
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
     needed = "; ".join(f"{layout.name}: {layout.needs}" for layout in LAYOUTS)
     raise DataError(
         f"{folder}: no layout of a data set. Found: {', '.join(files[:LISTED]) or 'no file'}{more}. "
         f"Needed is one of: {needed}."
     )
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    """Those directly below, links to folders among them, but hidden ones."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            yield path
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_file())

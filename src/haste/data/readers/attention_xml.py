@@ -6,26 +6,12 @@ import logging
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
-import pyarrow as pa
-
-from haste.data.readers.base import (
-    SPLITS,
-    Block,
-    Layout,
-    chosen_of_line,
-    default_uids,
-    in_blocks,
-    label_columns,
-    pack_labels,
-    take_strings,
-)
+from haste.data.readers.base import SPLITS, Block, Layout
 from haste.data.readers.lines import count_lines, read_lines, side_by_side
 
 log = logging.getLogger(__name__)
-
-TEXTS = ("{}_raw_texts.txt", "{}_texts.txt")
 
 
 class AttentionXml(Layout):
@@ -38,22 +24,15 @@ class AttentionXml(Layout):
 
     name = "AttentionXML"
     needs = "train_raw_texts.txt (or train_texts.txt), train_labels.txt and the same of test"
+    roles: ClassVar = {
+        "texts": ("{split}_raw_texts.txt", "{split}_texts.txt"),
+        "labels": ("{split}_labels.txt",),
+    }
     n_labels = None
 
     def __init__(self, folder: Path, text: str = "title+content") -> None:
         super().__init__(folder, text)
         self._ids: dict[str, int] = {}
-
-    @classmethod
-    def lies_in(cls, folder: Path) -> bool:
-        """See Layout."""
-        return all(
-            _texts(folder, split) and (folder / f"{split}_labels.txt").is_file() for split in SPLITS
-        )
-
-    def path(self, split: str) -> Path:
-        """See Layout."""
-        return self.folder / f"{split}_labels.txt"
 
     def count(self, split: str) -> int:
         """See Layout; reads through the labels once."""
@@ -64,41 +43,32 @@ class AttentionXml(Layout):
         return {split: self._count(split) for split in SPLITS}
 
     def _count(self, split: str) -> int:
-        lines, blank = count_lines(self.path(split))
+        lines, blank = count_lines(self.path("labels", split))
         if not blank:
             return lines
         # a document without labels, or just the end of the file? As many as there are texts
-        return max(lines - blank, min(lines, count_lines(_texts(self.folder, split))[0]))
-
-    def _files(self) -> list[Path]:
-        return [path for s in SPLITS for path in (_texts(self.folder, s), self.path(s))]
+        return max(lines - blank, min(lines, count_lines(self.path("texts", split))[0]))
 
     def _blocks(self, split: str) -> Iterator[Block]:
-        path, texts = self.path(split), _texts(self.folder, split)
-        pairs = side_by_side(read_lines(texts), read_lines(path), texts, path)
-        for first, (lines, words) in in_blocks(pairs):
-            ids = [
-                [self._ids.setdefault(word, len(self._ids)) for word in line.split()]
-                for line in words
-            ]
-            if first == 0 and all(len(row) < 2 for row in ids) and any("," in w for w in words):
-                log.warning(
-                    "%s: no line has a space, but some have commas, which are part of a label: separate "
-                    "labels by spaces if they are meant to be several",
-                    path,
-                )
-            yield Block(
-                default_uids(split, first, len(lines)),
-                [chosen_of_line(line, self.text) for line in lines],
-                pack_labels(ids, None, path, first + 1),
+        texts, labels = self.path("texts", split), self.path("labels", split)
+        pairs = side_by_side(read_lines(texts), read_lines(labels), texts, labels)
+        return self._pack(split, self._with_ids(pairs, labels), labels, 1)
+
+    def _with_ids(
+        self, pairs: Iterator[tuple[str, str]], path: Path
+    ) -> Iterator[tuple[str, list[int]]]:
+        several = commas = False
+        for text, line in pairs:
+            words = line.split()
+            several |= len(words) > 1
+            commas |= "," in line
+            yield text, [self._ids.setdefault(word, len(self._ids)) for word in words]
+        if commas and not several:
+            log.warning(
+                "%s: no line has a space, but some have commas, which are part of a label: separate labels "
+                "by spaces if they are meant to be several",
+                path,
             )
 
-    def labels(self, ids: np.ndarray) -> pa.Table:
-        """See Layout."""
-        words = take_strings(pa.chunked_array([list(self._ids)], pa.large_string()), ids)
-        return label_columns(words, words, pa.nulls(len(words), pa.large_string()))
-
-
-def _texts(folder: Path, split: str) -> Path | None:
-    paths = (folder / pattern.format(split) for pattern in TEXTS)
-    return next((path for path in paths if path.is_file()), None)
+    def _label_rows(self) -> Iterator[tuple[str, str, None]]:
+        return ((word, word, None) for word in self._ids)

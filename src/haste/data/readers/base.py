@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from haste.data.ragged import Ragged
+from haste.data.ragged import Ragged, offsets_of
 from haste.data.readers.lines import bad_line, read_lines, without_blank_end
 from haste.errors import DataError
 
@@ -55,6 +55,13 @@ class Layout(ABC):
     name: ClassVar[str]
     needs: ClassVar[str]
     """the files, as a message lists them"""
+    roles: ClassVar[Mapping[str, tuple[str, ...]]]
+    """the files of a split: role -> the names it may have, in which {split} stands for train or test and
+    {short} for trn or tst"""
+    counted: ClassVar[str] = "labels"
+    """the role of the file that says how many documents there are"""
+    label_files: ClassVar[tuple[str, ...]] = ()
+    """names that a file of the labels' texts may have, if there is one"""
     has_text: ClassVar[bool] = True
     """whether documents are texts; if not, they are sparse features"""
     n_features: int = 0
@@ -67,9 +74,18 @@ class Layout(ABC):
         self.text = text
 
     @classmethod
-    @abstractmethod
     def lies_in(cls, folder: Path) -> bool:
         """Whether a folder has the files of this layout."""
+        return all(_find(folder, names, split) for names in cls.roles.values() for split in SPLITS)
+
+    def path(self, role: str, split: str) -> Path:
+        """The file of a role of `train` or `test`."""
+        return _find(self.folder, self.roles[role], split)
+
+    @property
+    def labels_path(self) -> Path | None:
+        """The file of the labels' texts, if there is one."""
+        return _find(self.folder, self.label_files, "train")
 
     @property
     @abstractmethod
@@ -77,21 +93,14 @@ class Layout(ABC):
         """Labels as the files declare them; None where only the documents tell."""
 
     @abstractmethod
-    def path(self, split: str) -> Path:
-        """The file that says how many documents `train` or `test` has."""
-
-    @abstractmethod
     def count(self, split: str) -> int:
         """Documents of a split, without reading them all where the files say it."""
 
     def files(self) -> list[Path]:
         """All files that reading uses, those there may be or not as far as they are there."""
-        optional = (self.filter_path(split) for split in SPLITS)
-        return [*self._files(), *(path for path in optional if path.is_file())]
-
-    @abstractmethod
-    def _files(self) -> list[Path]:
-        """See `files`; without the lists of pairs to filter."""
+        needed = [self.path(role, split) for role in self.roles for split in SPLITS]
+        optional = [self.labels_path, *map(self.filter_path, SPLITS)]
+        return [*needed, *(path for path in optional if path and path.is_file())]
 
     def blocks(self, split: str) -> Iterator[Block]:
         """The documents of `train` or `test`; train is to be read first."""
@@ -101,19 +110,57 @@ class Layout(ABC):
             yield block
         if number != expected:
             raise DataError(
-                f"{self.path(split)}: expected {expected} documents, found {number}. Correct its first "
-                "line, or replace it by a whole copy."
+                f"{self.path(self.counted, split)}: expected {expected} documents, found {number}. "
+                "Correct its first line, or replace it by a whole copy."
             )
 
     @abstractmethod
     def _blocks(self, split: str) -> Iterator[Block]:
         """See `blocks`."""
 
+    def _pack(
+        self, split: str, rows: Iterable[tuple[Any, Sequence[int]]], path: Path, first_line: int
+    ) -> Iterator[Block]:
+        """Blocks of documents: the line of their text, or (ids, values) of their features, and labels.
+
+        `path`: the file with the labels, the first document's in line `first_line`.
+        """
+        for first, (documents, labels) in in_blocks(rows):
+            texts = features = None
+            if self.has_text:
+                texts = [chosen_of_line(line, self.text) for line in documents]
+            else:
+                features = feature_matrix(*zip(*documents, strict=True), self.n_features)
+            uids = default_uids(split, first, len(labels))
+            ids = pack_labels(labels, self.n_labels, path, first + first_line)
+            yield Block(uids, texts, ids, features)
+
     def labels(self, ids: np.ndarray) -> pa.Table:
         """Columns uid, name and text (null where there is none; all large_string) of the labels `ids`
         (integers, any order), to be called after all blocks were read."""
-        uids = pa.array(ids).cast(pa.large_string())
-        return label_columns(uids, uids, pa.nulls(len(ids), pa.large_string()))
+        rows = self._label_rows()
+        if rows is None:
+            uids = pa.array(ids).cast(pa.large_string())
+            return pa.table({"uid": uids, "name": uids, "text": pa.nulls(len(ids), uids.type)})
+        schema = pa.schema([(name, pa.large_string()) for name in ("uid", "name", "text")])
+        parts = []
+        for first, (uids, names, texts) in in_blocks(rows):
+            if None in uids:
+                uids = np.arange(first, first + len(uids)).astype(str)
+            parts.append(pa.table([list(uids), names, texts], schema=schema))
+        table = pa.concat_tables(parts) if parts else schema.empty_table()
+        if self.n_labels not in (None, len(table)):
+            raise DataError(
+                f"{self.labels_path}: expected {self.n_labels} lines, one a label, found {len(table)}. "
+                "Correct or replace the file."
+            )
+        # chunks that are small enough to become ordinary strings
+        pieces = np.split(ids, range(ROWS, len(ids), ROWS))
+        return pa.concat_tables([table.take(pa.array(piece)) for piece in pieces])
+
+    def _label_rows(self) -> Iterator[tuple[str | None, str, str | None]] | None:
+        """uid (None: the number of the row), name and text of all labels; None where files have none."""
+        return None
 
     def filter_path(self, split: str) -> Path:
         """Where the publishers' list of pairs lies, if there is one."""
@@ -136,21 +183,25 @@ class Layout(ABC):
             pairs.extend(pair)
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
-
-def label_columns(
-    uids: pa.Array | pa.ChunkedArray,
-    names: pa.Array | pa.ChunkedArray,
-    texts: pa.Array | pa.ChunkedArray,
-) -> pa.Table:
-    """The table that `Layout.labels` gives."""
-    return pa.table({"uid": uids, "name": names, "text": texts})
+    def same_count(self, role: str, what: str, count_of: Callable[[Path], int]) -> int:
+        """The count that the files of a role give alike in both splits; raises DataError showing both."""
+        train, test = (self.path(role, split) for split in SPLITS)
+        return same_counts(train, test, what, (count_of(train), count_of(test)))
 
 
-def take_strings(strings: pa.ChunkedArray, ids: np.ndarray) -> pa.ChunkedArray:
-    """Some of large_string values, as chunks that are small enough to become ordinary strings."""
-    parts = (strings.take(pa.array(part)) for part in np.split(ids, range(ROWS, len(ids), ROWS)))
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    return pa.chunked_array(chunks, pa.large_string())
+def _find(folder: Path, names: tuple[str, ...], split: str) -> Path | None:
+    paths = (folder / name.format(split=split, short=SHORT[split]) for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def same_counts(first: Path, second: Path, what: str, counts: tuple[int, int]) -> int:
+    """The count that two files give alike; raises DataError showing both."""
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{second}: says {counts[1]} {what}, but {first} says {counts[0]}. They belong to different "
+            "data sets, or one is damaged."
+        )
+    return counts[0]
 
 
 def in_blocks(rows: Iterable[tuple]) -> Iterator[tuple[int, tuple[tuple, ...]]]:
@@ -172,8 +223,7 @@ def pack_labels(
     rows: Sequence[Sequence[int]], n_labels: int | None, path: Path, first_line: int
 ) -> Ragged:
     """Label ids of consecutive lines as int64; raises DataError for one that is no label."""
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    offsets = offsets_of(list(map(len, rows)))
     most = MOST if n_labels is None else n_labels
     try:
         values = np.fromiter(itertools.chain.from_iterable(rows), np.int64, offsets[-1])
@@ -186,6 +236,18 @@ def pack_labels(
             path, first_line + row, f"labels from 0 to {most - 1}", wrong, from_one=wrong == most
         )
     return Ragged(values, offsets)
+
+
+def feature_matrix(
+    ids: Sequence[Sequence[int]], values: Sequence[Sequence[float]], width: int
+) -> sp.csr_matrix:
+    """float32 CSR [B, width] of rows, sorted, an id named twice summed."""
+    indptr = offsets_of(list(map(len, ids)))
+    columns = np.fromiter(itertools.chain.from_iterable(ids), np.int32, indptr[-1])
+    data = np.fromiter(itertools.chain.from_iterable(values), np.float32, indptr[-1])
+    matrix = sp.csr_matrix((data, columns, indptr), shape=(len(ids), width))
+    matrix.sum_duplicates()
+    return matrix
 
 
 def whole_number(word: str) -> int:

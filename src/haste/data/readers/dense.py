@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.readers.base import ROWS, SHORT, SPLITS, Block, default_uids
-from haste.data.readers.pecos import Pecos
-from haste.data.readers.sparse_rows import same_counts
+from haste.data.readers.pecos import LABELS, PecosFeatures
 from haste.errors import DataError
 from haste.files import reading
 
 
-class PecosEmbeddings(Pecos):
+class PecosEmbeddings(PecosFeatures):
     """X.trn.npy and X.tst.npy, [N, D] of any float dtype; with encoder.kind none they are the features."""
 
     name = "PECOS, dense embeddings"
-    has_text = False
     needs = "X.trn.npy, X.tst.npy, Y.trn.npz and Y.tst.npz"
-
-    @classmethod
-    def lies_in(cls, folder: Path) -> bool:
-        """See Layout."""
-        pairs = ((f"X.{SHORT[split]}.npy", f"Y.{SHORT[split]}.npz") for split in SPLITS)
-        return all((folder / name).is_file() for pair in pairs for name in pair)
+    roles: ClassVar = {"features": ("X.{short}.npy",), "labels": LABELS}
 
     @cached_property
     def n_features(self) -> int:
         """See Layout."""
-        paths = [self._text_path(split) for split in SPLITS]
-        widths = tuple(_opened(path).shape[1] for path in paths)
-        return same_counts(*paths, "features", widths)
+        return self.same_count("features", "features", lambda path: _opened(path).shape[1])
 
-    def _text_path(self, split: str) -> Path:
-        return self.folder / f"X.{SHORT[split]}.npy"
+    def _read_features(self, path: Path) -> np.ndarray:
+        return _opened(path)
 
-    def _blocks(self, split: str) -> Iterator[Block]:
-        labels, path = self._read_labels(split), self._text_path(split)
-        embeddings = _opened(path)
-        if len(embeddings) != len(labels):
-            raise DataError(
-                f"{path}: has {len(embeddings)} rows, but {self.path(split)} has {len(labels)}. "
-                "They belong to different data sets, or one is damaged."
-            )
-        for first in range(0, len(labels), ROWS):
-            rows = np.arange(first, min(first + ROWS, len(labels)))
-            features = csr_of_dense(embeddings[rows])
-            if not np.isfinite(features.data).all():
-                raise DataError(f"{path}: has a number that is not finite. Replace it.")
-            yield Block(default_uids(split, first, len(rows)), None, labels.take(rows), features)
+    def _part(self, path: Path, features: np.ndarray, rows: slice) -> sp.csr_matrix:
+        part = csr_of_dense(features[rows])
+        if not np.isfinite(part.data).all():
+            raise DataError(f"{path}: has a number that is not finite. Replace it.")
+        return part
 
 
 def csr_of_dense(embeddings: np.ndarray) -> sp.csr_matrix:

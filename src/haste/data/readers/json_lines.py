@@ -6,31 +6,20 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
+from typing import Any, ClassVar
 
 from haste.data.readers.base import (
-    SHORT,
     SPLITS,
     Block,
     Layout,
     chosen_text,
     default_uids,
     in_blocks,
-    label_columns,
     pack_labels,
-    take_strings,
 )
-from haste.data.readers.lines import (
-    bad_line,
-    count_lines,
-    read_lines,
-    without_blank_end,
-)
+from haste.data.readers.lines import bad_line, count_lines, read_lines, without_blank_end
 
-ENDINGS = (".json", ".json.gz", ".raw.json", ".raw.json.gz")
+ENDINGS = ("json", "json.gz", "raw.json", "raw.json.gz")
 
 
 class JsonLines(Layout):
@@ -38,21 +27,14 @@ class JsonLines(Layout):
 
     name = "JSON lines"
     needs = "trn.json and tst.json (.gz, .raw.json and .raw.json.gz too)"
-
-    @classmethod
-    def lies_in(cls, folder: Path) -> bool:
-        """See Layout."""
-        return all(_find(folder, SHORT[split]) for split in SPLITS)
+    roles: ClassVar = {"documents": tuple(f"{{short}}.{ending}" for ending in ENDINGS)}
+    counted = "documents"
+    label_files = tuple(f"lbl.{ending}" for ending in ENDINGS)
 
     @cached_property
     def n_labels(self) -> int | None:
         """See Layout."""
-        path = _find(self.folder, "lbl")
-        return None if path is None else _count(path)
-
-    def path(self, split: str) -> Path:
-        """See Layout."""
-        return _find(self.folder, SHORT[split])
+        return None if self.labels_path is None else _count(self.labels_path)
 
     def count(self, split: str) -> int:
         """See Layout; reads through the file once."""
@@ -60,56 +42,35 @@ class JsonLines(Layout):
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        return {split: _count(self.path(split)) for split in SPLITS}
-
-    def _files(self) -> list[Path]:
-        labels = _find(self.folder, "lbl")
-        return [*map(self.path, SPLITS), *([labels] if labels else [])]
+        return {split: _count(self.path("documents", split)) for split in SPLITS}
 
     def _blocks(self, split: str) -> Iterator[Block]:
-        path = self.path(split)
-        for first, (uids, texts, labels) in in_blocks(_documents(path, self.text)):
+        path = self.path("documents", split)
+        for first, (uids, texts, labels) in in_blocks(self._documents(path)):
             named = default_uids(split, first, len(uids)) if None in uids else uids
             yield Block(named, texts, pack_labels(labels, self.n_labels, path, first + 1))
 
-    def labels(self, ids: np.ndarray) -> pa.Table:
-        """See Layout."""
-        path = _find(self.folder, "lbl")
-        if path is None:
-            return super().labels(ids)
-        chunks: tuple[list[pa.Array], ...] = ([], [], [])
-        for first, (uids, titles, texts) in in_blocks(_labels(path, self.text)):
-            named = np.arange(first, first + len(uids)).astype(str) if None in uids else uids
-            for column, values in zip(chunks, (named, titles, texts), strict=True):
-                column.append(pa.array(values, pa.large_string()))
-        columns = (pa.chunked_array(column, pa.large_string()) for column in chunks)
-        return label_columns(*(take_strings(column, ids) for column in columns))
+    def _documents(self, path: Path) -> Iterator[tuple[str | None, str, list[int]]]:
+        for number, entry in _entries(path):
+            labels = entry.get("target_ind")
+            if not isinstance(labels, list) or not set(map(type, labels)) <= {int}:
+                raise bad_line(path, number, "target_ind: a list of whole numbers", labels)
+            uid, title, content = _texts(path, number, entry)
+            yield uid, chosen_text(title, content, self.text), labels
 
+    def _label_rows(self) -> Iterator[tuple[str | None, str, str]] | None:
+        return None if self.labels_path is None else self._labels(self.labels_path)
 
-def _find(folder: Path, stem: str) -> Path | None:
-    paths = (folder / f"{stem}{ending}" for ending in ENDINGS)
-    return next((path for path in paths if path.is_file()), None)
+    def _labels(self, path: Path) -> Iterator[tuple[str | None, str, str]]:
+        for number, entry in _entries(path):
+            uid, title, content = _texts(path, number, entry)
+            yield uid, title, chosen_text(title, content, self.text)
 
 
 def _count(path: Path) -> int:
     """Objects of a file, whose last lines may be blank."""
     lines, blank = count_lines(path)
     return lines - blank
-
-
-def _documents(path: Path, text: str) -> Iterator[tuple[str | None, str, list[int]]]:
-    for number, entry in _entries(path):
-        labels = entry.get("target_ind")
-        if not isinstance(labels, list) or not set(map(type, labels)) <= {int}:
-            raise bad_line(path, number, "target_ind: a list of whole numbers", labels)
-        uid, title, content = _texts(path, number, entry)
-        yield uid, chosen_text(title, content, text), labels
-
-
-def _labels(path: Path, text: str) -> Iterator[tuple[str | None, str, str]]:
-    for number, entry in _entries(path):
-        uid, title, content = _texts(path, number, entry)
-        yield uid, title, chosen_text(title, content, text)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -129,13 +90,13 @@ def _texts(path: Path, number: int, entry: dict[str, Any]) -> tuple[str | None, 
     if type(uid) is int:
         uid = str(uid)
     for key, value in (("title", title), ("content", content), ("uid", uid)):
-        if not isinstance(value, str) and not (key == "uid" and value is None):
+        if key == "uid" and value is None:
+            continue
+        if not isinstance(value, str):
             raise bad_line(path, number, f"{key}: a text", value)
         try:
-            if value is not None:
-                value.encode()
+            value.encode()
         except UnicodeEncodeError as error:  # half of a pair, as "\ud800" gives
-            raise bad_line(
-                path, number, f"{key}: a text of whole characters", ascii(value)
-            ) from error
+            expected = f"{key}: a text of whole characters"
+            raise bad_line(path, number, expected, ascii(value)) from error
     return uid, title, content

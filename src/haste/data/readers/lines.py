@@ -20,6 +20,7 @@ FASTEST = 1
 """level of compression of what is written"""
 SHOWN = 60
 """characters of a bad line that a message shows"""
+_ENDED = object()
 
 Line = TypeVar("Line", str, bytes)
 Left = TypeVar("Left")
@@ -65,16 +66,15 @@ def side_by_side(
 
     Blank lines at the end of the longer one are no documents.
     """
-    number, values, others = 0, iter(left), iter(right)
-    for number, value in enumerate(values, 1):
-        other = next(others, None)
-        if other is None:
-            if not _all_blank(itertools.chain([value], values)):
-                raise _unequal(right_path, number - 1, left_path)
-            return
-        yield value, other
-    if not _all_blank(others):
-        raise _unequal(left_path, number, right_path)
+    for number, (a, b) in enumerate(itertools.zip_longest(left, right, fillvalue=_ENDED)):
+        if a is not _ENDED and b is not _ENDED:
+            yield a, b
+        elif not _is_blank(b if a is _ENDED else a):
+            short, long = (left_path, right_path) if a is _ENDED else (right_path, left_path)
+            raise DataError(
+                f"{short}: ends after {number} documents, but {long} has more. What stands in the same "
+                "place of both belongs together; correct or replace one of them."
+            )
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -105,19 +105,8 @@ def bad_line(
     )
 
 
-def _unequal(short: Path, number: int, long: Path) -> DataError:
-    return DataError(
-        f"{short}: ends after {number} documents, but {long} has more. What stands in the same place of "
-        "both belongs together; correct or replace one of them."
-    )
-
-
 def _is_blank(line: object) -> bool:
     return isinstance(line, str | bytes) and not line.strip()
-
-
-def _all_blank(lines: Iterable[object]) -> bool:
-    return all(map(_is_blank, lines))
 
 
 @contextmanager

@@ -1,167 +1,163 @@
-"""The layouts of the Extreme Classification Repository with labels in a file of their own, trn_X_Y.txt."""
+"""The layouts of the Extreme Classification Repository: sparse rows "id:value id:value ..." below a line of counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from haste.data.readers.base import (
-    SHORT,
-    SPLITS,
-    Block,
-    Layout,
-    chosen_of_line,
-    default_uids,
-    in_blocks,
-    label_columns,
-    pack_labels,
-    take_strings,
-)
-from haste.data.readers.lines import read_lines, side_by_side, without_blank_end
-from haste.data.readers.sparse_rows import (
-    feature_matrix,
-    parse_row,
-    read_header,
-    rows_below_header,
-    same_counts,
-)
-from haste.errors import DataError
+from haste.data.readers.base import MOST, Block, Layout, chosen_of_line, same_counts, whole_number
+from haste.data.readers.lines import bad_line, read_lines, side_by_side, without_blank_end
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
-class _Repository(Layout):
-    """trn_X_Y.txt: "N L", then a line "label:1.0 label:1.0 ..." a document."""
+class _Counted(Layout):
+    """Whose files have the counts of documents and more in their first line."""
+
+    headers: ClassVar[dict[str, tuple[str, ...]]] = {"labels": ("documents", "labels")}
+    """role -> what the first line of its files counts"""
 
     @cached_property
     def n_labels(self) -> int:
         """See Layout."""
-        counts = tuple(self._header[split][1] for split in SPLITS)
-        return same_counts(*map(self.path, SPLITS), "labels", counts)
+        return self._same(self.counted, "labels")
 
     def count(self, split: str) -> int:
         """See Layout."""
-        return self._header[split][0]
+        return self._header(self.counted, self.path(self.counted, split))["documents"]
 
-    @cached_property
-    def _header(self) -> dict[str, tuple[int, ...]]:
-        names = ("documents", "labels")
-        return {split: read_header(self.path(split), names) for split in SPLITS}
+    def _same(self, role: str, what: str) -> int:
+        return self.same_count(role, what, lambda path: self._header(role, path)[what])
 
-    def path(self, split: str) -> Path:
-        """See Layout."""
-        return self.folder / f"{SHORT[split]}_X_Y.txt"
+    def _header(self, role: str, path: Path) -> dict[str, int]:
+        names = self.headers[role]
+        line = next(read_lines(path, "ascii"), "")
+        counts = [whole_number(word) for word in line.split()]
+        if len(counts) != len(names) or not all(0 <= n <= MOST for n in counts):
+            raise bad_line(path, 1, f"the counts of {', '.join(names)}", line)
+        return dict(zip(names, counts, strict=True))
 
-    def _label_rows(self, split: str) -> Iterator[list[int]]:
-        path = self.path(split)
-        for number, line in enumerate(rows_below_header(path, self.count(split)), 2):
-            ids, values = parse_row(line.split(), self.n_labels, path, number, least=0)
+    def _label_ids(self, split: str) -> Iterator[list[int]]:
+        """Of "label:1.0 label:1.0 ..." a document."""
+        path = self.path("labels", split)
+        for number, words in rows_below_header(path, self.count(split)):
+            ids, values = parse_row(words, self.n_labels, path, number, least=0)
             yield [label for label, value in zip(ids, values, strict=True) if value]
 
 
-class RepositoryText(_Repository):
-    """Texts in trn_X.txt and tst_X.txt, one a line; those of labels in Y.txt, if there is one."""
+class RepositoryText(_Counted):
+    """trn_X.txt, texts one a line, and trn_X_Y.txt, labels; the labels' texts in Y.txt, if there is one."""
 
     name = "XMC repository, text"
     needs = "trn_X.txt, tst_X.txt, trn_X_Y.txt and tst_X_Y.txt"
-
-    @classmethod
-    def lies_in(cls, folder: Path) -> bool:
-        """See Layout."""
-        return _has(folder, "X", "X_Y")
-
-    def _files(self) -> list[Path]:
-        labels = [self._labels_path] if self._labels_path.is_file() else []
-        return [*map(self._texts_path, SPLITS), *map(self.path, SPLITS), *labels]
-
-    def _texts_path(self, split: str) -> Path:
-        return self.folder / f"{SHORT[split]}_X.txt"
-
-    @property
-    def _labels_path(self) -> Path:
-        return self.folder / "Y.txt"
+    roles: ClassVar = {"texts": ("{short}_X.txt",), "labels": ("{short}_X_Y.txt",)}
+    label_files = ("Y.txt",)
 
     def _blocks(self, split: str) -> Iterator[Block]:
-        path = self.path(split)
-        texts = self._texts_path(split)
-        rows = side_by_side(read_lines(texts), self._label_rows(split), texts, path)
-        for first, (lines, labels) in in_blocks(rows):
-            yield Block(
-                default_uids(split, first, len(lines)),
-                [chosen_of_line(line, self.text) for line in lines],
-                pack_labels(labels, self.n_labels, path, first + 2),
-            )
+        texts, labels = self.path("texts", split), self.path("labels", split)
+        rows = side_by_side(read_lines(texts), self._label_ids(split), texts, labels)
+        return self._pack(split, rows, labels, 2)
 
-    def labels(self, ids: np.ndarray) -> pa.Table:
-        """See Layout."""
-        path = self._labels_path
-        table = super().labels(ids)
-        if not path.is_file():
-            return table
-        lines = without_blank_end(read_lines(path), keep=self.n_labels)
-        chunks = [
-            pa.array([chosen_of_line(line, self.text) for line in lines], pa.large_string())
-            for _, (lines,) in in_blocks((line,) for line in lines)
-        ]
-        texts = pa.chunked_array(chunks, pa.large_string())
-        if len(texts) != self.n_labels:
-            raise DataError(
-                f"{path}: expected {self.n_labels} lines, one a label, found {len(texts)}. Correct "
-                "or replace the file."
-            )
-        texts = take_strings(texts, ids)
-        return label_columns(table["uid"], texts, texts)
+    def _label_rows(self) -> Iterator[tuple[None, str, str]] | None:
+        if self.labels_path is None:
+            return None
+        lines = without_blank_end(read_lines(self.labels_path), keep=self.n_labels)
+        texts = (chosen_of_line(line, self.text) for line in lines)
+        return ((None, text, text) for text in texts)
 
 
-class RepositoryFeatures(_Repository):
-    """No text: sparse features in trn_X_Xf.txt and tst_X_Xf.txt, "N D" and then "feature:value ..."."""
+class RepositoryFeatures(_Counted):
+    """trn_X_Xf.txt, sparse features, and trn_X_Y.txt, labels."""
 
     name = "XMC repository, features"
     has_text = False
     needs = "trn_X_Xf.txt, tst_X_Xf.txt, trn_X_Y.txt and tst_X_Y.txt"
-
-    @classmethod
-    def lies_in(cls, folder: Path) -> bool:
-        """See Layout."""
-        return _has(folder, "X_Xf", "X_Y")
+    roles: ClassVar = {"features": ("{short}_X_Xf.txt",), "labels": ("{short}_X_Y.txt",)}
+    headers: ClassVar = {**_Counted.headers, "features": ("documents", "features")}
 
     @cached_property
     def n_features(self) -> int:
         """See Layout."""
-        paths = [self._features_path(split) for split in SPLITS]
-        widths = tuple(read_header(path, ("documents", "features"))[1] for path in paths)
-        return same_counts(*paths, "features", widths)
-
-    def _features_path(self, split: str) -> Path:
-        return self.folder / f"{SHORT[split]}_X_Xf.txt"
-
-    def _files(self) -> list[Path]:
-        return [*map(self._features_path, SPLITS), *map(self.path, SPLITS)]
+        return self._same("features", "features")
 
     def _blocks(self, split: str) -> Iterator[Block]:
-        path, labels = self._features_path(split), self.path(split)
-        documents = read_header(path, ("documents", "features"))[0]
+        path, labels = self.path("features", split), self.path("labels", split)
+        documents = self._header("features", path)["documents"]
         same_counts(labels, path, "documents", (self.count(split), documents))
         width = self.n_features
         features = (
-            parse_row(line.split(), width, path, number)
-            for number, line in enumerate(rows_below_header(path, documents), 2)
+            parse_row(words, width, path, number)
+            for number, words in rows_below_header(path, documents)
         )
-        rows = side_by_side(features, self._label_rows(split), path, labels)
-        for first, (parsed, ids) in in_blocks(rows):
-            yield Block(
-                default_uids(split, first, len(ids)),
-                None,
-                pack_labels(ids, self.n_labels, labels, first + 2),
-                feature_matrix(*zip(*parsed, strict=True), width),
-            )
+        rows = side_by_side(features, self._label_ids(split), path, labels)
+        return self._pack(split, rows, labels, 2)
 
 
-def _has(folder: Path, *endings: str) -> bool:
-    return all(
-        (folder / f"{SHORT[split]}_{ending}.txt").is_file()
-        for split in SPLITS
-        for ending in endings
-    )
+class LibSvm(_Counted):
+    """train.txt and test.txt: "N D L", then "label,label feature:value ..." a document."""
+
+    name = "libsvm"
+    has_text = False
+    needs = "train.txt and test.txt"
+    roles: ClassVar = {"documents": ("{split}.txt",)}
+    counted = "documents"
+    headers: ClassVar = {"documents": ("documents", "features", "labels")}
+
+    @cached_property
+    def n_features(self) -> int:
+        """See Layout."""
+        return self._same("documents", "features")
+
+    def _blocks(self, split: str) -> Iterator[Block]:
+        path = self.path("documents", split)
+        return self._pack(split, self._rows(path, self.count(split)), path, 2)
+
+    def _rows(
+        self, path: Path, documents: int
+    ) -> Iterator[tuple[tuple[list[int], list[float]], list[int]]]:
+        for number, words in rows_below_header(path, documents):
+            labels = []
+            # a document without labels begins with its features
+            if words and ":" not in words[0]:
+                first = words.pop(0)
+                labels = [whole_number(word) for word in first.split(",")]
+                if min(labels) < 0:
+                    raise bad_line(path, number, "labels like 3,14,15", first)
+            yield parse_row(words, self.n_features, path, number), labels
+
+
+def rows_below_header(path: Path, documents: int) -> Iterator[tuple[int, list[str]]]:
+    """Number and words of all lines but the first, and but blank ones after those of all `documents`."""
+    lines = read_lines(path, "ascii")
+    next(lines, None)
+    for number, line in enumerate(without_blank_end(lines, keep=documents), 2):
+        yield number, line.split()
+
+
+def parse_row(
+    words: Sequence[str], width: int, path: Path, number: int, least: float = -LARGEST
+) -> tuple[list[int], list[float]]:
+    """Ids below `width` and values, finite as float32 and not below `least`, of the words "id:value";
+    raises DataError."""
+    ids, values = [], []
+    for word in words:
+        head, colon, tail = word.partition(":")
+        column = whole_number(head)
+        try:
+            # Python would take 1_0 for 10
+            value = math.nan if "_" in tail else float(tail)
+        except ValueError:
+            value = math.nan
+        if not colon or not 0 <= column < width or not least <= value <= LARGEST:
+            expected = f"id:value with an id from 0 to {width - 1}"
+            if least == 0:
+                expected += " and a value that is not negative"
+            raise bad_line(path, number, expected, word, from_one=column == width)
+        ids.append(column)
+        values.append(value)
+    return ids, values
