@@ -188,6 +188,23 @@ def has_checkpoint(run: RunDir) -> bool:
     return any(run.checkpoint.glob("[!.]*"))
 
 
+def is_trained(key: RunKey) -> bool:
+    """Whether the run is one of an output layer, not of a linear method; raises ConfigError for an
+    unknown method."""
+    return method(key.method).kind == "trained"
+
+
+def run_files(run: RunDir, key: RunKey) -> list[Path]:
+    """What a finished run has for tables and figures.
+
+    Linear methods have no history. Nothing reads the predictions of trials.
+    """
+    files = [run.config, run.metrics, run.resources]
+    history = [run.history] if is_trained(key) else []
+    predictions = [] if key.is_trial else [run.predictions]
+    return [*files, *history, *predictions]
+
+
 def results(run: RunDir) -> tuple[Path, ...]:
     """What a run leaves besides its configuration; the file by which it counts as finished first."""
     return (run.metrics, run.resources, run.predictions, run.history, run.model)

@@ -22,7 +22,7 @@ from haste.metrics.metrics import METRICS, per_document
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir, RunDir
 from haste.presets import method
-from haste.report.load import Sources
+from haste.report.load import Sources, build
 from haste.report.published import Published, load_published
 from haste.report.registry import Entry, entry, order_path
 from haste.report.render import Table
@@ -47,12 +47,12 @@ def load(
 def make(grid: GridConfig, name: str, run_dirs: list[Path] | None = None) -> Table:
     """A table of the grid."""
     chosen, sources = load(grid, name, run_dirs=run_dirs)
-    return chosen.build(sources)
+    return build(chosen, sources)
 
 
 def draw(grid: GridConfig, name: str, prefix: Path) -> list[Path]:
     """Draw a figure of the grid; returns the paths of csv, pdf and png."""
-    return write_figure(prefix, *load(grid, name, "figure"))
+    return write_figure(prefix, lambda: build(*load(grid, name, "figure")))
 
 
 @dataclass

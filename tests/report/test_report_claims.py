@@ -359,7 +359,7 @@ def test_kernel_times_of_different_problems_decide_nothing(tmp_path):
 def test_a_kernel_benchmark_without_a_column_is_refused(tmp_path):
     path = tmp_path / "kernels.csv"
     path.write_text("layer,direction,batch\ndense,forward,1\n")
-    with pytest.raises(DataError, match="no column milliseconds, features, labels, fan_in"):
+    with pytest.raises(DataError, match="no results with fan_in, features, labels, milliseconds"):
         Results.load(path)
 
 

@@ -11,6 +11,7 @@ from fake_scale import write_scale
 
 from haste.labels.frequency import label_frequencies
 from haste.presets import methods
+from haste.report.load import build
 from haste.report.registry import entries
 from haste.report.style import MARKER_STYLES, marker_style
 
@@ -95,7 +96,7 @@ def test_axes_start_at_zero_or_say_so(fake):
 
     for name in entries("figure", fake.grid):
         entry, sources = load(fake.grid, name, "figure")
-        figure, _ = entry.build(sources)
+        figure, _ = build(entry, sources)
         for axes in figure.axes:
             bottom = min(axes.get_ylim())
             logarithmic = axes.get_yscale() == "log"

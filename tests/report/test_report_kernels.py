@@ -12,6 +12,7 @@ from haste.bench.rows import write_rows
 from haste.grid import read_grid
 from haste.report.benchmarks import Results
 from haste.report.claims import FAILS, HOLDS, findings
+from haste.report.load import build
 from haste.report.registry import entry
 from haste.report.render import markdown, write_table
 
@@ -221,5 +222,5 @@ def test_committed_benchmarks_make_the_committed_tables(tmp_path, monkeypatch, n
     monkeypatch.chdir(Path(__file__).parents[2])
     grid = read_grid([Path("workflow/configs/wordnet.yaml")])
     chosen, sources = load(grid, name)
-    for path in write_table(tmp_path / name, chosen.title, chosen.build(sources))[:3]:
+    for path in write_table(tmp_path / name, chosen.title, build(chosen, sources))[:3]:
         assert path.read_text() == Path(f"{grid.layout.table(name)}{path.suffix}").read_text()

@@ -9,7 +9,8 @@ from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import ablations, methods
 from haste.report import registry
-from haste.report.registry import entries, entry, order_path, run_files
+from haste.report.registry import entries, entry, order_path
+from haste.runs import run_files
 
 TUNING = {"epochs": 2, "trials": {"a": {}, "b": {"training": {"momentum": 0.0}}}}
 

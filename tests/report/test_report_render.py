@@ -12,7 +12,6 @@ from haste.report.render import (
     latex,
     markdown,
     mean_std,
-    webpage,
     write_table,
 )
 
@@ -64,7 +63,7 @@ def test_the_frame_has_raw_numbers_with_a_column_for_mean_std_and_ends():
 
 def test_csv_file_reads_back(tmp_path):
     paths = write_table(tmp_path / "all", "All", TABLE)
-    assert [path.name for path in paths] == ["all.csv", "all.md", "all.tex", "all.html"]
+    assert [path.name for path in paths] == ["all.csv", "all.md", "all.tex"]
     rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     assert [row["dataset"] for row in rows] == ["a", "a", "a", "b"]
     assert float(rows[0]["P@1 mean"]) == 40.04
@@ -123,16 +122,6 @@ def test_latex_breaks_texts_with_a_width():
 )
 def test_escape_latex(raw, escaped):
     assert escape_latex(raw) == escaped
-
-
-def test_html_stands_alone_and_escapes():
-    text = webpage("A < B", Table.of(COLUMNS, ROWS, ("<b>",), section="dataset"))
-    assert "<title>A &lt; B</title>" in text
-    assert "x_1 &amp; co" in text
-    assert re.search(r"#T_0_row0_col1.*{\s*font-weight: bold", text)
-    assert "<li>&lt;b&gt;</li>" in text
-    assert "src=" not in text
-    assert "href=" not in text
 
 
 def test_numbers_never_show_as_minus_zero():

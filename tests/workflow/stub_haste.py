@@ -66,7 +66,7 @@ def main(command: str, arguments: list[str]) -> None:
         run = RunDir(out)
         touch(run.metrics, run.resources, run.predictions)
     elif command in ("table", "figure"):
-        suffixes = {"table": ("csv", "md", "tex", "html"), "figure": ("csv", "pdf", "png")}
+        suffixes = {"table": ("csv", "md", "tex"), "figure": ("csv", "pdf", "png")}
         touch(*(Path(f"{out}.{suffix}") for suffix in suffixes[command]))
     elif command not in ("bench", "plan"):
         sys.exit(f"the stub knows no {command!r}")

@@ -119,7 +119,7 @@ def test_a_table_of_fewer_trials_hides_none(elsewhere: Project, tmp_path):
     table.parent.mkdir(parents=True)
 
     def make_by_hand() -> None:
-        for suffix in ("csv", "md", "tex", "html"):
+        for suffix in ("csv", "md", "tex"):
             Path(f"{table}.{suffix}").write_text("of some of the trials")
 
     make_by_hand()

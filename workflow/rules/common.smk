@@ -40,7 +40,7 @@ from haste.reservation import (
     training_request,
 )
 from haste.run_order import run_order
-from haste.runs import is_finished
+from haste.runs import is_finished, run_dir, run_files
 
 # relative, so that a project that was moved is not run again
 RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
@@ -194,16 +194,6 @@ def run_setting(wildcards, name):
     return f"{section}.{key} = {value[key]}" if key in value else ""
 
 
-def run_files(key):
-    """What a finished run leaves for tables and figures.
-
-    Its configuration is one of them: should a run fail after a change, its outputs are gone, which
-    alone is no reason to Snakemake to make a table again that is still there from before.
-    """
-    run = LAYOUT.run(key.dataset, key.method, key.variant, key.seed)
-    return registry.run_files(run, key)
-
-
 def raw_folder(dataset):
     """Where the files lie that a corpus is made of: fetched, generated or the user's own."""
     entry = DATASETS[dataset]
@@ -348,7 +338,9 @@ def result_files(entry):
     keys = [
         key for key in inputs.runs if not GRID.allow_partial or is_finished(GRID, key)
     ]
-    runs = [path for key in keys for path in run_files(key)]
+    # a run's configuration is one of its files: should a run fail after a change, its outputs are gone,
+    # which alone is no reason to Snakemake to make a table again that is still there from before
+    runs = [path for key in keys for path in run_files(run_dir(GRID, key), key)]
     corpora = [path for dataset in inputs.corpora for path in corpus_files(dataset)]
     return [
         *runs,

@@ -10,10 +10,9 @@ for table, entry in TABLES.items():
             published=RESOURCES / "published.csv",
         output:
             f"{LAYOUT.table(table)}.csv",
-            f"{LAYOUT.table(table)}.md",
             f"{LAYOUT.table(table)}.tex",
-            html=report(
-                f"{LAYOUT.table(table)}.html",
+            md=report(
+                f"{LAYOUT.table(table)}.md",
                 caption="../report/result.rst",
                 category=entry.category,
                 labels={"table": entry.label},

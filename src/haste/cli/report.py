@@ -36,11 +36,12 @@ def table(
     run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
-    """Make a table: OUT.csv (full precision), OUT.md, OUT.tex and OUT.html."""
+    """Make a table: OUT.csv (full precision), OUT.md and OUT.tex."""
+    from haste.report.load import build
     from haste.report.render import write_table
 
     entry, sources = _load("table", name, grid, published, run_dirs)
-    _log_written(write_table(out, entry.title, entry.build(sources)))
+    _log_written(write_table(out, entry.title, build(entry, sources)))
 
 
 @app.command("figure")
@@ -52,9 +53,11 @@ def figure(
     published: PublishedFile = PUBLISHED,
 ) -> None:
     """Draw a figure: OUT.csv (exactly what was drawn), OUT.pdf and OUT.png."""
+    from haste.report.load import build
     from haste.report.style import write_figure
 
-    _log_written(write_figure(out, *_load("figure", name, grid, published, run_dirs)))
+    entry, sources = _load("figure", name, grid, published, run_dirs)
+    _log_written(write_figure(out, lambda: build(entry, sources)))
 
 
 def _load(
@@ -72,4 +75,4 @@ def _load(
 
 
 def _log_written(paths: list[Path]) -> None:
-    log.info("wrote %s", ", ".join(str(path) for path in paths))
+    log.info("wrote %s", ", ".join(map(str, paths)))

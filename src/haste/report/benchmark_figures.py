@@ -8,8 +8,9 @@ from haste.presets import methods
 from haste.report.benchmark_tables import PRODUCTS
 from haste.report.benchmarks import SWEEP, Results, has, time_ratios
 from haste.report.claims import claims, kernel_target
-from haste.report.published import GIB, PEAK_MEMORY
+from haste.report.published import PEAK_MEMORY
 from haste.report.registry import figure
+from haste.report.render import GIB
 from haste.report.style import (
     BLUE,
     COLUMN_WIDTH,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     Drawing = tuple[Figure, pd.DataFrame]
 
-SWEPT = {"fan_in": "Fan-in", "batch": "Documents a batch"}
+SWEPT = {"fan_in": "Fan-in (logarithmic)", "batch": "Documents a batch (logarithmic)"}
 DIRECTIONS = {"forward": (BLUE, "C1"), "backward": (VERMILION, "C2")}
 """colour, and the claim whose number is drawn"""
 LAYERS = {"group_fan_in": ("group-shared fan-in", VERMILION), "bottleneck": ("bottleneck", SKY)}
@@ -84,13 +85,15 @@ def kernel_speedup(sources: Sources) -> Drawing:
                 ax=axes,
             )
         axes.set_xscale("log", base=2)
-        axes.set(yscale="log", xlabel=title, ylabel="Time of fixed fan-in / groups")
+        axes.set(yscale="log", xlabel=title, ylabel="Time of fixed fan-in / groups (logarithmic)")
+        axes.set_title(", ".join(times.device for times in devices))
         values = sorted(set(part["value"]))
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.axhline(1, color="black", linewidth=0.9)
         for direction, (colour, claim) in DIRECTIONS.items():
             number = kernel_target(sources.published, by_id[claim])[1]
-            label_level(axes, number, f"published, {direction}: up to {number:g}×", colour)
+            label = f"{direction}, published: up to {number:g}×"
+            axes.axhline(number, color=colour, linestyle=":", linewidth=1.2, zorder=1, label=label)
         plain_log_ticks(axes, "y", "×")
     legend_outside(chart, axes_of[0][0])
     return chart, drawn
@@ -124,8 +127,7 @@ def copy_bandwidth(sources: Sources) -> Drawing:
             for shape in times.names("shape")
             for direction in STEPS
             for layer in LAYERS
-        ],
-        columns=["device", "shape", "direction", "layer", "share of copy"],
+        ]
     )
     chart, axes_of = panels(
         len(devices),
@@ -148,7 +150,7 @@ def copy_bandwidth(sources: Sources) -> Drawing:
             )
             axes.grid(axis="y", visible=False)
             axes.axvline(1, color=GREY, linewidth=1)
-            axes.set(title=title, xlabel="", ylabel=times.device if len(devices) > 1 else "")
+            axes.set(title=title, xlabel="", ylabel=times.device)
     chart.supxlabel("Share of the speed of a copy of the bytes that must move", fontsize=9)
     legend_outside(chart, axes_of[0][0], "outside lower right")
     return chart, drawn
@@ -190,11 +192,10 @@ def scale_memory(sources: Sources) -> Drawing:
     if not devices:
         words = "needs CUDA: no scale benchmark is committed\n(haste bench scale)"
         return empty_figure(words, {"device": "none", "result": "needs CUDA"})
-    rows = [
-        row for results in devices for row in (*_measured(results), *_published(results, sources))
-    ]
     drawn = pd.DataFrame(
-        rows, columns=["device", "dataset", "method", "source", "labels", "peak GiB"]
+        {"device": results.device, **row}
+        for results in devices
+        for row in (*_measured(results), *_published(results, sources))
     )
     chart, axes_of = panels(1, len(devices), (1.7 * COLUMN_WIDTH * len(devices), 4.4))
     for axes, results in zip(axes_of[0], devices, strict=True):
@@ -208,13 +209,14 @@ def scale_memory(sources: Sources) -> Drawing:
         sns.scatterplot(
             theirs, **place, marker="x", linewidth=1.4, color=VERMILION, label="HASTE, the paper's"
         )
-        axes.set(xscale="log", yscale="log", title=results.device, xlabel="Labels", ylabel="")
+        axes.set(xscale="log", yscale="log", title=results.device, ylabel="")
+        axes.set_xlabel("Labels (logarithmic)")
         if results.machine.get("memory_gib"):
             total = float(results.machine["memory_gib"])
             label_level(axes, total, f"memory of the GPU: {total:.0f} GiB", "black")
         _name_sizes(axes, part)
         plain_log_ticks(axes, "y")
-    axes_of[0][0].set_ylabel("Peak memory of training (GiB), preset memory")
+    axes_of[0][0].set_ylabel("Peak memory of training (GiB, logarithmic)")
     legend_outside(chart, axes_of[0][0])
     return chart, drawn
 
@@ -222,7 +224,6 @@ def scale_memory(sources: Sources) -> Drawing:
 def _measured(results: Results) -> list[dict[str, Any]]:
     return [
         {
-            "device": results.device,
             "dataset": row["dataset"],
             "method": row["method"],
             "source": MEASURED,
@@ -237,21 +238,21 @@ def _measured(results: Results) -> list[dict[str, Any]]:
 def _published(results: Results, sources: Sources) -> list[dict[str, Any]]:
     """The paper's numbers for its own method, on the data sets that were measured."""
     paper, name = methods()["haste"].published_as
-    rows = []
-    for dataset in results.names("dataset"):
-        number = sources.published.find(paper, dataset, name, PEAK_MEMORY)
-        if number is not None and number.value is not None:
-            rows.append(
-                {
-                    "device": results.device,
-                    "dataset": dataset,
-                    "method": "haste",
-                    "source": PAPER,
-                    "labels": results.find(dataset=dataset)["labels"],
-                    "peak GiB": number.value / GIB,
-                }
-            )
-    return rows
+    numbers = {
+        dataset: sources.published.find(paper, dataset, name, PEAK_MEMORY)
+        for dataset in results.names("dataset")
+    }
+    return [
+        {
+            "dataset": dataset,
+            "method": "haste",
+            "source": PAPER,
+            "labels": results.find(dataset=dataset)["labels"],
+            "peak GiB": number.value / GIB,
+        }
+        for dataset, number in numbers.items()
+        if number and number.value is not None
+    ]
 
 
 def _name_sizes(axes: Axes, drawn: pd.DataFrame) -> None:

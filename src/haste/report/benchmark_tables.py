@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haste.presets import methods
 from haste.report.benchmarks import SWEEP, Results, Row
-from haste.report.published import GIB, PEAK_MEMORY, SECONDS_AN_EPOCH, Published
+from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH, Published
 from haste.report.registry import table
-from haste.report.render import Column, Table
+from haste.report.render import GIB, Column, Table
 from haste.report.style import method_title
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
 
 MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
-PRODUCTS = {
-    "forward": "forward",
-    "dx": "dX",
-    "dw": "dW",
-}
+PRODUCTS = {"forward": "forward", "dx": "dX", "dw": "dW"}
 """of an output layer, by direction in kernels.csv: what tables and figures call them"""
 OF_BOTTLENECK = {64: 1.1, 32: 1.5}
 """by group size: times the products of a dense bottleneck that ours may take"""
@@ -89,20 +85,21 @@ def times_table(sources: Sources) -> Table:
     devices = sources.benchmarks
     rows = []
     for times in devices:
-        for shape in times.names("shape"):
-            layers = (str(row["layer"]) for row in times.rows if row["shape"] == shape)
-            for layer in dict.fromkeys(layers):
-                first = times.find(shape=shape, layer=layer)
-                step = times.find(shape=shape, layer=layer, direction="step")
-                rows.append(
-                    {
-                        **{column.key: first.get(column.key) for column in columns},
-                        "device": times.device,
-                        "layer": layer.replace("_", " "),
-                        **{d: times.milliseconds(shape, layer, d) for d in DIRECTIONS},
-                        "peak_mib": step.get("peak_mib"),
-                    }
-                )
+        shapes = times.names("shape")
+        layers = dict.fromkeys((r["shape"], r["layer"]) for r in times.rows if r["shape"] in shapes)
+        for shape, layer in sorted(layers, key=lambda pair: shapes.index(pair[0])):
+            first = times.find(shape=shape, layer=layer)
+            rows.append(
+                {
+                    **{column.key: first.get(column.key) for column in columns},
+                    "device": times.device,
+                    "layer": layer.replace("_", " "),
+                    **{d: times.milliseconds(shape, layer, d) for d in DIRECTIONS},
+                    "peak_mib": times.find(shape=shape, layer=layer, direction="step").get(
+                        "peak_mib"
+                    ),
+                }
+            )
     notes = [
         *(times.note() for times in devices),
         "Medians on the device, the cache emptied before each call; quartiles, bytes and errors are in "
@@ -114,26 +111,26 @@ def times_table(sources: Sources) -> Table:
     return Table.of(columns, rows, notes, section="device")
 
 
-def _targets(times: Results) -> Iterator[dict[str, Any]]:
+def _targets(times: Results) -> Iterator[Row]:
     shapes = times.names("shape")
     milliseconds = times.milliseconds
     sizes = {
-        shape: int(row["group_size"])
+        shape: int(size)
         for shape in shapes
-        for row in times.rows
-        if row["shape"] == shape and row["layer"] == "group_fan_in" and row.get("group_size")
+        if (size := times.find(shape=shape, layer="group_fan_in").get("group_size"))
     }
     for direction, title in PRODUCTS.items():
         for shape, size in sizes.items():
-            ours = milliseconds(shape, "group_fan_in", direction)
+            ours, bottleneck, released = (
+                milliseconds(shape, layer, direction)
+                for layer in ("group_fan_in", "bottleneck", "released_cuda")
+            )
             if size in OF_BOTTLENECK:
-                ratio = _ratio(ours, milliseconds(shape, "bottleneck", direction))
                 what = f"{title}, time over that of a dense bottleneck, G={size}"
-                yield _at_most(what, shape, ratio, OF_BOTTLENECK[size], "×")
+                yield _target(what, shape, _ratio(ours, bottleneck), at_most=OF_BOTTLENECK[size])
             else:
-                ratio = _ratio(milliseconds(shape, "released_cuda", direction), ours)
                 what = f"{title}, released extension's time over ours, G={size}"
-                yield _at_least(what, shape, ratio, OVER_RELEASED)
+                yield _target(what, shape, _ratio(released, ours), at_least=OVER_RELEASED)
     for shape in sizes:
         released = milliseconds(shape, "released_cuda", "step")
         if released is not None:
@@ -141,67 +138,70 @@ def _targets(times: Results) -> Iterator[dict[str, Any]]:
             ours = milliseconds(shape, "haste", "step_momentum")
             ours = milliseconds(shape, "haste", "step") if ours is None else ours
             what = "step of head and tail, released code's time over ours"
-            yield _at_least(what, shape, _ratio(released, ours), STEP_OVER_RELEASED)
+            yield _target(what, shape, _ratio(released, ours), at_least=STEP_OVER_RELEASED)
     for shape, size in sizes.items():
         if size in STEP_OF_PRODUCTS:
             parts = [milliseconds(shape, "bottleneck", name) for name in PRODUCTS]
             products = None if None in parts else sum(parts)
             ratio = _ratio(milliseconds(shape, "group_fan_in", "step"), products)
             what = f"step of the tail, time over the three products of a dense bottleneck, G={size}"
-            yield _at_most(what, shape, ratio, STEP_OF_PRODUCTS[size], "×")
+            yield _target(what, shape, ratio, at_most=STEP_OF_PRODUCTS[size])
     for shape in sizes:
         dense, ours = (milliseconds(shape, layer, "step") for layer in ("dense768", "haste"))
         what = "step of head and tail, our own dense step's time over it (768 features, bf16)"
-        yield _at_least(what, shape, _ratio(dense, ours), OVER_DENSE)
+        yield _target(what, shape, _ratio(dense, ours), at_least=OVER_DENSE)
     for direction, published in (("forward", "4.4×"), ("backward", "25×")):
         for shape in shapes:
             fixed, ours = (
                 milliseconds(shape, layer, direction) for layer in ("fixed_fan_in", "group_fan_in")
             )
             what = f"{direction}, time of our fixed fan-in over that of groups"
-            target = f"none; published: up to {published}"
-            yield _target(what, target, shape, _ratio(fixed, ours), "reported")
+            yield _target(what, shape, _ratio(fixed, ours), published=published)
     step = times.find(shape=LARGEST, layer="haste", direction="step")
     peak, state = step.get("peak_mib"), step.get("state_mib")
     what = "memory of a step beyond layer and inputs, 8.6 million labels (MiB)"
-    yield _at_most(what, LARGEST, peak, PEAK_MIB, " MiB")
+    yield _target(what, LARGEST, peak, at_most=PEAK_MIB, unit=" MiB")
     whole = None if peak is None or state is None else float(peak) + float(state)
-    yield _at_most("memory of layer and step together (MiB)", LARGEST, whole, WHOLE_MIB, " MiB")
+    what = "memory of layer and step together (MiB)"
+    yield _target(what, LARGEST, whole, at_most=WHOLE_MIB, unit=" MiB")
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or denominator is None:
-        return None
-    return float(numerator) / float(denominator)
-
-
-def _at_most(what: str, shape: str, value: float | None, bound: float, unit: str) -> dict[str, Any]:
-    verdict = MET if value is not None and value <= bound else MISSED
-    return _target(what, f"at most {bound:,g}{unit}", shape, value, verdict)
-
-
-def _at_least(what: str, shape: str, value: float | None, bound: float) -> dict[str, Any]:
-    verdict = MET if value is not None and value >= bound else MISSED
-    return _target(what, f"at least {bound:g}×", shape, value, verdict)
+    return None if None in (numerator, denominator) else float(numerator) / float(denominator)
 
 
 def _target(
-    what: str, target: str, shape: str, value: float | None, verdict: str
-) -> dict[str, Any]:
-    verdict = NOT_MEASURED if value is None else verdict
+    what: str,
+    shape: str,
+    value: float | None,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    published: str = "",
+    unit: str = "×",
+) -> Row:
+    """A row about a value that has one of two bounds, or none and only a published one beside it."""
+    if published:
+        target, verdict = f"none; published: up to {published}", "reported"
+    elif at_most is not None:
+        target = f"at most {at_most:,g}{unit}"
+        verdict = MET if value is not None and value <= at_most else MISSED
+    else:
+        target = f"at least {at_least:g}{unit}"
+        verdict = MET if value is not None and value >= at_least else MISSED
+    if value is None:
+        verdict = NOT_MEASURED
     return {"what": what, "target": target, "shape": shape, "measured": value, "verdict": verdict}
 
 
 def _without_time(times: Results) -> str | None:
     """Which rows have no time, in a sentence."""
-    names = [
+    names = ", ".join(
         f"{row.get('shape')}/{row['layer']}/{row['direction']}"
         for row in times.rows
         if row["milliseconds"] is None
-    ]
-    if not names:
-        return None
-    return f"{times.device}: no time, as wrong or not able to run: {', '.join(names)}."
+    )
+    return f"{times.device}: no time, as wrong or not able to run: {names}." if names else None
 
 
 @table("scale", "Time and memory of training at the paper's sizes", benchmark="scale")
@@ -266,18 +266,17 @@ def scale_table(sources: Sources) -> Table:
     return Table.of(columns, rows, notes, section="device")
 
 
-def _of_the_paper(row: Row, published: Published) -> dict[str, Any]:
+def _of_the_paper(row: Row, published: Published) -> Row:
     """Memory and time that a method's paper has for a data set; a word where it has a word."""
-    row_of_method = methods().get(str(row["method"]))
-    if row_of_method is None or row_of_method.published_as is None or row["dataset"] == SWEEP:
+    known = methods().get(str(row["method"]))
+    if known is None or known.published_as is None or row["dataset"] == SWEEP:
         return {}
-    paper, name = row_of_method.published_as
-    cells: dict[str, Any] = {}
-    for key, metric, unit in (
-        ("paper_peak_gib", PEAK_MEMORY, GIB),
-        ("paper_epoch_minutes", SECONDS_AN_EPOCH, 60),
-    ):
-        number = published.find(paper, str(row["dataset"]), name, metric)
-        if number is not None:
-            cells[key] = number.text if number.value is None else number.value / unit
-    return cells
+    paper, name = known.published_as
+    return {
+        key: number.cell(unit)
+        for key, metric, unit in (
+            ("paper_peak_gib", PEAK_MEMORY, GIB),
+            ("paper_epoch_minutes", SECONDS_AN_EPOCH, 60),
+        )
+        if (number := published.find(paper, str(row["dataset"]), name, metric))
+    }

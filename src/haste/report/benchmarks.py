@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any
 from haste.errors import DataError
 from haste.files import read_json, reading
 from haste.former_names import renamed_columns
-from haste.report.registry import MACHINES
 
 SHAPE = ("batch", "features", "labels", "fan_in")
 """columns of kernels.csv that say which times are of the same problem"""
@@ -23,6 +23,8 @@ NEEDED = {
     "scale": ("dataset", "method", "preset", "labels", "seconds_per_step", "peak_allocated_gib"),
 }
 """columns that are relied upon, by benchmark"""
+MACHINES = {"kernels": "machine.json", "scale": "scale.json"}
+"""by benchmark: the file beside its csv about device and versions"""
 SWEEP = "sweep"
 """with which the names of shapes and data sets begin that are those of no data set"""
 
@@ -42,11 +44,22 @@ class Results:
     @classmethod
     def load(cls, path: Path) -> Results:
         """From a kernels.csv or scale.csv and the file about the machine beside it; raises DataError."""
-        rows = read_rows(
-            path, NEEDED[path.stem], f"Run the benchmark again: haste bench {path.stem}"
-        )
+        command = f"haste bench {path.stem}"
+        with (
+            reading(path, "results of a benchmark", command),
+            path.open(encoding="utf-8", newline="") as f,
+        ):
+            rows = tuple(
+                renamed_columns({k: _number(v) for k, v in row.items()})
+                for row in csv.DictReader(f)
+            )
+            missing = set(NEEDED[path.stem]) - set(rows[0] if rows else ())
+            if missing:
+                raise DataError(
+                    f"{path}: no results with {', '.join(sorted(missing))}. Make them again: {command}."
+                )
         machine = path.with_name(MACHINES[path.stem])
-        return cls(path.parent.name, tuple(rows), read_json(machine) if machine.exists() else {})
+        return cls(path.parent.name, rows, read_json(machine) if machine.exists() else {})
 
     def names(self, column: str) -> list[str]:
         """The values of a column (shape, dataset), in the order of the file, without sweeps."""
@@ -76,24 +89,6 @@ class Results:
         return f"{self.device}: {', '.join(words) or 'machine not recorded'}."
 
 
-def read_rows(path: Path, needed: Sequence[str], remedy: str) -> list[dict[str, Any]]:
-    """Rows of a csv, numbers as numbers and None for empty cells; raises DataError when it is missing,
-    empty or lacks a column of `needed`."""
-    with (
-        reading(path, "a table of results"),
-        path.open(encoding="utf-8", newline="") as f,
-    ):
-        rows = [
-            renamed_columns({k: _number(v) for k, v in row.items()}) for row in csv.DictReader(f)
-        ]
-        if not rows:
-            raise DataError(f"{path}: no results in it. {remedy}")
-    missing = [name for name in needed if name not in rows[0]]
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}. {remedy}")
-    return rows
-
-
 def has(row: Row, values: Row) -> bool:
     """Whether a row has all of some values."""
     return all(row.get(name) == value for name, value in values.items())
@@ -121,8 +116,6 @@ def _number(text: str | None) -> str | int | float | None:
     if not text:
         return None
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text

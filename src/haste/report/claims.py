@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import yaml
@@ -24,7 +25,7 @@ from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import HASTE, Published
 from haste.report.registry import Inputs, benchmark_files, table, unique
 from haste.report.render import MIB, Column, Table, interval
-from haste.report.runs import SHARED, Run, run_frame
+from haste.report.runs import SHARED, Run, place, run_row
 
 if TYPE_CHECKING:
     from haste.metrics.bootstrap import Interval
@@ -86,7 +87,7 @@ class Claim:
     """of a ratio: what both sides are"""
     what: str = ""
     column: str = ""
-    """of `run_frame`"""
+    """of `run_row`"""
     scale: tuple[str, str] = ("", "")
     """preset and column of the scale benchmark"""
     timed: bool = False
@@ -173,11 +174,9 @@ def _inputs(grid: GridConfig) -> Inputs:
 def claims_table(sources: Sources) -> Table:
     """Each claim of the paper beside what was measured.
 
-    Differences in accuracy are in points, averaged over seeds, with a 95% interval from resampling seeds and test
-    documents, both methods on the same ones. A claim holds when the intervals of all its differences lie
-    above 0, and does not hold when one lies below. It stays open when an interval contains 0, when a run has
-    not converged, or when there is one seed; claims about speed and memory stay open without a GPU. A verdict
-    is about the data and the training length of this grid, not about the paper's data sets.
+    A verdict is about the data and the training length of this grid, not about the paper's data sets. It stays
+    open when an interval contains 0, when a run has not converged, or when there is one seed; claims about
+    speed and memory stay open without a GPU.
     """
     columns = (
         Column("claim", "Claim", once=True),
@@ -245,34 +244,28 @@ def judge(
         runs: the runs of every side, by its title.
         at_most: the points; the differences are positive where it is None.
     """
-    undecided = []
     rising = {
         title: [str(run.key.seed) for run in side if not run.converged]
         for title, side in runs.items()
     }
-    if any(rising.values()):
-        names = ", ".join(
-            f"{title} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
-            for title, seeds in rising.items()
-            if seeds
-        )
-        undecided.append(f"not converged: {names}")
-    if min(len(side) for side in runs.values()) < 2:
+    not_converged = ", ".join(
+        f"{title} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
+        for title, seeds in rising.items()
+        if seeds
+    )
+    undecided = [f"not converged: {not_converged}"] if not_converged else []
+    if min(map(len, runs.values())) < 2:
         undecided.append("one seed only")
     if undecided:
         return UNDECIDED, "; ".join(undecided)
-    bound, (right, wrong) = (
-        at_most or 0,
-        ("above", "below") if at_most is None else ("below", "above"),
-    )
-    # on the right side of the bound, or on the wrong one
+    bound = at_most or 0
     above = [what for what, (_, low, _) in intervals.items() if low > bound]
     below = [what for what, (_, _, high) in intervals.items() if high < bound]
-    within, outside = (above, below) if at_most is None else (below, above)
+    sides = (("above", above), ("below", below))
+    (right, within), (wrong, outside) = sides if at_most is None else reversed(sides)
     if outside:
         return FAILS, f"the interval lies {wrong} {bound:g}: {'; '.join(outside)}"
-    unclear = [what for what in intervals if what not in within]
-    if unclear:
+    if unclear := [what for what in intervals if what not in within]:
         return UNDECIDED, f"the interval contains {bound:g}: {'; '.join(unclear)}"
     which = "every interval lies" if len(intervals) > 1 else "the interval lies"
     return HOLDS, f"{which} {right} {bound:g}"
@@ -289,21 +282,22 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
     """Differences between methods, or between variants of an ablation, on each data set."""
     grid, differences = sources.grid, claim.compared(sources.grid)
     sides = {side.title: side for row in differences for side in (row.a, row.b)}
+    tested = [row for row in differences if not row.context]
+    missing = ""
+    if claim.ablation and claim.ablation not in grid.ablations:
+        missing = f"ablation {claim.ablation} is not in the grid"
+    elif absent := [side.method for side in sides.values() if side.method not in grid.methods]:
+        missing = f"not in the grid: {', '.join(absent)}"
     for dataset in grid.datasets:
-        runs = {title: sources.of(dataset, s.method, s.variant) for title, s in sides.items()}
-        if claim.ablation:
-            # the preset may have more seeds
-            runs = {
-                t: [r for r in side if r.key.seed in grid.ablation_seeds]
-                for t, side in runs.items()
-            }
-            known = claim.ablation in grid.ablations
-            missing = "" if known else f"ablation {claim.ablation} is not in the grid"
-        else:
-            absent = [side.method for side in sides.values() if side.method not in grid.methods]
-            missing = f"not in the grid: {', '.join(absent)}" if absent else ""
-        if not missing and not all(runs.values()):
-            missing = "no runs of " + ", ".join(title for title, side in runs.items() if not side)
+        runs = {
+            title: [
+                run
+                for run in sources.of(dataset, side.method, side.variant)
+                # the preset may have more seeds than its variants
+                if not claim.ablation or run.key.seed in grid.ablation_seeds
+            ]
+            for title, side in sides.items()
+        }
         ours = {
             row.what: sources.documents[dataset].difference(
                 runs[row.a.title], runs[row.b.title], row.metric
@@ -311,15 +305,11 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
             for row in differences
             if runs[row.a.title] and runs[row.b.title]
         }
-        verdict, reason = UNDECIDED, missing
-        if not missing:
-            tested = [row for row in differences if not row.context]
-            titles = {side.title for row in tested for side in (row.a, row.b)}
-            verdict, reason = judge(
-                {row.what: ours[row.what] for row in tested},
-                {title: side for title, side in runs.items() if title in titles},
-                claim.at_most,
-            )
+        without = [title for title, side in runs.items() if not side]
+        verdict, reason = UNDECIDED, missing or f"no runs of {', '.join(without)}"
+        if not missing and not without:
+            judged = {side.title: runs[side.title] for row in tested for side in (row.a, row.b)}
+            verdict, reason = judge({r.what: ours[r.what] for r in tested}, judged, claim.at_most)
         comparisons = tuple(
             Comparison(
                 row.what,
@@ -330,12 +320,7 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
             for row in differences
         )
         every = [run for side in runs.values() for run in side]
-        yield Finding(claim, _place(dataset, every), comparisons, verdict, reason)
-
-
-def _place(dataset: str, runs: Sequence[Run]) -> str:
-    """The data set, and what the runs were trained on."""
-    return ", ".join([dataset, *sorted({str(run.resources["device"]) for run in runs})])
+        yield Finding(claim, place(dataset, every), comparisons, verdict, reason)
 
 
 def _setting(side: Side, runs: Sequence[Run]) -> str:
@@ -384,24 +369,29 @@ def _kernels(claim: Claim, sources: Sources) -> Iterator[Finding]:
     """The largest ratio of times, for each device whose kernel benchmark is committed."""
     paper, target = kernel_target(sources.published, claim)
     what = "time of {} / {}, largest ratio".format(*(LAYERS[layer] for layer in claim.layers))
+
+    def finding(device: str, ratio: float | None, verdict: str, reason: str) -> Finding:
+        return Finding(
+            claim, device, (Comparison(what, ratio, paper, claim.setting),), verdict, reason
+        )
+
     if not sources.benchmarks:
         reason = "needs CUDA: no kernel benchmark is committed (haste bench kernels)"
-        yield Finding(
-            claim, "kernels", (Comparison(what, None, paper, claim.setting),), UNDECIDED, reason
-        )
+        yield finding("kernels", None, UNDECIDED, reason)
     for path, results in zip(sources.inputs.benchmarks, sources.benchmarks, strict=True):
         ratios = [
             ratio
             for direction in claim.directions
             for ratio in time_ratios(results.rows, *claim.layers, direction)
         ]
-        verdict, reason = UNDECIDED, f"{path} has no problem that both were timed on"
-        if ratios:
-            verdict, reason = judge_ratio(max(ratios), target, claim.at_most is not None)
-            if len(ratios) > 1:
-                reason += f"; from {min(ratios):.2f}× on, over {len(ratios)} pairs of times"
-        comparison = Comparison(what, max(ratios, default=None), paper, claim.setting)
-        yield Finding(claim, results.device, (comparison,), verdict, reason)
+        if not ratios:
+            reason = f"{path} has no problem that both were timed on"
+            yield finding(results.device, None, UNDECIDED, reason)
+            continue
+        verdict, reason = judge_ratio(max(ratios), target, claim.at_most is not None)
+        if len(ratios) > 1:
+            reason += f"; from {min(ratios):.2f}× on, over {len(ratios)} pairs of times"
+        yield finding(results.device, max(ratios), verdict, reason)
 
 
 def _resources(claim: Claim, sources: Sources) -> Iterator[Finding]:
@@ -444,7 +434,8 @@ def _resources(claim: Claim, sources: Sources) -> Iterator[Finding]:
         elif claim.timed and not all(run.timed for run in runs):
             yield finding(dataset, None, UNDECIDED, SHARED)
         else:
-            means = [run_frame(side)[claim.column].mean() for side in sides.values()]
-            ratio = float(means[0] / means[1])
+            spartex, haste = (
+                fmean(run_row(r)[claim.column] for r in side) for side in sides.values()
+            )
             target = targets.get(dataset.casefold(), min(targets.values()))
-            yield finding(dataset, ratio, *judge_ratio(ratio, target))
+            yield finding(dataset, spartex / haste, *judge_ratio(spartex / haste, target))

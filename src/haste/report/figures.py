@@ -4,18 +4,19 @@ is the caption."""
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
 from haste.grid import GridConfig
 from haste.presets import ablation, method
-from haste.report.registry import Inputs, ablation_runs, figure, is_trained, order_paths, unique
+from haste.report.registry import Inputs, ablation_runs, figure, order_paths, unique
 from haste.report.render import MIB, mean_std
-from haste.report.runs import run_frame
+from haste.report.runs import place, run_row
 from haste.report.style import (
     BLUE,
     COLUMN_WIDTH,
     GREY,
+    LABEL_SIZE,
     ORANGE,
     SKY,
     VERMILION,
@@ -29,10 +30,12 @@ from haste.report.style import (
     panels,
     plain_log_ticks,
 )
+from haste.runs import is_trained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -58,24 +61,23 @@ def precision_memory(sources: Sources) -> Drawing:
     bars are the standard deviation over seeds. A dotted level line is a linear method, whose memory is of
     another kind; one that lies below half of all others is left out.
     """
+    import pandas as pd
     import seaborn as sns
 
     column = "layer_bytes"
     datasets = sources.grid.datasets
-    drawn = _summary(run_frame(sources.runs), sources, ["dataset", "method"], ["P@1", column])
-    drawn["kind"] = drawn["method"].map(lambda name: method(name).kind)
-    lowest = drawn[drawn["kind"] == "trained"].groupby("dataset")["P@1 mean"].min()
+    runs = pd.DataFrame(map(run_row, sources.runs))
+    drawn = _summary(runs, sources, ["dataset", "method"], ["P@1", column])
+    linear = drawn["method"].map(lambda name: method(name).kind) == "linear"
+    lowest = drawn[~linear].groupby("dataset")["P@1 mean"].min()
     half = drawn["dataset"].map(lowest).fillna(0.0) / 2
-    drawn = drawn[(drawn["kind"] == "trained") | (drawn["P@1 mean"] >= half)]
+    drawn.loc[linear, f"{column} mean"] = None
     # by data set those that are trained first
-    drawn = drawn.sort_values(
-        ["dataset", "kind"],
-        key=lambda column: column.map(
-            {d: i for i, d in enumerate((*datasets, "trained", "linear"))}
-        ),
-        kind="stable",
+    drawn = pd.concat(
+        part[part["dataset"] == dataset]
+        for dataset in datasets
+        for part in (drawn[~linear], drawn[linear & (drawn["P@1 mean"] >= half)])
     )
-    drawn.loc[drawn.pop("kind") == "linear", f"{column} mean"] = None
 
     chart, axes_of = panels(1, len(datasets), (1.6 * COLUMN_WIDTH * len(datasets), 3.9))
     for axes, dataset in zip(axes_of[0], datasets, strict=True):
@@ -96,7 +98,7 @@ def precision_memory(sources: Sources) -> Drawing:
         axes.set_xscale("log")
         axes.margins(x=0.22, y=0.16)
         plain_log_ticks(axes)
-        axes.set(title=dataset, xlabel="Output layer (MiB, logarithmic)")
+        axes.set(title=_title(sources, dataset), xlabel="Output layer (MiB, logarithmic)")
         label_points(axes, names)
         axes.set_ylabel(f"P@1 on test (%), axis from {axes.get_ylim()[0]:.1f}")
     return chart, drawn
@@ -104,17 +106,16 @@ def precision_memory(sources: Sources) -> Drawing:
 
 @figure("precision_by_decile", "Precision by label frequency", inputs=_main)
 def precision_by_decile(sources: Sources) -> Drawing:
-    """Where precision comes from: the labels in ten parts by training frequency, each with a tenth of the
-    training positives, 1 the most frequent labels.
+    """Where precision comes from, by decile of label frequency: each decile has a tenth of the training
+    positives, the first those of the most frequent labels.
 
-    Above, what each tenth adds to P@5: the ten values of a method sum to its P@5. Below, the share of a
-    tenth's positives among the 100 predictions. Error bars are the standard deviation over seeds. A method
+    Above, what each decile adds to P@5: the ten values of a method sum to its P@5. Below, the share of a
+    decile's positives among the 100 predictions. Error bars are the standard deviation over seeds. A method
     that gains on the tail is higher on the right, where most labels are.
     """
     import pandas as pd
-    import seaborn as sns
 
-    datasets, shown = sources.grid.datasets, ("P@5", "recall")
+    shown = ("P@5", "recall")
     frame = pd.DataFrame(
         {
             "dataset": run.key.dataset,
@@ -125,30 +126,45 @@ def precision_by_decile(sources: Sources) -> Drawing:
         for run in sources.runs
         for row in run.deciles
     )
-    chart, axes_of = panels(
-        2, len(datasets), (1.5 * COLUMN_WIDTH * len(datasets), 5.6), sharex=True
-    )
     drawn = _summary(frame, sources, ["dataset", "method", "decile"], shown)
-    for column, dataset in enumerate(datasets):
-        part = frame[frame["dataset"] == dataset]
-        for axes, name in zip(axes_of[:, column], shown, strict=True):
-            sns.lineplot(
-                part,
-                x="decile",
-                y=name,
-                errorbar="sd",
-                err_style="bars",
-                **by_method(part["method"], lines=True),
-                ax=axes,
-            )
-            axes.set(ylabel="", xticks=range(1, 11))
-            axes.set_ylim(bottom=0)
-        axes_of[0][column].set_title(dataset)
-        axes_of[1][column].set_xlabel("Tenth of the training positives (1: most frequent labels)")
-    axes_of[0][0].set_ylabel("Part of P@5 (points)")
-    axes_of[1][0].set_ylabel("Recall@100 (%)")
-    legend_outside(chart, axes_of[0][-1])
+    chart, axes_of = _lines_by_method(
+        sources,
+        frame,
+        "decile",
+        {"P@5": "Part of P@5 (points)", "recall": "Recall@100 (%)"},
+        errorbar="sd",
+        err_style="bars",
+    )
+    for axes in axes_of.ravel():
+        axes.set(xticks=range(1, 11))
+        axes.set_ylim(bottom=0)
+    for axes in axes_of[-1]:
+        axes.set_xlabel("Decile of label frequency (1: most frequent labels)")
     return chart, drawn
+
+
+def _lines_by_method(
+    sources: Sources, frame: pd.DataFrame, x: str, shown: Mapping[str, str], **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A panel for each column of `shown` (with its label) and data set, in it a line a method over `x`."""
+    import seaborn as sns
+
+    datasets = sources.grid.datasets
+    size = (1.5 * COLUMN_WIDTH * len(datasets), 6.0)
+    chart, axes_of = panels(len(shown), len(datasets), size, sharex=True)
+    for column, dataset in enumerate(datasets):
+        for axes, name in zip(axes_of[:, column], shown, strict=True):
+            part = frame[frame["dataset"] == dataset].dropna(subset=name)
+            styles = by_method(part["method"], lines=True)
+            sns.lineplot(part, x=x, y=name, **styles, **options, ax=axes)
+            axes.set_ylabel("" if column else shown[name])
+        axes_of[0][column].set_title(_title(sources, dataset))
+    legend_outside(chart, axes_of[0][-1])
+    return chart, axes_of
+
+
+def _title(sources: Sources, dataset: str) -> str:
+    return place(dataset, [run for run in sources.runs if run.key.dataset == dataset])
 
 
 @figure(
@@ -242,16 +258,16 @@ def _ablation_panel(axes: Axes, part: pd.DataFrame) -> None:
         ax=axes,
     )
     axes.axvline(0, color="black", linewidth=1.1)
-    for place, row in enumerate(part.to_dict("records")):
+    for bar, row in enumerate(part.to_dict("records")):
         left = row["difference"] < 0
         ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
         if not row["preset"]:
             axes.errorbar(
-                row["difference"], place, xerr=ends, ecolor="black", elinewidth=1, capsize=2.5
+                row["difference"], bar, xerr=ends, ecolor="black", elinewidth=1, capsize=2.5
             )
         axes.annotate(
             f"{row['P@1 mean']:.1f}",
-            (row["low"] if left else row["high"], place),
+            (row["low"] if left else row["high"], bar),
             xytext=(-4 if left else 4, 0),
             textcoords="offset points",
             ha="right" if left else "left",
@@ -276,19 +292,14 @@ def training_curves(sources: Sources) -> Drawing:
     it). A loss falls for as long as one trains; whether a run has converged is judged by validation.
     """
     import pandas as pd
-    import seaborn as sns
 
     shown = ("loss", "validation P@1")
     frame = pd.concat(
-        pd.DataFrame(
-            {
-                "dataset": run.key.dataset,
-                "method": run.key.method,
-                "seed": run.key.seed,
-                "epoch": run.history["epoch"].astype(int),
-                "loss": run.history["loss"],
-                "validation P@1": run.history["P@1"],
-            }
+        run.history.rename(columns={"P@1": "validation P@1"}).assign(
+            dataset=run.key.dataset,
+            method=run.key.method,
+            seed=run.key.seed,
+            epoch=run.history["epoch"].astype(int),
         )
         for run in sources.runs
         if run.history is not None
@@ -302,34 +313,24 @@ def training_curves(sources: Sources) -> Drawing:
         )
         .reset_index()
     )
-    datasets = sources.grid.datasets
-    chart, axes_of = panels(
-        2, len(datasets), (1.5 * COLUMN_WIDTH * len(datasets), 6.4), sharex=True
+    chart, axes_of = _lines_by_method(
+        sources,
+        frame,
+        "epoch",
+        {
+            "loss": "Training loss a document (logarithmic)",
+            "validation P@1": "P@1 on validation (%)",
+        },
+        # from the lowest to the highest
+        errorbar=("pi", 100),
+        markevery=5,
     )
-    for column, dataset in enumerate(datasets):
-        part = frame[frame["dataset"] == dataset]
-        for axes, key in zip(axes_of[:, column], shown, strict=True):
-            validated = part.dropna(subset=key)
-            sns.lineplot(
-                validated,
-                x="epoch",
-                y=key,
-                # from the lowest to the highest
-                errorbar=("pi", 100),
-                markevery=5,
-                **by_method(validated["method"], lines=True),
-                ax=axes,
-            )
-            axes.set_ylabel("")
-        axes_of[0][column].set_yscale("log")
-        plain_log_ticks(axes_of[0][column], "y")
-        axes_of[0][column].set_title(dataset)
-        axes_of[1][column].set_xlabel("Epoch")
-        axes_of[1][column].set_ylim(bottom=0)
-        axes_of[1][column].xaxis.get_major_locator().set_params(integer=True)
-    axes_of[0][0].set_ylabel("Training loss a document (logarithmic)")
-    axes_of[1][0].set_ylabel("P@1 on validation (%)")
-    legend_outside(chart, axes_of[0][-1])
+    for loss, validated in axes_of.T:
+        loss.set_yscale("log")
+        plain_log_ticks(loss, "y")
+        validated.set_xlabel("Epoch")
+        validated.set_ylim(bottom=0)
+        validated.xaxis.get_major_locator().set_params(integer=True)
     return chart, drawn
 
 
@@ -371,29 +372,18 @@ def label_frequency(sources: Sources) -> Drawing:
         sns.lineplot(part, x="rank", y="documents", estimator=None, color=BLUE, ax=axes)
         shaded = part[part["rank"] <= head]
         axes.fill_between(shaded["rank"], shaded["documents"], 0.8, color=SKY, alpha=0.35)
-        axes.set(xscale="log", yscale="log", xlabel="Label, by rank", ylabel="", title=dataset)
+        axes.set(xscale="log", yscale="log", ylabel="", title=dataset)
+        axes.set_xlabel("Label, by rank (logarithmic)")
         axes.set_ylim(bottom=0.8)
         plain_log_ticks(axes, "xy")
         if head:
             share = counts[:head].sum() / counts.sum()
-            label = f"head: {head:,} labels ({head / len(counts):.0%}),\n{share:.0%} of the pairs"
             axes.axvline(head, color=VERMILION, linestyle="--", linewidth=1.2)
-            for text, side, colour in (
-                (label, "right", VERMILION),
-                (f"tail: {len(counts) - head:,}", "left", GREY),
-            ):
-                axes.annotate(
-                    text,
-                    (head, 0.97),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(-5 if side == "right" else 5, 0),
-                    textcoords="offset points",
-                    ha=side,
-                    va="top",
-                    color=colour,
-                    fontsize=8,
-                )
-    axes_of[0][0].set_ylabel("Training documents")
+            label = f"head: {head:,} labels ({head / len(counts):.0%}), \n{share:.0%} of the pairs "
+            corner = {"transform": axes.get_xaxis_transform(), "va": "top", "fontsize": LABEL_SIZE}
+            axes.text(head, 0.97, label, ha="right", color=VERMILION, **corner)
+            axes.text(head, 0.97, f" tail: {len(counts) - head:,}", color=GREY, **corner)
+    axes_of[0][0].set_ylabel("Training documents (logarithmic)")
     return chart, pd.concat(frames)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,14 @@ from haste.metrics.filters import remove_predictions
 from haste.metrics.metrics import per_document
 from haste.metrics.truth import Truth, load_truth
 from haste.paths import CorpusDir
-from haste.presets import Method, method, methods
+from haste.presets import Method, methods
 from haste.report.benchmarks import Results
 from haste.report.published import Published
-from haste.report.registry import Inputs
-from haste.report.runs import Run, load_runs
-from haste.runs import differences, is_finished, run_dir
+from haste.report.registry import Entry, Inputs
+from haste.report.render import Column, Table
+from haste.report.runs import Run, load_run
+from haste.report.style import empty_figure
+from haste.runs import differences, is_finished, is_trained, run_dir
 
 RARE_FROM = 7
 RARE = f"P@5 of tenths {RARE_FROM} to {DECILES}"
@@ -112,7 +115,7 @@ class Sources:
             for key in keys:
                 _check_configuration(grid, key)
             run_dirs = [run_dir(grid, key).root for key in keys]
-        runs = tuple(load_runs(run_dirs))
+        runs = tuple(map(load_run, run_dirs))
         for run in runs:
             if run.split != inputs.split:
                 raise DataError(
@@ -181,10 +184,32 @@ class Sources:
         ]
 
 
+def build(entry: Entry, sources: Sources) -> Any:
+    """The `render.Table`, or the figure with the data frame that it shows; where no benchmark is committed
+    that shows one, it says so.
+
+    Raises DataError for a figure of runs none of which has finished.
+    """
+    inputs, name = sources.inputs, entry.benchmark
+    if entry.kind == "figure" and inputs.runs and not sources.runs:
+        raise DataError(f"figure {entry.name}: no run of the grid that it shows has finished.")
+    if name is None or inputs.benchmarks:
+        return entry.make(sources)
+    row = {"device": "none", "result": "needs CUDA"}
+    if entry.kind == "figure":
+        words = f"needs CUDA: no {name} benchmark is committed\n(haste bench {name})"
+        return empty_figure(words, row)
+    note = (
+        f"No results are committed. On a machine with a GPU, `haste bench {name}` writes "
+        f"{sources.grid.layout.benchmarks}/<device>/{name}.csv, from which this table is made."
+    )
+    return Table.of((Column("device", "Device"), Column("result", "Result")), [row], [note])
+
+
 def _check_configuration(grid: GridConfig, key: RunKey) -> None:
     """Refuse (DataError) a run that is there with other settings than the grid's."""
     path = run_dir(grid, key).config
-    if method(key.method).kind != "trained" or not path.is_file():
+    if not is_trained(key) or not path.is_file():
         return
     if differ := differences(grid.resolve(key), read_yaml(path)):
         raise DataError(

@@ -7,24 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from haste.errors import DataError
 from haste.files import reading
+from haste.report.render import GIB
 
-COLUMNS = (
-    "paper",
-    "place",
-    "dataset",
-    "method",
-    "metric",
-    "value",
-    "unit",
-    "confidence",
-    "source",
-)
 HASTE = "HASTE (arXiv 2606.01117, ICML 2026)"
 SECONDS_AN_EPOCH = ("epoch time",)
 PEAK_MEMORY = ("peak GPU memory", "peak GPU memory (M_tr)")
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -35,9 +23,10 @@ class Number:
     """None where the paper gives a word: out of memory, "within a few percent\""""
     text: str
     """as printed in the paper"""
-    unit: str
-    """as printed: %, GiB, mm:ss, x"""
-    source: str
+
+    def cell(self, unit: float = 1.0) -> float | str:
+        """What a table shows: the value in a unit, or the word."""
+        return self.text if self.value is None else self.value / unit
 
 
 class Published:
@@ -74,34 +63,19 @@ class Published:
 
 
 def load_published(path: Path | str) -> Published:
-    """Read the table; raises DataError naming the file, and the line where a number makes no sense."""
-    path = Path(path)
+    """Read the table; raises DataError naming the file where it is damaged."""
     with (
         reading(path, "a table of published numbers"),
-        path.open(encoding="utf-8", newline="") as f,
+        Path(path).open(encoding="utf-8", newline="") as f,
     ):
-        reader = csv.DictReader(f)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"{path}: no column {', '.join(sorted(missing))}. Take it from the repository again."
-            )
-        numbers: dict[tuple[str, str, str, str], Number] = {}
-        for row in reader:
-            key = (row["paper"], row["dataset"], row["method"], row["metric"])
-            if key in numbers:
-                raise DataError(
-                    f"{path}, line {reader.line_num}: {row['method']}, {row['metric']} on "
-                    f"{row['dataset']} is there twice; keep one."
+        return Published(
+            {
+                (row["paper"], row["dataset"], row["method"], row["metric"]): Number(
+                    _in_base_units(row["value"], row["unit"]), row["value"]
                 )
-            try:
-                value = _in_base_units(row["value"], row["unit"])
-            except ValueError:
-                raise DataError(
-                    f"{path}, line {reader.line_num}: {row['value']!r} is not a number of unit {row['unit']!r}."
-                ) from None
-            numbers[key] = Number(value, row["value"], row["unit"], row["source"])
-    return Published(numbers)
+                for row in csv.DictReader(f)
+            }
+        )
 
 
 def _in_base_units(text: str, unit: str) -> float | None:

@@ -12,22 +12,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from haste.errors import ConfigError, suggest
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.spec import OrderSpec
-from haste.paths import RunDir
-from haste.presets import method
-from haste.report.render import Column, Table
-
-if TYPE_CHECKING:
-    from haste.report.load import Sources
+from haste.report.benchmarks import MACHINES
 
 MODULES = ("tables", "claims", "tuning", "benchmark_tables", "figures", "benchmark_figures")
 """of this package: those that register"""
-MACHINES = {"kernels": "machine.json", "scale": "scale.json"}
-"""by benchmark: the file beside its csv about device and versions"""
 
 
 @dataclass(frozen=True)
@@ -92,40 +85,21 @@ class Entry:
         inputs = self.inputs(grid) if self.inputs else benchmark_inputs(grid, self.benchmark)
         return dataclasses.replace(inputs, partial=inputs.partial or grid.allow_partial)
 
-    def build(self, sources: Sources) -> Any:
-        """What `make` returns; a table or figure that says so where no benchmark is committed."""
-        if self.benchmark is None or sources.inputs.benchmarks:
-            return self.make(sources)
-        row = {"device": "none", "result": "needs CUDA"}
-        if self.kind == "figure":
-            from haste.report.style import empty_figure
-
-            words = f"needs CUDA: no {self.benchmark} benchmark is committed"
-            return empty_figure(f"{words}\n(haste bench {self.benchmark})", row)
-        columns = (Column("device", "Device"), Column("result", "Result"))
-        note = (
-            f"No results are committed. On a machine with a GPU, `haste bench {self.benchmark}` writes "
-            f"{sources.grid.layout.benchmarks}/<device>/{self.benchmark}.csv, from which this table is made."
-        )
-        return Table.of(columns, [row], [note])
-
 
 _entries: dict[tuple[str, str], Entry] = {}
 
 
 def table(name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
     """Register a function from `load.Sources` to a `render.Table`; options are fields of `Entry`."""
-    return _register("table", name, title, {"category": "Tables", **options})
+    return _register("table", name, title, **{"category": "Tables", **options})
 
 
 def figure(name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
     """Register a function from `load.Sources` to a figure and the data frame that it shows."""
-    return _register("figure", name, title, {"category": "Figures", **options})
+    return _register("figure", name, title, category="Figures", **options)
 
 
-def _register(
-    kind: str, name: str, title: str, options: dict[str, Any]
-) -> Callable[[Callable], Callable]:
+def _register(kind: str, name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
     def register(make: Callable) -> Callable:
         settings = {"caption": inspect.getdoc(make), **options}
         _entries[kind, name] = Entry(kind, name, title, make, **settings)
@@ -147,22 +121,6 @@ def entry(kind: str, name: str, grid: GridConfig) -> Entry:
     if name not in known:
         raise ConfigError(f"there is no {kind} {name!r} in this grid.{suggest(name, known)}")
     return known[name]
-
-
-def run_files(run: RunDir, key: RunKey) -> list[Path]:
-    """What a finished run has for tables and figures; raises ConfigError for an unknown method.
-
-    Linear methods have no history. Nothing reads the predictions of trials.
-    """
-    files = [run.config, run.metrics, run.resources]
-    history = [run.history] if is_trained(key) else []
-    predictions = [] if key.is_trial else [run.predictions]
-    return [*files, *history, *predictions]
-
-
-def is_trained(key: RunKey) -> bool:
-    """Whether the run is one of an output layer, not of a linear method."""
-    return method(key.method).kind == "trained"
 
 
 def preset(grid: GridConfig, dataset: str) -> RunKey:

@@ -1,10 +1,9 @@
-"""A table as a data frame, and the ways to write it: csv (raw numbers), Markdown, LaTeX and HTML (rounded)."""
+"""A table as a data frame, and the ways to write it: csv (raw numbers), Markdown and LaTeX (rounded)."""
 
 from __future__ import annotations
 
-import html as escapes
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from haste.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pandas.io.formats.style import Styler
 
 MISSING = "–"
 OPEN = "open"
@@ -175,20 +173,16 @@ class Table:
 
 
 def write_table(prefix: Path | str, title: str, table: Table) -> list[Path]:
-    """Write PREFIX.csv, .md, .tex and .html; returns the paths."""
+    """Write PREFIX.csv, .md and .tex; returns the paths."""
     texts = {
-        ".csv": table.frame.to_csv(index=False, lineterminator="\n"),
-        ".md": markdown(title, table),
-        ".tex": latex(title, table),
-        ".html": webpage(title, table),
+        Path(f"{prefix}.csv"): table.frame.to_csv(index=False, lineterminator="\n"),
+        Path(f"{prefix}.md"): markdown(title, table),
+        Path(f"{prefix}.tex"): latex(title, table),
     }
-    paths = []
-    for suffix, text in texts.items():
-        path = Path(f"{prefix}{suffix}")
+    for path, text in texts.items():
         with atomic(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        paths.append(path)
-    return paths
+    return list(texts)
 
 
 def markdown(title: str, table: Table) -> str:
@@ -226,9 +220,10 @@ def latex(title: str, table: Table) -> str:
             above = above if i == 0 else f"\\midrule\n{above}"
             shown.iloc[0, 0] = f"{above}\n{shown.iloc[0, 0]}"
         parts.append(shown.where(~table.best(part), r"\textbf{" + shown + "}"))
-    body = _styler(table, pd.concat(parts, ignore_index=True), escape_latex).to_latex(
-        hrules=True, column_format=aligned
-    )
+    titles = [escape_latex(column.title) for column in columns]
+    styler = pd.concat(parts, ignore_index=True).style.hide(axis="index")
+    styler.relabel_index(titles, axis="columns")
+    body = styler.to_latex(hrules=True, column_format=aligned)
     return "\n".join(
         [
             r"% \usepackage{booktabs}" + (r" \usepackage{graphicx}" if wide else ""),
@@ -244,56 +239,9 @@ def latex(title: str, table: Table) -> str:
     )
 
 
-_STYLE = """
-body { font: 13px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1rem; font-style: italic; }
-div { overflow-x: auto; }
-table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
-th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; }
-th { border-bottom: 1px solid; vertical-align: bottom; }
-td { white-space: nowrap; border-top: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-ul { max-width: 60rem; padding-left: 1.2rem; color: #444; }
-"""
-
-
-def webpage(title: str, table: Table) -> str:
-    """A page of its own that needs nothing else, for report.html."""
-    title = escapes.escape(title)
-    columns = table.shown_columns()
-    left = [{"selector": "th, td", "props": "text-align: left"}]
-    broken = [{"selector": "td", "props": "text-align: left; white-space: normal"}]
-    styles = {c.key: broken if c.width else left for c in columns if table.is_text(c)}
-    lines = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
-    ]
-    for i, (heading, part) in enumerate(table.sections()):
-        styler = _styler(table, table.shown(part), escapes.escape).format(escape="html")
-        styler.set_uuid(str(i)).set_table_styles(styles)
-        bold = table.best(part).map({True: "font-weight: bold", False: ""}.get)
-        styler.apply(lambda _, bold=bold: bold, axis=None)
-        lines += [f"<h2>{escapes.escape(heading)}</h2>" if heading else ""]
-        lines += [f"<div>{styler.to_html()}</div>"]
-    notes = "".join(f"<li>{escapes.escape(note)}</li>" for note in table.notes)
-    return "\n".join([*lines, f"<ul>{notes}</ul>" if notes else "", "</body></html>", ""])
-
-
-def _styler(table: Table, shown: pd.DataFrame, escape: Callable[[str], str]) -> Styler:
-    """pandas' renderer, with the headings of the columns."""
-    titles = [escape(column.title) for column in table.shown_columns()]
-    return shown.style.hide(axis="index").relabel_index(titles, axis="columns")
-
-
 _LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,15 @@ import numpy as np
 
 from haste.checksums import SUMS, check_file, read_description
 from haste.config import RunConfig
-from haste.errors import ConfigError, DataError
-from haste.files import read_npz, read_yaml, reading
+from haste.errors import DataError
+from haste.files import read_yaml, reading
 from haste.former_names import renamed_columns
 from haste.grid import RunKey
 from haste.metrics.names import HISTORY, METRICS, RANKS, VALIDATED
+from haste.metrics.runs import read_predictions
 from haste.paths import RunDir
-from haste.presets import method
 from haste.report.convergence import has_converged, late_gain
-from haste.report.registry import run_files
-from haste.runs import has_checkpoint, made_by, stale
+from haste.runs import has_checkpoint, is_trained, made_by, run_files, stale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +39,9 @@ class Run:
     """rows of metrics.json, from the most to the least frequent labels"""
     backend: str
     resources: Mapping[str, Any]
-    history: Mapping[str, np.ndarray] | None
-    """columns of history.csv as float64 [epochs], NaN where empty; None for linear methods"""
-    epochs: int | None
+    history: pd.DataFrame | None = None
+    """history.csv, float64, a row an epoch, NaN where empty; None for linear methods"""
+    epochs: int | None = None
     """of the configuration"""
     head_ratio: float | None = None
     """share of the labels in a dense head, 0 for none; None where all are dense, and for linear methods"""
@@ -62,7 +61,7 @@ class Run:
     @property
     def loss(self) -> float | None:
         """Training loss of the last epoch, mean a document."""
-        return None if self.history is None else float(self.history["loss"][-1])
+        return None if self.history is None else float(self.history["loss"].iloc[-1])
 
     @property
     def late_gain(self) -> float | None:
@@ -77,82 +76,64 @@ class Run:
     def validation(self) -> dict[str, float | None]:
         """Percent on the validation split after the last epoch, by name, before the tail is calibrated;
         None for linear methods."""
-        last = {} if self.history is None else self.history
-        return {name: float(last[name][-1]) if name in last else None for name in VALIDATED}
+        if self.history is None:
+            return dict.fromkeys(VALIDATED)
+        return self.history[list(VALIDATED)].iloc[-1].to_dict()
 
     def predictions(self) -> np.ndarray:
         """int32 [N, k]: predicted label ids, best first, -1 where there are fewer than k."""
-        path = RunDir(self.root).predictions
-        arrays = read_npz(path)
-        if "ids" not in arrays:
-            raise DataError(f"{path}: no predicted ids in it.{_again(self.root)}")
-        return arrays["ids"]
-
-
-def load_runs(run_dirs: Iterable[Path | str]) -> list[Run]:
-    """Read finished runs, in the order given.
-
-    Raises DataError naming the file that is missing, damaged or of a run that was stopped, and the
-    command that makes it.
-    """
-    return [load_run(run_dir) for run_dir in run_dirs]
+        return read_predictions(RunDir(self.root))[0]
 
 
 def load_run(run_dir: Path | str) -> Run:
-    """Read one finished run; raises DataError as `load_runs` does."""
-    root = Path(run_dir)
-    files = RunDir(root)
-    _check_made(files, files.config)
-    config = _mapping(
-        read_yaml(files.config), files.config, ("dataset", "method", "variant", "seed")
-    )
-    key = RunKey(config["dataset"], config["method"], config["variant"], config["seed"])
-    try:
-        trained = method(key.method).kind == "trained"
-        resolved = RunConfig.from_dict(config) if trained else None
-    except ConfigError as error:
-        raise DataError(f"{files.config}: {error}") from error
-    command = made_by(files, trained)
-    _check_made(files, *run_files(files, key))
-    metrics = _mapping(
-        renamed_columns(read_description(files.metrics, command)),
-        files.metrics,
-        ("metrics", "without_reciprocal_pairs", "deciles", "backend"),
-    )
-    resources = _mapping(
-        renamed_columns(read_description(files.resources, command)),
-        files.resources,
-        ("device", "seconds", "peak_bytes", "completed"),
-    )
-    values = _mapping(metrics["metrics"], files.metrics, METRICS)
-    if resources["completed"] is not True:
-        raise DataError(f"{files.resources}: the run was stopped before its end.{_again(root)}")
-    history = epochs = head_ratio = None
-    split = "test"
-    if resolved:
-        if why := stale(resources, resolved):
-            raise DataError(f"{files.resources}: {why}.{_again(root)}")
-        if has_checkpoint(files):
+    """Read one finished run.
+
+    Raises DataError naming the file that is missing, damaged, stale or of a run that was stopped, and the
+    command that makes it.
+    """
+    import pandas as pd
+
+    files = RunDir(Path(run_dir))
+    with reading(files.config, "the configuration of a run"):
+        config = read_yaml(files.config)
+        key = RunKey(*(config[field.name] for field in fields(RunKey)))
+        resolved = RunConfig.from_dict(config) if is_trained(key) else None
+    command = made_by(files, resolved is not None)
+    for path in run_files(files, key):
+        check_file(path, {}, command)
+    again = f"Delete {files.metrics}, and make it again: {command}."
+    with reading(files.metrics, "the metrics of a run", command):
+        metrics = renamed_columns(read_description(files.metrics, command))
+        values = {name: metrics["metrics"][name] for name in METRICS}
+        measured = {
+            "without_reciprocal_pairs": metrics["without_reciprocal_pairs"],
+            "deciles": tuple(metrics["deciles"]),
+            "backend": metrics["backend"],
+        }
+    with reading(files.resources, "the resources of a run", command):
+        resources = renamed_columns(read_description(files.resources, command))
+        if resources["completed"] is not True or (resolved and has_checkpoint(files)):
+            raise DataError(f"{files.resources}: the run was stopped before its end. {again}")
+    run = Run(files.root, key, values, resources=resources, **measured)
+    if resolved is None:
+        return run
+    if why := stale(resources, resolved):
+        raise DataError(f"{files.resources}: {why}. {again}")
+    check_file(files.history, resources.get(SUMS, {}), command)
+    epochs, dense = resolved.training.epochs, resolved.layer.pattern == "dense"
+    with reading(files.history, "the history of a run", command):
+        history = pd.read_csv(files.history)[list(HISTORY)].astype(float)
+        if len(history) != epochs or not np.isfinite(history["loss"]).all():
             raise DataError(
-                f"{files.checkpoint}: the run was stopped before its end.{_again(root)}"
+                f"{files.history}: expected {epochs} epochs with a finite loss, got "
+                f"{np.isfinite(history['loss']).sum()}. {again}"
             )
-        if resolved.layer.pattern != "dense":
-            head_ratio = resolved.layer.head_ratio
-        epochs, split = resolved.training.epochs, resolved.training.evaluate
-        check_file(files.history, resources.get(SUMS, {}), command)
-        history = _history(files, epochs)
-    return Run(
-        root=root,
-        key=key,
-        metrics=values,
-        without_reciprocal_pairs=metrics["without_reciprocal_pairs"],
-        deciles=tuple(metrics["deciles"]),
-        backend=str(metrics["backend"]),
-        resources=resources,
+    return replace(
+        run,
         history=history,
         epochs=epochs,
-        head_ratio=head_ratio,
-        split=split,
+        head_ratio=None if dense else resolved.layer.head_ratio,
+        split=resolved.training.evaluate,
     )
 
 
@@ -165,6 +146,11 @@ def time_notes(runs: Sequence[Run]) -> list[str]:
     return [f"Seconds are of {SHARED}."] if shared else []
 
 
+def place(dataset: str, runs: Sequence[Run]) -> str:
+    """The data set, and what the runs were trained on."""
+    return ", ".join([dataset, *sorted({str(run.resources["device"]) for run in runs})])
+
+
 def run_note(runs: Sequence[Run]) -> str:
     """Devices, epochs and metric library of the runs."""
     devices = ", ".join(sorted({str(run.resources["device"]) for run in runs}))
@@ -173,13 +159,6 @@ def run_note(runs: Sequence[Run]) -> str:
     return (
         f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
     )
-
-
-def run_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run, see `run_row`."""
-    import pandas as pd
-
-    return pd.DataFrame([run_row(run) for run in runs])
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -215,43 +194,3 @@ def run_row(run: Run) -> dict[str, Any]:
         "backend": run.backend,
         **{f"machine {name}": value for name, value in (resources.get("machine") or {}).items()},
     }
-
-
-def _history(files: RunDir, epochs: int) -> dict[str, np.ndarray]:
-    import pandas as pd
-
-    with reading(files.history, "a training history (csv)"):
-        frame = pd.read_csv(files.history)
-        missing = [name for name in HISTORY if name not in frame]
-        if missing:
-            raise DataError(f"{files.history}: no column {', '.join(missing)}.{_again(files.root)}")
-        columns = {name: frame[name].to_numpy(np.float64) for name in HISTORY}
-    if len(frame) != epochs:
-        raise DataError(
-            f"{files.history}: {len(frame)} of {epochs} epochs; the run is not complete.{_again(files.root)}"
-        )
-    if not np.isfinite(columns["loss"]).all():
-        raise DataError(f"{files.history}: a loss that is not a finite number.{_again(files.root)}")
-    return columns
-
-
-def _check_made(files: RunDir, *paths: Path) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such file; this run has not been made.{_again(files.root)}"
-            )
-
-
-def _mapping(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, Any]:
-    """`value`, when it is a mapping with all of `keys`."""
-    if not isinstance(value, Mapping):
-        raise DataError(f"{path}: damaged (not a mapping).{_again(path.parent)}")
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise DataError(f"{path}: damaged (without {', '.join(missing)}).{_again(path.parent)}")
-    return value
-
-
-def _again(root: Path) -> str:
-    return f" Delete {RunDir(root).metrics}, and make the run again."

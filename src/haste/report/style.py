@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haste.errors import DataError
 from haste.files import atomic
 from haste.presets import methods
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from haste.report.load import Sources
-    from haste.report.registry import Entry
 
 BLACK, GREY, LIGHT_GREY, BROWN = "#000000", "#767676", "#a0a0a0", "#7f5200"
 ORANGE, SKY, GREEN, BLUE = "#e69f00", "#56b4e9", "#009e73", "#0072b2"
@@ -138,18 +134,13 @@ def theme() -> Iterator[None]:
         yield
 
 
-def write_figure(prefix: Path | str, entry: Entry, sources: Sources) -> list[Path]:
-    """Draw a figure to PREFIX.csv, .pdf and .png; returns the paths.
-
-    Raises DataError where it shows runs and none has finished.
-    """
+def write_figure(prefix: Path | str, draw: Callable[[], tuple[Figure, pd.DataFrame]]) -> list[Path]:
+    """Draw a figure to PREFIX.csv (what it shows), .pdf and .png; returns the paths."""
     import matplotlib.pyplot as plt
 
-    if sources.inputs.runs and not sources.runs:
-        raise DataError(f"figure {entry.name}: no run of the grid that it shows has finished.")
     paths = [Path(f"{prefix}{suffix}") for suffix in (".csv", ".pdf", ".png")]
     with theme():
-        figure, drawn = entry.build(sources)
+        figure, drawn = draw()
         with atomic(paths[0]) as temporary:
             drawn.to_csv(temporary, index=False)
         for path in paths[1:]:

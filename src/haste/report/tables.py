@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
@@ -17,7 +16,7 @@ from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
-from haste.report.runs import Run, run_frame, run_note, run_row, time_notes
+from haste.report.runs import Run, run_note, run_row, time_notes
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -43,14 +42,10 @@ Row = dict[str, Any]
 def main_table(sources: Sources) -> Table:
     """Every method of the grid, trained alike but for what its preset changes.
 
-    Precision (P), propensity-scored precision (PSP, which weighs rare labels more), nDCG and recall (R) in
-    percent on the test split, which is read once. Mean and standard deviation over seeds; the best of each
-    column is bold. Memory (Layer is the output layer with its indices and momentum), time and parameters
-    follow, then the training loss and the late gain: points gained on the validation split in the last fifth
-    of the epochs. A run counts as converged when that is at most 0.3. Compare two methods only where both have.
-
-    "not trained here" marks the methods that this project has not implemented. Numbers of papers appear
-    beside ours only on data sets that the papers use.
+    Precision (P), propensity-scored precision (PSP, which weighs rare labels more), nDCG and recall (R), then
+    memory (Layer is the output layer with its indices and momentum), time and parameters. Compare two methods
+    only where both have converged. "not trained here" marks methods that this project has not implemented.
+    Numbers of papers appear beside ours only on data sets that the papers use.
     """
     columns = [
         Column("dataset", "Data set"),
@@ -80,7 +75,8 @@ def main_table(sources: Sources) -> Table:
         MEAN_NOTE + " Bold: the best of the column.",
         run_note(sources.runs),
         *time_notes(sources.runs),
-        *_memory_notes(sources.runs),
+        *(MEMORY_NOTES[on_gpu] for on_gpu in sorted({run.on_gpu for run in sources.runs})),
+        "State: parameters, optimiser state and index sets, counted exactly.",
         CONVERGED_NOTE,
     ]
     if reciprocal:
@@ -99,9 +95,7 @@ def main_table(sources: Sources) -> Table:
 def datasets_table(sources: Sources) -> Table:
     """Size and shape of the data sets, counted from the files that the methods train on.
 
-    Most labels have few documents: that is the regime the method is made for. A label without a training
-    document cannot be predicted, so the share of test positives that were seen is a bound on recall. A
-    reciprocal pair is a test pair (i, j) whose reverse (j, i) is a training pair; since such pairs could be
+    Most labels have few documents: that is the regime the method is made for. Since reciprocal pairs could be
     answered by turning round what was seen, the table ``main`` also gives precision without them.
     """
     from haste.data.corpus import RARE, load_corpus
@@ -154,11 +148,9 @@ def datasets_table(sources: Sources) -> Table:
 
 ABLATION_CAPTION = """{question}
 
-The first row is the preset of ``{method}``; each other row changes only what it names. Δ P@1 is the difference
-to the preset with the same seeds, in points, with a 95% interval from resampling seeds and test documents: where
-the interval contains 0, they cannot tell the two apart. Layer is the memory of the output layer
-with its indices and momentum. Where a variant has one seed, differences as small as those between seeds mean
-nothing.
+The first row is the preset of ``{method}``; each other row changes only what it names. Where the interval of
+Δ P@1 contains 0, seeds and test documents cannot tell the two apart. Where a variant has one seed, differences
+as small as those between seeds mean nothing. Layer is the output layer with its indices and momentum.
 """
 
 
@@ -175,33 +167,53 @@ def _register_ablation(chosen: Ablation) -> None:
     )(lambda sources: ablation_table(chosen, sources))
 
 
-def ablation_table(chosen: Ablation, sources: Sources) -> Table:
-    """The preset and each variant, with the difference in P@1 to the preset."""
-    columns = (
+SHOWN = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")
+"""metrics of an ablation's table"""
+
+
+def _ablation_columns(
+    *names: Column, difference: str = "Δ P@1 [95%]", costs: Iterable[Column] = ()
+) -> list[Column]:
+    return [
         Column("dataset", "Data set"),
-        Column("variant", chosen.title),
-        *(Column(n, n, best=True) for n in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")),
-        Column("difference", "Δ P@1 [95%]", digits=2),
-        Column("epoch_seconds", "Epoch (s)"),
+        *names,
+        *(Column(name, name, best=True) for name in SHOWN),
+        Column("difference", difference, digits=2),
+        *costs,
         Column("layer_bytes", "Layer (MiB)", scale=MIB),
         Column("seeds", "Seeds", digits=0),
         Column("converged", "Converged"),
+    ]
+
+
+def _ablation_row(
+    sources: Sources, dataset: str, runs: Sequence[Run], reference: Sequence[Run], **cells: str
+) -> Row:
+    """Statistics of `runs`, and their difference in P@1 to `reference` unless they are that themselves."""
+    row: Row = {"dataset": dataset, **cells}
+    if not runs:
+        return row | {"difference": OPEN}
+    row |= _statistics(runs, (*SHOWN, "epoch_seconds", "layer_bytes"))
+    row |= {"seeds": len(runs), "converged": converged(runs)}
+    if reference and runs is not reference:
+        difference = sources.documents[dataset].difference(runs, reference, "P@1")
+        row |= interval("difference", *difference)
+    return row
+
+
+def ablation_table(chosen: Ablation, sources: Sources) -> Table:
+    """The preset and each variant, with the difference in P@1 to the preset."""
+    columns = _ablation_columns(
+        Column("variant", chosen.title), costs=[Column("epoch_seconds", "Epoch (s)")]
     )
     rows: list[Row] = []
     for dataset in sources.grid.ablation_datasets:
         variants = sources.ablation(chosen.name, dataset)
         preset = next(iter(variants.values()))
-        for variant, runs in variants.items():
-            row = _statistics(runs, columns)
-            row |= {"dataset": dataset, "variant": chosen.variant_title(variant)}
-            if not runs:
-                row["difference"] = OPEN
-            else:
-                row |= {"seeds": len(runs), "converged": converged(runs)}
-                if runs is not preset and preset:
-                    difference = sources.documents[dataset].difference(runs, preset, "P@1")
-                    row |= interval("difference", *difference)
-            rows.append(row)
+        rows += [
+            _ablation_row(sources, dataset, runs, preset, variant=chosen.variant_title(variant))
+            for variant, runs in variants.items()
+        ]
     one_seed = "; one seed: resampled are documents alone, the spread between seeds is not in it."
     notes = [
         f"Variants of {chosen.method}; all else is its preset. {MEAN_NOTE}",
@@ -238,35 +250,23 @@ def head_table(sources: Sources) -> Table:
     """What does HASTE's dense head bring, and what does its pattern?
 
     Every sparse pattern without a head and with the same one, each at its own settings of the main table,
-    chosen with equal budgets. Δ P@1 is the difference that the head makes to the pattern, in points, with a
-    95% interval from resampling seeds and test documents. At an equal head, rows differ in the pattern alone.
+    chosen with equal budgets. At an equal head, rows differ in the pattern alone.
     """
-    columns = (
-        Column("dataset", "Data set"),
+    columns = _ablation_columns(
         Column("method", "Pattern"),
         Column("head", "Head"),
-        *(Column(n, n, best=True) for n in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")),
-        Column("difference", "Δ P@1 of the head [95%]", digits=2),
-        Column("layer_bytes", "Layer (MiB)", scale=MIB),
-        Column("seeds", "Seeds", digits=0),
-        Column("converged", "Converged"),
+        difference="Δ P@1 of the head [95%]",
     )
     rows: list[Row] = []
     for dataset in sources.grid.datasets:
-        for pair in _head_pairs(sources.grid):
-            without, headed = (sources.of(dataset, name) for name in pair)
-            for name, runs in zip(pair, (without, headed), strict=True):
-                row = _statistics(runs, columns)
-                row |= {"dataset": dataset, "method": method(name).title}
-                row["head"] = "with" if name == pair[1] else "without"
-                if runs:
-                    row |= {"seeds": len(runs), "converged": converged(runs)}
-                else:
-                    row["difference"] = OPEN
-                if runs and runs is headed and without:
-                    found = sources.documents[dataset].difference(headed, without, "P@1")
-                    row |= interval("difference", *found)
-                rows.append(row)
+        for without, headed in _head_pairs(sources.grid):
+            reference = sources.of(dataset, without)
+            for name, head, runs in (
+                (without, "without", reference),
+                (headed, "with", sources.of(dataset, headed)),
+            ):
+                cells = {"method": method(name).title, "head": head}
+                rows.append(_ablation_row(sources, dataset, runs, reference, **cells))
     notes = [
         f"Each row at its own settings of the main table. {MEAN_NOTE}",
         "Δ P@1: with the head - without, in points, with the paired bootstrap interval (95%) over seeds and "
@@ -285,10 +285,9 @@ def head_table(sources: Sources) -> Table:
 def cohesion_table(sources: Sources) -> Table:
     """How alike the labels of a group are, for each way to group the tail.
 
-    Cohesion is the mean cosine between the embeddings of a group's labels and their mean; 1 would be
-    identical labels. The embedding of a label is the mean of the untrained encoder's features over the label's
-    training documents. Random groups show what grouping by nothing gives. Higher is what the semantic grouping
-    aims at; whether it helps precision is what the table ``ablation_grouping`` says.
+    The embedding of a label is the mean of the untrained encoder's features over its training documents; a
+    cohesion of 1 would be identical labels. Random groups show what grouping by nothing gives. Higher is what
+    the semantic grouping aims at; whether it helps precision is what the table ``ablation_grouping`` says.
     """
     import numpy as np
 
@@ -337,11 +336,8 @@ def confusions_table(sources: Sources) -> Table:
     """How often a label is taken for another one of its semantic group.
 
     The labels of one group read the same features, so groups of like labels may be the hardest to tell apart.
-    That would show here: runs that were trained with semantic groups confuse more labels within them than runs
-    that were trained with groups of equal frequency or random ones. Precision of the same runs is in the table
-    ``ablation_grouping``.
+    Precision of the same runs is in the table ``ablation_grouping``.
     """
-    import numpy as np
 
     from haste.metrics.confusions import group_confusions, groups_of
     from haste.report.load import seed_interval
@@ -356,36 +352,29 @@ def confusions_table(sources: Sources) -> Table:
         Column("seeds", "Seeds", digits=0),
     )
     chosen = ablation("grouping")
+    claimed = claimed_runs(sources.grid, chosen.name)
     rows: list[Row] = []
-    of_run: dict[Path, np.ndarray] = {}
-
-    def confused_of(run: Run) -> np.ndarray:
-        """float64 [N]: confusions among the last of `CONFUSION_RANKS`."""
-        return of_run[run.root]
-
     for dataset, _, order in sources.orders():
         truth = sources.documents[dataset].truth.positives
         groups = groups_of(order, truth.shape[1])
-        preset: Sequence[Run] = ()
-        claimed = claimed_runs(sources.grid, chosen.name)
-        for variant, runs in sources.ablation(chosen.name, dataset, claimed).items():
+        variants = sources.ablation(chosen.name, dataset, claimed)
+        confused = {
+            (run.root, k): group_confusions(run.predictions(), truth, groups, k)
+            for runs in variants.values()
+            for run in runs
+            for k in CONFUSION_RANKS
+        }
+        preset = variants.get(DEFAULT_VARIANT)
+        for variant, runs in variants.items():
             row: Row = {"dataset": dataset, "grouping": chosen.variant_title(variant)}
-            rows.append(row)
-            if not runs:
-                row["difference"] = OPEN
-                continue
-            confused = {
-                k: {run.root: group_confusions(run.predictions(), truth, groups, k) for run in runs}
-                for k in CONFUSION_RANKS
-            }
-            row |= mean_std("P@1", [run.metrics["P@1"] for run in runs]) | {"seeds": len(runs)}
+            row |= _statistics(runs, ["P@1"])
+            row |= {"seeds": len(runs)} if runs else {"difference": OPEN}
             for k in CONFUSION_RANKS:
-                row |= mean_std(f"confused@{k}", [part.mean() for part in confused[k].values()])
-            of_run |= confused[last]
-            if variant == DEFAULT_VARIANT:
-                preset = runs
-            elif preset:
-                row |= interval("difference", *seed_interval(runs, preset, confused_of))
+                row |= mean_std(f"confused@{k}", [confused[run.root, k].mean() for run in runs])
+            if runs and preset and runs is not preset:
+                values = seed_interval(runs, preset, lambda run, of=confused: of[run.root, last])
+                row |= interval("difference", *values)
+            rows.append(row)
     notes = (
         "Confused: of the first predictions, the share that is wrong and lies in the semantic group (of the "
         "preset, first seed) of a label that would be right, whatever groups a run was trained with. Labels "
@@ -429,9 +418,8 @@ RUN_COLUMNS = (
 def runs_table(sources: Sources) -> Table:
     """Every run behind the tables and figures of this grid.
 
-    Metrics in percent on the test split; then epochs, training loss, late gain on validation, times, memory,
-    and the device and versions the run was made with. The csv beside this table has the numbers unrounded, in
-    bytes and seconds, and stands for the runs where their folders are not kept.
+    Metrics, epochs, training loss, late gain on validation, times, memory, and the device and versions the run
+    was made with. The csv beside this table stands for the runs where their folders are not kept.
     """
     rows = [{key: _cell(value) for key, value in run_row(run).items()} for run in sources.runs]
     filled = dict.fromkeys(key for row in rows for key, cell in row.items() if cell is not None)
@@ -459,16 +447,16 @@ def converged(runs: Sequence[Run]) -> str | None:
 
 def _main_row(sources: Sources, dataset: str, method: Method, columns: Sequence[Column]) -> Row:
     runs = sources.of(dataset, method.name)
-    row = _statistics(runs, columns)
+    # dataset, method, runs, what is measured, converged
+    row = _statistics(runs, (column.key for column in columns[3:-1]))
     row |= {"dataset": dataset, "method": method.title, "converged": converged(runs)}
     row["runs"] = _runs_cell(method, runs, sources.inputs.partial)
     if method.published_as:
-        paper, name = method.published_as
         for column in columns:
             metric = PUBLISHED_NAMES.get(column.key, column.key)
-            number = sources.published.find(paper, dataset, name, metric)
-            if number is not None:
-                row[f"{column.key} paper"] = number.text if number.value is None else number.value
+            paper, name = method.published_as
+            if number := sources.published.find(paper, dataset, name, metric):
+                row[f"{column.key} paper"] = number.cell()
     return row
 
 
@@ -493,27 +481,18 @@ def _with_paper(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:
     return shown
 
 
-def _statistics(runs: Sequence[Run], columns: Iterable[Column]) -> Row:
-    """Mean and deviation over runs of those columns that the run table has and that are numbers."""
-    cells: Row = {}
-    if runs:
-        frame = run_frame(runs)
-        numbers = set(frame) - {"dataset", "method", "variant", "seed", "converged"}
-        for column in columns:
-            if column.key in numbers:
-                cells |= mean_std(column.key, frame[column.key].tolist())
-    return cells
+def _statistics(runs: Sequence[Run], names: Iterable[str]) -> Row:
+    """Mean and deviation over runs of some columns of the run table."""
+    rows = [run_row(run) for run in runs]
+    return {k: v for name in names for k, v in mean_std(name, (r[name] for r in rows)).items()}
 
 
-def _memory_notes(runs: Sequence[Run]) -> list[str]:
-    """What memory means on the devices of the runs."""
-    words: Mapping[bool, str] = {
-        True: "Peak memory on a GPU: the most that was allocated while training.",
-        False: "Peak memory on a CPU: the most that the process held while training, interpreter and "
-        "libraries included.",
-    }
-    state = "State: parameters, optimiser state and index sets, counted exactly."
-    return [words[on_gpu] for on_gpu in sorted({run.on_gpu for run in runs})] + [state]
+MEMORY_NOTES = {
+    False: "Peak memory on a CPU: the most that the process held while training, interpreter and libraries "
+    "included.",
+    True: "Peak memory on a GPU: the most that was allocated while training.",
+}
+"""by whether runs were trained on a GPU"""
 
 
 def _cell(value: Any) -> Any:

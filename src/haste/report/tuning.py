@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
+from haste.grid import TRIAL_PREFIX, RunKey
 from haste.metrics.names import VALIDATED
 from haste.presets import method
 from haste.report.registry import Inputs, table
@@ -46,31 +46,30 @@ NOTHING_NOTE = "No trial is finished. To train them: snakemake --configfile GRID
 def tuning_table(sources: Sources) -> Table:
     """Trials of the methods: every method has as many, of as many epochs, and the same seeds.
 
-    Precision (P) and propensity-scored precision (PSP) in percent on the validation split after the last
-    epoch. The trial with the largest mean of P@1, P@5 and PSP@5 is chosen for its method, and ``overrides`` of
-    the grid carry its settings into the runs of the other tables; nothing is chosen for a method with an open
-    trial. No trial reads the test split. Settings are what a trial changes of the grid and of its method's
-    preset.
+    The trial with the largest mean of P@1, P@5 and PSP@5 is chosen for its method, and ``overrides`` of the
+    grid carry its settings into the runs of the other tables.
     """
     tuning = sources.grid.tuning
     given = {run.key: run for run in sources.runs}
+    trials: dict[tuple[str, str], dict[str, list[RunKey]]] = {}
+    for key in sources.grid.trial_runs():
+        trials.setdefault((key.dataset, key.method), {}).setdefault(key.variant, []).append(key)
     rows = []
-    for trials in _trials(sources.grid).values():
+    for of_method in trials.values():
         finished = {
             name: [given[key] for key in keys]
-            for name, keys in trials.items()
+            for name, keys in of_method.items()
             if all(key in given for key in keys)
         }
-        best = choose(finished) if len(finished) == len(trials) else None
-        for name, keys in trials.items():
+        best = choose(finished) if len(finished) == len(of_method) else None
+        for name, keys in of_method.items():
             mark = OPEN if name not in finished else CHOSEN if name == best else ""
-            rows.append(_row(sources, keys[0], finished.get(name)) | {CHOSEN: mark})
+            rows.append(_row(sources, keys[0], finished.get(name, [])) | {CHOSEN: mark})
     one = len(tuning.seeds) == 1
-    trials_each = max(map(len, _trials(sources.grid).values()), default=0)
     seeds = f"{'seed' if one else 'seeds'} {', '.join(map(str, tuning.seeds))}"
     notes = [
-        f"Budget, the same for every method: {trials_each} trials of {tuning.epochs} epochs, "
-        f"{seeds}{'' if one else '; mean ± sample standard deviation over them'}.",
+        f"Budget, the same for every method: {max(map(len, trials.values()), default=0)} trials of "
+        f"{tuning.epochs} epochs, {seeds}{'' if one else '; mean ± sample standard deviation over them'}.",
         *([f"Which trials a method has: {tuning.rule}"] if tuning.rule else []),
         "Metrics in percent on the validation split, after the last epoch; no trial reads the test "
         "split or counts labels over it. Settings: what the trial sets for the method, other than the "
@@ -95,15 +94,7 @@ def criterion(run: Run) -> float:
     return statistics.fmean(run.metrics[name] for name in VALIDATED)
 
 
-def _trials(grid: GridConfig) -> dict[tuple[str, str], dict[str, list[RunKey]]]:
-    """(data set, method) -> trial -> its runs, one a seed, in the grid's order."""
-    trials: dict[tuple[str, str], dict[str, list[RunKey]]] = {}
-    for key in grid.trial_runs():
-        trials.setdefault((key.dataset, key.method), {}).setdefault(key.variant, []).append(key)
-    return trials
-
-
-def _row(sources: Sources, key: RunKey, runs: Sequence[Run] | None) -> dict[str, Any]:
+def _row(sources: Sources, key: RunKey, runs: Sequence[Run]) -> dict[str, Any]:
     """A trial's settings and, where its runs are finished, their numbers."""
     row = {
         "dataset": key.dataset,
@@ -111,28 +102,25 @@ def _row(sources: Sources, key: RunKey, runs: Sequence[Run] | None) -> dict[str,
         "trial": key.variant.removeprefix(TRIAL_PREFIX),
         "settings": _settings(sources, key),
     }
-    if runs is None:
+    if not runs:
         return row
     values = {
         **{name: [run.metrics[name] for run in runs] for name in VALIDATED},
         "mean": [criterion(run) for run in runs],
         "loss": [run.loss for run in runs],
     }
-    row["epochs"] = runs[0].epochs
     for name, numbers in values.items():
         # of one run plain numbers, so that no column for a spread stands empty
         row |= {name: numbers[0]} if len(runs) == 1 else mean_std(name, numbers)
-    return row
+    return row | {"epochs": runs[0].epochs}
 
 
 def _settings(sources: Sources, key: RunKey) -> str:
     """The values that a trial sets for its method, scaled: `training.learning_rate 0.2, ...`."""
     config = sources.grid.resolve(key)
     changed = sources.grid.tuning.changed(key.method, key.variant)
-    values = [
-        (f"{section}.{name}", getattr(getattr(config, section), name)) for section, name in changed
-    ]
+    values = {f"{part}.{name}": getattr(getattr(config, part), name) for part, name in changed}
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values
+        for name, value in values.items()
     )

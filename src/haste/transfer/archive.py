@@ -16,7 +16,7 @@ from haste.errors import DataError
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import method
-from haste.report.registry import run_files
+from haste.runs import run_files
 
 MANIFEST = "manifest.json"
 AGAIN = "Make it again by haste export-results, and copy it whole."
