@@ -75,156 +75,84 @@ NORM = {
 }
 FREE = {"POSITIVES": False, "BY_PAIR": False, "targets_ptr": None}
 ATOMIC = {"dz_ptr": None, "old_w_ptr": None}
+DENSIFIED = {"DENSIFY": True, "dx_ptr": None}
+DENSE_DX = {"G": 16, "F": 32, "BLOCK_B": 64, "BLOCK_H": 64, "BLOCK_L": 32, "NONE": 255}
+LOSS = {"BLOCK_L": 64, "BLOCK_B": 128, "BLOCK_H": 32, "PADDED": True}
+UPDATE_TILE = {"BLOCK_L": 64, "BLOCK_H": 64, "BLOCK_B": 32, "NUM_TILES": 2, "HAS_MASK": True}
+BIAS_TILE, BIAS, DW = {"BLOCK_L": 32, "BLOCK_B": 64}, {"momentum_ptr": HALF}, {"dw_ptr": HALF}
+
+
+def case(kernel, *parts, types=None, **constants):
+    """A kernel with compile-time constants; `types` of its arguments besides TYPES."""
+    return (
+        kernel,
+        {key: value for part in (*parts, constants) for key, value in part.items()},
+        types or {},
+    )
+
+
 CASES = [
-    (group_step._step_kernel, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {}),
-    (group_step._step_kernel, {**WALK, **FREE, **ATOMIC, "UNROLL": True}, {"w_ptr": "*u8"}),
-    (
-        group_step._step_kernel,
-        {**WALK, **FREE, **ATOMIC, "UNROLL": True, "BF16_LOSS": True},
-        IN_MEMORY,
+    case(group_step._step_kernel, WALK, FREE, ATOMIC, UNROLL=True),
+    case(group_step._step_kernel, WALK, FREE, ATOMIC, UNROLL=True, types={"w_ptr": "*u8"}),
+    case(group_step._step_kernel, WALK, FREE, ATOMIC, UNROLL=True, BF16_LOSS=True, types=IN_MEMORY),
+    case(group_step._step_kernel, WALK, ATOMIC, POSITIVES=True, BY_PAIR=True, UNROLL=False),
+    case(group_step._step_kernel, WALK, DENSIFIED, POSITIVES=True, BY_PAIR=False, UNROLL=True),
+    case(group_step._mark_positives, G=16, BLOCK=256, BY_PAIR=True),
+    *(
+        case(group_linear._forward, GROUP, PRODUCT, BATCH_FIRST=first, NUM_STAGES=2)
+        for first in (True, False)
     ),
-    (
-        group_step._step_kernel,
-        {**WALK, **ATOMIC, "POSITIVES": True, "BY_PAIR": True, "UNROLL": False},
-        {},
+    *(
+        case(
+            group_linear._backward_dw, GROUP, PRODUCT, FEATURES_FIRST=first, NUM_STAGES=2, types=DW
+        )
+        for first in (True, False)
     ),
-    (
-        group_step._step_kernel,
-        {
-            **WALK,
-            "POSITIVES": True,
-            "BY_PAIR": False,
-            "UNROLL": True,
-            "DENSIFY": True,
-            "dx_ptr": None,
-        },
-        {},
-    ),
-    (group_step._mark_positives, {"G": 16, "BLOCK": 256, "BY_PAIR": True}, {}),
-    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": True, "NUM_STAGES": 2}, {}),
-    (group_linear._forward, {**GROUP, **PRODUCT, "BATCH_FIRST": False, "NUM_STAGES": 2}, {}),
-    (
-        group_linear._backward_dw,
-        {**GROUP, **PRODUCT, "FEATURES_FIRST": True, "NUM_STAGES": 2},
-        {"dw_ptr": HALF},
-    ),
-    (
-        group_linear._backward_dw,
-        {**GROUP, **PRODUCT, "FEATURES_FIRST": False, "NUM_STAGES": 2},
-        {"dw_ptr": HALF},
-    ),
-    (
-        group_linear._backward_dx,
-        {**GROUP, **PRODUCT, "NUM_STAGES": 2, "NUM_COPIES": 4},
-        {},
-    ),
-    (group_topk._block_maxima, {**GROUP, **PRODUCT, "GROUPS": 8}, {"out_ptr": WIDE}),
-    (
+    case(group_linear._backward_dx, GROUP, PRODUCT, NUM_STAGES=2, NUM_COPIES=4),
+    case(group_topk._block_maxima, GROUP, PRODUCT, GROUPS=8, types={"out_ptr": WIDE}),
+    case(
         group_topk._block_logits,
-        {"G": 16, "F": 32, "BLOCK_SIZE": 1, "GROUPS": 8},
-        {"w_ptr": "*u8", "out_ptr": WIDE},
+        G=16,
+        F=32,
+        BLOCK_SIZE=1,
+        GROUPS=8,
+        types={"w_ptr": "*u8", "out_ptr": WIDE},
     ),
-    (densify._invert, {"F": 32, "BLOCK_SIZE": 1, "PADDED_H": 512, "NONE": 255}, {}),
-    (
-        densify._dense_dx_kernel,
-        {
-            "G": 16,
-            "F": 32,
-            "BLOCK_B": 64,
-            "BLOCK_H": 64,
-            "BLOCK_L": 32,
-            "NONE": 255,
-            "BY_ROW": False,
-            **PRODUCT,
-        },
-        {},
-    ),
-    (
-        densify._dense_dx_kernel,
-        {
-            "G": 16,
-            "F": 32,
-            "BLOCK_B": 64,
-            "BLOCK_H": 64,
-            "BLOCK_L": 32,
-            "NONE": 255,
-            "BY_ROW": True,
-            **PRODUCT,
-        },
-        {},
-    ),
-    (densify._densify_kernel, {"F": 32, "BLOCK_L": 2, "PADDED_H": 512, "REPEATED": False}, {}),
-    (
+    case(densify._invert, F=32, BLOCK_SIZE=1, PADDED_H=512, NONE=255),
+    case(densify._dense_dx_kernel, PRODUCT, DENSE_DX, BY_ROW=False),
+    case(densify._dense_dx_kernel, PRODUCT, DENSE_DX, BY_ROW=True),
+    case(densify._densify_kernel, F=32, BLOCK_L=2, PADDED_H=512, REPEATED=False),
+    case(
         densify._densify_kernel,
-        {"F": 32, "BLOCK_L": 2, "PADDED_H": 512, "REPEATED": True},
-        {"out_ptr": WIDE},
+        F=32,
+        BLOCK_L=2,
+        PADDED_H=512,
+        REPEATED=True,
+        types={"out_ptr": WIDE},
     ),
-    (densify._gather_columns_kernel, {"F": 32, "BLOCK": 1024}, {}),
-    (fixed._forward, {"F": 32, "BLOCK_L": 16, "BLOCK_B": 64, "BLOCK_F": 8}, {}),
-    (
-        dense._loss_and_dz,
-        {"BLOCK_L": 64, "BLOCK_B": 128, "BLOCK_H": 32, "PADDED": True, **PRODUCT, **EXACT},
-        {},
-    ),
-    (
-        dense._loss_and_dz,
-        {
-            "BLOCK_L": 64,
-            "BLOCK_B": 128,
-            "BLOCK_H": 32,
-            "PADDED": True,
-            **PRODUCT,
-            "BF16_LOSS": True,
-        },
-        {},
-    ),
-    (dense._add_positives, {"PADDED_H": 512, **EXACT}, {}),
-    (dense._add_positives, {"PADDED_H": 512, "BF16_LOSS": True}, {}),
-    (
-        dense._update,
-        {
-            "BLOCK_L": 64,
-            "BLOCK_H": 64,
-            "BLOCK_B": 32,
-            "NUM_TILES": 2,
-            "HAS_MASK": True,
-            **PRODUCT,
-            **UPDATE,
-        },
-        {},
-    ),
-    (
-        dense._update,
-        {
-            "BLOCK_L": 64,
-            "BLOCK_H": 64,
-            "BLOCK_B": 32,
-            "NUM_TILES": 2,
-            "HAS_MASK": True,
-            **PRODUCT,
-            **UPDATE,
-        },
-        IN_MEMORY,
-    ),
-    (dense._update_bias, {"BLOCK_L": 32, "BLOCK_B": 64, **UPDATE}, {"momentum_ptr": HALF}),
-    (
-        dense._update_bias,
-        {"BLOCK_L": 32, "BLOCK_B": 64, **UPDATE},
-        {"momentum_ptr": HALF, **IN_MEMORY},
-    ),
-    (dense._update_gathered, {"BLOCK_L": 8, "F": 32, **UPDATE}, {}),
-    (dense._update_gathered, {"BLOCK_L": 8, "F": 32, **UPDATE}, IN_MEMORY),
-    (dropout._scale_or_zero, {"BLOCK": 1024, "ROUNDS": 7}, {"x_ptr": HALF}),
-    (dropout._scale_or_zero, {"BLOCK": 1024, "ROUNDS": 7}, {"x_ptr": HALF, **IN_MEMORY}),
-    (attention._attend, ATTENTION, HEADS),
-    (attention._attend_backward, ATTENTION, {**HEADS, **BACKWARD}),
-    (packed_attention._attend_packed, ATTENTION, PACKED),
-    (packed_attention._attend_packed_backward, ATTENTION, PACKED),
-    (residual._add_norm, {**ROWS, "DROPOUT": True}, NORM),
-    (residual._add_norm, {**ROWS, "DROPOUT": False, "seed": None}, NORM),
-    (residual._norm_backward, {**ROWS, "DROPOUT": True}, NORM),
-    (residual._gelu_backward, {"R": 16, "C": 256}, NORM),
-    (residual._column_sums, {"R": 32, "C": 64}, NORM),
+    case(densify._gather_columns_kernel, F=32, BLOCK=1024),
+    case(fixed._forward, F=32, BLOCK_L=16, BLOCK_B=64, BLOCK_F=8),
+    case(dense._loss_and_dz, PRODUCT, LOSS, BF16_LOSS=False),
+    case(dense._loss_and_dz, PRODUCT, LOSS, BF16_LOSS=True),
+    case(dense._add_positives, EXACT, PADDED_H=512),
+    case(dense._add_positives, PADDED_H=512, BF16_LOSS=True),
+    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE),
+    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE, types=IN_MEMORY),
+    case(dense._update_bias, UPDATE, BIAS_TILE, types=BIAS),
+    case(dense._update_bias, UPDATE, BIAS_TILE, types={**BIAS, **IN_MEMORY}),
+    case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32),
+    case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32, types=IN_MEMORY),
+    case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF}),
+    case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF, **IN_MEMORY}),
+    case(attention._attend, ATTENTION, types=HEADS),
+    case(attention._attend_backward, ATTENTION, types={**HEADS, **BACKWARD}),
+    case(packed_attention._attend_packed, ATTENTION, types=PACKED),
+    case(packed_attention._attend_packed_backward, ATTENTION, types=PACKED),
+    case(residual._add_norm, ROWS, DROPOUT=True, types=NORM),
+    case(residual._add_norm, ROWS, DROPOUT=False, seed=None, types=NORM),
+    case(residual._norm_backward, ROWS, DROPOUT=True, types=NORM),
+    case(residual._gelu_backward, R=16, C=256, types=NORM),
+    case(residual._column_sums, R=32, C=64, types=NORM),
 ]
 
 
