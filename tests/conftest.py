@@ -24,11 +24,12 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from haste.config import InputsConfig, RunConfig, build_section
-from haste.data.corpus import CorpusContent, document_table, label_table, load_corpus, write_corpus
+from haste.data.corpus import load_corpus
 from haste.data.tokens import tokenize
 from haste.files import write_yaml
 from haste.labels.order import LabelOrder
 from haste.paths import RunDir
+from small_corpus import write_small_corpus
 from small_grid import finish, grid, make_inputs, tiny_grid  # noqa: F401
 
 # a busy machine is no failure
@@ -142,8 +143,7 @@ def _write_corpus(folder: Path) -> None:
     documents, positives = {}, {}
     for split, size in SPLIT_SIZES.items():
         words = random.integers(len(WORDS), size=(size, 4))
-        texts = [" ".join(WORDS[i] for i in row) for row in words]
-        documents[split] = document_table([f"{split}{i}" for i in range(size)], texts)
+        documents[split] = [" ".join(WORDS[i] for i in row) for row in words]
         columns = words[:, :3] % N_LABELS
         dense = np.zeros((size, N_LABELS + N_EXTRA), np.float32)
         np.put_along_axis(dense, columns, 1, axis=1)
@@ -154,23 +154,4 @@ def _write_corpus(folder: Path) -> None:
     first = positives["train"].toarray()
     first[np.arange(N_LABELS), np.arange(N_LABELS)] = 1
     positives["train"] = sp.csr_matrix(first)
-    names = [f"label {i}" for i in range(N_LABELS + N_EXTRA)]
-    content = CorpusContent(
-        documents=documents,
-        positives=positives,
-        reciprocal={
-            s: sp.csr_matrix(positives[s].shape, dtype=np.float32) for s in ("validation", "test")
-        },
-        labels=label_table(names, names, [None] * len(names), N_LABELS),
-    )
-    write_corpus(
-        folder,
-        content,
-        dataset="tiny",
-        propensity_a=0.55,
-        propensity_b=1.5,
-        opaque_labels=False,
-        max_len=12,
-        licence="none",
-        source={"made": "up"},
-    )
+    write_small_corpus(folder, positives, texts=documents, opaque_labels=False)

@@ -1,61 +1,30 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
 from haste.checksums import read_description, write_description
-from haste.data.corpus import (
-    CorpusContent,
-    CorpusWriter,
-    document_table,
-    label_table,
-    load_corpus,
-    write_corpus,
-)
+from haste.data.corpus import CorpusWriter, document_table, load_corpus
 from haste.errors import DataError
 from haste.files import write_csr
 from haste.labels.frequency import label_frequencies
 from haste.runs import corpus_digest
-
-DESCRIBED = {
-    "dataset": "tiny",
-    "propensity_a": 0.55,
-    "propensity_b": 1.5,
-    "opaque_labels": True,
-    "max_len": 16,
-    "licence": "free",
-    "source": {},
-}
+from small_corpus import one_hot, write_small_corpus
 
 
-def content(train, n_labels, extra=0, test=((0,),), **changed):
-    """A corpus with the given labels of the training and test documents, one for validation."""
+def write(folder, train, width, test=((0,),), **options):
+    """A corpus with these labels of the training and test documents, and one document for validation."""
     rows = {"train": train, "validation": [[0]], "test": test}
-    width = n_labels + extra
-    positives = {}
-    for split, lists in rows.items():
-        dense = np.zeros((len(lists), width), dtype=np.float32)
-        for i, labels in enumerate(lists):
-            dense[i, list(labels)] = 1
-        positives[split] = sp.csr_matrix(dense)
-    names = [f"l{i}" for i in range(width)]
-    parts = {
-        "documents": {
-            s: document_table([f"{s}{i}" for i in range(len(lists))], ["a text"] * len(lists))
-            for s, lists in rows.items()
-        },
-        "positives": positives,
-        "reciprocal": {s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
-        "labels": label_table(names, names, [None] * width, n_labels),
-    }
-    return CorpusContent(**{**parts, **changed})
+    positives = {split: one_hot(labels, width) for split, labels in rows.items()}
+    texts = {split: ["a text"] * len(labels) for split, labels in rows.items()}
+    return write_small_corpus(folder, positives, **{"texts": texts, **options})
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    write_corpus(tmp_path, content([[0], [0, 1]], 2, extra=1, test=[[2], [1]]), **DESCRIBED)
-    return load_corpus(tmp_path)
+    return write(tmp_path, [[0], [0, 1]], 3, test=[[2], [1]])
 
 
 def test_round_trip(corpus):
@@ -88,33 +57,24 @@ def test_a_corpus_with_former_names_is_read_and_has_the_digest_of_a_new_one(corp
 @pytest.mark.parametrize("frequency", [5, 6])
 def test_rare_labels_have_at_most_five_documents(tmp_path, frequency):
     train = [[0]] * frequency + [[1]]
-    info = write_corpus(tmp_path, content(train, 2), **DESCRIBED)
+    info = write(tmp_path, train, 2).info
     assert info.statistics.rare_labels == (1.0 if frequency == 5 else 0.5)
 
 
 @pytest.mark.parametrize(
-    ("made", "text"),
+    ("train", "test", "text"),
     [
-        (content([], 2), "the train split has no documents"),
-        (content([[0], [1]], 2, test=[]), "the test split has no documents"),
-        (content([[0]], 1), "have 1 different labels; at least two"),
-        (content([[0], [1]], 2, test=[[]]), "the test documents have no labels"),
-        (content([[0], [1]], 3), "`trainable` disagrees"),
-        (content([[0], [2]], 2, extra=1), "`trainable` disagrees"),
-        (
-            content(
-                [[0], [1]],
-                2,
-                reciprocal=dict.fromkeys(("validation", "test"), sp.csr_matrix((1, 3))),
-            ),
-            "the reciprocal matrix of validation is 1 x 3; there are 1 documents and 2 labels",
-        ),
+        ([], [[0]], "the train split has no documents"),
+        ([[0], [1]], [], "the test split has no documents"),
+        ([[0]], [[0]], "have 1 different labels; at least two"),
+        ([[0], [1]], [[]], "the test documents have no labels"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(tmp_path, made, text):
+def test_what_cannot_be_trained_on_is_refused(tmp_path, train, test, text):
     with pytest.raises(DataError, match=text):
-        write_corpus(tmp_path / "corpus", made, **DESCRIBED)
-    assert not (tmp_path / "corpus").exists()
+        write(tmp_path, train, 2, test)
+    with pytest.raises(DataError, match=r"corpus\.json: no such file"):
+        load_corpus(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -225,34 +185,21 @@ def test_writing_that_is_cut_short_leaves_no_corpus(corpus, monkeypatch):
 
     monkeypatch.setattr("haste.data.corpus.write_csr", disk_full)
     with pytest.raises(OSError, match="No space"):
-        write_corpus(corpus.directory.root, content([[0], [1]], 2), **DESCRIBED)
+        write(corpus.directory.root, [[0], [1]], 2)
     with pytest.raises(DataError, match=r"corpus\.json: no such file"):
         load_corpus(corpus.directory)
 
 
-def features_of(rows):
-    return {s: sp.csr_matrix(np.full((n, 4), 0.5, np.float32)) for s, n in rows.items()}
-
-
-def write_features(root, rows, texts=None):
-    made = content([[0], [0, 1]], 2)
-    with CorpusWriter(root) as writer:
-        for split, table in made.documents.items():
-            for row in range(len(table)):  # one block a document
-                uids = table["uid"][row : row + 1].combine_chunks()
-                writer.add(split, document_table(uids, [texts]))
-        return writer.finish(
-            made.positives, made.reciprocal, made.labels, features_of(rows), **DESCRIBED
-        )
-
-
-ROWS = {"train": 2, "validation": 1, "test": 1}
+def write_features(folder, text):
+    sizes = {"train": 2, "validation": 1, "test": 1}
+    features = {s: sp.csr_matrix(np.full((n, 4), 0.5, np.float32)) for s, n in sizes.items()}
+    texts = {s: [text] * n for s, n in sizes.items()}
+    return write(folder, [[0], [0, 1]], 2, features=features, texts=texts)
 
 
 def test_sparse_features_and_no_text(tmp_path):
-    info = write_features(tmp_path, ROWS)
-    corpus = load_corpus(tmp_path)
-    assert corpus.info == info
+    corpus = write_features(tmp_path, None)
+    info = corpus.info
     assert (info.n_features, info.has_text, info.statistics.words_per_document) == (4, False, 0)
     assert corpus.documents("train")["uid"].to_pylist() == ["train0", "train1"]
     assert corpus.documents("train")["text"].null_count == 2
@@ -266,15 +213,15 @@ def test_sparse_features_and_no_text(tmp_path):
 
 
 def test_sparse_features_beside_text(tmp_path):
-    info = write_features(tmp_path, ROWS, "a text")
+    info = write_features(tmp_path, "a text").info
     assert (info.n_features, info.has_text, info.statistics.words_per_document) == (4, True, 2)
 
 
-def test_features_of_another_number_of_documents_are_refused(tmp_path):
-    with pytest.raises(DataError, match="the features of test are 3 rows; there are 1 documents"):
-        write_features(tmp_path, {**ROWS, "test": 3})
-    with pytest.raises(DataError, match=r"corpus\.json: no such file"):
-        load_corpus(tmp_path)
+def test_documents_in_blocks_are_those_in_one(tmp_path):
+    with CorpusWriter(tmp_path) as writer:
+        for uid in ("a", "b"):
+            writer.add("train", document_table([uid], ["a text"]))
+    assert pq.read_table(writer.directory.documents("train"))["uid"].to_pylist() == ["a", "b"]
 
 
 def test_a_corpus_of_text_has_no_features(corpus):

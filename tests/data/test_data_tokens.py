@@ -9,16 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.data.corpus import (
-    CorpusContent,
-    CorpusWriter,
-    document_table,
-    label_table,
-    load_corpus,
-    write_corpus,
-)
+from haste.data.corpus import load_corpus
 from haste.data.tokens import load_tokens, tokenize
 from haste.errors import ConfigError, DataError
+from small_corpus import write_small_corpus
 
 WORDS = ["[UNK]", "[FILL]", "<s>", "</s>", "red", "green", "blue", "black"]
 TEXTS = {"train": ["red blue", "", "red red black pink"], "validation": ["green"], "test": ["blue"]}
@@ -41,26 +35,8 @@ def write_tokenizer(folder, padding=True):
 
 
 def write_documents(folder, texts):
-    width = 2
-    positives = {s: sp.csr_matrix(np.ones((len(rows), width))) for s, rows in texts.items()}
-    content = CorpusContent(
-        documents={s: document_table([str(i) for i in range(len(r))], r) for s, r in texts.items()},
-        positives=positives,
-        reciprocal={s: sp.csr_matrix(positives[s].shape) for s in ("validation", "test")},
-        labels=label_table("ab", "ab", [None, None], width),
-    )
-    write_corpus(
-        folder,
-        content,
-        dataset="tiny",
-        propensity_a=0.55,
-        propensity_b=1.5,
-        opaque_labels=True,
-        max_len=4,
-        licence="free",
-        source={},
-    )
-    return load_corpus(folder)
+    positives = {split: np.ones((len(rows), 2)) for split, rows in texts.items()}
+    return write_small_corpus(folder, positives, texts=texts, max_len=4)
 
 
 @pytest.fixture
@@ -159,25 +135,9 @@ FEATURES = {
 
 def write_features(folder, features=FEATURES):
     matrices = {s: sp.csr_matrix(np.array(rows, np.float32)) for s, rows in features.items()}
-    positives = {s: sp.csr_matrix(np.ones((m.shape[0], 2))) for s, m in matrices.items()}
-    with CorpusWriter(folder) as writer:
-        for split, matrix in matrices.items():
-            uids = [str(i) for i in range(matrix.shape[0])]
-            writer.add(split, document_table(uids, [None] * len(uids)))
-        writer.finish(
-            positives,
-            {s: positives[s] * 0 for s in ("validation", "test")},
-            label_table("ab", "ab", [None, None], 2),
-            matrices,
-            dataset="tiny",
-            propensity_a=0.55,
-            propensity_b=1.5,
-            opaque_labels=True,
-            max_len=4,
-            licence="free",
-            source={},
-        )
-    return load_corpus(folder)
+    positives = {split: np.ones((m.shape[0], 2)) for split, m in matrices.items()}
+    texts = {split: [None] * m.shape[0] for split, m in matrices.items()}
+    return write_small_corpus(folder, positives, texts=texts, features=matrices, max_len=4)
 
 
 def test_sparse_features_become_weighted_tokens(tmp_path):

@@ -8,11 +8,11 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.errors import ConfigError, DataError
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, TokenDir
+from small_corpus import write_small_corpus
 
 ENCODER = "bag-all-MiniLM-L6-v2-32"
 N_LABELS = 40
@@ -28,29 +28,8 @@ def corpus(tmp_path):
         )
     )
     other = sp.csr_matrix(np.eye(5, N_LABELS + 1, k=N_LABELS - 4, dtype=np.float32))
-    names = [f"label {i}" for i in range(N_LABELS + 1)]
-    documents = [f"document {i}" for i in range(30)]
-    content = CorpusContent(
-        documents={
-            "train": document_table(documents, documents),
-            "validation": document_table(documents[:5], documents[:5]),
-            "test": document_table(documents[:5], documents[:5]),
-        },
-        positives={"train": train, "validation": other, "test": other},
-        reciprocal={"validation": other * 0, "test": other * 0},
-        labels=label_table(names, names, [None] * len(names), N_LABELS),
-    )
-    write_corpus(
-        tmp_path / "corpus",
-        content,
-        dataset="tiny",
-        propensity_a=0.55,
-        propensity_b=1.5,
-        opaque_labels=True,
-        max_len=32,
-        licence="none",
-        source={},
-    )
+    positives = {"train": train, "validation": other, "test": other}
+    write_small_corpus(tmp_path / "corpus", positives, max_len=32)
     return tmp_path / "corpus"
 
 

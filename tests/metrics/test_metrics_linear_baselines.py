@@ -12,14 +12,7 @@ from typer.testing import CliRunner
 
 from haste.checksums import read_description
 from haste.cli import app
-from haste.data.corpus import (
-    Corpus,
-    CorpusContent,
-    document_table,
-    label_table,
-    load_corpus,
-    write_corpus,
-)
+from haste.data.corpus import Corpus
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_npz, read_yaml, write_npz
 from haste.metrics.label_trees import LabelTrees
@@ -27,17 +20,15 @@ from haste.metrics.linear_baselines import Popularity, run_baseline
 from haste.metrics.runs import evaluate_run
 from haste.metrics.truth import load_truth
 from haste.paths import RunDir
+from small_corpus import one_hot, write_small_corpus
 
 WORDS = ("oak", "elm", "ash", "fir", "yew", "bay", "box", "fig")
 LABELS = len(WORDS)
 
 
-def one_hot(columns: list[list[int]]) -> sp.csr_matrix:
+def labelled(columns: list[list[int]]) -> sp.csr_matrix:
     """Labels 0..7 have training documents, label 8 has none."""
-    dense = np.zeros((len(columns), LABELS + 1), dtype=np.float32)
-    for i, labels in enumerate(columns):
-        dense[i, labels] = 1
-    return sp.csr_matrix(dense)
+    return one_hot(columns, LABELS + 1)
 
 
 @pytest.fixture
@@ -57,24 +48,18 @@ def make_corpus(folder):
             for row, text in changes.items():
                 texts[split][row] = text
         test = [[w, LABELS] if w == 7 else [w] for w in range(LABELS)]
-        content = CorpusContent(
-            documents={
-                split: document_table([f"{split}{i}" for i in range(len(rows))], rows)
-                for split, rows in texts.items()
-            },
-            positives={split: one_hot([[w] for w in ws]) for split, ws in words.items()}
-            | {"test": one_hot(test)},
+        return write_small_corpus(
+            folder,
+            {split: labelled([[w] for w in ws]) for split, ws in words.items()}
+            | {"test": labelled(test)},
+            texts=texts,
             reciprocal={
-                "validation": one_hot([[]] * LABELS),
-                "test": one_hot([[0], *[[]] * (LABELS - 1)]),
+                "validation": labelled([[]] * LABELS),
+                "test": labelled([[0], *[[]] * (LABELS - 1)]),
             },
-            labels=label_table(
-                [*WORDS, "new"], [*WORDS, "new"], [None] * (LABELS + 1), n_labels=LABELS
-            ),
+            names=[*WORDS, "new"],
+            dataset="trees",
         )
-        described = {"propensity_a": 0.55, "propensity_b": 1.5, "opaque_labels": True, "max_len": 8}
-        write_corpus(folder, content, dataset="trees", licence="none", source={}, **described)
-        return load_corpus(folder)
 
     return make
 

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 import yaml
 
-from haste.data.corpus import CorpusContent, document_table, label_table, write_corpus
 from haste.files import read_csr, write_json, write_npz, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.labels.frequency import label_frequencies
@@ -27,6 +26,7 @@ from haste.report.published import Published, load_published
 from haste.report.registry import Entry, entry, order_path
 from haste.report.render import Table
 from haste.report.style import write_figure
+from small_corpus import write_small_corpus
 
 GIB = 2**30
 PUBLISHED = load_published(Path(__file__).parents[2] / "workflow/resources/published.csv")
@@ -133,22 +133,14 @@ class FakeGrid:
         }
         for matrix in reciprocal.values():
             matrix.eliminate_zeros()
-        uids = [f"l{i}" for i in range(self.labels + 5)]
-        tables = {
-            s: document_table([f"{s}{i}" for i in range(n)], ["some words here"] * n)
-            for s, n in sizes.items()
-        }
-        labels = label_table(uids, uids, [None] * len(uids), self.labels)
-        write_corpus(
+        write_small_corpus(
             self.grid.layout.corpus(dataset).root,
-            CorpusContent(tables, positives, reciprocal, labels),
+            positives,
+            reciprocal=reciprocal,
+            names=[f"l{i}" for i in range(self.labels + 5)],
             dataset=dataset,
-            propensity_a=0.55,
-            propensity_b=1.5,
-            opaque_labels=True,
             max_len=32,
             licence="a licence",
-            source={},
         )
 
     def write_order(self, dataset: str, grouping: str, cohesion: np.ndarray | None = None) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from haste.data.corpus import CorpusWriter, document_table, label_table, load_corpus
+from haste.data.corpus import load_corpus
 from haste.data.tokens import load_tokens, tokenize
 from haste.device import choose_device
 from haste.errors import DataError
@@ -15,6 +15,7 @@ from haste.files import read_json
 from haste.paths import SPLITS
 from haste.predict import Predictor
 from haste.training.run import train_and_evaluate
+from small_corpus import write_small_corpus
 
 
 def losses(run):
@@ -26,38 +27,22 @@ def with_features(tiny):
     """The made-up data set again, with features (counts of words) for text."""
     corpus = load_corpus(tiny.corpus)
     tokens = load_tokens(tiny.tokens, tiny.corpus)
-    width = corpus.info.n_labels + corpus.info.n_extra
     features = {}
-    with CorpusWriter(tiny.root / "corpus") as writer:
-        for split in SPLITS:
-            documents = corpus.documents(split)
-            writer.add(split, document_table(documents["uid"], [None] * len(documents)))
-            ragged = tokens.splits[split]
-            counts = np.ones(len(ragged.values), np.float32)
-            features[split] = sp.csr_matrix(
-                (counts, np.array(ragged.values), np.array(ragged.offsets)),
-                (len(ragged), tokens.info.vocab_size),
-            )
-            features[split].sum_duplicates()
-            features[split].data *= 0.3
-        writer.finish(
-            {split: corpus.positives(split) for split in SPLITS},
-            {split: corpus.reciprocal(split) for split in ("validation", "test")},
-            label_table(
-                corpus.labels["uid"],
-                corpus.labels["name"],
-                [None] * width,
-                40,
-            ),
-            features,
-            dataset="tiny",
-            propensity_a=0.55,
-            propensity_b=1.5,
-            opaque_labels=True,
-            max_len=12,
-            licence="none",
-            source={},
+    for split in SPLITS:
+        ragged = tokens.splits[split]
+        counts = np.ones(len(ragged.values), np.float32)
+        features[split] = sp.csr_matrix(
+            (counts, np.array(ragged.values), np.array(ragged.offsets)),
+            (len(ragged), tokens.info.vocab_size),
         )
+        features[split].sum_duplicates()
+        features[split].data *= 0.3
+    write_small_corpus(
+        tiny.root / "corpus",
+        {split: corpus.positives(split) for split in SPLITS},
+        texts={split: [None] * corpus.info.documents[split] for split in SPLITS},
+        features=features,
+    )
     made = replace(tiny, corpus=tiny.root / "corpus", tokens=tiny.root / "tokens")
     tokenize(load_corpus(made.corpus), made.model, 12, made.tokens)
     return made

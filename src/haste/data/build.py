@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from haste.checksums import file_sums
 from haste.data import debian, wordnet, xmc
-from haste.data.corpus import (
-    CorpusContent,
-    CorpusInfo,
-    CorpusWriter,
-    write_corpus,
-)
+from haste.data.corpus import CorpusInfo, CorpusWriter
 from haste.data.fetch import verify
-from haste.data.linked import Tick, linked_content
+from haste.data.linked import Document, Tick, write_linked
 from haste.data.readers import Layout, detect
 from haste.data.readers.base import SPLITS as PUBLISHED
 from haste.data.registry import Dataset
@@ -136,23 +131,22 @@ def _wordnet(
 ) -> CorpusInfo:
     synsets = wordnet.read_synsets(raw, tick)
     documents = wordnet.build_documents(synsets, dataset.root or None)
-    content = linked_content(documents, lambda uid: synsets[uid].name)
-    return _write(dataset, content, out, described)
+    _check_linked(dataset, documents)
+    return write_linked(out, documents, lambda uid: synsets[uid].name, **described)
 
 
 def _debian(
     dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
 ) -> CorpusInfo:
     documents = debian.build_documents(debian.read_packages(raw, tick))
-    return _write(dataset, linked_content(documents, str), out, described)
+    _check_linked(dataset, documents)
+    return write_linked(out, documents, str, **described)
 
 
-def _write(
-    dataset: Dataset, content: CorpusContent, out: Path, described: Mapping[str, Any]
-) -> CorpusInfo:
-    rows = {split: len(table) for split, table in content.documents.items()}
-    check_counts(dataset, {**rows, "labels": content.n_labels})
-    return write_corpus(out, content, **described)
+def _check_linked(dataset: Dataset, documents: Mapping[str, Sequence[Document]]) -> None:
+    counts = {split: len(rows) for split, rows in documents.items()}
+    labels = {label for document in documents["train"] for label in document.labels}
+    check_counts(dataset, {**counts, "labels": len(labels)})
 
 
 BUILDERS = {"debian": _debian, "wordnet": _wordnet, "xmc": _xmc}

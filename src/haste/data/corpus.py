@@ -211,38 +211,19 @@ def label_table(
     )
 
 
-@dataclass(frozen=True)
-class CorpusContent:
-    """A whole corpus in memory."""
-
-    documents: Mapping[str, pa.Table]
-    """by split, see `document_table`"""
-    positives: Mapping[str, sp.csr_matrix]
-    """by split: [N, L + E] of ones"""
-    reciprocal: Mapping[str, sp.csr_matrix]
-    """validation, test: [N, L + E] of ones"""
-    labels: pa.Table
-    """see `label_table`"""
-
-    @property
-    def n_labels(self) -> int:
-        """L, the labels with a training document."""
-        return count_trainable(self.labels)
-
-
 def count_trainable(labels: pa.Table) -> int:
     """L, the labels with a training document."""
     return int(np.count_nonzero(labels["trainable"].to_numpy()))
 
 
-def write_corpus(root: Path | str, content: CorpusContent, **described: Any) -> CorpusInfo:
-    """Write a corpus that is in memory, see `CorpusWriter`; nothing is touched when it is refused."""
-    rows = {split: len(content.documents[split]) for split in SPLITS}
-    parts = (content.positives, content.reciprocal, content.labels)
-    _check(rows, *parts, features=None)
+def write_corpus(
+    root: Path | str, documents: Mapping[str, pa.Table], *parts: Any, **described: Any
+) -> CorpusInfo:
+    """Write a corpus whose documents (by split, see `document_table`) are in memory; the rest as
+    `CorpusWriter.finish` takes it."""
     with CorpusWriter(root) as writer:
         for split in SPLITS:
-            writer.add(split, content.documents[split])
+            writer.add(split, documents[split])
         return writer.finish(*parts, **described)
 
 
@@ -296,10 +277,11 @@ class CorpusWriter:
         [N, L + E] of ones; the table of labels. `described` are the fields of CorpusInfo that these
         do not say.
 
-        Raises DataError when a split is empty, fewer than two labels can be trained, or tables and
-        matrices do not fit together.
+        Raises DataError when a split has no documents or no labels, or fewer than two labels can be
+        trained.
         """
-        _check(self._rows, positives, reciprocal, labels, features)
+        n_labels = count_trainable(labels)
+        self._check(positives, n_labels)
         self._open.close()
         for split in SPLITS:
             write_csr(self.directory.positives(split), positives[split])
@@ -309,7 +291,6 @@ class CorpusWriter:
             write_csr(self.directory.reciprocal(split), reciprocal[split])
         with atomic(self.directory.labels) as temporary:
             pq.write_table(labels, temporary, compression="zstd")
-        n_labels = count_trainable(labels)
         info = CorpusInfo(
             n_labels=n_labels,
             n_extra=len(labels) - n_labels,
@@ -324,6 +305,21 @@ class CorpusWriter:
         info = dataclasses.replace(info, digests=sums)
         write_description(self.directory.info, dataclasses.asdict(info))
         return info
+
+    def _check(self, positives: Mapping[str, sp.csr_matrix], n_labels: int) -> None:
+        """Raise DataError for what could not be trained on."""
+        for split in SPLITS:
+            if self._rows[split] == 0:
+                raise DataError(
+                    f"the {split} split has no documents. Check the source, or choose a larger root."
+                )
+            if positives[split].nnz == 0:
+                raise DataError(f"the {split} documents have no labels. Check the source.")
+        if n_labels < 2:
+            raise DataError(
+                f"the training documents have {n_labels} different labels; at least two are needed to "
+                "classify. Check the source, or choose a larger root."
+            )
 
     def _statistics(
         self,
@@ -343,50 +339,6 @@ class CorpusWriter:
                 s: reciprocal[s].multiply(positives[s]).nnz / positives[s].nnz for s in EVALUATED
             },
         )
-
-
-def _check(
-    rows: Mapping[str, int],
-    positives: Mapping[str, sp.csr_matrix],
-    reciprocal: Mapping[str, sp.csr_matrix],
-    labels: pa.Table,
-    features: Mapping[str, sp.csr_matrix] | None,
-) -> None:
-    """Raise DataError for what could not be trained on or does not fit together."""
-    width = len(labels)
-    for split in SPLITS:
-        if rows[split] == 0:
-            raise DataError(
-                f"the {split} split has no documents. Check the source, or choose a larger root."
-            )
-        if positives[split].nnz == 0:
-            raise DataError(f"the {split} documents have no labels. Check the source.")
-        matrices = {"label": positives[split]}
-        if split in EVALUATED:
-            matrices["reciprocal"] = reciprocal[split]
-        for what, matrix in matrices.items():
-            if matrix.shape != (rows[split], width):
-                raise DataError(
-                    f"the {what} matrix of {split} is {matrix.shape[0]} x {matrix.shape[1]}; there are "
-                    f"{rows[split]} documents and {width} labels."
-                )
-        if features is not None and features[split].shape[0] != rows[split]:
-            raise DataError(
-                f"the features of {split} are {features[split].shape[0]} rows; there are "
-                f"{rows[split]} documents."
-            )
-    n_labels = count_trainable(labels)
-    if n_labels < 2:
-        raise DataError(
-            f"the training documents have {n_labels} different labels; at least two are needed to "
-            "classify. Check the source, or choose a larger root."
-        )
-    if not labels["trainable"].to_numpy()[:n_labels].all():
-        raise DataError("labels with a training document must come before those without.")
-    trained = np.zeros(width, dtype=bool)
-    trained[positives["train"].indices] = True
-    if (trained != (np.arange(width) < n_labels)).any():
-        raise DataError("`trainable` disagrees with the labels that the training documents have.")
 
 
 def _data_files(directory: CorpusDir, info: CorpusInfo) -> Iterator[Path]:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from haste.data.corpus import EVALUATED, CorpusContent, document_table, label_table
+from haste.data.corpus import (
+    EVALUATED,
+    CorpusInfo,
+    document_table,
+    label_table,
+    write_corpus,
+)
 from haste.data.labelspace import LabelSpace, reciprocal_pairs
 from haste.data.ragged import Ragged
 
@@ -32,10 +40,14 @@ def split_of(uid: str) -> str:
     return "validation" if _sha1(f"validation:{uid}") % 20 == 0 else "train"
 
 
-def linked_content(
-    documents: Mapping[str, Sequence[Document]], name_of: Callable[[str], str]
-) -> CorpusContent:
-    """The corpus of the documents of each split; `name_of` a label's uid is what is shown of it.
+def write_linked(
+    out: Path,
+    documents: Mapping[str, Sequence[Document]],
+    name_of: Callable[[str], str],
+    **described: Any,
+) -> CorpusInfo:
+    """Write the corpus of the documents of each split; `name_of` a label's uid is what is shown of it,
+    `described` see `CorpusWriter.finish`.
 
     A test pair whose reverse is a training pair counts as reciprocal.
     """
@@ -46,24 +58,26 @@ def linked_content(
     label_uids = [names[label] for label in space.ids]
     uids = {split: [d.uid for d in rows] for split, rows in documents.items()}
     positives = {split: space.positives(rows) for split, rows in labels.items()}
-    return CorpusContent(
-        documents={
+    return write_corpus(
+        out,
+        {
             split: document_table(uids[split], [d.text for d in rows])
             for split, rows in documents.items()
         },
-        positives=positives,
-        reciprocal={
+        positives,
+        {
             split: reciprocal_pairs(
                 uids[split], positives[split], uids["train"], positives["train"], label_uids
             )
             for split in EVALUATED
         },
-        labels=label_table(
+        label_table(
             uids=label_uids,
             names=[name_of(uid) for uid in label_uids],
             texts=[None] * len(label_uids),
             n_labels=space.n_labels,
         ),
+        **described,
     )
 
 
