@@ -64,18 +64,16 @@ def run(kernel, p, group_size, sgd=SGD, context=StepContext(LR, 1, 2), **options
     return {"loss": loss, "dx": grad, **{k: own[k] for k in NAMES}}
 
 
-def oracle(p, group_size):
-    wide = cast(p, torch.float64)
-    state = [wide[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")]
+def naive(p, group_size):
+    """What plain torch makes of the same numbers, products in the same dtype."""
+    pairs = Positives(p["label"], p["row"])
     return reference.fused_step(
-        *state,
-        wide["label"],
-        wide["row"],
-        group_size=group_size,
-        lr=LR,
-        momentum_factor=SGD.momentum if p["momentum"] is not None else 0.0,
-        weight_decay=SGD.weight_decay,
+        p["features"], state_of(p), p["index"], pairs, LR, SGD, group_size=group_size
     )
+
+
+def oracle(p, group_size):
+    return naive(cast(p, torch.float64), group_size)
 
 
 def error(got, want):

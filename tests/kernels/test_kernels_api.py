@@ -5,7 +5,7 @@ On a machine with a GPU the Triton kernels run compiled, elsewhere in Triton's i
 
 import pytest
 import torch
-from kernel_problems import DEVICE, LR, NAMES, SGD, cast, error, oracle, problem, run, within
+from kernel_problems import DEVICE, LR, NAMES, SGD, cast, error, naive, oracle, problem, run, within
 
 from haste.errors import KernelError
 from haste.kernels import (
@@ -57,13 +57,13 @@ def check_linear(p, dtype, group_size, index=None, **options):
     def linear(h, w, b):
         return group_linear(h, w, index, b, **size, **options)
 
-    def naive(h, w, b):
+    def by_dense(h, w, b):
         return reference.linear(h, w, features, b, group_size)
 
     state = [own[k] for k in ("features", "weight", "bias")]
     got = gradients(linear, *state, upstream)
-    plain = gradients(naive, *state, upstream.to(dtype))
-    want = gradients(naive, *(x.double() for x in state), upstream.to(dtype).double())
+    plain = gradients(by_dense, *state, upstream.to(dtype))
+    want = gradients(by_dense, *(x.double() for x in state), upstream.to(dtype).double())
     for name, value in want.items():
         assert got[name].dtype == dtype
         assert within(got[name], plain[name], value, dtype), name
@@ -190,15 +190,7 @@ def check_fused(kind, p, dtype, group_size, **more):
     own = cast(p, dtype)
     want = oracle(own, group_size)
     got = fused_of(kind, own, group_size, **more)
-    plain = reference.fused_step(
-        *(own[k] for k in ("features", "weight", "index", "bias", "momentum", "bias_momentum")),
-        own["label"],
-        own["row"],
-        group_size=group_size,
-        lr=LR,
-        momentum_factor=SGD.momentum if own["momentum"] is not None else 0.0,
-        weight_decay=SGD.weight_decay,
-    )
+    plain = naive(own, group_size)
     for name in ("loss", "dx", *NAMES):
         if want[name] is not None:
             assert within(got[name], plain[name], want[name], dtype), name

@@ -12,7 +12,7 @@ from haste.bench import plain_cuda, released_cuda
 from haste.bench.problems import BLOCK_SIZE, Part, Problem
 from haste.kernels import dense_fused_step, group_fused_step, group_linear, reference
 from haste.kernels.rounding import dequantize, round_to
-from haste.kernels.state import Positives, Sgd, StepContext
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton import fixed
 from haste.kernels.triton import group_linear as grouped
 from haste.layers.base import LayerOptions
@@ -360,21 +360,10 @@ def _reference_steps(
     for number, part in enumerate(parts):
         index, group_size = part.feature_index()
         state = {name: dequantize(value).to(dtype) for name, value in part.state().items()}
-        pairs = problem.positives_of(part)
         answer = reference.fused_step(
-            problem.columns(part.columns).to(dtype),
-            state["weight"],
-            index,
-            state["bias"],
-            state.get("momentum"),
-            state.get("bias_momentum"),
-            pairs.label_row,
-            pairs.doc,
-            group_size=group_size,
-            lr=problem.lr,
-            momentum_factor=momentum,
-            weight_decay=problem.weight_decay,
-        )
+            problem.columns(part.columns).to(dtype), LayerState(**state), index, problem.positives_of(part),
+            problem.lr, Sgd(momentum, problem.weight_decay), group_size=group_size,
+        )  # fmt: skip
         results["loss"] += answer["loss"]
         total[:, part.columns] += answer["dx"]
         results |= {f"{name} {number}": answer[name] for name in state}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from haste.kernels.state import LayerState, Positives, Sgd
+
 
 def dense_weight(weight: Tensor, index: Tensor, n_features: int, group_size: int = 1) -> Tensor:
     """[L, H]: `weight` [L, F] densified: at the features that `index` int [K, F] names for each label's
@@ -35,41 +37,34 @@ def linear(
 
 def fused_step(
     features: Tensor,
-    weight: Tensor,
+    state: LayerState,
     index: Tensor,
-    bias: Tensor,
-    momentum: Tensor | None,
-    bias_momentum: Tensor | None,
-    label: Tensor,
-    row: Tensor,
+    positives: Positives,
+    lr: float,
+    sgd: Sgd,
     *,
     group_size: int,
-    lr: float,
-    momentum_factor: float,
-    weight_decay: float,
 ) -> dict[str, Tensor | None]:
-    """One SGD step of sum-BCE through autograd, nothing in place.
+    """One SGD step of sum-BCE through autograd, nothing in place and nothing rounded.
 
-    Shapes: features [B, H], weight [L, F], index [K, F], bias [L]; positives are the pairs
-    (`label`, `row`). Returns loss, dx and the new weight, bias, momentum, bias_momentum.
+    Shapes: features [B, H], index [K, F]. Returns loss, dx and the new tensors of `state` by their names.
     """
     features = features.detach().requires_grad_()
-    leaves = [weight.detach().requires_grad_(), bias.detach().requires_grad_()]
+    leaves = [value.detach().requires_grad_() for value in (state.weight, state.bias)]
     logits = linear(features, leaves[0], index, leaves[1], group_size)
     target = torch.zeros_like(logits)
-    target[row.long(), label.long()] = 1
+    target[positives.doc.long(), positives.label_row.long()] = 1
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
     loss.backward()
-    updated = []
-    for leaf, velocity in zip(leaves, (momentum, bias_momentum), strict=True):
-        gradient = leaf.grad + weight_decay * leaf.detach()
-        velocity = gradient if velocity is None else momentum_factor * velocity + gradient
-        updated += [leaf.detach() - lr * velocity, velocity]
-    return {
-        "loss": loss.detach(),
-        "dx": features.grad,
-        "weight": updated[0],
-        "bias": updated[2],
-        "momentum": None if momentum is None else updated[1],
-        "bias_momentum": None if bias_momentum is None else updated[3],
-    }
+    results = {"loss": loss.detach(), "dx": features.grad}
+    for (name, leaf), (momentum_name, momentum) in zip(
+        zip(("weight", "bias"), leaves, strict=True),
+        (("momentum", state.momentum), ("bias_momentum", state.bias_momentum)),
+        strict=True,
+    ):
+        velocity = leaf.grad + sgd.weight_decay * leaf.detach()
+        if momentum is not None:
+            velocity = sgd.momentum * momentum + velocity
+        results |= {name: leaf.detach() - lr * velocity}
+        results |= {momentum_name: None if momentum is None else velocity}
+    return results
