@@ -4,7 +4,7 @@ from typing import get_type_hints
 import pytest
 
 from haste import former_names
-from haste.config import SECTIONS, RunConfig, build_section
+from haste.config import SECTIONS, EncoderConfig, RunConfig, build_section
 from haste.errors import ConfigError
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
@@ -106,7 +106,7 @@ def test_a_run_survives_its_file():
 
 
 def test_every_variant_changes_its_run():
-    whole = grid(ablations=list(ablations()))
+    whole = grid(ablations=list(ablations()), layer={"bias_init": "zero"})
     for name, chosen in ablations().items():
         plain = of(whole, chosen.method)
         for value in chosen.variants:
@@ -415,7 +415,10 @@ def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
     config = tuned()
     a, b = trial(config, "a"), trial(config, "b")
     assert (a.training.learning_rate, b.training.learning_rate) == (0.02, 0.05)
-    assert (a.encoder.learning_rate, b.encoder.learning_rate) == (1e-3, 2e-4)
+    assert (a.encoder.learning_rate, b.encoder.learning_rate) == (
+        EncoderConfig().learning_rate,
+        2e-4,
+    )
     assert (a.training.epochs, a.training.evaluate, a.seed) == (3, "validation", 4)
     assert a.layer.grouping == "semantic"  # the preset
     plain = of(config)
@@ -463,7 +466,7 @@ def test_base_comes_before_the_delta_and_scale_after_it():
     assert elmo["a"].training.learning_rate == pytest.approx(0.2)
     assert elmo["b"].training.learning_rate == pytest.approx(0.5)
     # of what the trial does not name, the grid's value
-    assert elmo["a"].encoder.learning_rate == pytest.approx(5e-4)
+    assert elmo["a"].encoder.learning_rate == pytest.approx(EncoderConfig().learning_rate / 2)
     assert elmo["b"].encoder.learning_rate == pytest.approx(1e-4)
     assert trial(config, "a", "dense").training.learning_rate == 0.02
     assert config.tuning.changed("haste", "trial-a") == [

@@ -26,7 +26,7 @@ from haste.device import choose_device
 from haste.encoders.features import encode_training_documents
 from haste.encoders.words import write_word_model
 from haste.errors import ConfigError, DataError
-from haste.files import write_json
+from haste.files import read_json, write_json
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.embed import label_embeddings
 from haste.labels.frequency import count_labels
@@ -34,7 +34,8 @@ from haste.labels.grouping import order_labels
 from haste.labels.spec import OrderSpec
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.propensity import inverse_propensity
-from haste.paths import TokenDir
+from haste.paths import RunDir, TokenDir
+from haste.portable import save_pretrained, train_frequencies
 from haste.predict import Predictor
 from haste.runs import run_dir
 
@@ -130,7 +131,7 @@ class HasteClassifier:
         self._predictor = Predictor(run, choose_device(self.device))
         self._names = [named.names[label] for label in space.ids]
         self._train_frequency = count_labels(corpus.positives("train"))
-        self._n_documents = corpus.info.documents["train"]
+        self._n_documents = self._predictor.n_documents
         return self
 
     def predict(self, documents: Documents, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +156,24 @@ class HasteClassifier:
         frequency[: len(self._train_frequency)] = self._train_frequency
         propensity = inverse_propensity(frequency, self._n_documents, 0.55, 1.5)
         return evaluate(ids, scores, truth, propensity, frequency)["metrics"]
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the trained classifier to a new folder that needs nothing else, with a model card."""
+        numbered = all(isinstance(name, int) for name in self._names)
+        save_pretrained(self._fitted(), Path(folder), numbered=numbered)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "auto") -> HasteClassifier:
+        """Read what `save_pretrained` wrote, or any finished run of the pipeline, from its folder."""
+        predictor = Predictor(RunDir(Path(folder)), choose_device(device))
+        model = cls(predictor.config.method, seed=predictor.config.seed, device=device)
+        model._predictor = predictor
+        described = Path(folder) / "config.json"
+        numbered = described.is_file() and read_json(described).get("numbered_labels", False)
+        model._names = [int(name) if numbered else name for name in predictor.names]
+        model._train_frequency = train_frequencies(predictor.files.corpus)
+        model._n_documents = predictor.n_documents
+        return model
 
     def _fitted(self) -> Predictor:
         if self._predictor is None:

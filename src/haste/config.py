@@ -65,7 +65,7 @@ class EncoderConfig:
     """tokens kept of a document, special tokens included"""
     pooling: Literal["mean", "cls"] = "mean"
     """mean (over the tokens) or cls"""
-    learning_rate: Annotated[Float, Field(ge=0, le=1)] = 1e-3
+    learning_rate: Annotated[Float, Field(ge=0, le=1)] = 5e-4
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 0.01
     """not on biases and norms"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -124,7 +124,7 @@ class LayerConfig:
     """on the features each part of the layer reads, drawn for each part"""
     sampling: Literal["without_replacement", "with_replacement"] = "without_replacement"
     """of index sets; with_replacement as in the released code"""
-    bias_init: Literal["zero", "log_prior"] = "zero"
+    bias_init: Literal["zero", "log_prior"] = "log_prior"
     """zero, or log_prior: the log odds of each label"""
     chunks: Annotated[Int, Field(ge=1, le=4096)] = 1
     """of dense rows, a head's included: the step takes the labels in at least so many chunks, so it holds
@@ -198,11 +198,19 @@ class TrainingConfig:
     """The loop and the classifier's optimiser (SGD; the loss is summed over batch and labels)."""
 
     epochs: Annotated[Int, Field(ge=1, le=100_000)] = 20
+    min_steps: Annotated[Int, Field(ge=0, le=10**9)] = 0
+    """more epochs where `epochs` make fewer steps than these; 3000 in a grid that says no `epochs`"""
+    patience: Annotated[Int, Field(ge=0, le=100_000)] = 0
+    """evaluations on validation without a better mean of P@1, P@5 and PSP@5 after which training stops, and
+    the best weights are kept; 0 for never"""
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 128
-    learning_rate: Annotated[Float, Field(ge=0, le=100)] = 0.05
+    learning_rate: Annotated[Float, Field(ge=0, le=100)] = 0.03
+    stable_step: Bool = False
+    """a learning_rate with which the most frequent label's weights would diverge is lowered, by batch size,
+    frequency and features; true in a grid that says no `learning_rate`"""
     momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 1e-4
-    warmup: Share = 0.05
+    warmup: Share = 0.1
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""
     group_by_length: Bool = False
     """batches of documents of like length, so that little of a batch is padding"""
@@ -226,6 +234,11 @@ class TrainingConfig:
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: Annotated[Int, Field(ge=1, le=4096)] = 1
     """of one run on a CPU"""
+
+    @property
+    def fixed_epochs(self) -> int | None:
+        """The epochs of every run with these settings; None where they depend on the data."""
+        return None if self.min_steps or self.patience else self.epochs
 
 
 SECTIONS = {

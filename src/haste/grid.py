@@ -56,6 +56,8 @@ from haste.tuning import (
 )
 
 DEFAULT_VARIANT = "default"
+UNTUNED = {"epochs": {"min_steps": 3000}, "learning_rate": {"stable_step": True}}
+"""key of `training` that nobody has set -> what makes its default suit any data"""
 
 
 @dataclass(frozen=True, order=True)
@@ -237,12 +239,14 @@ class GridConfig:
             ]
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
-        settings = {
-            name: build_section(
-                name, dict(ChainMap(*(layer.get(name) or {} for layer in layers[::-1])))
-            )
+        given = {
+            name: dict(ChainMap(*(layer.get(name) or {} for layer in layers[::-1])))
             for name in SECTIONS
         }
+        for named, untuned in UNTUNED.items():
+            if named not in given["training"]:
+                given["training"] = {**untuned, **given["training"]}
+        settings = {name: build_section(name, values) for name, values in given.items()}
         if tuning:
             settings = tuning.scaled(key.method, settings)
         return RunConfig(

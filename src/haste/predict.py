@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
@@ -64,6 +65,7 @@ class Predictor:
         tensors, _ = load_tensors(run.model)
         described = read_description(self.files.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
+        self.n_documents = int(described["documents"]["train"])
         self.n_features = int(described.get("n_features", 0))
         path = self.files.corpus.labels
         with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
@@ -121,6 +123,18 @@ class Predictor:
             )
         offsets = documents.indptr.astype(np.int64)
         return Ragged(documents.indices.astype(np.int32), offsets, documents.data)
+
+
+def suggestion_table(texts: Sequence[str], found: Sequence[Sequence[Suggestion]]) -> pa.Table:
+    """Columns text, and lists `labels` (uids), `names` and `scores`, best first, a row a text."""
+    return pa.table(
+        {
+            "text": pa.array(texts, pa.string()),
+            "labels": pa.array([[s.uid for s in row] for row in found], pa.list_(pa.string())),
+            "names": pa.array([[s.name for s in row] for row in found], pa.list_(pa.string())),
+            "scores": pa.array([[s.score for s in row] for row in found], pa.list_(pa.float32())),
+        }
+    )
 
 
 def _found(path: str, run: Path) -> Path:

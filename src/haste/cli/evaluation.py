@@ -16,14 +16,39 @@ log = logging.getLogger(__name__)
 @app.command()
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(help="A run's folder, with config.yaml and predictions.npz.")
-    ],
+        Path | None, typer.Argument(help="A run's folder, with config.yaml and predictions.npz.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Instead of a run: predictions of any tool.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="The labels of those documents.")] = None,
+    training: Annotated[
+        Path | None, typer.Option(help="The labels of the training documents, for PSP and PSnDCG.")
+    ] = None,
 ) -> None:
-    """Evaluate a run again: predictions.npz against the corpus of its config, into metrics.json."""
-    from haste.metrics.runs import evaluate_run
-    from haste.paths import RunDir
+    """Evaluate a run again, into its metrics.json, or the predictions of any tool.
 
-    _show(evaluate_run(RunDir(run)))
+    A run's predictions.npz are held against the corpus of its config.
+
+    Files of other tools: .npz with a CSR matrix [documents, labels] (scipy) or with
+    ids and scores [documents, k]; .csv or .parquet with the columns document, label
+    and score, or with a row a document and lists labels and scores. Metrics are
+    printed as JSON.
+    """
+    from haste.errors import ConfigError
+
+    if run is not None and predictions is None and truth is None:
+        from haste.metrics.runs import evaluate_run
+        from haste.paths import RunDir
+
+        _show(evaluate_run(RunDir(run)))
+        return
+    if run is not None or predictions is None or truth is None:
+        raise ConfigError("evaluate: give the folder of a run, or --predictions and --truth.")
+    from haste.files import json_text
+    from haste.metrics.tables import evaluate_files
+
+    typer.echo(json_text(evaluate_files(predictions, truth, training)["metrics"]), nl=False)
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,6 +61,9 @@ def predict(
         Literal["text", "jsonl"], typer.Option("--format", help="Output format.")
     ] = "text",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="A .parquet file to write instead of printing.")
+    ] = None,
 ) -> None:
     """Print the best labels of new texts, with their probabilities: one line per line of the input.
 
@@ -70,12 +73,16 @@ def predict(
     As text: the labels, best first, separated by tabs, each its probability, a
     space and its name; an empty line where there are none.
     As jsonl: {"text": ..., "labels": [{"uid": ..., "name": ..., "score": ...}]}.
+    With --out: a Parquet file with the column text and lists labels, names, scores.
     """
     import sys
 
+    from haste.errors import ConfigError
     from haste.paths import RunDir
     from haste.textlines import LineStream
 
+    if out is not None and out.suffix != ".parquet":
+        raise ConfigError(f"--out: {out} does not end in .parquet; --format jsonl prints JSON.")
     name = "standard input" if str(input_file) == "-" else str(input_file)
     with ExitStack() as stack:
         # before loading the model, so that a missing file is reported at once
@@ -90,15 +97,60 @@ def predict(
         predictor = Predictor(RunDir(run), choose_device(device))
         show = _as_json if output_format == "jsonl" else _as_text
         # a progress bar would be printed between the results
-        bar = nullcontext() if sys.stdout.isatty() else counting("Predicting")
-        tick, done = stack.enter_context(bar), 0
+        printed = out is None and sys.stdout.isatty()
+        tick, done = stack.enter_context(nullcontext() if printed else counting("Predicting")), 0
+        writer = stack.enter_context(_parquet(out)) if out else None
         for texts in LineStream(source.fileno()).blocks(name):
-            lines = map(show, texts, predictor(texts, k))
-            sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
-            sys.stdout.buffer.flush()
+            found = predictor(texts, k)
+            if writer:
+                writer(texts, found)
+            else:
+                lines = map(show, texts, found)
+                sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
+                sys.stdout.buffer.flush()
             done += len(texts)
             if tick:
                 tick(done)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Callable[[Sequence[str], Sequence[list[Suggestion]]], None]]:
+    """What writes blocks of texts and their labels to a Parquet file."""
+    import pyarrow.parquet as pq
+
+    from haste.files import atomic
+    from haste.predict import suggestion_table
+
+    schema = suggestion_table([], []).schema
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        yield lambda texts, found: writer.write_table(suggestion_table(texts, found))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    program: Annotated[
+        bool,
+        typer.Option("--program", help="Also model.pt2, a torch.export program of ids and mask."),
+    ] = False,
+) -> None:
+    """Copy all that a prediction needs into one folder, with a model card.
+
+    It holds weights, label names and order, tokenizer, encoder configuration,
+    metrics and versions, and is a run's folder itself: haste predict --run reads
+    it wherever it lies, and HasteClassifier.from_pretrained.
+    """
+    from haste.device import choose_device
+    from haste.paths import RunDir
+    from haste.portable import save_pretrained
+    from haste.predict import Predictor
+    from haste.program import write_program
+
+    predictor = Predictor(RunDir(run), choose_device("cpu"))
+    save_pretrained(predictor, out)
+    if program:
+        write_program(predictor.model, out / "model.pt2")
 
 
 def _as_text(_: str, labels: Sequence[Suggestion]) -> str:

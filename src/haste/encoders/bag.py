@@ -61,6 +61,10 @@ class BagEncoder(Encoder):
             mean = self.embedding(compact[known], bounds)
         else:
             mean = self._weighted_mean(compact[known], bounds, weights[known])
+        return self.residual(mean)
+
+    def residual(self, mean: Tensor) -> Tensor:
+        """[B, H] features from means of embeddings [B, H]."""
         block = self.outer(F.gelu(self.inner(self.norm(mean))))
         return self.final_norm(mean + block)
 

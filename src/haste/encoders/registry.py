@@ -69,6 +69,11 @@ def restore_encoder(config: EncoderConfig, model: Path, weights: Mapping[str, Te
     return BagEncoder(weights["embedding.weight"], vocabulary, len(lookup))
 
 
+def feature_size(config: EncoderConfig, model: Path | str, tokens: Tokens) -> int:
+    """H of a run's encoder, before it is built."""
+    return tokens.info.vocab_size if config.kind == "none" else hidden_size(Path(model))
+
+
 def _as_given(tokens: Tokens) -> AsGiven:
     if not tokens.info.weighted:
         raise ConfigError(

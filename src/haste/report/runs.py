@@ -120,9 +120,10 @@ def load_run(run_dir: Path | str) -> Run:
     if why := stale(resources, resolved):
         raise DataError(f"{files.resources}: {why}. {again}")
     check_file(files.history, resources.get(SUMS, {}), command)
-    epochs, dense = resolved.training.epochs, resolved.layer.pattern == "dense"
+    epochs, dense = resolved.training.fixed_epochs, resolved.layer.pattern == "dense"
     with reading(files.history, "the history of a run", command):
         history = pd.read_csv(files.history)[list(HISTORY)].astype(float)
+        epochs = epochs or max(len(history), 1)
         if len(history) != epochs or not np.isfinite(history["loss"]).all():
             raise DataError(
                 f"{files.history}: expected {epochs} epochs with a finite loss, got "

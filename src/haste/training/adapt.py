@@ -9,32 +9,33 @@ import numpy as np
 
 from haste.config import RunConfig
 from haste.encoders.bag import FEATURE_SCALE
+from haste.encoders.registry import feature_size
+from haste.inputs import RunInputs
 
 log = logging.getLogger(__name__)
 
 
-def adapted(
-    config: RunConfig, frequencies: np.ndarray, n_documents: int, feature_size: int
-) -> RunConfig:
-    """`config` with the step size and the epochs that `training.stable_step` and `training.min_steps` ask for.
-
-    `frequencies` int [L]: training documents of each label; `feature_size`: H of the encoder.
-    """
+def adapted(config: RunConfig, inputs: RunInputs) -> RunConfig:
+    """`config` with the step size and the epochs that `training.stable_step` and `training.min_steps` ask for."""
     training = config.training
+    n_documents = len(inputs.tokens.splits["train"])
     steps_per_epoch = -(-n_documents // training.batch_size)
     epochs = max(training.epochs, -(-training.min_steps // steps_per_epoch))
     rate = training.learning_rate
     if training.stable_step:
-        rate = min(rate, largest_step(config, frequencies, n_documents, feature_size))
+        size = feature_size(config.encoder, config.inputs.model, inputs.tokens)
+        rate = min(rate, largest_step(config, inputs.label_frequencies, n_documents, size))
     if (rate, epochs) != (training.learning_rate, training.epochs):
         log.info("on these %d documents: %d epochs, learning rate %.2g", n_documents, epochs, rate)
     return replace(config, training=replace(training, learning_rate=rate, epochs=epochs))
 
 
 def largest_step(
-    config: RunConfig, frequencies: np.ndarray, n_documents: int, feature_size: int
+    config: RunConfig, frequencies: np.ndarray, n_documents: int, n_features: int
 ) -> float:
     """Half the step size at which SGD on the most frequent label's weights begins to diverge.
+
+    `frequencies` int [L]: training documents of each label; `n_features`: H of the encoder.
 
     The loss is summed over a batch, so its curvature along the weights of a label with frequency p is at
     most B p (1 - p) |h|^2, where |h|^2 is that of the features it reads and of its bias, 1. With momentum m,
@@ -43,8 +44,8 @@ def largest_step(
     layer, training = config.layer, config.training
     share = frequencies.max(initial=0) / max(n_documents, 1)
     variance = max(min(share, 0.5) * (1 - min(share, 0.5)), 1 / max(n_documents, 1))
-    reads = layer.fan_in if layer.sparse and not layer.head_ratio else feature_size
+    reads = layer.fan_in if layer.sparse and not layer.head_ratio else n_features
     if layer.head_ratio and layer.features == "private":
-        reads = feature_size // 2
+        reads = n_features // 2
     curvature = training.batch_size * variance * (1 + reads * FEATURE_SCALE**2)
     return (1 + training.momentum) / curvature

@@ -20,6 +20,8 @@ from haste.training.optim import restore, state_of
 log = logging.getLogger(__name__)
 
 FILE = "state.safetensors"
+BEST = "best.safetensors"
+"""weights of the best evaluation, where training stops early"""
 Optimizers = list[torch.optim.Optimizer]
 
 
@@ -90,7 +92,8 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
 
 def discard(folder: Path) -> None:
     """Remove the checkpoint of a finished run, and what killed saves left beside it."""
-    (folder / FILE).unlink(missing_ok=True)
+    for name in (FILE, BEST):
+        (folder / name).unlink(missing_ok=True)
     if folder.is_dir():
         # the folder is one run's, so nothing else writes here; `.tmp` is of safetensors itself
         for left in (*folder.glob(f".{Path(FILE).stem}.*"), *folder.glob(".tmp*")):

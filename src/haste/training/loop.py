@@ -20,7 +20,7 @@ from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
 from haste.files import atomic
 from haste.inputs import RunInputs
-from haste.metrics.names import HISTORY
+from haste.metrics.names import HISTORY, VALIDATED
 from haste.paths import RunDir
 from haste.training import checkpoint, failures, loader
 from haste.training.padding import PaddedBatch
@@ -70,7 +70,7 @@ class Trainer:
         self.resume()
         begin = time.perf_counter() - self.progress.seconds
         with _bar(self.config, self.total_steps) as advance:
-            while self.progress.step < self.total_steps:
+            while self.progress.step < self.total_steps and not self._out_of_patience():
                 epoch, first = divmod(self.progress.step, len(self.batches))
                 self.model.train(True)
                 total = torch.zeros((), dtype=torch.float64, device=self.model.device)
@@ -94,6 +94,8 @@ class Trainer:
                 self.progress.loss = float(total)
                 self._end_epoch(epoch)
                 self._pause_if_due(total.zero_())
+        if self.config.training.patience:
+            self.model.load(self._best)
         return self.progress
 
     def step(self, batch: Batch | PaddedBatch) -> torch.Tensor:
@@ -150,6 +152,29 @@ class Trainer:
             self.padding,
         )
 
+    @property
+    def _best(self) -> Path:
+        """The weights of the best evaluation so far, where training is to stop early."""
+        return self.out.checkpoint / checkpoint.BEST
+
+    def _evaluations(self) -> list[float]:
+        """Mean of the validation metrics of each evaluation so far."""
+        rows = (row for row in self.progress.history if VALIDATED[0] in row)
+        return [sum(row[name] for name in VALIDATED) / len(VALIDATED) for row in rows]
+
+    def _out_of_patience(self) -> bool:
+        patience, found = self.config.training.patience, self._evaluations()
+        if not patience or not found:
+            return False
+        since = len(found) - 1 - found.index(max(found))
+        if since >= patience:
+            log.info(
+                "stopped after epoch %d: no better for %d evaluations",
+                len(self.progress.history),
+                since,
+            )
+        return since >= patience
+
     def _check(self) -> None:
         """Check the losses since the last check; on a GPU this synchronizes."""
         losses = torch.stack(self._unchecked).tolist() if self._unchecked else []
@@ -185,6 +210,9 @@ class Trainer:
         progress.history.append(row)
         progress.loss, progress.documents, progress.rewired = 0.0, 0, 0
         write_history(self.out.history, progress.history)
+        found_so_far = self._evaluations()
+        if training.patience and found and found_so_far[-1] == max(found_so_far):
+            self.model.save(self._best)
         log.info(
             "epoch %d/%d  loss %.3f  %s  %.1f s",
             row["epoch"],

@@ -25,6 +25,7 @@ from haste.resources import Meter
 from haste.run_lock import locked
 from haste.runs import IDENTITY, claim, identity, is_done, remove_results
 from haste.training import checkpoint, failures
+from haste.training.adapt import adapted
 from haste.training.loop import Trainer
 from haste.training.optim import optimizer_bytes
 from haste.training.step import TrainStep
@@ -65,6 +66,8 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
     with meter.phase("setup"):
         inputs = RunInputs.load(config)
         documents = inputs.tokens.splits
+        asked_for = config
+        config = adapted(asked_for, inputs)
         batches = EpochBatches.of(config, documents["train"])
         total_steps = len(batches) * config.training.epochs
         model = build_model(config, inputs, device, total_steps)
@@ -78,9 +81,9 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         trainer = Trainer(train_step, inputs, batches, out, validate, stop)
         failures.check_start(config, model, documents["train"])
     # the digest is taken now: inputs may be replaced while this trains
-    trained_from = identity(config)
+    trained_from = identity(asked_for)
     if not out.config.exists():
-        write_yaml(out.config, config.as_dict())
+        write_yaml(out.config, asked_for.as_dict())
     remove_results(out)
     with meter.phase("train"), stop.held():
         progress = trainer.run()

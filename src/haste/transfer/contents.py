@@ -87,10 +87,10 @@ def check_resources(content: bytes) -> None:
     Resources.model_validate_json(content, strict=True)
 
 
-def check_history(content: bytes, epochs: int) -> None:
-    """history.csv with one row for each of `epochs`; raises DataError or ValidationError."""
+def check_history(content: bytes, epochs: int | None) -> None:
+    """history.csv with one row for each of `epochs`, None for any number; raises DataError or ValidationError."""
     rows = list(csv.DictReader(io.StringIO(content.decode()), strict=True))
-    if len(rows) != epochs:
+    if len(rows) != (epochs or max(len(rows), 1)):
         raise DataError(f"{len(rows)} of {epochs} epochs")
     for name, kind in COLUMN.items():
         TypeAdapter(list[kind]).validate_python([row.get(name) for row in rows])

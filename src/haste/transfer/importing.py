@@ -91,7 +91,7 @@ def _check_run(archive: Archive, grid: GridConfig, run: RunEntry) -> None:
     with _checked(archive, key, "resources.json") as content:
         contents.check_resources(content)
     with _checked(archive, key, "history.csv") as content:
-        contents.check_history(content, config.training.epochs)
+        contents.check_history(content, config.training.fixed_epochs)
     with _checked(archive, key, "metrics.json") as content:
         documents = contents.check_metrics(content).documents
     if key.is_trial:

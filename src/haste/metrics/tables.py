@@ -1,0 +1,142 @@
+"""Predictions and truth of any tool, from their files: matrices, or tables of documents and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from haste.errors import DataError
+from haste.files import read_csr, reading
+from haste.metrics.metrics import MAX_RANK, evaluate
+from haste.metrics.propensity import inverse_propensity
+
+PROPENSITY = (0.55, 1.5)
+NEEDS_TRAINING = "PS"
+"""how the names of metrics begin that weigh labels by their training documents"""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """(document, label, score), one row a pair, as a file names them."""
+
+    documents: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    n_documents: int | None = None
+    """where the file says how many there are"""
+
+
+def read_pairs(path: Path) -> Pairs:
+    """From .npz, .csv or .parquet; raises DataError for another file or one without what is needed.
+
+    .npz: a CSR matrix [N, L] of scores (scipy), or ids [N, k] and scores [N, k], -1 for no label. Tables:
+    columns document, label and, for predictions, score; or a row a document with lists `labels` and `scores`.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise DataError(f"{path}: expected a file that ends in .npz, .csv or .parquet.")
+    import pandas as pd
+
+    with reading(path, f"a table ({path.suffix})"):
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        if "labels" in table:
+            return _of_lists(table)
+        missing = [name for name in ("document", "label") if name not in table]
+        if missing:
+            raise ValueError(
+                f"no column {', '.join(missing)}; columns are {', '.join(map(str, table))}"
+            )
+        scores = table["score"] if "score" in table else np.ones(len(table))
+        return Pairs(
+            table["document"].to_numpy(), table["label"].to_numpy(), np.asarray(scores, float)
+        )
+
+
+def evaluate_files(predictions: Path, truth: Path, training: Path | None = None) -> dict[str, Any]:
+    """As metrics.json, of predictions and truth whose documents and labels have the same names or numbers.
+
+    `training`: labels of the training documents, for propensities; without it PSP and PSnDCG are left out.
+    A document without a prediction counts with none. Raises DataError for files that do not fit.
+    """
+    found, wanted = read_pairs(predictions), read_pairs(truth)
+    trained = read_pairs(training) if training else None
+    documents = _numbering(wanted.documents, wanted.n_documents)
+    labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, found) if p]), None)
+    rows = _places(wanted.documents, documents, truth)
+    shape = (len(documents), len(labels))
+    matrix = sp.csr_matrix(
+        (np.ones(len(rows), np.float32), (rows, _places(wanted.labels, labels, truth))), shape
+    )
+    ids, scores = _ranked(found, documents, labels, predictions)
+    counts, weights = np.zeros(len(labels), np.int64), np.ones(len(labels))
+    if trained:
+        counts = np.bincount(_places(trained.labels, labels, truth), minlength=len(labels))
+        number = trained.n_documents or len(np.unique(trained.documents))
+        weights = inverse_propensity(counts, number, *PROPENSITY)
+    result = evaluate(ids, scores, matrix, weights, counts)
+    if not trained:
+        kept = result["metrics"].items()
+        result["metrics"] = {k: v for k, v in kept if not k.startswith(NEEDS_TRAINING)}
+    return result
+
+
+def _read_npz(path: Path) -> Pairs:
+    with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in ("ids", "scores") if name in archive.files}
+    if len(arrays) < 2:
+        matrix = read_csr(path)
+        matrix.eliminate_zeros()
+        coo = matrix.tocoo()
+        return Pairs(coo.row, coo.col, coo.data, matrix.shape[0])
+    ids, scores = arrays["ids"], arrays["scores"]
+    if ids.ndim != 2 or ids.shape != scores.shape:
+        raise DataError(
+            f"{path}: ids {list(ids.shape)} and scores {list(scores.shape)} do not fit."
+        )
+    rows, columns = np.nonzero(ids >= 0)
+    return Pairs(rows, ids[rows, columns], scores[rows, columns], len(ids))
+
+
+def _of_lists(table: Any) -> Pairs:
+    lengths = [len(row) for row in table["labels"]]
+    labels = [label for row in table["labels"] for label in row]
+    scores = [score for row in table["scores"] for score in row] if "scores" in table else labels
+    if len(scores) != len(labels):
+        raise ValueError("lists of labels and scores differ in length")
+    values = np.array(scores, float) if "scores" in table else np.ones(len(labels))
+    return Pairs(np.repeat(np.arange(len(table)), lengths), np.array(labels), values, len(table))
+
+
+def _numbering(names: np.ndarray, number: int | None) -> Mapping[Any, int]:
+    known = range(number) if number is not None else sorted(set(names.tolist()), key=str)
+    return {name: place for place, name in enumerate(known)}
+
+
+def _places(names: np.ndarray, numbering: Mapping[Any, int], path: Path) -> np.ndarray:
+    try:
+        return np.array([numbering[name] for name in names.tolist()], np.int64)
+    except KeyError as error:
+        raise DataError(f"{path}: {error} is no document or label of the truth.") from None
+
+
+def _ranked(
+    found: Pairs, documents: Mapping[Any, int], labels: Mapping[Any, int], path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """ids int64 and scores float64 [N, 100], best first."""
+    rows = _places(found.documents, documents, path)
+    order = np.lexsort((-found.scores, rows))
+    rows, columns = rows[order], _places(found.labels, labels, path)[order]
+    starts = np.searchsorted(rows, np.arange(len(documents)))
+    ranks = np.arange(len(rows)) - starts[rows]
+    kept = ranks < MAX_RANK
+    ids = np.full((len(documents), MAX_RANK), -1, np.int64)
+    scores = np.full(ids.shape, -np.inf)
+    ids[rows[kept], ranks[kept]] = columns[kept]
+    scores[rows[kept], ranks[kept]] = found.scores[order][kept]
+    return ids, scores

@@ -1,0 +1,108 @@
+"""A trained run in a folder that needs nothing else."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from haste import HasteClassifier
+from haste.cli import app
+from haste.errors import ConfigError
+from haste.files import read_yaml, write_yaml
+from haste.paths import RunDir
+from haste.portable import save_pretrained
+from haste.predict import Predictor
+from haste.training.run import train_and_evaluate
+from test_predict import command, run  # noqa: F401
+
+TEXTS = ["w01 w02", "w03 unknown w59", ""]
+
+
+@pytest.fixture
+def exported(run, tmp_path):  # noqa: F811
+    """Of the run, moved away from where it was written."""
+    folder = tmp_path / "model"
+    made = CliRunner().invoke(app, ["export", "--run", str(run.root), "--out", str(folder)])
+    assert made.exit_code == 0, made.output
+    return folder.rename(tmp_path / "moved")
+
+
+def test_predicts_as_the_run_does_without_its_data(run, exported, monkeypatch):  # noqa: F811
+    wanted = Predictor(run, torch.device("cpu"))(TEXTS, 3)
+    monkeypatch.chdir("/")
+    assert Predictor(RunDir(exported), torch.device("cpu"))(TEXTS, 3) == wanted
+    again = HasteClassifier.from_pretrained(exported, device="cpu")
+    found, _ = again.predict(TEXTS[:2], k=3)
+    assert found.tolist() == [[s.name for s in row] for row in wanted[:2]]
+
+
+def test_has_a_card_with_the_runs_metrics(exported):
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: haste\n")
+    assert "| P@1 |" in card
+    assert "40 labels, 150 training documents" in card
+
+
+def test_a_folder_with_files_in_it_is_left_alone(run):  # noqa: F811
+    predictor = Predictor(run, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="has files in it"):
+        save_pretrained(predictor, run.root)
+
+
+def test_an_estimator_comes_back_as_it_was_saved(tmp_path):
+    texts = [f"w{i % 7} x{i % 5}" for i in range(200)]
+    labels = [[i % 7, 10 + i % 5] for i in range(200)]
+    model = HasteClassifier(training={"epochs": 2}, device="cpu").fit(texts, labels)
+    model.save_pretrained(tmp_path / "saved")
+    again = HasteClassifier.from_pretrained(tmp_path / "saved", device="cpu")
+    for before, after in zip(model.predict(texts[:5]), again.predict(texts[:5]), strict=True):
+        assert before.tolist() == after.tolist()
+    assert again.evaluate(texts, labels) == model.evaluate(texts, labels)
+
+
+@pytest.mark.parametrize("pattern", ["group_fan_in", "fixed_fan_in", "block_sparse", "dense"])
+def test_a_program_of_torch_alone_gives_the_same_labels(tiny, tmp_path, pattern):
+    config = tiny.config(
+        head=0 if pattern == "dense" else 8,
+        layer={"pattern": pattern, "fan_in": 16, "dropout": 0.1},
+    )
+    folder = tiny.run_dir("run", config)
+    train_and_evaluate(config, folder)
+    out = tmp_path / "model"
+    CliRunner().invoke(app, ["export", "--run", str(folder.root), "--out", str(out), "--program"])
+    predictor = Predictor(folder, torch.device("cpu"))
+    predictor.tokenizer.enable_padding(pad_id=0)
+    encoded = predictor.tokenizer.encode_batch(["w01 w02", "w03", "w04 w05 w06"])
+    ids = torch.tensor([item.ids for item in encoded])
+    mask = torch.tensor([item.attention_mask for item in encoded]).bool()
+    logits = torch.export.load(out / "model.pt2").module()(ids, mask)
+    found, scores = predictor.predict(["w01 w02", "w03", "w04 w05 w06"], 40)
+    own = torch.from_numpy(scores).gather(1, torch.from_numpy(found).long().argsort(1))
+    assert torch.allclose(logits.sigmoid(), own, atol=1e-5)
+
+
+def test_predictions_go_to_a_parquet_file(run, tmp_path):  # noqa: F811
+    path, out = tmp_path / "texts.txt", tmp_path / "out.parquet"
+    path.write_text("\n".join(TEXTS))
+    made = CliRunner().invoke(app, command(run, path, "--out", str(out)))
+    assert made.exit_code == 0, made.output
+    table = pd.read_parquet(out)
+    assert list(table) == ["text", "labels", "names", "scores"]
+    assert [len(row) for row in table["labels"]] == [2, 2, 0][: len(table)]
+    refused = CliRunner().invoke(app, command(run, path, "--out", "x.csv"))
+    assert isinstance(refused.exception, ConfigError)
+
+
+def test_a_run_is_read_from_any_working_folder(run, tmp_path, monkeypatch):  # noqa: F811
+    project = tmp_path / "project"
+    shutil.copytree(run.root, project / "results" / "run")
+    config = RunDir(project / "results" / "run").config
+    for name in ("corpus", "tokens", "model"):
+        shutil.copytree(read_yaml(run.config)["inputs"][name], project / "data" / name)
+    settings = read_yaml(config)
+    settings["inputs"] |= {name: f"data/{name}" for name in ("corpus", "tokens", "model")}
+    write_yaml(config, settings)
+    monkeypatch.chdir("/")
+    assert Predictor(RunDir(config.parent), torch.device("cpu"))(TEXTS, 2)
