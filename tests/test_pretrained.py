@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,31 +90,43 @@ def test_documents_that_a_transformer_cannot_read_are_refused_before_any_job(own
     assert not (tmp_path / "tokens").exists()
 
 
-def test_a_fetched_model_is_held_to_its_record_and_a_folder_of_ones_own_is_not(tiny, tmp_path):
+@pytest.fixture
+def fetched(tiny, tmp_path) -> Path:
+    """A copy of the model with the record of a fetched one."""
     model = tmp_path / "model"
     shutil.copytree(tiny.model, model)
     files = {name: sha256(model / name) for name in FILES}
-    record = dict.fromkeys(("name", "via", "package", "version", "file", "sha256"), "")
-    record |= dict.fromkeys(("licence", "terms", "fetched"), "") | {"size": 0}
+    record = dict.fromkeys(("name", "via", "sha256", "licence", "terms", "fetched"), "")
     members = {n: {"size": (model / n).stat().st_size, "sha256": s} for n, s in files.items()}
-    tokens = load_tokens(tiny.tokens, tiny.corpus)
-    config = tiny.config().encoder
-    for damaged in (False, True):
-        if damaged:
-            flip(model / "model.safetensors")
-        (model / RECORD).unlink(missing_ok=True)
-        build_encoder(config, model, tokens)
-        write_json(model / RECORD, {**record, "members": members})
-        if not damaged:
-            build_encoder(config, model, tokens)
-    with pytest.raises(DataError, match=r"model\.safetensors"):
-        build_encoder(config, model, tokens)
+    write_json(model / RECORD, {**record, "size": 0, "members": members})
+    return model
 
 
 def flip(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_fetched_model_is_held_to_its_record_and_a_folder_of_ones_own_is_not(tiny, fetched):
+    tokens, config = load_tokens(tiny.tokens, tiny.corpus), tiny.config().encoder
+    build_encoder(config, fetched, tokens)
+    flip(fetched / "model.safetensors")
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        build_encoder(config, fetched, tokens)
+    (fetched / RECORD).unlink()
+    build_encoder(config, fetched, tokens)
+
+
+def test_a_fetched_tokenizer_is_held_to_its_record_before_it_is_used(tiny, fetched, tmp_path):
+    path = fetched / "tokenizer.json"
+    path.write_text(path.read_text().replace("w01", "v01"))
+    out = tmp_path / "tokens"
+    command = ["tokenize", "--corpus", tiny.corpus, "--model", fetched, "--out", out]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert isinstance(result.exception, DataError)
+    assert "tokenizer.json: wrong sha256" in str(result.exception)
+    assert not out.exists()
 
 
 def test_tokens_that_are_there_are_held_against_the_model(own, tiny):

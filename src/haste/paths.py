@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 SPLITS = ("train", "validation", "test")
 
@@ -13,110 +15,86 @@ LOCK = "datasets.lock.yaml"
 """in the data folder: digests of what was fetched; see haste.data.lock"""
 
 
+class File:
+    """A file of a Folder by its name: as an attribute of one, its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: Folder, owner: type) -> Path:
+        return folder.root / self.name
+
+
+class SplitFile(File):
+    """A file of each split, for which {} stands in its name: a function from the split to its path."""
+
+    def __get__(self, folder: Folder, owner: type) -> Callable[[str], Path]:
+        return lambda split: folder.root / self.name.format(split)
+
+
 @dataclass(frozen=True)
-class CorpusDir:
+class Folder:
+    """A folder with files of certain names."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, folder: Path | str | Self) -> Self:
+        """A folder by its path, or as it is."""
+        return folder if isinstance(folder, cls) else cls(Path(folder))
+
+
+class CorpusDir(Folder):
     """`data/<dataset>/corpus`: documents, labels and which belongs to which."""
 
-    root: Path
-
-    def documents(self, split: str) -> Path:
-        """Parquet: uid, text; one row a document, in the order of the label matrix."""
-        return self.root / f"{split}.parquet"
-
-    def positives(self, split: str) -> Path:
-        """CSR [N, L + E] of ones; columns L.. are labels without a training document (test truth only)."""
-        return self.root / f"{split}.labels.npz"
-
-    def reciprocal(self, split: str) -> Path:
-        """CSR [N, L + E]: the positives (i, j) of a split whose reverse (j, i) is a training positive, or
-        the pairs that the data set's publishers list as reciprocal."""
-        return self.root / f"{split}.reciprocal.npz"
-
-    def features(self, split: str) -> Path:
-        """float32 CSR [N, D]: sparse features; only in a corpus that has them."""
-        return self.root / f"{split}.features.npz"
-
-    @property
-    def labels(self) -> Path:
-        """Parquet: uid, name (for display), text (null where labels are opaque), trainable (bool)."""
-        return self.root / "labels.parquet"
-
-    @property
-    def info(self) -> Path:
-        """JSON: see haste.data.corpus.CorpusInfo."""
-        return self.root / "corpus.json"
+    documents = SplitFile("{}.parquet")
+    """Parquet: uid, text; one row a document, in the order of the label matrix"""
+    positives = SplitFile("{}.labels.npz")
+    """CSR [N, L + E] of ones; columns L.. are labels without a training document (test truth only)"""
+    reciprocal = SplitFile("{}.reciprocal.npz")
+    """CSR [N, L + E]: the positives (i, j) of a split whose reverse (j, i) is a training positive, or the
+    pairs that the data set's publishers list as reciprocal"""
+    features = SplitFile("{}.features.npz")
+    """float32 CSR [N, D]: sparse features; only in a corpus that has them"""
+    labels = File("labels.parquet")
+    """Parquet: uid, name (for display), text (null where labels are opaque), trainable (bool)"""
+    info = File("corpus.json")
+    """see haste.data.corpus.CorpusInfo"""
 
 
-@dataclass(frozen=True)
-class TokenDir:
+class TokenDir(Folder):
     """`data/<dataset>/tokens/<tokenizer>-<max_len>`: ragged token ids, memory-mapped."""
 
-    root: Path
-
-    def ids(self, split: str) -> Path:
-        """int32 .npy [T]: the tokens of all documents, one after the other, special tokens included."""
-        return self.root / f"{split}.ids.npy"
-
-    def weights(self, split: str) -> Path:
-        """float32 .npy [T]: what each token counts; only where tokens are sparse features."""
-        return self.root / f"{split}.weights.npy"
-
-    def offsets(self, split: str) -> Path:
-        """int64 .npy [N + 1]: document i is ids[offsets[i]:offsets[i + 1]]."""
-        return self.root / f"{split}.offsets.npy"
-
-    @property
-    def vocabulary(self) -> Path:
-        """int32 .npy: sorted ids of the non-special tokens that occur in training documents."""
-        return self.root / "vocabulary.npy"
-
-    @property
-    def info(self) -> Path:
-        """JSON: see haste.data.tokens.TokenInfo."""
-        return self.root / "tokens.json"
+    ids = SplitFile("{}.ids.npy")
+    """int32 [T]: the tokens of all documents, one after the other, special tokens included"""
+    weights = SplitFile("{}.weights.npy")
+    """float32 [T]: what each token counts; only where tokens are sparse features"""
+    offsets = SplitFile("{}.offsets.npy")
+    """int64 [N + 1]: document i is ids[offsets[i]:offsets[i + 1]]"""
+    vocabulary = File("vocabulary.npy")
+    """int32: sorted ids of the non-special tokens that occur in training documents"""
+    info = File("tokens.json")
+    """see haste.data.tokens.TokenInfo"""
 
 
-@dataclass(frozen=True)
-class RunDir:
+class RunDir(Folder):
     """`results/<grid>/runs/<dataset>/<method>/<variant>/seed<k>`: one run."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved RunConfig as YAML."""
-        return self.root / "config.yaml"
-
-    @property
-    def history(self) -> Path:
-        """CSV, one row an epoch: epoch, step, loss (mean a document), learning_rate, seconds (since the
-        start), P@1, P@5, PSP@5 (validation, %, empty where not looked at), rewired (slots)."""
-        return self.root / "history.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """JSON: see haste.metrics.metrics.evaluate."""
-        return self.root / "metrics.json"
-
-    @property
-    def resources(self) -> Path:
-        """JSON: see haste.resources.Meter.resources."""
-        return self.root / "resources.json"
-
-    @property
-    def predictions(self) -> Path:
-        """NPZ: ids int32 [N, k], scores float32 [N, k], best first; -1 where there are fewer than k."""
-        return self.root / "predictions.npz"
-
-    @property
-    def model(self) -> Path:
-        """Encoder and output layer, safetensors."""
-        return self.root / "model.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Folder with what is needed to go on; removed when the run ends."""
-        return self.root / "checkpoint"
+    config = File("config.yaml")
+    """the resolved RunConfig"""
+    history = File("history.csv")
+    """one row an epoch: epoch, step, loss (mean a document), learning_rate, seconds (since the start),
+    P@1, P@5, PSP@5 (validation, %, empty where not evaluated), rewired (indices)"""
+    metrics = File("metrics.json")
+    """see haste.metrics.metrics.evaluate"""
+    resources = File("resources.json")
+    """see haste.resources.Meter.resources"""
+    predictions = File("predictions.npz")
+    """ids int32 [N, k], scores float32 [N, k], best first; -1 where there are fewer than k"""
+    model = File("model.safetensors")
+    """encoder and output layer"""
+    checkpoint = File("checkpoint")
+    """folder with what is needed to resume; removed when the run ends"""
 
 
 @dataclass(frozen=True)

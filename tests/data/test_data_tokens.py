@@ -122,7 +122,7 @@ def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_pat
         tokenize(corpus, model, 5, tmp_path / "tokens")
     describe_anew(corpus.directory.info)
     corpus = load_corpus(corpus.directory)
-    with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, corpus\.json says 3"):
+    with pytest.raises(DataError, match=r"train\.parquet: has 2 rows, .*corpus\.json says 3"):
         tokenize(corpus, model, 5, tmp_path / "tokens")
 
 

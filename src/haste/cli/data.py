@@ -105,11 +105,13 @@ def tokenize(
     """Cut documents into the token ids of a model's tokenizer."""
     from haste.data.corpus import load_corpus
     from haste.data.tokens import tokenize as tokenize_corpus
-    from haste.pretrained import check_length
+    from haste.pretrained import check_fetched, check_length
 
     opened = load_corpus(corpus)
     length = max_len or opened.info.max_len
     check_length(encoder, model, length)
+    if opened.info.has_text:
+        check_fetched(model)
     with counting("Tokenising", sum(opened.info.documents.values())) as tick:
         info = tokenize_corpus(opened, model, length, out, tick)
     log.info(

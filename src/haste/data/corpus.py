@@ -100,6 +100,13 @@ class Corpus:
         path = self.directory.documents(split)
         return self._read_parquet(path, ("uid", "text"), self.info.documents[split])
 
+    def text_blocks(self, split: str, size: int) -> Iterator[list[str]]:
+        """The documents' texts, so many at once; raises DataError."""
+        path = self.directory.documents(split)
+        with self._opened(path, ("text",), self.info.documents[split]) as file:
+            for block in file.iter_batches(size, columns=["text"]):
+                yield [text or "" for text in block.column(0).to_pylist()]
+
     def texts(self, split: str) -> list[str]:
         """The documents' texts, in the order of the rows; raises DataError when there are none."""
         if not self.info.has_text:
@@ -152,23 +159,29 @@ class Corpus:
         return matrix
 
     def _read_parquet(self, path: Path, columns: tuple[str, ...], expected: int) -> pa.Table:
+        with self._opened(path, columns, expected) as file:
+            return file.read(columns=list(columns)).select(list(columns))
+
+    @contextlib.contextmanager
+    def _opened(
+        self, path: Path, columns: tuple[str, ...], expected: int
+    ) -> Iterator[pq.ParquetFile]:
+        """A Parquet file with so many rows; raises DataError."""
         self.check(path)
-        expected_columns = f"a Parquet file with the columns {', '.join(columns)}"
-        # read_table would import pandas
-        with reading(path, expected_columns, MADE_BY), pq.ParquetFile(path) as file:
-            table = file.read(columns=list(columns)).select(list(columns))
-        if len(table) != expected:
-            raise DataError(
-                f"{path}: has {len(table)} rows, {self.directory.info} says {expected}. "
-                "Make the corpus again."
-            )
-        return table
+        what = f"a Parquet file with the columns {', '.join(columns)}"
+        # pages as they come: a file may have all its rows in one group
+        with reading(path, what, MADE_BY), pq.ParquetFile(path, pre_buffer=False) as file:
+            rows = file.metadata.num_rows
+            if rows != expected:
+                raise DataError(
+                    f"{path}: has {rows} rows, {self.directory.info} says {expected}. Make the corpus again."
+                )
+            yield file
 
 
 def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     """Open a corpus folder; raises DataError when corpus.json or another file is missing or damaged."""
-    if not isinstance(directory, CorpusDir):
-        directory = CorpusDir(Path(directory))
+    directory = CorpusDir.of(directory)
     value = read_description(directory.info, MADE_BY)
     with reading(directory.info, "the description of a corpus", MADE_BY):
         info = _corpus_info(value)

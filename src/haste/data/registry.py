@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -29,8 +29,6 @@ REFUSED = {
 }
 Kind = Literal["xmc", "wordnet", "debian"]
 Text = Literal["title", "title+content"]
-KINDS = get_args(Kind)
-TEXTS = get_args(Text)
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
 SYNTH = (
@@ -216,10 +214,9 @@ class Registry:
         for name, entry in settings.items():
             known = datasets.get(name)
             if known is not None:
-                kept = _settings(known)
-                if any(key in entry for key in ORIGINS):
-                    kept = {key: value for key, value in kept.items() if key not in ORIGINS}
-                entry = {**kept, **entry}
+                replaced = ("name", *(ORIGINS if any(key in entry for key in ORIGINS) else ()))
+                kept = dataclasses.asdict(known)
+                entry = {**{key: kept[key] for key in kept if key not in replaced}, **entry}
             datasets[name] = _dataset(name, entry, self.sources)
         return replace(self, datasets=datasets)
 
@@ -282,9 +279,3 @@ def _named(cls: type, where: str, name: str, entry: Any) -> Any:
             raise ConfigError(f"{where}: unknown key 'name'.")
         entry = {**entry, "name": name}
     return parse(cls, entry, where)
-
-
-def _settings(dataset: Dataset) -> dict[str, Any]:
-    values = dataclasses.asdict(dataset)
-    del values["name"]
-    return values

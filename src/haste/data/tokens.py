@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from haste.checksums import Sum, check_file, file_sums, read_description, write_description
-from haste.data.corpus import MADE_BY as CORPUS_MADE_BY
 from haste.data.corpus import Corpus, Count, Positive
 from haste.data.ragged import Ragged, RaggedWriter
 from haste.errors import ConfigError, DataError
@@ -86,12 +84,11 @@ def tokenize(
     hold a token of text. `tick` is called with the number of documents done.
     """
     directory = TokenDir(Path(out))
-    sources = {name: _source(corpus.directory, name, corpus.info.has_text) for name in SPLITS}
     # before they are read: a change meanwhile must not pass for what was read
-    stamps = {name: _stamp(path) for name, path in sources.items()}
-    digests = {name: _digest(path) for name, path in sources.items()}
+    stamps = {split: _stamp(_source(corpus, split)) for split in SPLITS}
+    digests = {split: _digest(_source(corpus, split)) for split in SPLITS}
     if corpus.info.has_text:
-        described = _tokenize_texts(corpus, sources, Path(model), max_len, directory, tick)
+        described = _tokenize_texts(corpus, Path(model), max_len, directory, tick)
     else:
         described = _take_features(corpus, directory, tick)
     info = TokenInfo(max_len=max_len, corpus_sha256=digests, corpus_seen=stamps, **described)
@@ -107,13 +104,13 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
     of range, offsets that do not rise, a vocabulary that is not sorted), and when the corpus' texts are
     no longer those that were tokenised.
     """
-    if not isinstance(directory, TokenDir):
-        directory = TokenDir(Path(directory))
-    if not isinstance(corpus, CorpusDir):
-        corpus = CorpusDir(Path(corpus))
+    directory, corpus = TokenDir.of(directory), CorpusDir.of(corpus)
     value = read_description(directory.info, MADE_BY)
     with reading(directory.info, "the description of tokens", MADE_BY):
-        info = _token_info(value)
+        info = TokenInfo(**value)
+        # earlier versions have the labels' texts too, which nothing reads
+        if not set(SPLITS) <= info.n_tokens.keys() & info.corpus_sha256.keys():
+            raise ValueError("n_tokens and corpus_sha256 are not those of all splits")
     if not all(_is_fresh(info, split, corpus) for split in SPLITS):
         what = "features" if info.weighted else "texts"
         raise DataError(
@@ -132,15 +129,6 @@ def load_tokens(directory: Path | str | TokenDir, corpus: Path | str | CorpusDir
     return Tokens(info=info, splits=splits, vocabulary=vocabulary)
 
 
-def _token_info(value: Mapping[str, Any]) -> TokenInfo:
-    """Of tokens.json; raises ValueError or ConfigError for what no tokens have."""
-    info = TokenInfo(**value)
-    # earlier versions have the labels' texts too, which nothing reads
-    if not set(SPLITS) <= info.n_tokens.keys() & info.corpus_sha256.keys():
-        raise ValueError("n_tokens and corpus_sha256 are not those of all splits")
-    return info
-
-
 def _files(directory: TokenDir, info: TokenInfo) -> list[Path]:
     """All files but the description."""
     kinds = [directory.ids, directory.offsets, *([directory.weights] if info.weighted else [])]
@@ -149,37 +137,33 @@ def _files(directory: TokenDir, info: TokenInfo) -> list[Path]:
 
 def _tokenize_texts(
     corpus: Corpus,
-    sources: Mapping[str, Path],
     model: Path,
     max_len: int,
     directory: TokenDir,
     tick: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    """Write the tokens of all sources; returns what TokenInfo is to say of them."""
+    """Write the tokens of all documents; returns what TokenInfo is to say of them."""
     tokenizer, pad_id = _load_tokenizer(model, max_len)
     directory.info.unlink(missing_ok=True)
     vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
     n_tokens, done = {}, 0
     used = np.zeros(vocab_size, bool)
-    for name, path in sources.items():
-        row = 0
-        with RaggedWriter.saved(directory.ids(name), np.int32) as writer:
-            corpus.check(path)
-            for texts in _texts(path, corpus.info.documents[name]):
+    for split in SPLITS:
+        with RaggedWriter.saved(directory.ids(split), np.int32) as writer:
+            for texts in corpus.text_blocks(split, BLOCK):
                 encodings = tokenizer.encode_batch_fast(texts)
                 lengths = [len(encoding) for encoding in encodings]
                 ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
                 block = np.fromiter(ids, np.int32, sum(lengths))
                 writer.append(block, lengths)
-                if name == "train":
+                if split == "train":
                     used[block] = True
-                row += len(texts)
+                done += len(texts)
                 if tick:
-                    tick(done + row)
-        done += row
+                    tick(done)
         offsets = writer.offsets()
-        _save(directory.offsets(name), offsets)
-        n_tokens[name] = int(offsets[-1])
+        _save(directory.offsets(split), offsets)
+        n_tokens[split] = int(offsets[-1])
     special = sorted(
         {pad_id, *(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)}
     )
@@ -223,31 +207,17 @@ def _take_features(
     }
 
 
-def _texts(path: Path, rows: int) -> Iterator[list[str]]:
-    """The texts of a Parquet file, in blocks; DataError when it has not just `rows`."""
-    with reading(path, "a Parquet file with the column text", CORPUS_MADE_BY):
-        # pages as they come: a file may have all its rows in one group
-        stored = pq.ParquetFile(path, pre_buffer=False)
-        stored_rows = stored.metadata.num_rows
-        if stored_rows != rows:
-            raise DataError(
-                f"{path}: has {stored_rows} rows, corpus.json says {rows}. Make the corpus again."
-            )
-        for block in stored.iter_batches(BLOCK, columns=["text"]):
-            yield [text or "" for text in block.column(0).to_pylist()]
-
-
-def _source(corpus: CorpusDir, name: str, has_text: bool) -> Path:
+def _source(corpus: Corpus, split: str) -> Path:
     """What the tokens of a split are made from."""
-    return corpus.documents(name) if has_text else corpus.features(name)
+    kind = corpus.directory.documents if corpus.info.has_text else corpus.directory.features
+    return kind(split)
 
 
-def _is_fresh(info: TokenInfo, name: str, corpus: CorpusDir) -> bool:
+def _is_fresh(info: TokenInfo, split: str, corpus: CorpusDir) -> bool:
     """Whether a split's source is what it was, without reading it where its time of change is the same."""
-    path = _source(corpus, name, has_text=not info.weighted)
-    if list(info.corpus_seen.get(name, ())) == _stamp(path):
-        return True
-    return info.corpus_sha256[name] == _digest(path)
+    path = corpus.features(split) if info.weighted else corpus.documents(split)
+    seen = list(info.corpus_seen.get(split, ()))
+    return seen == _stamp(path) or info.corpus_sha256[split] == _digest(path)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -262,10 +232,7 @@ def _digest(path: Path) -> str:
 
 
 def _load_split(directory: TokenDir, split: str, info: TokenInfo) -> Ragged:
-    ids, offsets = (
-        _load(path, dtype)
-        for path, dtype in ((directory.ids(split), np.int32), (directory.offsets(split), np.int64))
-    )
+    ids, offsets = _load(directory.ids(split), np.int32), _load(directory.offsets(split), np.int64)
     weights = _load(directory.weights(split), np.float32) if info.weighted else None
     for array in (ids, weights):
         if array is not None and len(array) != info.n_tokens[split]:
