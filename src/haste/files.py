@@ -78,14 +78,11 @@ def remove_leftovers(path: Path) -> None:
 
 def _is_left(middle: str, changed: float) -> bool:
     """Whether nobody writes a temporary file any more; `middle`: of its name."""
-    old = time.time() - changed > _OLD_SECONDS
-    if re.fullmatch(r"[a-z0-9_]{8}", middle):  # of a version that did not name the writer
-        return old
     match = re.fullmatch(r"(?P<process>(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8})-[a-z0-9_]{8}", middle)
     if not match or match["process"] == _PROCESS:
         return False
     if match["host"] != _HOST:
-        return old
+        return time.time() - changed > _OLD_SECONDS
     # a process with the number of this one, and another mark, was before it
     return int(match["pid"]) == os.getpid() or not is_alive(int(match["pid"]))
 

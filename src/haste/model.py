@@ -23,7 +23,7 @@ from haste.inputs import RunInputs
 from haste.kernels.rounding import mix
 from haste.labels.order import LabelOrder
 from haste.layers.base import OutputLayer
-from haste.layers.build import build_layer, build_projection, projected_size
+from haste.layers.build import build_layer, build_projection
 from haste.layers.wrappers import auxiliary_scale
 from haste.tensor_file import load_tensors, save_tensors
 
@@ -159,7 +159,7 @@ def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings:
     """
     projection = build_projection(config, encoder.feature_size)
     projection = projection.to(encoder.device, encoder.dtype)
-    size = projected_size(config, encoder.feature_size)
+    size = getattr(projection, "out_features", encoder.feature_size)
     layer = build_layer(config, size, order, encoder.device, **settings)
     return Model(encoder, projection, layer, order)
 

@@ -16,13 +16,15 @@ bench = typer.Typer(
     no_args_is_help=True, help="Measure kernels, training steps and grouping on this machine."
 )
 app.add_typer(bench, name="bench")
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Folder of results: csv and json files in OUT/<device>.")
+]
+BENCHMARKS = Path("results/benchmarks")
 
 
 @bench.command("kernels")
 def kernels(
-    out: Annotated[
-        Path, typer.Option(help="Folder of results: OUT/<device>/kernels.csv and machine.json.")
-    ] = Path("results/benchmarks"),
+    out: OutOption = BENCHMARKS,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,12 +59,7 @@ def kernels(
 
 @bench.command("scale")
 def scale(
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of results: OUT/<device>/scale.csv, scale_profile.csv and scale.json."
-        ),
-    ] = Path("results/benchmarks"),
+    out: OutOption = BENCHMARKS,
     only: Annotated[
         list[str] | None,
         typer.Option(

@@ -35,7 +35,7 @@ from haste.kernels.checks import (
     check_tensor,
 )
 from haste.kernels.reference import block_index
-from haste.kernels.rounding import FP8, dequantize, generator, mix
+from haste.kernels.rounding import dequantize, mix
 from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
 
 NO_MOMENTUM = Sgd()
@@ -193,8 +193,7 @@ def group_fused_step(
     if choose_backend(backend, features) == "torch":
         return torch_backend.sparse_step(
             features.float(), state, index if block_size == 1 else block_index(index, block_size),
-            positives, group_size=group_size, lr=context.lr, sgd=sgd,
-            random=_random(state.weight, context, sgd), loss_dtype=loss_dtype,
+            positives, context, sgd, group_size=group_size, loss_dtype=loss_dtype,
         )  # fmt: skip
     _check_order(deterministic, unique_indices)
     from haste.kernels.triton import dense, group_step
@@ -238,10 +237,7 @@ def dense_fused_step(
         "loss_dtype": loss_dtype,
     }
     if choose_backend(backend, features) == "torch":
-        random = _random(state.weight, context, sgd)
-        return torch_backend.dense_step(
-            features.float(), state, positives, lr=context.lr, sgd=sgd, random=random, **options
-        )
+        return torch_backend.dense_step(features.float(), state, positives, context, sgd, **options)
     from haste.kernels.triton.dense import dense_step
 
     return dense_step(features, state, positives, _seeded(context, state), sgd, **options)
@@ -282,10 +278,3 @@ def _check_order(deterministic: bool, unique_indices: bool) -> None:
 def _seeded(context: StepContext, state: LayerState) -> StepContext:
     """The context with a seed of the layer's own, so that the layers of a model have other random numbers."""
     return replace(context, seed=mix(context.seed, len(state.weight)))
-
-
-def _random(weight: Tensor, context: StepContext, sgd: Sgd) -> torch.Generator | None:
-    """The generator for stochastic rounding in a step; None where rounding is to nearest."""
-    if weight.dtype not in (torch.bfloat16, FP8) or sgd.rounding != "stochastic":
-        return None
-    return generator(weight.device, context.seed, context.step, 1)

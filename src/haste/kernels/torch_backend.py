@@ -6,14 +6,14 @@ processed tile by tile, so that no B x L tensor is held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from haste.kernels.loss import bce_sum
-from haste.kernels.rounding import dequantize, round_to
-from haste.kernels.state import LayerState, Positives, Sgd, tiles
+from haste.kernels.rounding import FP8, dequantize, generator, round_to
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext, tiles
 
 TILE_BYTES = 64 << 20
 """rough bound on the largest temporary of a step"""
@@ -32,10 +32,9 @@ def dense_step(
     features: Tensor,
     state: LayerState,
     positives: Positives,
-    *,
-    lr: float | Tensor,
+    context: StepContext,
     sgd: Sgd,
-    random: torch.Generator | None,
+    *,
     labels_per_chunk: int,
     loss_dtype: torch.dtype,
     mask: Tensor | None = None,
@@ -47,6 +46,7 @@ def dense_step(
     is of fixed fan-in, and its weights are densified chunk by chunk: on a CPU that takes a fifth of the
     time of gathering.
     """
+    update = _updates(state, context, sgd)
     dx = torch.zeros_like(features)
     columns = features.t().contiguous()
     loss = features.new_zeros(())
@@ -64,7 +64,7 @@ def dense_step(
             dw = dw.gather(1, row_index)
         if mask is not None:
             dw.mul_(mask[rows])
-        _update(state, rows, dw, dz, lr, sgd, random)
+        update(rows, dw, dz)
     return loss, dx
 
 
@@ -73,11 +73,10 @@ def sparse_step(
     state: LayerState,
     index: Tensor,
     positives: Positives,
+    context: StepContext,
+    sgd: Sgd,
     *,
     group_size: int,
-    lr: float | Tensor,
-    sgd: Sgd,
-    random: torch.Generator | None,
     loss_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """As `dense_step`, with an index set for each group: weight [L, F], index int [K, F].
@@ -86,9 +85,10 @@ def sparse_step(
     """
     if group_size == 1:
         return dense_step(
-            features, state, positives, lr=lr, sgd=sgd, random=random, index=index,
-            labels_per_chunk=max(1, TILE_BYTES // (4 * features.shape[1])), loss_dtype=loss_dtype,
+            features, state, positives, context, sgd, index=index, loss_dtype=loss_dtype,
+            labels_per_chunk=max(1, TILE_BYTES // (4 * features.shape[1])),
         )  # fmt: skip
+    update = _updates(state, context, sgd)
     columns = features.t().contiguous()
     dx = torch.zeros_like(columns)
     loss = features.new_zeros(())
@@ -101,7 +101,7 @@ def sparse_step(
         group_dx = torch.bmm(tile.transpose(1, 2), group_dz)
         dx.index_add_(0, features_of_tile, group_dx.flatten(0, 1))
         dw = torch.bmm(group_dz, gathered.transpose(1, 2)).flatten(0, 1)
-        _update(state, rows, dw, dz, lr, sgd, random)
+        update(rows, dw, dz)
     return loss, dx.t().contiguous()
 
 
@@ -193,18 +193,20 @@ def sgd_(
         value.copy_(round_to(current, value.dtype, sgd.rounding, random))
 
 
-def _update(
-    state: LayerState,
-    rows: slice,
-    dw: Tensor,
-    dz: Tensor,
-    lr: float | Tensor,
-    sgd: Sgd,
-    random: torch.Generator | None,
-) -> None:
-    for value, momentum, gradient in (
-        (state.weight, state.momentum, dw),
-        (state.bias, state.bias_momentum, dz.sum(1)),
-    ):
-        row_momentum = None if momentum is None else momentum[rows]
-        sgd_(value[rows], row_momentum, gradient, lr, sgd, random)
+def _updates(
+    state: LayerState, context: StepContext, sgd: Sgd
+) -> Callable[[slice, Tensor, Tensor], None]:
+    """The update of a slice of labels by its dw and dz, with the random numbers of (seed, step)."""
+    random = None
+    if state.weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic":
+        random = generator(state.weight.device, context.seed, context.step, 1)
+
+    def update(rows: slice, dw: Tensor, dz: Tensor) -> None:
+        for value, momentum, gradient in (
+            (state.weight, state.momentum, dw),
+            (state.bias, state.bias_momentum, dz.sum(1)),
+        ):
+            row_momentum = None if momentum is None else momentum[rows]
+            sgd_(value[rows], row_momentum, gradient, context.lr, sgd, random)
+
+    return update

@@ -41,13 +41,6 @@ def build_projection(config: RunConfig, n_features: int) -> nn.Module:
     return nn.Identity()
 
 
-def projected_size(config: RunConfig, n_features: int) -> int:
-    """Number of features after `build_projection`."""
-    if config.layer.pattern == "bottleneck":
-        return config.layer.fan_in
-    return 2 * n_features if config.layer.features == "projections" else n_features
-
-
 def build_layer(
     config: RunConfig,
     n_features: int,
