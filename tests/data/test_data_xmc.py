@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from haste.data import xmc
 from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
-from haste.data.readers import base, detect
+from haste.data.readers import base
 from haste.data.registry import Dataset
 from haste.data.synthetic import Plan, generate
 from haste.errors import DataError
@@ -225,11 +225,3 @@ def test_a_damaged_file_gives_a_corpus_or_a_data_error(tmp_path_factory, name, d
     with contextlib.suppress(DataError):
         info = build_corpus(dataset(), raw, folder / "corpus")
         assert load_corpus(folder / "corpus").positives("train").shape[0] == info.documents["train"]
-
-
-def test_declared_counts(tmp_path):
-    raw = write(tmp_path / "raw", TRAIN, TEST)
-    counts = {"train_all": 6, "test": 3, "features": 0}
-    assert xmc.declared_counts(detect(raw)) == counts
-    write(raw, TRAIN, TEST, "abcdefgh")
-    assert xmc.declared_counts(detect(raw)) == {**counts, "labels": 8}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from haste.checksums import file_sums
-from haste.data import debian, wordnet, xmc
-from haste.data.corpus import CorpusInfo, CorpusWriter
+from haste.data import debian, wordnet
+from haste.data.corpus import CorpusInfo
 from haste.data.fetch import verify
 from haste.data.linked import Document, Tick, write_linked
-from haste.data.readers import Layout, detect
-from haste.data.readers.base import SPLITS as PUBLISHED
+from haste.data.readers import detect
 from haste.data.registry import Dataset
+from haste.data.xmc import build_xmc
 from haste.errors import DataError
-
-log = logging.getLogger(__name__)
 
 PROVENANCE = ("via", "package", "version", "url", "file", "sha256")
 GENERATED = "none: generated"
@@ -76,56 +73,6 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
     return record.licence, {key: value for key, value in said.items() if value}
 
 
-def check_counts(dataset: Dataset, counts: Mapping[str, int]) -> None:
-    """Raise DataError showing both where the registry expects other counts than `counts`, which may
-    be some of them."""
-    wrong = [
-        f"{key}: expected {number}, found {counts[key]}"
-        for key, number in dataset.expected.items()
-        if key in counts and counts[key] != number
-    ]
-    if wrong:
-        raise DataError(
-            f"{dataset.name}: {'; '.join(wrong)}. {'Fetch' if dataset.source else 'Correct'} the source, or "
-            "its `expected` if the data set has changed."
-        )
-
-
-def _xmc(
-    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
-) -> CorpusInfo:
-    layout = detect(raw, dataset.text)
-    log.info("%s: %s layout in %s", dataset.name, layout.name, layout.folder)
-    check_counts(dataset, xmc.declared_counts(layout))
-    if dataset.filtered:
-        _check_filters(dataset, layout)
-    validation = xmc.held_out(layout.count("train"), dataset.validation)
-    with CorpusWriter(out) as writer:
-        streamed = xmc.stream(layout, validation, writer, tick)
-        n_ids = streamed.n_ids if layout.n_labels is None else layout.n_labels
-        space = xmc.arrange_labels(streamed, n_ids)
-        rows = {split: len(labels) for split, labels in streamed.labels.items()}
-        check_counts(dataset, {"labels": n_ids, **rows})
-        return writer.finish(
-            positives={s: space.positives(labels) for s, labels in streamed.labels.items()},
-            reciprocal=xmc.filter_matrices(layout, space, validation),
-            labels=xmc.table_of_labels(layout, space, opaque=dataset.opaque_labels),
-            features=streamed.features,
-            **described,
-        )
-
-
-def _check_filters(dataset: Dataset, layout: Layout) -> None:
-    """Without the publishers' lists nothing would be filtered; an empty one is an answer."""
-    for path in map(layout.filter_path, PUBLISHED):
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such file, but {dataset.name} has `filtered: true`, so the pairs listed there "
-                "leave the predictions. Put it there (empty, if there is no such pair), or set "
-                "`filtered: false`."
-            )
-
-
 def _wordnet(
     dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
 ) -> CorpusInfo:
@@ -146,7 +93,7 @@ def _debian(
 def _check_linked(dataset: Dataset, documents: Mapping[str, Sequence[Document]]) -> None:
     counts = {split: len(rows) for split, rows in documents.items()}
     labels = {label for document in documents["train"] for label in document.labels}
-    check_counts(dataset, {**counts, "labels": len(labels)})
+    dataset.check_counts({**counts, "labels": len(labels)})
 
 
-BUILDERS = {"debian": _debian, "wordnet": _wordnet, "xmc": _xmc}
+BUILDERS = {"debian": _debian, "wordnet": _wordnet, "xmc": build_xmc}

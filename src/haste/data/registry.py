@@ -178,6 +178,20 @@ class Dataset:
             what = f"{' and '.join(given)} exclude each other" if given else "missing"
             raise SettingError("source", f"{what}; give one of {', '.join(ORIGINS)}")
 
+    def check_counts(self, counts: Mapping[str, int]) -> None:
+        """Raise DataError showing both where other counts are expected than `counts`, which may be some
+        of them."""
+        wrong = [
+            f"{key}: expected {number}, found {counts[key]}"
+            for key, number in self.expected.items()
+            if key in counts and counts[key] != number
+        ]
+        if wrong:
+            raise DataError(
+                f"{self.name}: {'; '.join(wrong)}. {'Fetch' if self.source else 'Correct'} the source, or "
+                "its `expected` if the data set has changed."
+            )
+
 
 @dataclass(frozen=True)
 class Registry:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from haste.data.corpus import CorpusWriter, document_table, label_table
+from haste.data.corpus import CorpusInfo, CorpusWriter, document_table, label_table
 from haste.data.labelspace import LabelSpace
+from haste.data.linked import Tick
 from haste.data.ragged import Ragged, RaggedWriter
-from haste.data.readers import Block, Layout
+from haste.data.readers import Block, Layout, detect
+from haste.data.readers.base import SPLITS as PUBLISHED
+from haste.data.registry import Dataset
 from haste.errors import DataError
 from haste.paths import SPLITS
 
@@ -26,13 +29,40 @@ SEED = 0
 """of the choice of validation documents"""
 
 
-def declared_counts(layout: Layout) -> dict[str, int]:
-    """The counts of `Dataset.expected` that are known before the documents are read."""
+def build_xmc(
+    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
+) -> CorpusInfo:
+    """Write the corpus of the data set whose files lie in `raw`; `described`, see `CorpusWriter.finish`.
+
+    Raises DataError for anything that is not as its layout wants it, and before the documents are read
+    where the files declare other counts than the registry expects.
+    """
+    layout = detect(raw, dataset.text)
+    log.info("%s: %s layout in %s", dataset.name, layout.name, layout.folder)
     counts = {"train_all": layout.count("train"), "test": layout.count("test")}
-    counts["features"] = layout.n_features
-    if layout.n_labels is not None:
-        counts["labels"] = layout.n_labels
-    return counts
+    declared = {} if layout.n_labels is None else {"labels": layout.n_labels}
+    dataset.check_counts({**counts, **declared, "features": layout.n_features})
+    if dataset.filtered:
+        _check_filters(dataset, layout)
+    validation = held_out(counts["train_all"], dataset.validation)
+    with CorpusWriter(out) as writer:
+        labels, features = stream(layout, validation, writer, tick)
+        n_ids = layout.n_labels
+        if n_ids is None:
+            n_ids = 1 + max(int(rows.values.max(initial=-1)) for rows in labels.values())
+        space = LabelSpace.of(labels, n_ids)
+        if len(space.ids) < n_ids:
+            left_out = n_ids - len(space.ids)
+            log.info("%d of %d labels belong to no document; left out", left_out, n_ids)
+        sizes = {split: len(rows) for split, rows in labels.items()}
+        dataset.check_counts({"labels": n_ids, **sizes})
+        return writer.finish(
+            positives={split: space.positives(rows) for split, rows in labels.items()},
+            reciprocal=_filter_matrices(layout, space, validation),
+            labels=_label_table(layout, space, opaque=dataset.opaque_labels),
+            features=features,
+            **described,
+        )
 
 
 def held_out(documents: int, share: float) -> np.ndarray:
@@ -48,114 +78,82 @@ def held_out(documents: int, share: float) -> np.ndarray:
     return chosen
 
 
-@dataclass(frozen=True)
-class Streamed:
-    """What is left in hand of the documents once their texts are written; by split of a corpus."""
-
-    labels: Mapping[str, Ragged]
-    """label ids as the layout counts them, in the order of the files"""
-    features: Mapping[str, sp.csr_matrix] | None
-
-    @property
-    def n_ids(self) -> int:
-        """One more than the largest label id."""
-        return 1 + max(int(rows.values.max(initial=-1)) for rows in self.labels.values())
-
-
 def stream(
-    layout: Layout,
-    validation: np.ndarray,
-    writer: CorpusWriter,
-    tick: Callable[[int], None] | None = None,
-) -> Streamed:
+    layout: Layout, validation: np.ndarray, writer: CorpusWriter, tick: Tick | None = None
+) -> tuple[dict[str, Ragged], dict[str, sp.csr_matrix] | None]:
     """Hand all documents to `writer`, those of `validation` (bool [N]) to that split.
 
-    `tick` is called with the number of documents read so far. Raises DataError for anything that is
-    not as the layout wants it.
+    Returns by split the label ids, as the layout counts them, and float32 [N, D] features, if it has any.
     """
     root = writer.directory.root
-    labels = {split: RaggedWriter.temporary(root, np.int32) for split in SPLITS}
-    features = {split: _FeatureWriter(root) for split in SPLITS}
+    labels, indices, values = (
+        {split: RaggedWriter.temporary(root, dtype) for split in SPLITS}
+        for dtype in (np.int32, np.int32, np.float32)
+    )
     done = 0
-    for published in ("train", "test"):
+    for published in PUBLISHED:
         first = 0
         for block in layout.blocks(published):
-            for split, rows in _parts(published, validation[first : first + len(block)], block):
+            held = validation[first : first + len(block)]
+            for split, rows in _parts(published, held, block):
                 part = block.labels.take(rows)
                 labels[split].append(part.values, part.lengths())
                 if block.features is not None:
-                    features[split].append(block.features[rows])
+                    features = block.features[rows]
+                    indices[split].append(features.indices, np.diff(features.indptr))
+                    values[split].append(features.data, np.diff(features.indptr))
                 writer.add(split, _documents(block, rows))
             first += len(block)
             done += len(block)
             if tick:
                 tick(done)
-    return Streamed(
-        labels={split: spool.ragged() for split, spool in labels.items()},
-        features=None
-        if layout.has_text
-        else {split: spool.matrix(layout.n_features) for split, spool in features.items()},
-    )
-
-
-def arrange_labels(streamed: Streamed, n_ids: int) -> LabelSpace:
-    """The label space of documents whose label ids are below `n_ids`."""
-    space = LabelSpace.of(streamed.labels, n_ids)
-    if len(space.ids) < n_ids:
-        left_out = n_ids - len(space.ids)
-        log.info("%d of %d labels belong to no document; left out", left_out, n_ids)
-    return space
-
-
-def table_of_labels(layout: Layout, space: LabelSpace, *, opaque: bool) -> pa.Table:
-    """The label table of a corpus; no text if `opaque`."""
-    labels = layout.labels(space.ids)
-    texts = pa.nulls(len(labels), pa.string()) if opaque else labels["text"]
-    return label_table(labels["uid"], labels["name"], texts, space.n_labels)
-
-
-def filter_matrices(
-    layout: Layout, space: LabelSpace, validation: np.ndarray
-) -> dict[str, sp.csr_matrix]:
-    """By split, validation and test: the pairs that the publishers leave out; empty where they list none."""
-    none = np.zeros((0, 2), dtype=np.int64)
-    rows = {
-        "train": np.where(validation, np.cumsum(validation) - 1, -1),
-        "test": np.arange(layout.count("test")),
-    }
     matrices = {
-        split: space.pairs(none if pairs is None else pairs, rows[split])
-        for split in rows
-        for pairs in (layout.filter_pairs(split),)
+        split: sp.csr_matrix(
+            (values[split].ragged().values, columns.values, columns.offsets),
+            shape=(len(columns), layout.n_features),
+        )
+        for split, columns in ((split, indices[split].ragged()) for split in SPLITS)
     }
-    return {"validation": matrices["train"], "test": matrices["test"]}
+    return {s: labels[s].ragged() for s in SPLITS}, None if layout.has_text else matrices
 
 
-class _FeatureWriter:
-    """A CSR matrix of float32 that is collected on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._ids = RaggedWriter.temporary(folder, np.int32)
-        self._values = RaggedWriter.temporary(folder, np.float32)
-
-    def append(self, rows: sp.csr_matrix) -> None:
-        lengths = np.diff(rows.indptr)
-        self._ids.append(rows.indices, lengths)
-        self._values.append(rows.data, lengths)
-
-    def matrix(self, width: int) -> sp.csr_matrix:
-        ids, values = self._ids.ragged(), self._values.ragged()
-        return sp.csr_matrix((values.values, ids.values, ids.offsets), shape=(len(ids), width))
-
-
-def _parts(published: str, validation: np.ndarray, block: Block) -> list[tuple[str, np.ndarray]]:
+def _parts(published: str, held: np.ndarray, block: Block) -> list[tuple[str, np.ndarray]]:
     """The splits that documents of a block go to, and their rows in it."""
     if published == "test":
         return [("test", np.arange(len(block)))]
-    return [("train", np.flatnonzero(~validation)), ("validation", np.flatnonzero(validation))]
+    return [("train", np.flatnonzero(~held)), ("validation", np.flatnonzero(held))]
 
 
 def _documents(block: Block, rows: np.ndarray) -> pa.Table:
     uids = [block.uids[row] for row in rows]
     texts = [None] * len(rows) if block.texts is None else [block.texts[row] for row in rows]
     return document_table(uids, texts)
+
+
+def _check_filters(dataset: Dataset, layout: Layout) -> None:
+    """Without the publishers' lists nothing would be filtered; an empty one is an answer."""
+    for path in map(layout.filter_path, PUBLISHED):
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file, but {dataset.name} has `filtered: true`, so the pairs listed there "
+                "leave the predictions. Put it there (empty, if there is no such pair), or set "
+                "`filtered: false`."
+            )
+
+
+def _filter_matrices(
+    layout: Layout, space: LabelSpace, validation: np.ndarray
+) -> dict[str, sp.csr_matrix]:
+    """By split, validation and test: the pairs that the publishers leave out; empty where they list none."""
+    matrices = []
+    held = np.where(validation, np.cumsum(validation) - 1, -1)
+    for split, rows in (("train", held), ("test", np.arange(layout.count("test")))):
+        pairs = layout.filter_pairs(split)
+        matrices.append(space.pairs(np.zeros((0, 2), int) if pairs is None else pairs, rows))
+    return dict(zip(("validation", "test"), matrices, strict=True))
+
+
+def _label_table(layout: Layout, space: LabelSpace, *, opaque: bool) -> pa.Table:
+    labels = layout.labels(space.ids)
+    texts = pa.nulls(len(labels), pa.string()) if opaque else labels["text"]
+    return label_table(labels["uid"], labels["name"], texts, space.n_labels)
