@@ -308,8 +308,6 @@ def test_planted_clusters_are_found(seed):
 
 def test_refuses():
     embeddings, ids = np.eye(3, dtype=np.float32), np.arange(3)
-    with pytest.raises(ConfigError, match=r"'balancd' is not known\. Did you mean 'balanced'"):
-        group_labels("balancd", embeddings, np.ones(3), ids, 2, 0)
     with pytest.raises(
         ConfigError, match="'semantic' needs label embeddings; make them with haste"
     ):

@@ -76,9 +76,7 @@ def test_load_names_the_file(tmp_path):
     with pytest.raises(DataError, match=r"order\.npz: no such file"):
         LabelOrder.load(path)
     np.savez(path, labels=np.arange(3))
-    with pytest.raises(
-        DataError, match=r"order\.npz: not a label order .without cohesion, group_size"
-    ):
+    with pytest.raises(DataError, match=r"order\.npz: not a label order .*head"):
         LabelOrder.load(path)
     np.savez(path, labels=np.array([0, 2]), head=0, group_size=16, cohesion=np.empty(0))
     with pytest.raises(DataError, match=r"order\.npz: .*not a permutation.*run haste group again"):

@@ -6,7 +6,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.checksums import check_file, described_sums
-from haste.errors import ConfigError
 from haste.files import read_csr
 from haste.paths import CorpusDir
 
@@ -20,12 +19,8 @@ def label_frequencies(corpus: CorpusDir, over: str = "train") -> np.ndarray:
     The last E entries are labels without a training document: 0 when counted over `train`.
     `over="train_and_test"` is what the released code does. It leaks the test set into the head, the
     groups and the propensities; it exists so that the leak's effect can be measured.
-    Raises ConfigError for another `over`, DataError for a missing or damaged label matrix.
+    Raises DataError for a missing or damaged label matrix.
     """
-    if over not in SPLITS_OF:
-        raise ConfigError(
-            f"frequencies: {over!r} is not allowed; choose one of {', '.join(SPLITS_OF)}."
-        )
     paths = [corpus.positives(split) for split in SPLITS_OF[over]]
     sums = described_sums(corpus.info, MADE_BY)
     for path in paths:

@@ -7,8 +7,7 @@ import logging
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from haste.config import GROUPINGS
-from haste.errors import ConfigError, DataError, suggest
+from haste.errors import ConfigError, DataError
 from haste.labels.arrange import greedy_seeding, recursive_bisection
 from haste.labels.clusters import gather, group_in_clusters
 from haste.labels.order import LabelOrder
@@ -63,11 +62,8 @@ def group_labels(
 
     `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0), for the first two; `frequencies`: int64 [L];
     `tail_ids`: int [n_tail], in any order. The same seed gives the same groups on any number of threads.
-    Raises ConfigError for an unknown method or one that lacks its embeddings, DataError when embeddings
-    and labels do not fit together.
+    Raises ConfigError where embeddings are lacking, DataError when they and the labels do not fit together.
     """
-    if method not in GROUPINGS:
-        raise ConfigError(f"grouping: {method!r} is not known.{suggest(method, GROUPINGS)}")
     ids = np.sort(tail_ids).astype(np.int32)
     if method == "frequency":
         return ids[most_frequent_first(frequencies[ids])]

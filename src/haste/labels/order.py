@@ -119,18 +119,10 @@ class LabelOrder:
     def load(cls, path: Path | str) -> LabelOrder:
         """Read what `save` wrote; raises DataError naming the file when it is missing or wrong."""
         arrays = read_npz(path, "haste group")
-        missing = {"labels", "head", "group_size", "cohesion"} - arrays.keys()
-        if missing:
-            raise DataError(
-                f"{path}: not a label order (without {', '.join(sorted(missing))}). "
-                "Delete it and run haste group again."
-            )
         try:
-            return cls(
-                arrays["labels"],
-                int(arrays["head"]),
-                int(arrays["group_size"]),
-                arrays["cohesion"],
-            )
-        except (DataError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: {error} Delete it and run haste group again.") from error
+            head, group_size = int(arrays["head"]), int(arrays["group_size"])
+            return cls(arrays["labels"], head, group_size, arrays["cohesion"])
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: not a label order ({error}). Delete it and run haste group again."
+            ) from error

@@ -32,14 +32,8 @@ class OrderSpec:
     def of_layer(cls, layer: LayerConfig, encoder: EncoderConfig, seed: int) -> OrderSpec:
         """The order a layer needs; ungrouped patterns only need the head."""
         grouping = layer.grouping if layer.grouped else "frequency"
-        return cls(
-            grouping,
-            layer.head_ratio,
-            layer.group_size,
-            layer.frequencies,
-            encoder_id(encoder),
-            seed,
-        )
+        of_layer = (grouping, layer.head_ratio, layer.group_size, layer.frequencies)
+        return cls(*of_layer, encoder_id(encoder), seed)
 
     @classmethod
     def of_clusters(
@@ -65,15 +59,9 @@ class OrderSpec:
                 f"{name!r} is not the name of a label order, such as "
                 "semantic-h0.1-g16-train-bag-all-MiniLM-L6-v2-32-s0."
             )
-        parts = match.groupdict()
-        return cls(
-            parts["grouping"],
-            float(parts["head_ratio"]),
-            int(parts["group_size"]),
-            parts["frequencies"],
-            parts["encoder"],
-            int(parts["seed"]),
-        )
+        numbers = {"head_ratio": float, "group_size": int, "seed": int}
+        parts = match.groupdict().items()
+        return cls(**{key: numbers.get(key, str)(value) for key, value in parts})
 
 
 def encoder_id(encoder: EncoderConfig) -> str:
