@@ -69,11 +69,11 @@ def remove_leftovers(path: Path) -> None:
     Those of a process of this machine go when it is gone, others when they are a day old.
     """
     begin, end = f".{path.stem}.", path.suffix
-    for left in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}"):
-        middle = left.name[len(begin) : len(left.name) - len(end)]
+    for leftover in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}"):
+        middle = leftover.name[len(begin) : len(leftover.name) - len(end)]
         with contextlib.suppress(FileNotFoundError):
-            if _is_left(middle, left.stat().st_mtime):
-                left.unlink()
+            if _is_left(middle, leftover.stat().st_mtime):
+                leftover.unlink()
 
 
 def _is_left(middle: str, changed: float) -> bool:
@@ -182,7 +182,7 @@ def read_csr(path: Path | str, made_by: str | None = None) -> sp.csr_matrix:
 
     with reading(path, "a sparse matrix (.npz)", made_by):
         matrix = sp.csr_matrix(sp.load_npz(path))
-        # every index, which scipy leaves to whoever uses them
+        # every index, which scipy does not check
         matrix.check_format()
         return matrix
 
@@ -207,8 +207,8 @@ def reading(path: Path | str, expected: str, made_by: str | None = None) -> Iter
     wrote, or where the caller cannot know.
     """
     if not Path(path).is_file():
-        found = "is a folder, not a file" if Path(path).is_dir() else "no such file"
-        raise DataError(f"{path}: {found}.{f' To make it: {made_by}.' if made_by else ''}")
+        problem = "is a folder, not a file" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {problem}.{f' To make it: {made_by}.' if made_by else ''}")
     try:
         yield
     except DataError:

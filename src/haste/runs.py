@@ -1,4 +1,4 @@
-"""What a finished run is: its results say what they were trained from, and whoever reads them compares."""
+"""What a finished run is: its results say what they were trained from, which is compared where they are read."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def stale(resources: Mapping[str, Any], config: RunConfig) -> str | None:
     differ = differences(config, recorded["config"])
     if differ:
         return f"the results are of another configuration: {'; '.join(differ[:3])}"
-    here = input_digest(config.inputs)
-    if None not in (here, recorded["inputs"]) and here != recorded["inputs"]:
+    present = input_digest(config.inputs)
+    if None not in (present, recorded["inputs"]) and present != recorded["inputs"]:
         return (
             "the results are of other inputs than are now in "
             f"{config.inputs.corpus}, {config.inputs.tokens}, {config.inputs.model} or its label order"
@@ -155,11 +155,11 @@ def differences(config: RunConfig | Mapping[str, Any], written: Any) -> list[str
         except ConfigError as error:
             return [str(error)]
         config = deciding_settings(config)
-    there, here = dict(_leaves(written)), dict(_leaves(config))
+    old, new = dict(_leaves(written)), dict(_leaves(config))
     return [
-        f"{key} is {there.get(key)} there and {here.get(key)} here"
-        for key in sorted({*there, *here})
-        if there.get(key) != here.get(key)
+        f"{key} is {old.get(key)} there and {new.get(key)} here"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
     ]
 
 
@@ -184,7 +184,7 @@ def _is_whole(run: RunDir) -> bool:
 
 
 def has_checkpoint(run: RunDir) -> bool:
-    """Whether a run was stopped, and would go on from there."""
+    """Whether a run was stopped, and would resume."""
     return any(run.checkpoint.glob("[!.]*"))
 
 

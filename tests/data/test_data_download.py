@@ -68,7 +68,7 @@ def test_a_cut_download_goes_on_where_it_was(get, server, fault):
 
 
 def test_it_goes_on_in_another_call_too(get, server, tmp_path):
-    with pytest.raises(DataError, match=r"Run again later; it goes on from the \d{6} bytes"):
+    with pytest.raises(DataError, match=r"Run again later; it resumes from the \d{6} bytes"):
         get(cut(CONTENT, 300_000), status(503))
     assert names(tmp_path) == ["data.zip.part", "data.zip.part.tag"]
     assert get(whole(CONTENT)) == CONTENT

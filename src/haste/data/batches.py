@@ -51,7 +51,7 @@ class Batch:
         return self._map(lambda array: torch.from_numpy(array).to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
-        """The same batch as tensors in pinned memory, from which a GPU copies without being waited for."""
+        """The same batch as tensors in pinned memory, from which a GPU copies without synchronizing."""
         import torch
 
         return self._map(lambda array: torch.from_numpy(array).pin_memory())
@@ -73,7 +73,7 @@ class Batch:
 class EpochBatches:
     """Which documents each step of each epoch sees: a function of (seed, epoch) and nothing else.
 
-    So a run can go on from any step. The last batch of an epoch may be smaller.
+    So a run can resume from any step. The last batch of an epoch may be smaller.
 
     With `lengths`, int [n] by document, batches are of documents of like length: the permutation is cut
     into windows of `WINDOW` batches, each window is sorted by length and cut into batches, and these

@@ -69,8 +69,8 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
         raise DataError(
             f"{raw}: holds the source {record.name!r}, {dataset.name} is made of {dataset.source!r}."
         )
-    said = {key: getattr(record, key) for key in PROVENANCE}
-    return record.licence, {key: value for key, value in said.items() if value}
+    facts = {key: getattr(record, key) for key in PROVENANCE}
+    return record.licence, {key: value for key, value in facts.items() if value}
 
 
 def _wordnet(

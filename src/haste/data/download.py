@@ -31,12 +31,12 @@ TITLE = re.compile(rb"<title>([^<]{1,200})", re.IGNORECASE)
 BY_HAND = "Fetch it in a browser and give it with: haste fetch NAME --from FILE"
 
 Progress = Callable[[int, int], None]
-"""bytes here, bytes in all (0: not known)"""
+"""bytes received, bytes in all (0: not known)"""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for."""
+    """When a download is given up."""
 
     timeout: float = 60.0
     """seconds without a byte"""
@@ -62,31 +62,36 @@ def download(
 ) -> None:
     """Put an origin's archive, or the members of its folder, into `folder`, under the names it gives.
 
-    What a cut download has left in `folder` is gone on with. Raises DataError.
+    What a cut download has left in `folder` is resumed. Raises DataError.
     """
     progress, patience = progress or (lambda *_: None), patience or Patience()
     log.info("downloading %s", origin)
     if origin.via in ("pip", "npm"):
         _download_package(origin, folder)
-    elif origin.via == "drive":
-        _download_from_drive(origin, folder / origin.archive, progress, patience)
-    elif origin.is_folder:
-        for name, path in origin.members.items():
-            _download_file(origin.url + path, folder / name, progress, patience)
-    else:
-        _download_file(origin.url, folder / origin.archive, progress, patience)
+        return
+    get = _download_from_drive if origin.via == "drive" else _download_file
+    files = origin.members if origin.is_folder else {origin.archive: ""}
+    for name, path in files.items():
+        url, target = origin.url + path, folder / name
+        if not target.is_file():
+            get(url, target, progress, patience)
+            _refuse_page(url, target)
 
 
 def _download_package(origin: Origin, folder: Path) -> None:
     """Let pip or npm, each with its own settings, do it."""
-    command = _pip_command(origin, folder) if origin.via == "pip" else _npm_command(origin, folder)
+    if origin.via == "pip":
+        command = _pip_command(origin, folder)
+    else:
+        command = [shutil.which("npm") or "npm", "pack", f"{origin.package}@{origin.version}"]
+        command += ["--ignore-scripts", "--pack-destination", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise DataError(f"{command[0]} could not be started ({error.strerror}).") from error
     if done.returncode:
-        said = " / ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise DataError(f"{origin.via} failed with exit code {done.returncode}: {said}")
+        message = " / ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
+        raise DataError(f"{origin.via} failed with exit code {done.returncode}: {message}")
 
 
 def _pip_command(origin: Origin, folder: Path) -> list[str]:
@@ -104,17 +109,9 @@ def _pip_command(origin: Origin, folder: Path) -> list[str]:
     ]
 
 
-def _npm_command(origin: Origin, folder: Path) -> list[str]:
-    npm = shutil.which("npm") or "npm"
-    package = f"{origin.package}@{origin.version}"
-    return [npm, "pack", package, "--ignore-scripts", "--pack-destination", str(folder)]
-
-
 def _download_file(url: str, target: Path, progress: Progress, patience: Patience) -> None:
     import requests
 
-    if target.is_file():
-        return
     partial = target.with_name(f"{target.name}.part")
 
     def attempt() -> None:
@@ -128,7 +125,6 @@ def _download_file(url: str, target: Path, progress: Progress, patience: Patienc
     with requests.Session() as session:
         _patiently(url, attempt, lambda: _size(partial), patience)
     _tag(partial).unlink(missing_ok=True)
-    _refuse_page(url, partial)
     partial.replace(target)
 
 
@@ -137,16 +133,16 @@ def _receive(
 ) -> None:
     """One request: the whole file, or what `partial` lacks if it is still the same file."""
     headers = {"Accept-Encoding": "identity"}
-    here = _size(partial) if _tag(partial).is_file() else 0
-    if here:
+    begin = _size(partial) if _tag(partial).is_file() else 0
+    if begin:
         tag = _tag(partial).read_text(encoding="utf-8")
-        headers |= {"Range": f"bytes={here}-", "If-Range": tag}
+        headers |= {"Range": f"bytes={begin}-", "If-Range": tag}
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         _check_answer(url, response)
         sent_from, total = _extent(response)
-        if response.status_code == 416 or sent_from not in (0, here):
+        if response.status_code == 416 or sent_from not in (0, begin):
             partial.unlink(missing_ok=True)
-            raise _AskAgain(f"asked for the bytes from {here} on, sent others")
+            raise _AskAgain(f"asked for the bytes from {begin} on, sent others")
         check_room(partial.parent, total - sent_from)
         # only a strong tag says that the bytes are the same
         tag = response.headers.get("ETag", "W/")
@@ -194,40 +190,35 @@ def _asked_for(response: requests.Response) -> float | None:
         return None
 
 
-def _download_from_drive(
-    origin: Origin, target: Path, progress: Progress, patience: Patience
-) -> None:
+def _download_from_drive(url: str, target: Path, progress: Progress, patience: Patience) -> None:
     import gdown
     import requests
     from gdown.exceptions import DownloadError, FileURLRetrievalError
-
-    if target.is_file():
-        return
 
     def attempt() -> None:
         try:
             with disk_errors(target):
                 gdown.download(
-                    url=origin.url,
+                    url=url,
                     output=str(target),
                     quiet=True,
                     use_cookies=False,
                     resume=True,
-                    progress=lambda here, total: progress(here, total or 0),
+                    progress=lambda received, total: progress(received, total or 0),
                     timeout=patience.timeout,
                 )
         except FileURLRetrievalError as error:
             raise DataError(
-                f"{origin.url}: Google Drive gives no file: {_short(error)} Its quota for a file is "
+                f"{url}: Google Drive gives no file: {_short(error)} Its quota for a file is "
                 f"shared by all who fetch it: try again tomorrow. {BY_HAND}"
             ) from error
         except DownloadError as error:
-            if "byte range" in str(error):  # what is here cannot be gone on with
+            if "byte range" in str(error):  # what has been received cannot be resumed
                 for path in partials():
                     path.unlink()
             raise _AskAgain(_short(error)) from error
         except requests.exceptions.HTTPError as error:
-            _check_answer(origin.url, error.response)
+            _check_answer(url, error.response)
             raise
         except requests.exceptions.RequestException as error:
             raise _AskAgain(_short(error)) from error
@@ -236,30 +227,29 @@ def _download_from_drive(
         # gdown chooses the rest of their names
         return list(target.parent.glob(f"{target.name}*.part"))
 
-    _patiently(origin.url, attempt, lambda: sum(map(_size, partials())), patience)
-    _refuse_page(origin.url, target)
+    _patiently(url, attempt, lambda: sum(map(_size, partials())), patience)
 
 
 def _patiently(
-    url: str, attempt: Callable[[], None], here: Callable[[], int], patience: Patience
+    url: str, attempt: Callable[[], None], received: Callable[[], int], patience: Patience
 ) -> None:
-    """Call `attempt` until it does not ask for another; one that brought bytes here counts anew."""
-    failed, before = 0, here()
+    """Call `attempt` until it does not ask for another; one that brought bytes counts anew."""
+    failed, before = 0, received()
     while True:
         try:
             attempt()
             return
         except _AskAgain as error:
-            failed = 1 if here() > before else failed + 1
-            before = here()
+            failed = 1 if received() > before else failed + 1
+            before = received()
             pause = min(patience.pause * 2 ** (failed - 1), patience.longest)
             if error.after is not None:
                 pause = max(pause, error.after)
             if failed >= patience.attempts or pause > patience.longest:
                 waits = f", and asks to wait {pause:.0f} s" if error.after == pause else ""
                 raise DataError(
-                    f"{url}: {error} (attempt {failed}{waits}). Run again later; it goes on from the "
-                    f"{before} bytes that are here."
+                    f"{url}: {error} (attempt {failed}{waits}). Run again later; it resumes from the "
+                    f"{before} bytes received."
                 ) from error
             log.warning("%s: %s; asking again in %.0f s", url, error, pause)
             time.sleep(pause)
@@ -271,9 +261,9 @@ def _refuse_page(url: str, path: Path) -> None:
         start = stream.read(1 << 16)
     if PAGE.match(start):
         title = TITLE.search(start)
-        said = title[1].decode("utf-8", "replace").strip() if title else "no title"
+        shown = title[1].decode("utf-8", "replace").strip() if title else "no title"
         path.unlink()
-        raise DataError(f"{url}: a web page ({said}) instead of the file. {BY_HAND}")
+        raise DataError(f"{url}: a web page ({shown}) instead of the file. {BY_HAND}")
 
 
 def _size(path: Path) -> int:

@@ -218,7 +218,7 @@ def _downloads(source: Source, origin: Origin, out: Path) -> Iterator[Path]:
     """A folder beside `out` for what is downloaded.
 
     What came whole goes at the end, unless there was no room to unpack it; what was cut stays, to be
-    gone on with.
+    resumed.
     """
     key = hashlib.sha256(str(origin).encode()).hexdigest()[:8]
     folder = out.parent / f".{source.name}-{key}-download"
@@ -241,8 +241,8 @@ def _downloads(source: Source, origin: Origin, out: Path) -> Iterator[Path]:
 def _check_archive(archive: Path, origin: Origin) -> str:
     """The archive's sha256, once it is right."""
     if not archive.is_file():
-        found = ", ".join(sorted(p.name for p in archive.parent.iterdir())) or "nothing"
-        raise DataError(f"expected the file {archive.name}, got {found}.")
+        names = ", ".join(sorted(p.name for p in archive.parent.iterdir())) or "nothing"
+        raise DataError(f"expected the file {archive.name}, got {names}.")
     advice = (
         "Run again; if it stays so, what is offered has changed: compare it with datasets.yaml."
     )
@@ -251,10 +251,12 @@ def _check_archive(archive: Path, origin: Origin) -> str:
 
 def _check_file(path: Path, size: int, digest: str, advice: str) -> str:
     """A file's sha256, once that and its size are right, each where it is known."""
-    found = path.stat().st_size
-    if size and found != size:
-        what = "truncated" if found < size else "too long"
-        raise DataError(f"{path.name}: {what}: expected {size} bytes, found {found}. {advice}")
+    actual_size = path.stat().st_size
+    if size and actual_size != size:
+        what = "truncated" if actual_size < size else "too long"
+        raise DataError(
+            f"{path.name}: {what}: expected {size} bytes, found {actual_size}. {advice}"
+        )
     actual = sha256(path)
     if digest and actual != digest:
         raise DataError(f"{path.name}: wrong sha256: expected {digest}, found {actual}. {advice}")

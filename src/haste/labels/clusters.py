@@ -52,15 +52,15 @@ def group_in_clusters(
     `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0); only blocks of it are copied.
     """
     order = []
-    left = ids[:0]
+    rest = ids[:0]
     for cluster in _walk(embeddings, ids, GROUPS_PER_CLUSTER * group_size, seed):
-        members = np.concatenate([left, cluster])
+        members = np.concatenate([rest, cluster])
         grouped = len(members) // group_size * group_size
         if grouped:
             members = members[arrange(gather(embeddings, members), group_size)]
         order.append(members[:grouped])
-        left = members[grouped:]
-    return np.concatenate([*order, left])
+        rest = members[grouped:]
+    return np.concatenate([*order, rest])
 
 
 def gather(embeddings: np.ndarray, ids: np.ndarray) -> np.ndarray:

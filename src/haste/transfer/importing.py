@@ -136,14 +136,14 @@ def _check_inputs(archive: Archive, grid: GridConfig, *, without_data: bool) -> 
     unknown = []
     for run in archive.manifest.runs:
         inputs = grid.resolve(run.key).inputs
-        here = input_digest(inputs)
-        if here is None or run.inputs is None:
+        digest = input_digest(inputs)
+        if digest is None or run.inputs is None:
             unknown.append(run.key.name)
-        elif here != run.inputs:
+        elif digest != run.inputs:
             raise DataError(
                 f"{archive.path}: {run.key.name} was trained from other inputs than those in "
                 f"{inputs.corpus}, {inputs.tokens}, {inputs.model} or its label order ({run.inputs[:12]} "
-                f"there, {here[:12]} here). Nothing was taken; copy the data of one machine to the other "
+                f"there, {digest[:12]} here). Nothing was taken; copy the data of one machine to the other "
                 "and train again, or import where that data lies."
             )
     if unknown and not without_data:

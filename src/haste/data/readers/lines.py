@@ -91,13 +91,13 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def bad_line(
-    path: Path, number: int, expected: str, found: object, *, from_one: bool = False
+    path: Path, number: int, expected: str, value: object, *, from_one: bool = False
 ) -> DataError:
-    """The error for a line that is not what it should be; `found` is shown, cut short.
+    """The error for a line that is not what it should be; `value` is shown, cut short.
 
     `from_one`: a number is just one too large, as in a file that counts from 1.
     """
-    shown = str(found)
+    shown = str(value)
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     hint = " Does it count from 1? All counts begin at 0." if from_one else ""
     return DataError(
