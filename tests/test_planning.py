@@ -102,6 +102,14 @@ def test_the_cost_model_by_hand(settings, registry):
     assert plan.disk == 4 * 2000 * 384 + 300 * 100 * 8
 
 
+@pytest.mark.parametrize(
+    ("method", "row"), [("dense", 384), ("unstructured", 384), ("fixed-fan-in", 64), ("haste", 32)]
+)
+def test_the_disk_of_a_run_is_that_of_its_pattern(settings, registry, method, row):
+    grid = GridConfig.from_dict({**settings, "methods": [method], "layer": {"fan_in": 32}})
+    assert plan_runs(grid, registry)[0].disk == 4 * 2000 * row + 300 * 100 * 8
+
+
 def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):
     grid = GridConfig.from_dict(settings)
     first, second = (RunKey("words", "dense", "default", seed) for seed in (0, 1))

@@ -158,11 +158,9 @@ def linear_seconds(size: Size) -> float:
 
 def stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
     """Elements of model.safetensors, without the embeddings of small encoders."""
-    layer = config.layer
     hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
-    narrow = layer.pattern in ("group_fan_in", "block_sparse", "bottleneck")
     encoder = parameters if config.encoder.kind == "transformer" else 0
-    return encoder + size.labels * (layer.fan_in if narrow else hidden)
+    return encoder + size.labels * config.layer.stored_per_label(hidden)
 
 
 def read_benchmarks(grid: GridConfig) -> Benchmarks:

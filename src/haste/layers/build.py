@@ -158,14 +158,12 @@ def _part(
             layer: OutputLayer = Dense(n_features, n_labels, options, random, settings.chunks)
         case "unstructured":
             layer = Unstructured(n_features, n_labels, settings.fan_in, options, random)
-        case "fixed_fan_in" | "group_fan_in" | "block_sparse":
+        case _:
             layer = Sparse(
                 n_features, n_labels, settings.fan_in, options, random,
                 group_size=1 if pattern == "fixed_fan_in" else settings.group_size,
                 block_size=settings.block_size if pattern == "block_sparse" else 1,
             )  # fmt: skip
-        case _:
-            raise ConfigError(f"layer.pattern: {pattern!r} has no layer.")
     if settings.dropout:
         return FeatureDropout(layer, settings.dropout, part, options.backend)
     return layer
@@ -175,12 +173,9 @@ def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int
     """Biases log(p / (1 - p)) with p = (n_l + 1/2) / (N + 1), by row."""
     share = (frequencies + 0.5) / (n_documents + 1)
     values = torch.from_numpy(np.log(share / (1 - share)))
-    begin = 0
-    for bias in _biases(layer):
-        bias.copy_(values[begin : begin + len(bias)])
-        begin += len(bias)
-    if begin != len(values):
-        raise ConfigError("layer.bias_init: the layer's rows do not match the labels.")
+    biases = _biases(layer)
+    for bias, own in zip(biases, values.split([len(bias) for bias in biases]), strict=True):
+        bias.copy_(own)
 
 
 def _biases(layer: OutputLayer) -> list[Tensor]:
