@@ -1,8 +1,8 @@
-# make            install, fetch, train, draw: everything of CONFIG (config.yaml), then its report.html
+# make            install, fetch, train, draw: everything of CONFIG (config.yaml), ends in its index.html
 # make test       the test suite
 # make lint       ruff, import-linter, snakefmt, snakemake --lint
-# make smoke      the whole graph on a few hundred documents, and a look at its report
-# make report     report.html beside the grid's tables, from what has been made
+# make smoke      the whole graph on a few hundred documents, and a look at its page
+# make report     Snakemake's report.html beside the page: how each result was made, and how long it took
 # make unlock     after a kill: remove the locks that Snakemake left; then the same command goes on
 # make docs       the documentation site, into build/site
 # make reference  workflow/schemas: the configuration's JSON schema and reference page
@@ -46,7 +46,6 @@ export RESULTS
 
 all: install
 	$(SNAKEMAKE) --configfile "$$CONFIG"
-	$(MAKE) --no-print-directory report
 
 install: $(INSTALLED)
 
@@ -70,7 +69,6 @@ lint: install
 
 smoke: install
 	$(SNAKEMAKE) --configfile $(SMOKE)
-	$(MAKE) --no-print-directory report CONFIG=$(SMOKE)
 	$(BIN)/pytest tests/workflow/test_workflow_smoke.py
 
 report: install

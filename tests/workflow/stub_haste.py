@@ -68,6 +68,8 @@ def main(command: str, arguments: list[str]) -> None:
     elif command in ("table", "figure"):
         suffixes = {"table": ("csv", "md", "tex"), "figure": ("csv", "pdf", "png")}
         touch(*(Path(f"{out}.{suffix}") for suffix in suffixes[command]))
+    elif command == "index":
+        touch(Path(arguments[arguments.index("--grid") + 1]).with_name("index.html"))
     elif command not in ("bench", "plan"):
         sys.exit(f"the stub knows no {command!r}")
 

@@ -75,7 +75,7 @@ def test_jobs_of_a_grid(project: Project, config, profile):
         "configure": len(grid.runs()),
         "train": kinds["trained"],
         "baseline": kinds["linear"],
-        **dict.fromkeys(short_names(grid), 1),
+        **dict.fromkeys([*short_names(grid), "index"], 1),
     }
     assert jobs == {rule: count for rule, count in expected.items() if count}
 
@@ -172,7 +172,7 @@ def test_short_names_are_targets(finished: Project):
     listed = finished.snakemake("--list-target-rules").stdout.split()
     small = GridConfig.from_dict(yaml.safe_load((finished.root / "config.yaml").read_text()))
     benchmarks = ("kernels", "bench_kernels", "scale", "bench_scale")
-    names = [*short_names(small), "tables", "figures", *benchmarks, "plan"]
+    names = [*short_names(small), "tables", "figures", "index", *benchmarks, "plan"]
     assert set(names) <= set(listed)
     assert set(short_names(small)) < set(short_names(grid))
     # asked for by name, each is made, and alone

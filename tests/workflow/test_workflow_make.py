@@ -54,8 +54,9 @@ def test_the_report_lies_beside_the_grids_tables(folder, name, results):
     (folder / "my grid.yaml").write_text(
         "".join([f"name: {name}\n", *(f"{k}: {json.dumps(v)}\n" for k, v in settings.items())])
     )
-    made = make(folder, "all", "CONFIG=my grid.yaml", "CORES=2")
-    assert made.returncode == 0, made.stderr
+    for target in ("all", "report"):
+        made = make(folder, target, "CONFIG=my grid.yaml", "CORES=2")
+        assert made.returncode == 0, made.stderr
     call = ["--cores", "2", "--configfile", "my grid.yaml"]
     assert asked(folder) == [call, [*call, f"--report={results}/mine/report.html"]]
     assert not list(folder.rglob("executed"))

@@ -159,6 +159,7 @@ TABLES = registry.entries("table", GRID)
 FIGURES = registry.entries("figure", GRID)
 
 GRID_FILE = LAYOUT.results / "grid.yaml"
+CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 RUN = LAYOUT.run("{dataset}", "{method}", "{variant}", "{seed}")
 RUN_LOG = LOGS / GRID.name / "{dataset}" / "{method}" / "{variant}" / "seed{seed}"
 DATA_LOG = LOGS / "data" / "{dataset}"

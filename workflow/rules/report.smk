@@ -4,6 +4,7 @@
 localrules:
     tables,
     figures,
+    index,
     plan,
 
 
@@ -29,6 +30,28 @@ for table, entry in TABLES.items():
 rule figures:
     input:
         written(figures=FIGURES),
+
+
+rule index:
+    input:
+        rules.tables.input,
+        rules.figures.input,
+    output:
+        report(
+            LAYOUT.results / "index.html",
+            caption="../report/result.rst",
+            category="Page",
+        ),
+    log:
+        LOGS / GRID.name / "index.log",
+    conda:
+        ENVIRONMENT
+    params:
+        grid=GRID_FILE,
+        caption="All of it on a page, beside the folders of its figures and tables.",
+        command=f"snakemake TARGET --configfile {' '.join(CONFIG_FILES)}",
+    shell:
+        "logged {log:q} haste index --grid {params.grid:q} --command {params.command:q}"
 
 
 rule plan:

@@ -60,6 +60,21 @@ def figure(
     _log_written(write_figure(out, lambda: build(entry, sources)))
 
 
+@app.command("index")
+def index(
+    grid: GridOption,
+    command: Annotated[
+        str,
+        typer.Option(help="What makes a table or figure again, TARGET in the place of its name."),
+    ] = "snakemake TARGET",
+) -> None:
+    """Make the page of a grid, index.html, of the tables and figures that it has."""
+    from haste.grid import read_grid
+    from haste.report.index import write_index
+
+    _log_written([write_index(read_grid(grid), command)])
+
+
 def _load(
     kind: str, name: str, paths: list[Path], published: Path, run_dirs: list[Path] | None
 ) -> tuple[Entry, Sources]:
