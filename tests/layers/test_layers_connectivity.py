@@ -11,6 +11,16 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def repeats(index):
+    ordered = index.sort(dim=1).values
+    return int((ordered[:, 1:] == ordered[:, :-1]).sum())
+
+
+def check_sets(index, n):
+    assert 0 <= int(index.min()) <= int(index.max()) < n
+    assert repeats(index) == 0
+
+
 @given(groups=st.integers(1, 30), count=st.integers(1, 24), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_drawn_rows_are_sorted_sets(groups, count, seed):
@@ -18,7 +28,7 @@ def test_drawn_rows_are_sorted_sets(groups, count, seed):
     assert index.shape == (groups, count)
     assert index.dtype == torch.int32
     assert (index[:, 1:] > index[:, :-1]).all()
-    c.check(index, 24)
+    check_sets(index, 24)
 
 
 def test_every_feature_is_drawn_about_as_often():
@@ -30,7 +40,7 @@ def test_every_feature_is_drawn_about_as_often():
 def test_with_replacement_repeats_as_often_as_chance():
     # the released code's pattern: F=64 of 384, 8% of indices are repeats
     index = c.sample_indices(2000, 64, 384, seeded(), with_replacement=True)
-    assert c.duplicate_indices(index) / index.numel() == pytest.approx(0.08, abs=0.01)
+    assert repeats(index) / index.numel() == pytest.approx(0.08, abs=0.01)
 
 
 def test_too_many_slots_are_refused():
@@ -38,14 +48,6 @@ def test_too_many_slots_are_refused():
         KernelError, match="fan-in: 65 indices do not fit in 64 choices; lower fan_in"
     ):
         c.sample_indices(3, 65, 64, seeded())
-
-
-def test_faults_of_an_index_are_named():
-    with pytest.raises(KernelError, match="index: values from 0 to 4 leave the range 0 to 3"):
-        c.check(torch.tensor([[0, 4]]), 4)
-    with pytest.raises(KernelError, match="index: a row names a feature twice"):
-        c.check(torch.tensor([[0, 2, 0]]), 4)
-    c.check(torch.tensor([[0, 2, 0]]), 4, with_replacement=True)
 
 
 def test_weakest_by_hand():
@@ -79,7 +81,7 @@ def test_regrowth_keeps_sets_and_moves_only_pruned_slots(
     pruned = torch.rand(groups, count, generator=random) < share
     preference = torch.rand(groups, n, generator=random) if by_preference else None
     c.regrow_(index, pruned, n, random, preference=preference)
-    c.check(index, n)
+    check_sets(index, n)
     assert torch.equal(index[~pruned], before[~pruned])
     # a pruned feature comes back only where too few others are left
     for row in range(groups):
@@ -110,9 +112,9 @@ def test_random_regrowth_is_uniform():
 def test_blocks_do_not_change_the_invariants(monkeypatch):
     monkeypatch.setattr(c, "_BLOCK_ELEMENTS", 40)
     index = c.sample_indices(23, 5, 20, seeded())
-    c.check(index, 20)
+    check_sets(index, 20)
     pruned = torch.ones_like(index, dtype=torch.bool)
     before = index.clone()
     c.regrow_(index, pruned, 20, seeded(1))
-    c.check(index, 20)
+    check_sets(index, 20)
     assert not torch.equal(index, before)

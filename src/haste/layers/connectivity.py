@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from haste.errors import KernelError
-from haste.kernels.checks import check_index, check_number, check_one_of
+from haste.kernels.checks import check_number, check_one_of
 
 _BLOCK_ELEMENTS = 1 << 22
 _HALF = 16
@@ -41,21 +41,6 @@ def sample_indices(
             chosen = torch.rand(size, n, generator=random, device=random.device).topk(count).indices
         index[rows] = chosen.sort(dim=1).values.to(torch.int32)
     return index
-
-
-def check(index: Tensor, n: int, *, with_replacement: bool = False) -> None:
-    """Raise KernelError unless all indices lie in 0..n-1 and, as sets, name each feature once."""
-    check_index("index", index, n)
-    if not with_replacement and duplicate_indices(index):
-        raise KernelError(
-            "index: a row names a feature twice; draw index sets without replacement."
-        )
-
-
-def duplicate_indices(index: Tensor) -> int:
-    """Number of indices that repeat a feature of their row."""
-    ordered = index.sort(dim=1).values
-    return int((ordered[:, 1:] == ordered[:, :-1]).sum())
 
 
 def bottom_k_mask(score: Tensor, count: int) -> Tensor:

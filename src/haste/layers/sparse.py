@@ -163,12 +163,9 @@ class Sparse(LinearRows):
             moved += pruned.sum()
         return RewireStats(indices=self.indices.numel(), moved=int(moved))
 
-    def index_scores(self) -> Tensor:
-        """fp32 [K, F / block_size]: mean |weight| of each index over its group's labels (and its block)."""
-        return torch.cat(list(self._scores()))
-
     def _scores(self) -> Iterator[Tensor]:
-        """`index_scores` block by block of groups."""
+        """fp32 [K, F / block_size]: mean |weight| of each index over its group's labels (and its block), by
+        blocks of groups."""
         for _, labels in self._group_blocks():
             rows = dequantize(self.weight[labels]).abs()
             if self.block_size > 1:
