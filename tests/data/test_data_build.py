@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from haste.cli import app
@@ -71,6 +70,10 @@ def test_corpus_by_hand(raw, tmp_path):
     assert labels["trainable"].to_pylist() == [True] * 6 + [False]
     assert labels["text"].null_count == 7
     assert labels["name"][1].as_py() == "animal, living creature (n)"
+    assert (corpus.positives("train").dtype, corpus.positives("train").indices.dtype) == (
+        np.float32,
+        np.int32,
+    )
     for split, truth in TRUTH.items():
         assert corpus.documents(split)["uid"].to_pylist() == [noun(n) for n in truth]
         dense = [[float(n in found) for n in COLUMNS] for found in truth.values()]
@@ -184,16 +187,3 @@ def test_the_command(raw, tmp_path):
     assert load_corpus(tmp_path / "c").info.dataset == "tiny"
     wrong = CliRunner().invoke(app, ["corpus", "tinny", *options])
     assert "no data set 'tinny'. Did you mean 'tiny'?" in str(wrong.exception)
-
-
-@pytest.mark.parametrize("command", ["fetch", "corpus", "tokenize"])
-def test_help(command):
-    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
-
-
-def test_matrices_are_what_others_build_on(raw, tmp_path):
-    build_corpus(DATASET, raw, tmp_path / "corpus")
-    matrix = load_corpus(tmp_path / "corpus").positives("train")
-    assert isinstance(matrix, sp.csr_matrix)
-    assert (matrix.dtype, matrix.indices.dtype) == (np.float32, np.int32)
-    assert matrix.has_sorted_indices

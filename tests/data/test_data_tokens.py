@@ -49,6 +49,35 @@ def model(tmp_path):
     return write_tokenizer(tmp_path / "colours")
 
 
+@pytest.fixture
+def tokens(corpus, model, tmp_path):
+    """The folder of the corpus' tokens."""
+    tokenize(corpus, model, 5, tmp_path / "tokens")
+    return tmp_path / "tokens"
+
+
+FEATURES = {
+    "train": [[0.5, 0, 2, 0], [0, 0, 0, 0], [0, 0, 1, -1]],
+    "validation": [[0, 7, 0, 0]],
+    "test": [[1, 0, 0, 0]],
+}
+
+
+def write_features(folder, features=FEATURES):
+    matrices = {s: sp.csr_matrix(np.array(rows, np.float32)) for s, rows in features.items()}
+    positives = {split: np.ones((m.shape[0], 2)) for split, m in matrices.items()}
+    texts = {split: [None] * m.shape[0] for split, m in matrices.items()}
+    return write_small_corpus(folder, positives, texts=texts, features=matrices, max_len=4)
+
+
+@pytest.fixture
+def weighted(tmp_path):
+    """A corpus of sparse features and the folder of its tokens."""
+    corpus = write_features(tmp_path / "sparse")
+    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "weighted")
+    return corpus, tmp_path / "weighted"
+
+
 def test_tokens_by_hand(corpus, model, tmp_path):
     ticks = []
     info = tokenize(corpus, model, 5, tmp_path / "tokens", ticks.append)
@@ -68,31 +97,50 @@ def test_tokens_by_hand(corpus, model, tmp_path):
     assert ticks == [3, 4, 5]
 
 
-def test_blocks_join_without_a_seam(corpus, model, tmp_path, monkeypatch):
-    tokenize(corpus, model, 5, tmp_path / "one")
+def test_sparse_features_become_weighted_tokens(weighted):
+    corpus, folder = weighted
+    tokens = load_tokens(folder, corpus.directory)
+    train = tokens.splits["train"]
+    # whole, though longer than max_len is given; a document of none is empty
+    assert train.values.tolist() == [0, 2, 2, 3]
+    assert train.weights.tolist() == [0.5, 2, 1, -1]
+    assert train.offsets.tolist() == [0, 2, 2, 4]
+    assert (train.values.dtype, train.weights.dtype) == (np.int32, np.float32)
+    assert isinstance(train.weights, np.memmap)
+    assert tokens.vocabulary.tolist() == [0, 2, 3]
+    assert (tokens.info.weighted, tokens.info.vocab_size) == (True, 4)
+    assert tokens.info.special_ids == []
+
+
+def test_blocks_join_without_a_seam(corpus, model, tokens, tmp_path, monkeypatch):
     monkeypatch.setattr("haste.data.tokens.BLOCK", 2)
     tokenize(corpus, model, 5, tmp_path / "two")
     for name in ("train.ids.npy", "train.offsets.npy", "vocabulary.npy", "tokens.json"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (tokens / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_changed_texts_make_tokens_stale(corpus, model, tmp_path):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    write_documents(tmp_path / "corpus", {**TEXTS, "test": ["green"]})
+def test_changed_texts_make_tokens_stale(corpus, tokens):
+    write_documents(corpus.directory.root, {**TEXTS, "test": ["green"]})
     with pytest.raises(DataError, match=r"stale: the texts .* Run: haste tokenize --corpus"):
-        load_tokens(tmp_path / "tokens", tmp_path / "corpus")
+        load_tokens(tokens, corpus.directory)
 
 
-def test_fresh_texts_are_not_read_again(corpus, model, tmp_path, monkeypatch):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
+def test_changed_features_make_tokens_stale(weighted):
+    corpus, folder = weighted
+    write_features(corpus.directory.root, {**FEATURES, "test": [[0, 1, 0, 0]]})
+    with pytest.raises(DataError, match=r"stale: the features in .* have changed since"):
+        load_tokens(folder, corpus.directory)
+
+
+def test_fresh_texts_are_not_read_again(corpus, tokens, monkeypatch):
+    corpus.directory.positives("train").touch()
     monkeypatch.setattr("haste.data.tokens.sha256", None)
-    load_tokens(tmp_path / "tokens", corpus.directory)
+    load_tokens(tokens, corpus.directory)
 
 
-def test_texts_that_were_only_copied_are_fresh(corpus, model, tmp_path):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
+def test_texts_that_were_only_copied_are_fresh(corpus, tokens):
     os.utime(corpus.directory.documents("train"), (1, 1))
-    load_tokens(tmp_path / "tokens", corpus.directory)
+    load_tokens(tokens, corpus.directory)
 
 
 def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
@@ -107,12 +155,9 @@ def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
         load_tokens(tmp_path / "tokens", corpus.directory)
 
 
-def test_tokens_made_before_times_and_digests_were_noted_are_read(
-    corpus, model, tmp_path, describe_anew
-):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    describe_anew(tmp_path / "tokens/tokens.json", corpus_seen=None, weighted=None)
-    load_tokens(tmp_path / "tokens", corpus.directory)
+def test_tokens_made_before_times_and_digests_were_noted_are_read(corpus, tokens, describe_anew):
+    describe_anew(tokens / "tokens.json", corpus_seen=None, weighted=None)
+    load_tokens(tokens, corpus.directory)
 
 
 def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_path, describe_anew):
@@ -126,140 +171,84 @@ def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_pat
         tokenize(corpus, model, 5, tmp_path / "tokens")
 
 
-FEATURES = {
-    "train": [[0.5, 0, 2, 0], [0, 0, 0, 0], [0, 0, 1, -1]],
-    "validation": [[0, 7, 0, 0]],
-    "test": [[1, 0, 0, 0]],
-}
-
-
-def write_features(folder, features=FEATURES):
-    matrices = {s: sp.csr_matrix(np.array(rows, np.float32)) for s, rows in features.items()}
-    positives = {split: np.ones((m.shape[0], 2)) for split, m in matrices.items()}
-    texts = {split: [None] * m.shape[0] for split, m in matrices.items()}
-    return write_small_corpus(folder, positives, texts=texts, features=matrices, max_len=4)
-
-
-def test_sparse_features_become_weighted_tokens(tmp_path):
-    corpus = write_features(tmp_path / "corpus")
-    info = tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
-    tokens = load_tokens(tmp_path / "tokens", corpus.directory)
-    train = tokens.splits["train"]
-    # whole, though longer than max_len is given; a document of none is empty
-    assert train.values.tolist() == [0, 2, 2, 3]
-    assert train.weights.tolist() == [0.5, 2, 1, -1]
-    assert train.offsets.tolist() == [0, 2, 2, 4]
-    assert (train.values.dtype, train.weights.dtype) == (np.int32, np.float32)
-    assert isinstance(train.weights, np.memmap)
-    assert tokens.vocabulary.tolist() == [0, 2, 3]
-    assert (info.weighted, info.vocab_size, info.special_ids) == (True, 4, [])
-
-
-def test_changed_features_make_tokens_stale(tmp_path):
-    corpus = write_features(tmp_path / "corpus")
-    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
-    write_features(tmp_path / "corpus", {**FEATURES, "test": [[0, 1, 0, 0]]})
-    with pytest.raises(DataError, match=r"stale: the features in .* have changed since"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
-
-
-def test_weights_of_another_length_are_refused(tmp_path, describe_anew):
-    corpus = write_features(tmp_path / "corpus")
-    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
-    np.save(tmp_path / "tokens" / "train.weights.npy", np.ones(3, np.float32))
-    with pytest.raises(DataError, match=r"train\.weights\.npy: is not what was written"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
-    describe_anew(tmp_path / "tokens/tokens.json")
-    with pytest.raises(DataError, match=r"train\.weights\.npy: has 3 tokens"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
-
-
-def test_labels_that_change_do_not(corpus, model, tmp_path):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    corpus.directory.positives("train").touch()
-    load_tokens(tmp_path / "tokens", corpus.directory)
-
-
-@pytest.mark.parametrize("damage", ["short", "cut", "missing", "pickled"])
-def test_damaged_tokens_are_refused(corpus, model, tmp_path, damage, describe_anew):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    describe_anew(tmp_path / "tokens/tokens.json")
-    path = tmp_path / "tokens" / "train.ids.npy"
-    if damage == "short":
-        np.save(path, np.load(path)[:-1])
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:-4])
-    elif damage == "missing":
-        path.unlink()
-    else:
-        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    text = {"short": "has 10 tokens", "missing": "no such file"}.get(damage, "not an .npy file")
-    with pytest.raises(DataError, match=f"train.ids.npy: {text}"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
-
-
-def test_every_file_of_tokens_is_held_to_its_digest(tmp_path):
-    corpus = write_features(tmp_path / "corpus")
-    tokenize(corpus, tmp_path / "no model", 2, tmp_path / "tokens")
-    for path in (tmp_path / "tokens").iterdir():
+def test_every_file_of_tokens_is_held_to_its_digest(weighted):
+    corpus, folder = weighted
+    for path in folder.iterdir():
         content = path.read_bytes()
         for at in (0, len(content) // 2, len(content) - 1):
             path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
             with pytest.raises(DataError, match=rf"{path}: .*haste tokenize"):
-                load_tokens(tmp_path / "tokens", corpus.directory)
+                load_tokens(folder, corpus.directory)
         path.write_bytes(content)
-    load_tokens(tmp_path / "tokens", corpus.directory)
+    load_tokens(folder, corpus.directory)
 
 
-@pytest.mark.parametrize(
-    ("name", "values", "text"),
-    [
-        ("train.ids", {3: -1}, "the id -1, which is not from 0 to 7"),
-        ("test.ids", {0: 8}, "the id 8, which"),
-        ("test.ids", {0: 2**30}, "the id 1073741824, which"),
-        ("vocabulary", {0: 6, 1: 4}, "its ids do not rise"),
-        ("vocabulary", {0: 6}, "its ids do not rise"),
-        ("vocabulary", {2: 2**30}, "the id 1073741824, which"),
-        ("vocabulary", {0: -1}, "the id -1, which"),
-        ("train.offsets", {0: 1}, "not from 0 to 11"),
-        ("train.offsets", {1: 7}, "they do not rise"),
-        ("train.offsets", {3: 10}, "not from 0 to 11"),
-    ],
-)
-def test_values_that_cannot_be_are_refused_without_digests_too(
-    corpus, model, tmp_path, describe_anew, name, values, text
-):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    describe_anew(tmp_path / "tokens/tokens.json")
-    path = tmp_path / f"tokens/{name}.npy"
+def changed(path, values):
     array = np.load(path)
     array[list(values)] = list(values.values())
     np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "text"),
+    [
+        ("train.ids", lambda path: np.save(path, np.load(path)[:-1]), "has 10 tokens"),
+        ("train.ids", lambda path: path.write_bytes(path.read_bytes()[:-4]), "not an .npy file"),
+        ("train.ids", lambda path: path.unlink(), "no such file"),
+        ("train.ids", lambda path: np.save(path, np.array([{}])), "not an .npy file"),
+        *(
+            (name, lambda path, values=values: changed(path, values), text)
+            for name, values, text in (
+                ("train.ids", {3: -1}, "the id -1, which is not from 0 to 7"),
+                ("test.ids", {0: 8}, "the id 8, which"),
+                ("test.ids", {0: 2**30}, "the id 1073741824, which"),
+                ("vocabulary", {0: 6, 1: 4}, "its ids do not rise"),
+                ("vocabulary", {0: 6}, "its ids do not rise"),
+                ("vocabulary", {2: 2**30}, "the id 1073741824, which"),
+                ("vocabulary", {0: -1}, "the id -1, which"),
+                ("train.offsets", {0: 1}, "not from 0 to 11"),
+                ("train.offsets", {1: 7}, "they do not rise"),
+                ("train.offsets", {3: 10}, "not from 0 to 11"),
+            )
+        ),
+    ],
+)
+def test_damaged_tokens_are_refused_without_digests_too(
+    corpus, tokens, describe_anew, name, damage, text
+):
+    describe_anew(tokens / "tokens.json")
+    path = tokens / f"{name}.npy"
+    damage(path)
     with pytest.raises(DataError, match=rf"{path}: .*{text}.*haste tokenize"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
+        load_tokens(tokens, corpus.directory)
+
+
+def test_weights_of_another_length_are_refused(weighted, describe_anew):
+    corpus, folder = weighted
+    np.save(folder / "train.weights.npy", np.ones(3, np.float32))
+    describe_anew(folder / "tokens.json")
+    with pytest.raises(DataError, match=r"train\.weights\.npy: has 3 tokens"):
+        load_tokens(folder, corpus.directory)
 
 
 @pytest.mark.parametrize(
     "changed",
     [{"n_tokens": {"train": 11}}, {"vocab_size": 0}, {"vocab_size": "8"}, {"corpus_sha256": {}}],
 )
-def test_a_description_of_no_tokens_is_named(corpus, model, tmp_path, describe_anew, changed):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-    describe_anew(tmp_path / "tokens/tokens.json", **changed)
+def test_a_description_of_no_tokens_is_named(corpus, tokens, describe_anew, changed):
+    describe_anew(tokens / "tokens.json", **changed)
     with pytest.raises(DataError, match=r"tokens\.json: not the description.*haste tokenize"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
+        load_tokens(tokens, corpus.directory)
 
 
-def test_tokenising_that_is_cut_short_is_seen(corpus, model, tmp_path):
-    tokenize(corpus, model, 5, tmp_path / "tokens")
-
+def test_tokenising_that_is_cut_short_is_seen(corpus, model, tokens):
     def stop(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenize(corpus, model, 4, tmp_path / "tokens", stop)
+        tokenize(corpus, model, 4, tokens, stop)
     with pytest.raises(DataError, match=r"tokens\.json: no such file"):
-        load_tokens(tmp_path / "tokens", corpus.directory)
+        load_tokens(tokens, corpus.directory)
 
 
 def test_padding_from_the_tokenizers_settings(corpus, tmp_path):
@@ -288,15 +277,8 @@ def test_no_tokenizer(corpus, tmp_path):
 
 @pytest.mark.parametrize(("options", "max_len"), [([], 4), (["--max-len", "5"], 5)])
 def test_the_command(corpus, model, tmp_path, options, max_len):
-    paths = [
-        "--corpus",
-        str(corpus.directory.root),
-        "--model",
-        str(model),
-        "--out",
-        str(tmp_path / "t"),
-    ]
-    result = CliRunner().invoke(app, ["tokenize", *paths, *options])
+    command = ["tokenize", "--corpus", corpus.directory.root, "--model", model, "--out"]
+    result = CliRunner().invoke(app, [*map(str, [*command, tmp_path / "t"]), *options])
     assert result.exit_code == 0, result.output
     tokens = load_tokens(tmp_path / "t", corpus.directory)
     assert tokens.info.max_len == tokens.splits["train"].lengths().max() == max_len
