@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,26 +19,24 @@ def embed(
     corpus: CorpusOption,
     tokens: Annotated[Path, typer.Option(help="Token folder, for the encoder's tokenizer.")],
     model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
-    encoder: Annotated[str, typer.Option(help="bag or transformer, as pretrained.")],
+    encoder: Annotated[Literal["bag", "transformer", "none"], typer.Option(help="As pretrained.")],
     out: Annotated[Path, typer.Option(help="Embeddings to write (.npy).")],
-    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    pooling: Annotated[
+        Literal["mean", "cls"], typer.Option(help="Of the features of a document's tokens.")
+    ] = "mean",
     dtype: Annotated[
-        str, typer.Option(help="float32, or float16: half the disk for millions of labels.")
+        Literal["float32", "float16"],
+        typer.Option(help="float16: half the disk for millions of labels."),
     ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
     from haste.checksums import remove_beside, write_beside
-    from haste.config import EncoderConfig
     from haste.data.corpus import load_corpus
     from haste.encoders.features import encode_training_documents
-    from haste.errors import ConfigError
     from haste.files import atomic, mapped_array
-    from haste.labels.embed import DTYPES, label_embeddings
+    from haste.labels.embed import label_embeddings
     from haste.paths import TokenDir
 
-    EncoderConfig(kind=encoder, pooling=pooling)
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype: {dtype!r} is not allowed; choose one of {', '.join(DTYPES)}.")
     opened = load_corpus(corpus)
     n_labels = opened.info.n_labels
     remove_beside(out)
