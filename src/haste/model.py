@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from haste.config import RunConfig
 from haste.data.batches import Batch, collate
 from haste.data.ragged import Ragged
+from haste.distributed import ALONE, Ranks
 from haste.encoders.base import Encoder
 from haste.encoders.registry import build_encoder, restore_encoder
 from haste.errors import DataError
@@ -37,6 +38,8 @@ class Model:
     layer: OutputLayer
     order: LabelOrder
     """of the layer's rows"""
+    ranks: Ranks = ALONE
+    """that share documents and labels; all of them predict together"""
 
     @property
     def device(self) -> torch.device:
@@ -73,10 +76,13 @@ class Model:
     def features_of(
         self, tokens: Ragged, batch_size: int = 256
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Rows of `tokens` in batches of like length, and their features [B, H] without dropout."""
+        """Rows of `tokens` in batches of like length, and their features [B, H] without dropout, all of them
+        on each rank."""
         self.train(False)
         for rows in _by_length(tokens, batch_size):
-            yield rows, self.features(collate(tokens, None, rows).to_torch(self.device))
+            batch = collate(tokens, None, rows, own=self.ranks.documents(rows))
+            features = self.features(batch.to_torch(self.device))
+            yield rows, self.ranks.gather(features, len(rows))
 
     def tensors(self, *, momenta: bool) -> dict[str, Tensor]:
         """All tensors by name: to be saved, or loaded into. `momenta` are only needed to go on."""
@@ -98,7 +104,11 @@ class Model:
 
 
 def build_model(
-    config: RunConfig, inputs: RunInputs, device: torch.device, total_steps: int = 1
+    config: RunConfig,
+    inputs: RunInputs,
+    device: torch.device,
+    total_steps: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Model:
     """The untrained model of a run; weights depend on its seed alone.
 
@@ -115,6 +125,7 @@ def build_model(
         n_documents=inputs.corpus.info.documents["train"],
         clusters=inputs.clusters,
         auxiliary_scale=partial(auxiliary_scale, total_steps=total_steps, config=config.auxiliary),
+        ranks=ranks,
     )
 
 
@@ -152,7 +163,9 @@ def restore_model(
     return model
 
 
-def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings: Any) -> Model:
+def assemble(
+    config: RunConfig, encoder: Encoder, order: LabelOrder, *, ranks: Ranks = ALONE, **settings: Any
+) -> Model:
     """An untrained model around `encoder`, on its device and in its precision.
 
     `settings`: those of `haste.layers.build.build_layer`.
@@ -162,6 +175,9 @@ def assemble(config: RunConfig, encoder: Encoder, order: LabelOrder, **settings:
     size = getattr(projection, "out_features", encoder.feature_size)
     layer = build_layer(config, size, order, encoder.device, **settings)
     return Model(encoder, projection, layer, order)
+=======
+    layer = build_layer(config, size, order, like.device, ranks=ranks, **settings)
+    return Model(encoder, projection, layer, order, ranks)
 
 
 def copy_into(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_is_packed_comes_back_and_the_rest_is_padding(lengths, positives):
 
 
 def test_parts_begin_at_even_addresses_and_do_not_overlap():
-    shape = BatchShape(documents=33, length=7, pairs=50, tokens=231)
+    shape = BatchShape(documents=33, length=7, pairs=50, tokens=231, of=33)
     parts = shape.parts()
     assert [part.start % ALIGNED for part in parts] == [0, 0, 0, 0]
     assert all(a.stop <= b.start for a, b in itertools.pairwise(parts))

@@ -15,6 +15,7 @@ import torch
 
 from haste.bench.workload import Workload
 from haste.data.batches import EpochBatches
+from haste.distributed import ALONE, Ranks
 from haste.training import loader
 from haste.training.step import ENCODER, LAYER, REST, TrainStep
 
@@ -86,9 +87,9 @@ def measure(
 class TrainingSteps:
     """The steps of a workload, on the same batches each time, and what can be measured of them."""
 
-    def __init__(self, workload: Workload, device: torch.device) -> None:
+    def __init__(self, workload: Workload, device: torch.device, ranks: Ranks = ALONE) -> None:
         self.config, self.count, self.device = workload.config, workload.steps, device
-        self.model = workload.build(device)
+        self.model = workload.build(device, ranks)
         self.per_epoch = -(-workload.statistics.documents // self.config.training.batch_size)
         self.step = TrainStep(self.config, self.model, self.per_epoch * self.config.training.epochs)
         self.model.train(True)
@@ -99,7 +100,9 @@ class TrainingSteps:
         """Take the given steps."""
         rows = itertools.islice(self.batches.rows(0), len(steps))
         padding = self.step.padding(self.labels)
-        with loader.batches(self.tokens, self.labels, rows, None, self.device, padding) as batches:
+        with loader.batches(
+            self.tokens, self.labels, rows, None, self.device, padding, self.model.ranks
+        ) as batches:
             for number, batch in zip(steps, batches, strict=True):
                 self.step(batch, number, begins)
 

@@ -13,6 +13,7 @@ from torch import nn
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
 from haste.config import RunConfig
 from haste.data.ragged import Ragged
+from haste.distributed import ALONE, Ranks
 from haste.encoders.registry import DTYPES
 from haste.encoders.transformer import transformer_encoder
 from haste.errors import ConfigError
@@ -49,7 +50,7 @@ class Workload:
         tokens = draw_tokens(self.statistics, n, self.config.encoder.max_len, vocabulary, random)
         return tokens, draw_labels(self.statistics, n, self.head, random)
 
-    def build(self, device: torch.device) -> Model:
+    def build(self, device: torch.device, ranks: Ranks = ALONE) -> Model:
         """The model, with random weights."""
         config = self.config
         transformer = random_transformer(
@@ -63,7 +64,7 @@ class Workload:
             # at its full weight, as at the start of a run
             auxiliary["clusters"] = labels // config.auxiliary.cluster_size
             auxiliary["auxiliary_scale"] = lambda _: config.auxiliary.scale
-        return assemble(config, encoder, order, **auxiliary)
+        return assemble(config, encoder, order, ranks=ranks, **auxiliary)
 
 
 def architecture(model: str) -> Any:

@@ -38,11 +38,13 @@ class Batch:
     weights: Array | None = None
     longest: int | None = None
     """tokens of the longest document, known to the host"""
+    of: int | None = None
+    """of how many documents these are this rank's part, and the positives those of all; None for all"""
 
     @property
     def size(self) -> int:
-        """B, the number of documents."""
-        return len(self.offsets) - 1
+        """B, the number of documents, those of other ranks too."""
+        return len(self.offsets) - 1 if self.of is None else self.of
 
     def to_torch(self, device: torch.device | str = "cpu") -> Batch:
         """The same batch as tensors on `device`, dtypes kept."""
@@ -66,7 +68,9 @@ class Batch:
             positives = Positives(change(positives.label_row), change(positives.doc))
         if weights is not None:
             weights = change(weights)
-        return Batch(change(self.ids), change(self.offsets), positives, weights, self.longest)
+        return Batch(
+            change(self.ids), change(self.offsets), positives, weights, self.longest, self.of
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +134,25 @@ def collate(
     labels: sp.csr_matrix | None,
     rows: np.ndarray,
     row_of_label: np.ndarray | None = None,
+    own: np.ndarray | None = None,
 ) -> Batch:
     """One batch in numpy.
 
     `tokens`: token ids of all N documents; `labels`: CSR [N, >= L], or None for a batch without
-    positives; `rows` int [B]: the documents; `row_of_label` int32 [L]: label id -> row of the layer.
+    positives; `rows` int [B]: the documents; `row_of_label` int32 [L]: label id -> row of the layer; `own`: the
+    documents whose tokens are wanted, those of one of several ranks, if not all.
     """
-    chosen = tokens.take(rows)
+    chosen = tokens.take(rows if own is None else own)
     positives = None if labels is None else batch_positives(labels, rows, row_of_label)
     longest = int(chosen.lengths().max(initial=0))
-    return Batch(chosen.values, chosen.offsets, positives, chosen.weights, longest)
+    return Batch(
+        chosen.values,
+        chosen.offsets,
+        positives,
+        chosen.weights,
+        longest,
+        None if own is None else len(rows),
+    )
 
 
 def batch_positives(

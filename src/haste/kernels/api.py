@@ -277,4 +277,4 @@ def _check_order(deterministic: bool, unique_indices: bool) -> None:
 
 def _seeded(context: StepContext, state: LayerState) -> StepContext:
     """The context with a seed of the layer's own, so that the layers of a model have other random numbers."""
-    return replace(context, seed=mix(context.seed, len(state.weight)))
+    return replace(context, seed=mix(context.seed, state.total_rows))

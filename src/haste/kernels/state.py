@@ -40,6 +40,30 @@ class Positives:
 
 
 @dataclass(frozen=True)
+class RowRange:
+    """Rows begin..end of a tensor of `total` rows."""
+
+    begin: int
+    end: int
+    total: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all rows."""
+        return len(self) == self.total
+
+    def overlap(self, block: slice) -> tuple[slice, slice]:
+        """What is in a block of the tensor's rows: where in the block, and where among these rows."""
+        begin = min(max(block.start, self.begin), block.stop)
+        end = max(min(block.stop, self.end), begin)
+        inside = slice(begin - block.start, end - block.start)
+        return inside, slice(max(begin - self.begin, 0), max(end - self.begin, 0))
+
+
+@dataclass(frozen=True)
 class LayerState:
     """The tensors that a step updates in place: weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3)
     and momenta, both or none, of the bias's dtype."""
@@ -48,6 +72,18 @@ class LayerState:
     bias: Tensor
     momentum: Tensor | None = None
     bias_momentum: Tensor | None = None
+    rows: RowRange | None = None
+    """which rows of a layer these are, None for all: random numbers are those of the whole layer"""
+
+    @property
+    def first_row(self) -> int:
+        """The layer's row that is the first here."""
+        return 0 if self.rows is None else self.rows.begin
+
+    @property
+    def total_rows(self) -> int:
+        """L of the whole layer."""
+        return len(self.weight) if self.rows is None else self.rows.total
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,9 @@ def _updates(
     """The update of a slice of labels by its dw and dz, with the random numbers of (seed, step)."""
     random = None
     if state.weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic":
-        random = generator(state.weight.device, context.seed, context.step, 1)
+        # rows of a larger layer have numbers of their own
+        part = (state.first_row,) if state.first_row else ()
+        random = generator(state.weight.device, context.seed, context.step, 1, *part)
 
     def update(rows: slice, dw: Tensor, dz: Tensor) -> None:
         for value, momentum, gradient in (

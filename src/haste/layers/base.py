@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from haste.distributed import ALONE, Ranks
 from haste.errors import KernelError
 from haste.kernels.checks import (
     BACKENDS,
@@ -22,7 +24,7 @@ from haste.kernels.checks import (
     check_positives,
 )
 from haste.kernels.rounding import FP8, ROUNDINGS, round_to
-from haste.kernels.state import LayerState, Positives, Sgd, StepContext
+from haste.kernels.state import LayerState, Positives, RowRange, Sgd, StepContext, tiles
 from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26
@@ -149,13 +151,26 @@ class OutputLayer(nn.Module, ABC):
             raise KernelError("positives: growth by gradient needs a batch; give its positives.")
         check_positives(positives, len(features), features.device)
 
+    def row_ranges(self) -> dict[str, RowRange]:
+        """Of the tensors of `state_dict` of which this process has only some rows: which."""
+        return {
+            f"{name}.{tensor}": rows
+            for name, layer in self.named_children()
+            if isinstance(layer, OutputLayer)
+            for tensor, rows in layer.row_ranges().items()
+        }
+
     def layer_bytes(self) -> int:
         """Bytes of weights, indices, biases and momenta."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
 
 class LinearRows(OutputLayer):
-    """Layers with one row of weights and one bias per label: their buffers and initial values."""
+    """Layers with one row of weights and one bias per label: their buffers and initial values.
+
+    One of several ranks has a part of the rows, `rows`, and only knows these; random numbers are drawn for
+    the whole layer, so that its values do not depend on the number of ranks (`haste.layers.sharded`).
+    """
 
     weight: Tensor
     bias: Tensor
@@ -169,7 +184,10 @@ class LinearRows(OutputLayer):
         row_size: int,
         options: LayerOptions,
         device: torch.device,
+        ranks: Ranks = ALONE,
+        unit: int = 1,
     ) -> None:
+        """`n_labels`: of the whole layer; `unit`: labels that stay together on a rank."""
         super().__init__()
         for name, size in (
             ("n_features", n_features),
@@ -177,6 +195,9 @@ class LinearRows(OutputLayer):
             ("fan_in", row_size),
         ):
             check_count(name, size)
+        self.ranks = ranks
+        self.rows = ranks.split(n_labels, unit, "output layer")
+        n_labels = len(self.rows)
         self.n_features = n_features
         self.n_labels = n_labels
         self.options = options
@@ -195,28 +216,36 @@ class LinearRows(OutputLayer):
     def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
         """Weights U(-1/sqrt F, 1/sqrt F)."""
         bound = fan_in**-0.5
-        for rows in self._blocks():
-            values = torch.rand(rows.shape, generator=random, device=rows.device)
-            _fill(rows, values.mul_(2 * bound).sub_(bound))
+        for size, inside, rows in self._blocks():
+            values = torch.rand(size, generator=random, device=self.weight.device)[inside]
+            _fill(self.weight[rows], values.mul_(2 * bound).sub_(bound))
 
     def fill_normal(self, std: float, random: torch.Generator) -> None:
         """Weights N(0, std)."""
-        for rows in self._blocks():
-            values = torch.randn(rows.shape, generator=random, device=rows.device)
-            _fill(rows, values.mul_(std))
+        for size, inside, rows in self._blocks():
+            values = torch.randn(size, generator=random, device=self.weight.device)[inside]
+            _fill(self.weight[rows], values.mul_(std))
 
     def add_to_bias(self, offset: float) -> None:
         """See OutputLayer."""
         self.bias.copy_(self.bias.float() + offset)
 
-    def _blocks(self) -> tuple[Tensor, ...]:
-        """The weights in blocks of rows, which bound fp32 copies of them."""
-        return self.weight.split(max(1, _BLOCK // self.weight.shape[1]))
+    def _blocks(self) -> Iterator[tuple[tuple[int, int], slice, slice]]:
+        """The whole layer's weights in blocks of rows, which bound fp32 copies of them: the shape of each,
+        and `RowRange.overlap` with it."""
+        row_size = self.weight.shape[1]
+        for block in tiles(self.rows.total, max(1, _BLOCK // row_size)):
+            yield (block.stop - block.start, row_size), *self.rows.overlap(block)
+
+    def row_range(self, name: str) -> RowRange:  # noqa: ARG002
+        """Which rows there are of a tensor of `state_dict`."""
+        return self.rows
 
     @property
     def state(self) -> LayerState:
         """The tensors that a step updates."""
-        return LayerState(self.weight, self.bias, self.momentum, self.bias_momentum)
+        rows = None if self.rows.whole else self.rows
+        return LayerState(self.weight, self.bias, self.momentum, self.bias_momentum, rows)
 
     @property
     def capturable(self) -> bool:

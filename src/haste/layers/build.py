@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from haste.config import RunConfig
+from haste.distributed import ALONE, Ranks
 from haste.errors import ConfigError
 from haste.kernels.rounding import generator
 from haste.labels.order import LabelOrder
-from haste.layers.base import LayerOptions, OutputLayer
+from haste.layers.base import LayerOptions, LinearRows, OutputLayer
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
+from haste.layers.sharded import Shard
 from haste.layers.sparse import Sparse
 from haste.layers.unstructured import Unstructured
 from haste.layers.wrappers import FeatureDropout, WithAuxiliary
@@ -51,27 +53,31 @@ def build_layer(
     n_documents: int | None = None,
     clusters: np.ndarray | None = None,
     auxiliary_scale: Callable[[int | Tensor], float | Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> OutputLayer:
     """The output layer of a run, on `device`, with weights drawn from the run's seed.
 
     `n_features`: H after the projection; `order`: the layer's rows; `frequencies` int [L] by label
     id and `n_documents` for biases at the log prior; `clusters` int [L] by label id and
-    `auxiliary_scale` (step -> weight) for the auxiliary loss. Raises ConfigError or KernelError.
+    `auxiliary_scale` (step -> weight) for the auxiliary loss; `ranks` share the labels. Raises ConfigError
+    or KernelError.
     """
     options = layer_options(config, device)
     random = generator(device, config.seed, 0, 0)
     if order.head:
-        layer = _head_tail(config, n_features, order, options, random)
+        layer = _head_tail(config, n_features, order, options, random, ranks)
     else:
-        layer = _part(config, config.layer.pattern, n_features, order.n_labels, options, random, 0)
+        layer = _part(
+            config, config.layer.pattern, n_features, order.n_labels, options, random, 0, ranks
+        )
     if config.layer.bias_init == "log_prior":
         if frequencies is None or n_documents is None:
             raise ConfigError("layer.bias_init: log_prior needs the labels' training frequencies.")
         _set_log_prior(layer, frequencies[order.labels], n_documents)
     if clusters is not None and auxiliary_scale is not None:
         cluster_of_row = torch.from_numpy(clusters[order.labels].astype(np.int32)).to(device)
-        auxiliary = Dense(n_features, int(cluster_of_row.max()) + 1, options, random)
-        layer = WithAuxiliary(layer, auxiliary, cluster_of_row, auxiliary_scale)
+        auxiliary = Dense(n_features, int(cluster_of_row.max()) + 1, options, random, ranks=ranks)
+        layer = WithAuxiliary(layer, _shard(auxiliary), cluster_of_row, auxiliary_scale)
     return layer
 
 
@@ -124,6 +130,7 @@ def _head_tail(
     order: LabelOrder,
     options: LayerOptions,
     random: torch.Generator,
+    ranks: Ranks,
 ) -> HeadTail:
     whole, half = slice(0, n_features), n_features // 2
     if config.layer.features == "shared":
@@ -133,8 +140,9 @@ def _head_tail(
         tail_features, head_features = slice(0, half), slice(half, 2 * half)
     head_size = head_features.stop - head_features.start
     tail_size = tail_features.stop - tail_features.start
-    head = _part(config, "dense", head_size, order.head, options, random, 0)
-    tail = _part(config, config.layer.pattern, tail_size, order.n_tail, options, random, 1)
+    head = _part(config, "dense", head_size, order.head, options, random, 0, ranks)
+    pattern = config.layer.pattern
+    tail = _part(config, pattern, tail_size, order.n_tail, options, random, 1, ranks)
     return HeadTail(head, tail, n_features, head_features, tail_features)
 
 
@@ -146,6 +154,7 @@ def _part(
     options: LayerOptions,
     random: torch.Generator,
     part: int,
+    ranks: Ranks,
 ) -> OutputLayer:
     settings = config.layer
     if settings.fan_in > n_features and pattern not in ("dense", "bottleneck"):
@@ -155,29 +164,35 @@ def _part(
         )
     match pattern:
         case "dense" | "bottleneck":
-            layer: OutputLayer = Dense(n_features, n_labels, options, random, settings.chunks)
+            layer: LinearRows = Dense(n_features, n_labels, options, random, settings.chunks, ranks)
+        case "unstructured" if ranks.size > 1:
+            raise ConfigError(
+                "layer.pattern: unstructured cannot be distributed over several processes; train it in one."
+            )
         case "unstructured":
             layer = Unstructured(n_features, n_labels, settings.fan_in, options, random)
         case _:
             layer = Sparse(
                 n_features, n_labels, settings.fan_in, options, random,
                 group_size=1 if pattern == "fixed_fan_in" else settings.group_size,
-                block_size=settings.block_size if pattern == "block_sparse" else 1,
+                block_size=settings.block_size if pattern == "block_sparse" else 1, ranks=ranks,
             )  # fmt: skip
     if settings.dropout:
-        return FeatureDropout(layer, settings.dropout, part, options.backend)
-    return layer
+        return FeatureDropout(_shard(layer), settings.dropout, part, options.backend)
+    return _shard(layer)
+
+
+def _shard(layer: LinearRows) -> OutputLayer:
+    return layer if layer.ranks.size == 1 else Shard(layer)
 
 
 def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int) -> None:
     """Biases log(p / (1 - p)) with p = (n_l + 1/2) / (N + 1), by row."""
     share = (frequencies + 0.5) / (n_documents + 1)
     values = torch.from_numpy(np.log(share / (1 - share)))
-    biases = _biases(layer)
-    for bias, own in zip(biases, values.split([len(bias) for bias in biases]), strict=True):
-        bias.copy_(own)
-
-
-def _biases(layer: OutputLayer) -> list[Tensor]:
-    """Biases [L] of the parts in the order of rows: the head is registered before the tail."""
-    return [buffer for name, buffer in layer.named_buffers() if name.split(".")[-1] == "bias"]
+    begin = 0
+    # the head is registered before the tail
+    for part in layer.modules():
+        if isinstance(part, LinearRows):
+            part.bias.copy_(values[begin + part.rows.begin : begin + part.rows.end])
+            begin += part.rows.total

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from haste.distributed import ALONE, Ranks
 from haste.errors import KernelError
 from haste.kernels.checks import check_number, check_one_of
+from haste.kernels.state import RowRange, tiles
 
 _BLOCK_ELEMENTS = 1 << 22
 _HALF = 16
@@ -22,9 +24,15 @@ _VALUES = 1 << _HALF
 
 
 def sample_indices(
-    groups: int, count: int, n: int, random: torch.Generator, *, with_replacement: bool = False
+    groups: int,
+    count: int,
+    n: int,
+    random: torch.Generator,
+    *,
+    with_replacement: bool = False,
+    part: RowRange | None = None,
 ) -> Tensor:
-    """int32 [groups, count] drawn uniformly from 0..n-1, each row sorted.
+    """int32 [groups, count] drawn uniformly from 0..n-1, each row sorted; of these only the rows `part`.
 
     Raises KernelError when a set of `count` cannot be drawn from `n`.
     """
@@ -32,13 +40,17 @@ def sample_indices(
         raise KernelError(
             f"fan-in: {count} indices do not fit in {n} choices; lower fan_in or widen the features."
         )
-    index = torch.empty(groups, count, dtype=torch.int32, device=random.device)
-    for rows in blocks(groups, n):
-        size = rows.stop - rows.start
+    part = part or RowRange(0, groups, groups)
+    index = torch.empty(len(part), count, dtype=torch.int32, device=random.device)
+    for block in blocks(groups, n):
+        size = block.stop - block.start
+        inside, rows = part.overlap(block)
         if with_replacement:
-            chosen = torch.randint(n, (size, count), generator=random, device=random.device)
+            drawn = torch.randint(n, (size, count), generator=random, device=random.device)
+            chosen = drawn[inside]
         else:
-            chosen = torch.rand(size, n, generator=random, device=random.device).topk(count).indices
+            keys = torch.rand(size, n, generator=random, device=random.device)
+            chosen = keys[inside].topk(count).indices
         index[rows] = chosen.sort(dim=1).values.to(torch.int32)
     return index
 
@@ -71,22 +83,32 @@ def regrow_(
     *,
     with_replacement: bool = False,
     preference: Tensor | None = None,
+    elsewhere: tuple[int, int] = (0, 0),
 ) -> None:
     """Give each pruned index a new feature, in place.
 
     A row never names a feature twice: features that it keeps are excluded, and features just pruned are
     taken only when no others are left. New ones are uniform, or those of largest `preference` fp32
     [K, n] >= 0. With replacement they are uniform over all features, also those that the row has.
+    `elsewhere`: rows with a pruned index that other ranks have, before these and after; random numbers are
+    drawn for them, too, and ignored.
     """
     changed = pruned.any(dim=1).nonzero().flatten()
-    for part in blocks(len(changed), n):
+    total = sum(elsewhere) + len(changed)
+    own = RowRange(elsewhere[0], elsewhere[0] + len(changed), total)
+    for block in blocks(total, n):
+        size = block.stop - block.start
+        inside, part = own.overlap(block)
         rows = changed[part]
         row_pruned = pruned[rows]
         current = index[rows].long()
         if with_replacement:
-            new = torch.randint(n, current.shape, generator=random, device=index.device)
+            drawn = torch.randint(n, (size, index.shape[1]), generator=random, device=index.device)
+            new = drawn[inside]
         else:
-            key = torch.rand(len(rows), n, generator=random, device=index.device)
+            key = torch.rand(size, n, generator=random, device=index.device)[inside]
+            if not len(rows):
+                continue
             if preference is not None:
                 # random numbers only break ties
                 key = preference[rows].double() + 1e-12 * key.double()
@@ -101,28 +123,32 @@ def regrow_(
 
 def blocks(groups: int, width: int) -> list[slice]:
     """Slices of groups whose [block, width] temporaries have at most _BLOCK_ELEMENTS elements."""
-    size = max(1, _BLOCK_ELEMENTS // max(width, 1))
-    return [slice(begin, min(begin + size, groups)) for begin in range(0, groups, size)]
+    return tiles(groups, max(1, _BLOCK_ELEMENTS // max(width, 1)))
 
 
 class StreamingBottomK:
     """Selects exactly the `count` lowest of many scores, block by block, so that they are never in memory
     together; of equal ones the first.
 
-    Scores are fp32 and at least 0, so that their bits, as integers, are in the same order.
+    Scores are fp32 and at least 0, so that their bits, as integers, are in the same order. Of several ranks
+    each has a part of the scores, those of the first rank first.
     """
 
-    def __init__(self, blocks: Callable[[], Iterable[Tensor]], count: int) -> None:
-        """`blocks()` yields all scores, fp32 tensors of any shape; it is called twice and must repeat itself."""
+    def __init__(
+        self, blocks: Callable[[], Iterable[Tensor]], count: int, ranks: Ranks = ALONE
+    ) -> None:
+        """`blocks()` yields all scores of this rank, fp32 tensors of any shape; it is called twice and must
+        repeat itself. `count`: over all ranks."""
         self._bits = -1
         """all scores below these bits are taken, ..."""
         self._ties = 0
         """... and this many of those equal to them"""
         if count < 1:
             return
-        high, left = _kth_lowest((bits >> _HALF for bits in _bits_of(blocks)), count)
+        high, left, _ = _kth_lowest((bits >> _HALF for bits in _bits_of(blocks)), count, ranks)
         inside = ((bits & (_VALUES - 1))[(bits >> _HALF) == high] for bits in _bits_of(blocks))
-        low, self._ties = _kth_lowest(inside, left)
+        low, ties, equal = _kth_lowest(inside, left, ranks)
+        self._ties = max(0, ties - sum(equal[: ranks.rank]))
         self._bits = (high << _HALF) | low
 
     def take(self, score: Tensor) -> Tensor:
@@ -141,14 +167,17 @@ def _bits_of(blocks: Callable[[], Iterable[Tensor]]) -> Iterable[Tensor]:
     return (block.contiguous().flatten().view(torch.int32) for block in blocks())
 
 
-def _kth_lowest(values: Iterable[Tensor], count: int) -> tuple[int, int]:
-    """The `count`-th lowest of integers >= 0, and its rank among those equal to it."""
+def _kth_lowest(values: Iterable[Tensor], count: int, ranks: Ranks) -> tuple[int, int, list[int]]:
+    """The `count`-th lowest of integers >= 0 over all ranks, its rank among those equal to it, and how many
+    of these each rank has."""
     counts: Tensor | None = None
     for part in values:
         part_counts = torch.bincount(part, minlength=_VALUES)
         counts = part_counts if counts is None else counts.add_(part_counts)
     if counts is None:
-        return 0, 0
-    cumulative = counts.cumsum(0)
+        return 0, 0, [0]
+    by_rank = ranks.stack(counts)
+    cumulative = by_rank.sum(0).cumsum(0)
     value = int(torch.searchsorted(cumulative, count))
-    return value, count - (int(cumulative[value - 1]) if value else 0)
+    below = int(cumulative[value - 1]) if value else 0
+    return value, count - below, by_rank[:, value].tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from haste.distributed import ALONE, Ranks
 from haste.kernels import dense_fused_step
 from haste.kernels.checks import check_count
 from haste.kernels.rounding import dequantize
@@ -30,10 +31,11 @@ class Dense(LinearRows):
         options: LayerOptions,
         random: torch.Generator,
         chunks: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
         check_count("chunks", chunks)
-        super().__init__(n_features, n_labels, n_features, options, random.device)
-        self.labels_per_chunk = -(-n_labels // chunks)
+        super().__init__(n_features, n_labels, n_features, options, random.device, ranks)
+        self.labels_per_chunk = -(-self.n_labels // chunks)
         self.register_buffer("mask", None)
         self.fill_normal(INITIAL_STD, random)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from haste.distributed import ALONE, Ranks
 from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.api import group_fused_step, product
@@ -14,7 +16,7 @@ from haste.kernels.checks import check_count
 from haste.kernels.loss import bce_sum
 from haste.kernels.reference import block_index
 from haste.kernels.rounding import dequantize, storage_view
-from haste.kernels.state import Positives, StepContext
+from haste.kernels.state import Positives, RowRange, StepContext, tiles
 from haste.layers.base import LayerOptions, LinearRows, RewireStats, StepResult
 from haste.layers.connectivity import StreamingBottomK, prune_mask, regrow_, sample_indices
 
@@ -43,6 +45,7 @@ class Sparse(LinearRows):
         *,
         group_size: int = 1,
         block_size: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
         for name, value in (
             ("fan_in", fan_in),
@@ -58,7 +61,9 @@ class Sparse(LinearRows):
             raise KernelError(
                 f"block_size: {block_size} must divide both fan_in ({fan_in}) and the features ({n_features})."
             )
-        super().__init__(n_features, n_labels, fan_in, options, random.device)
+        super().__init__(
+            n_features, n_labels, fan_in, options, random.device, ranks, unit=group_size
+        )
         self.group_size = group_size
         self.block_size = block_size
         indices = sample_indices(
@@ -67,9 +72,20 @@ class Sparse(LinearRows):
             n_features // block_size,
             random,
             with_replacement=options.with_replacement,
+            part=self.groups,
         )
         self.register_buffer("indices", indices)
         self.fill_uniform(fan_in, random)
+
+    @property
+    def groups(self) -> RowRange:
+        """The groups of this rank's labels, which are rows of `indices`."""
+        rows, size = self.rows, self.group_size
+        return RowRange(rows.begin // size, -(-rows.end // size), -(-rows.total // size))
+
+    def row_range(self, name: str) -> RowRange:
+        """See LinearRows."""
+        return self.groups if name == "indices" else self.rows
 
     @property
     def index(self) -> Tensor:
@@ -131,6 +147,7 @@ class Sparse(LinearRows):
         options = self.options
         if options.growth == "gradient":
             self.check_gradient(features, positives)
+        total = self.groups.total * self.indices.shape[1]
         scores = self._scores
         if self.indices.numel() <= KEPT:
             kept = list(self._scores())
@@ -140,15 +157,22 @@ class Sparse(LinearRows):
 
         lowest = None
         if options.scope == "global":
-            lowest = StreamingBottomK(scores, int(options.fraction * self.indices.numel()))
+            lowest = StreamingBottomK(scores, int(options.fraction * total), self.ranks)
+
+        def pruned_blocks() -> Iterator[Tensor]:
+            own = copy.copy(lowest)
+            for score in scores():
+                yield own.take(score) if own else prune_mask(score, options.fraction, "group")
+
         cleared = [self.weight]
         if self.momentum is not None and options.reset_momentum:
             cleared.append(self.momentum)
         moved = torch.zeros((), dtype=torch.int64, device=self.indices.device)
-        for (groups, labels), score in zip(self._group_blocks(), scores(), strict=True):
-            pruned = lowest.take(score) if lowest else prune_mask(score, options.fraction, "group")
+        for (groups, labels), pruned, elsewhere in zip(
+            self._group_blocks(), pruned_blocks(), self._elsewhere(pruned_blocks), strict=True
+        ):
             preference = None
-            if options.growth == "gradient":
+            if options.growth == "gradient" and len(pruned):
                 preference = self._gradient_by_index(features, positives, labels)
             regrow_(
                 self.indices[groups],
@@ -157,17 +181,31 @@ class Sparse(LinearRows):
                 random,
                 with_replacement=options.with_replacement,
                 preference=preference,
+                elsewhere=elsewhere,
             )
             for values in cleared:
                 self._clear(values, labels, pruned)
             moved += pruned.sum()
-        return RewireStats(indices=self.indices.numel(), moved=int(moved))
+        return RewireStats(indices=total, moved=self.ranks.sum(int(moved)))
+
+    def _elsewhere(self, pruned: Callable[[], Iterable[Tensor]]) -> list[tuple[int, int]]:
+        """For each of the blocks of groups: how many groups with a `pruned` index the ranks before this one
+        have, and those after it."""
+        if self.ranks.size == 1:
+            return [(0, 0)] * len(self._group_blocks())
+        counts = self.ranks.stack(torch.stack([mask.any(dim=1).sum() for mask in pruned()]))
+        rank = self.ranks.rank
+        before, after = counts[:rank].sum(0).tolist(), counts[rank + 1 :].sum(0).tolist()
+        return list(zip(before, after, strict=True))
 
     def _scores(self) -> Iterator[Tensor]:
         """fp32 [K, F / block_size]: mean |weight| of each index over its group's labels (and its block), by
         blocks of groups."""
         for _, labels in self._group_blocks():
             rows = dequantize(self.weight[labels]).abs()
+            if not len(rows):
+                yield rows.new_zeros(0, self.indices.shape[1])
+                continue
             if self.block_size > 1:
                 rows = rows.view(len(rows), -1, self.block_size).mean(dim=2)
             size = min(self.group_size, len(rows))
@@ -175,20 +213,23 @@ class Sparse(LinearRows):
 
     def _clear(self, values: Tensor, labels: slice, pruned: Tensor) -> None:
         rows = storage_view(values)[labels]
-        size = min(self.group_size, len(rows))
+        size = max(1, min(self.group_size, len(rows)))
         mask = pruned.repeat_interleave(self.block_size, dim=1).repeat_interleave(size, dim=0)
         rows.masked_fill_(mask, 0)
 
     def _group_blocks(self) -> list[tuple[slice, slice]]:
-        """Slices (groups, labels) of blocks of whole groups; a short last group is a block of its own."""
-        whole = self.n_labels // self.group_size
-        size = max(1, BLOCK // (self.group_size * self.weight.shape[1]))
-        spans = [(begin, min(begin + size, whole)) for begin in range(0, whole, size)]
-        if self.n_labels % self.group_size:
-            spans.append((whole, whole + 1))
+        """Slices (groups, labels) of blocks of whole groups; a short last group is a block of its own.
+
+        The blocks are of the whole layer, and of each there is what this rank has, perhaps nothing.
+        """
+        whole = self.rows.total // self.group_size
+        spans = tiles(whole, max(1, BLOCK // (self.group_size * self.weight.shape[1])))
+        if self.rows.total % self.group_size:
+            spans.append(slice(whole, whole + 1))
+        groups = [self.groups.overlap(span)[1] for span in spans]
+        size = self.group_size
         return [
-            (slice(a, b), slice(a * self.group_size, min(b * self.group_size, self.n_labels)))
-            for a, b in spans
+            (own, slice(own.start * size, min(own.stop * size, self.n_labels))) for own in groups
         ]
 
     def _gradient_by_index(self, features: Tensor, positives: Positives, labels: slice) -> Tensor:

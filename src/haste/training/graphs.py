@@ -18,6 +18,7 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.data.batches import Batch
+from haste.distributed import Exchange, Ranks
 from haste.layers.base import StepResult
 from haste.model import Model
 from haste.training.padding import BatchShape, PaddedBatch
@@ -52,6 +53,7 @@ class _Captured:
     forward: torch.cuda.CUDAGraph
     layer: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
+    exchange: Exchange
     result: StepResult
     """of the last replay"""
 
@@ -60,9 +62,18 @@ class StepGraphs:
     """The graphs of a model's steps, by shape of batch."""
 
     def __init__(
-        self, device: torch.device, forward: Forward, layer: LayerStep, backward: Backward
+        self,
+        device: torch.device,
+        ranks: Ranks,
+        forward: Forward,
+        layer: LayerStep,
+        backward: Backward,
     ) -> None:
-        """The parts of a step, which read nothing but their arguments, weights and values in memory."""
+        """The parts of a step, which read nothing but their arguments, weights and values in memory.
+
+        Ranks may replay different graphs, or none, in one step: a capture exchanges nothing.
+        """
+        self.ranks = ranks
         self.forward, self.layer, self.backward = forward, layer, backward
         # what was set up on one stream (gradients, workspaces of products) cannot be captured on another
         self.stream = _stream(device)
@@ -98,11 +109,13 @@ class StepGraphs:
         between(encoder)
         captured.forward.replay()
         between(layer)
+        captured.exchange.gather()
         captured.layer.replay()
+        loss, dx = captured.exchange.scatter(captured.result.loss, captured.result.dx)
         between(encoder)
         captured.backward.replay()
         # the next step writes to the same place
-        return StepResult(captured.result.loss.clone(), captured.result.dx)
+        return StepResult(loss.clone(), dx)
 
     def forget(self) -> None:
         """Give back the memory of all graphs: steps are captured anew, each shape at its next batch."""
@@ -115,11 +128,12 @@ class StepGraphs:
         graphs = [torch.cuda.CUDAGraph() for _ in range(3)]
         with self._into(graphs[0]):
             features = self.forward(batch)
+        exchange = Exchange(self.ranks, features.detach(), shape.of)
         with self._into(graphs[1]):
-            result = self.layer(features.detach(), batch)
+            result = self.layer(exchange.features, batch)
         with self._into(graphs[2]):
-            self.backward(features, result.dx)
-        return _Captured(inputs, *graphs, result)
+            self.backward(features, exchange.dx(result.dx))
+        return _Captured(inputs, *graphs, exchange, result)
 
     def _into(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
         # another thread pins the memory of batches meanwhile, which only this mode leaves it to do

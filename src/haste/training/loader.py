@@ -14,6 +14,7 @@ import torch
 
 from haste.data.batches import Batch, collate
 from haste.data.ragged import Ragged
+from haste.distributed import ALONE, Ranks
 from haste.training.padding import PaddedBatch, Padding
 
 AHEAD = 4
@@ -30,13 +31,17 @@ def batches(
     row_of_label: np.ndarray | None,
     device: torch.device,
     padding: Padding | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Iterator[Batch | PaddedBatch]]:
     """Batches of tensors of the documents `rows`, one after the other, on the CPU.
 
     For a GPU another thread makes them ahead, with `padding` padded, and pins their memory. Leaving the
     context ends it. See `haste.data.batches.collate` for the other arguments.
     """
-    collated = (collate(tokens, labels, document_rows, row_of_label) for document_rows in rows)
+    collated = (
+        collate(tokens, labels, document_rows, row_of_label, ranks.documents(document_rows))
+        for document_rows in rows
+    )
     if device.type != "cuda":
         yield (batch.to_torch() for batch in collated)
         return

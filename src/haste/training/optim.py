@@ -104,6 +104,16 @@ def step(optimizers: list[torch.optim.Optimizer]) -> None:
                 optimizer.zero_grad()
 
 
+def parameters(optimizers: list[torch.optim.Optimizer]) -> list[nn.Parameter]:
+    """What the optimisers step."""
+    return [
+        parameter
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+
+
 def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What `restore` wants, in dicts and lists."""
     found = optimizer.state_dict()

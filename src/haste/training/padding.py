@@ -32,13 +32,15 @@ class BatchShape:
     """Sizes of a padded batch. Its parts are int32, one after the other: offsets, ids, label, row."""
 
     documents: int
-    """B"""
+    """B, or of several ranks this one's part of them"""
     length: int
     """tokens of a document, at most"""
     pairs: int
     """room for positives"""
     tokens: int
-    """room for the tokens of all documents"""
+    """room for the tokens of these documents"""
+    of: int
+    """B, those of other ranks too"""
 
     def parts(self) -> list[slice]:
         """The slices of offsets, ids, label and row."""
@@ -72,7 +74,7 @@ class BatchShape:
     def view(self, flat: torch.Tensor) -> Batch:
         """The batch whose parts are slices of `flat`, int32 [size], on any device; nothing is copied."""
         offsets, ids, label, row = (flat[at] for at in self.parts())
-        return Batch(ids, offsets, Positives(label, row), None, self.length)
+        return Batch(ids, offsets, Positives(label, row), None, self.length, self.of)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class PaddedBatch:
 
     @property
     def size(self) -> int:
-        """B, the number of documents."""
-        return self.shape.documents
+        """B, the number of documents, those of other ranks too."""
+        return self.shape.of
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,15 @@ class Padding:
         n_labels: int,
         *,
         packed: bool = False,
+        ranks: int = 1,
     ) -> Padding:
-        """For batches of documents of at most `max_len` tokens with the positives `labels` [N, >= L]."""
+        """For batches of documents of at most `max_len` tokens with the positives `labels` [N, >= L], that as
+        many `ranks` share."""
         counts = np.diff(labels.indptr)
         likely = batch_size * counts.mean() + SPREAD * counts.std() * batch_size**0.5
         pairs = max(ROOM * batch_size * counts.mean(), likely)
         pairs = -(-int(pairs) // ALIGNED) * ALIGNED + ALIGNED
-        budget = max_len * min(max(1, batch_size // BUDGETS), SPARE)
+        budget = max_len * min(max(1, batch_size // ranks // BUDGETS), SPARE)
         multiple = budget if packed else max(1, max_len // LENGTHS)
         return cls(batch_size, pairs, multiple, max_len, n_labels, packed)
 
@@ -131,11 +135,12 @@ class Padding:
             return None
         if len(positives) > self.pairs:
             return None
+        documents = len(batch.offsets) - 1
         if self.packed:
             tokens = -(-len(batch.ids) // self.multiple) * self.multiple
-            return BatchShape(self.documents, self.max_len, self.pairs, tokens)
+            return BatchShape(documents, self.max_len, self.pairs, tokens, batch.size)
         length = min(-(-batch.longest // self.multiple) * self.multiple, self.max_len)
-        return BatchShape(self.documents, length, self.pairs, self.documents * length)
+        return BatchShape(documents, length, self.pairs, documents * length, batch.size)
 
     def pinned(self, batch: Batch) -> Batch | PaddedBatch:
         """A batch in numpy as tensors in pinned memory, padded where it has a shape."""

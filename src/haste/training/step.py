@@ -12,6 +12,8 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.data.batches import Batch
+from haste.distributed import Exchange
+from haste.errors import ConfigError
 from haste.kernels.rounding import generator, mix
 from haste.kernels.state import StepContext
 from haste.layers.base import StepResult
@@ -41,6 +43,9 @@ class TrainStep:
     Nothing synchronizes but the count of what a rewiring moved. All random numbers are a
     function of (seed, step), those of the encoder's dropout too. Padded batches are replayed as CUDA
     graphs; with others, and where connections move, the host launches each kernel.
+
+    Of several ranks each encodes its part of the documents and steps its part of the labels; what they
+    exchange lies between the parts of a step, outside of graphs.
     """
 
     def __init__(self, config: RunConfig, model: Model, total_steps: int) -> None:
@@ -48,6 +53,12 @@ class TrainStep:
         self.config = config
         self.model = model
         self.total_steps = total_steps
+        self.ranks = model.ranks
+        if self.ranks.size > 1 and config.encoder.optimizer_in_backward:
+            raise ConfigError(
+                "encoder.optimizer_in_backward: steps by the gradients of one process, before those of the others "
+                "are added; set it false, or train in one process."
+            )
         self.optimizers = optim.build_optimizers(model.encoder, model.projection, config.encoder)
         device = model.device
         on_gpu = device.type == "cuda" and model.layer.capturable
@@ -57,7 +68,9 @@ class TrainStep:
         self._scalars: tuple[float | Tensor, int | Tensor] = (0.0, 0)
         self.graphs: StepGraphs | None = None
         if can_capture(config, model):
-            self.graphs = StepGraphs(device, model.features, self._layer, self._backward)
+            self.graphs = StepGraphs(
+                device, self.ranks, model.features, self._layer, self._backward
+            )
 
     def padding(self, labels: sp.csr_matrix) -> Padding | None:
         """How batches of documents with the positives `labels` [N, >= L] are to be padded, if at all."""
@@ -70,6 +83,7 @@ class TrainStep:
             config.encoder.max_len,
             self.model.layer.n_labels,
             packed=self.model.encoder.packed,
+            ranks=self.ranks.size,
         )
 
     def __call__(
@@ -83,14 +97,16 @@ class TrainStep:
         with self._stream():
             begins(REST)
             factor = self.factor(done)
-            torch.manual_seed(mix(self.config.seed, done, 4))
+            # documents of different ranks are different ones, and so is their dropout
+            part = (self.ranks.rank,) if self.ranks.rank else ()
+            torch.manual_seed(mix(self.config.seed, done, 4, *part))
             optim.set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
             self._set_scalars(factor * self.config.training.learning_rate, done)
             rewires = rewires_at(done + 1, self.total_steps, self.config.rewire)
             padded = isinstance(batch, PaddedBatch)
             if padded and not rewires and self.graphs.ready(batch.shape):
                 loss = self.graphs.replay(batch, begins, ENCODER, LAYER).loss
-                optim.step(self.optimizers)
+                self._optimize()
                 begins(REST)
                 return StepOutcome(loss)
             if padded:
@@ -106,18 +122,25 @@ class TrainStep:
     ) -> StepOutcome:
         begins(ENCODER)
         features = self.model.features(batch)
-        given = features.detach()
+        exchange = Exchange(self.ranks, features.detach(), batch.size)
         begins(LAYER)
+        exchange.gather()
+        given = exchange.features
         result = self._layer(given, batch)
+        loss, dx = exchange.scatter(result.loss, result.dx)
         begins(ENCODER)
-        self._backward(features, result.dx)
-        optim.step(self.optimizers)
+        self._backward(features, dx)
+        self._optimize()
         begins(REST)
         if not rewires:
-            return StepOutcome(result.loss)
+            return StepOutcome(loss)
         random = generator(self.model.device, self.config.seed, done, 3)
         stats = self.model.layer.rewire(random, given, batch.positives)
-        return StepOutcome(result.loss, stats.moved)
+        return StepOutcome(loss, stats.moved)
+
+    def _optimize(self) -> None:
+        self.ranks.sum_gradients(optim.parameters(self.optimizers))
+        optim.step(self.optimizers)
 
     def _layer(self, features: Tensor, batch: Batch) -> StepResult:
         lr, step = self._scalars

@@ -104,25 +104,26 @@ def _add_positives(
 
 @triton.jit
 def _update_tile(
-    w_ptr, momentum_ptr, rows, start, offsets, mask, dw, lr, momentum, decay, seed, step,
+    w_ptr, momentum_ptr, rows, start, offsets, mask, dw, lr, momentum, decay, seed, step, first_row,
     BLOCK_L: tl.constexpr, COLUMNS: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """SGD on weights [BLOCK_L, COLUMNS] at `offsets`, which are of `rows` from column `start` on."""
+    """SGD on weights [BLOCK_L, COLUMNS] at `offsets`, which are of `rows` from column `start` on; row 0 is
+    row `first_row` of the whole layer."""
     v = load_momentum(momentum_ptr, offsets, mask, dw, HAS_MOMENTUM)
     value = dequantize(tl.load(w_ptr + offsets, mask=mask, other=0))
     new, v = sgd_update(value, v, dw, lr, momentum, decay, HAS_MOMENTUM)
     noise = offsets.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
-        noise = rounding_noise(seed, step, rows, start, full, BLOCK_L, COLUMNS, ROUNDS)
+        noise = rounding_noise(seed, step, rows + first_row, start, full, BLOCK_L, COLUMNS, ROUNDS)
     store_update(w_ptr, momentum_ptr, offsets, new, v, noise, mask, HAS_MOMENTUM, STOCHASTIC)
 
 
-@triton.jit(do_not_specialize=["first", "seed", "step"])
+@triton.jit(do_not_specialize=["first", "seed", "step", "first_row"])
 def _update(
     x_ptr, w_ptr, mask_ptr, momentum_ptr, dz_ptr, first, n_labels, n_features, width,
-    lr, momentum, decay, seed, step,
+    lr, momentum, decay, seed, step, first_row,
     BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     HAS_MASK: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
@@ -150,14 +151,15 @@ def _update(
     if HAS_MASK:
         kept = kept & (tl.load(mask_ptr + offsets, mask=kept, other=0) != 0)
     _update_tile(
-        w_ptr, momentum_ptr, rows, start, offsets, kept, dw, lr, momentum, decay, seed, step,
+        w_ptr, momentum_ptr, rows, start, offsets, kept, dw, lr, momentum, decay, seed, step, first_row,
         BLOCK_L, BLOCK_H, HAS_MOMENTUM, STOCHASTIC, ROUNDS,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["first", "seed", "step"])
+@triton.jit(do_not_specialize=["first", "seed", "step", "first_row", "total_rows"])
 def _update_bias(
     bias_ptr, momentum_ptr, dz_ptr, first, n_labels, width, lr, momentum, decay, seed, step,
+    first_row, total_rows,
     BLOCK_L: tl.constexpr, BLOCK_B: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -179,13 +181,14 @@ def _update_bias(
     noise = rows.to(tl.int32)
     if STOCHASTIC:
         # after the random numbers of the weights' rows
-        noise = random_row(seed, step, n_labels + rows, ROUNDS)
+        noise = random_row(seed, step, rows + first_row + total_rows, ROUNDS)
     store_update(bias_ptr, momentum_ptr, rows, new, v, noise, inside, HAS_MOMENTUM, STOCHASTIC)
 
 
-@triton.jit(do_not_specialize=["first", "seed", "step"])
+@triton.jit(do_not_specialize=["first", "seed", "step", "first_row"])
 def _update_gathered(
     w_ptr, index_ptr, momentum_ptr, dw_ptr, first, n_labels, n_features, lr, momentum, decay, seed, step,
+    first_row,
     BLOCK_L: tl.constexpr, F: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -201,7 +204,7 @@ def _update_gathered(
         tl.float32
     )
     _update_tile(
-        w_ptr, momentum_ptr, rows, 0, offsets, inside, dw, lr, momentum, decay, seed, step,
+        w_ptr, momentum_ptr, rows, 0, offsets, inside, dw, lr, momentum, decay, seed, step, first_row,
         BLOCK_L, F, HAS_MOMENTUM, STOCHASTIC, ROUNDS,
     )  # fmt: skip
 
@@ -221,7 +224,7 @@ class _Chunks:
     ) -> None:
         weight, bias = state.weight, state.bias
         self.batch, self.n_features = features.shape
-        self.n_labels = len(weight)
+        self.n_labels, self.total_rows = len(weight), state.total_rows
         self.wide = weight.dtype == torch.float32
         self.label_tile = 64 if self.wide else 128
         self.tile, self.tiles = batch_tiles(self.batch, 32 if self.wide else 256)
@@ -238,7 +241,8 @@ class _Chunks:
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
         self.dx = torch.zeros(features.shape, dtype=torch.float32, device=weight.device)
         self.scalars = (
-            context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
+            context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step,
+            state.first_row,
         )  # fmt: skip
         self.constants = {
             "HAS_MOMENTUM": state.momentum is not None,
@@ -282,7 +286,8 @@ class _Chunks:
         rows = 32
         _update_bias[(triton.cdiv(labels.stop - labels.start, rows),)](
             self.bias, self.bias_momentum, self.dz, labels.start, self.n_labels, self.width,
-            *self.scalars, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)), **self.constants,
+            *self.scalars, self.total_rows, BLOCK_L=rows, BLOCK_B=min(64, triton.next_power_of_2(self.width)),
+            **self.constants,
         )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def _tile(
 def _group(
     k, enabled, x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, target_ptr,
     dx_ptr, dz_ptr, old_w_ptr, chunk_begin,
-    n_labels, batch, width, lr, momentum, decay, seed, step,
+    n_labels, batch, width, lr, momentum, decay, seed, step, first_row, total_rows,
     G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     POSITIVES: tl.constexpr, HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
     DENSIFY: tl.constexpr, PADDED: tl.constexpr, UNROLL: tl.constexpr, BF16_LOSS: tl.constexpr,
@@ -139,9 +139,9 @@ def _group(
     bias_noise = rows.to(tl.int32)
     if STOCHASTIC:
         full: tl.constexpr = HAS_MOMENTUM or w_ptr.dtype.element_ty == tl.uint8
-        noise = rounding_noise(seed, step, rows, 0, full, G, F, ROUNDS)
+        noise = rounding_noise(seed, step, rows + first_row, 0, full, G, F, ROUNDS)
         # after the random numbers of the weights' rows
-        bias_noise = random_row(seed, step, n_labels + rows, ROUNDS)
+        bias_noise = random_row(seed, step, rows + first_row + total_rows, ROUNDS)
     store_rounded(w_ptr + offsets, new, noise, inside[:, None], STOCHASTIC)
     store_rounded(bias_ptr + rows, new_bias, bias_noise, inside, STOCHASTIC)
     if HAS_MOMENTUM:
@@ -160,12 +160,14 @@ def _group(
         "last_tile",
         "seed",
         "step",
+        "first_row",
+        "total_rows",
     ]
 )
 def _step_kernel(
     x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, bounds_ptr, label_ptr, targets_ptr,
     dx_ptr, dz_ptr, old_w_ptr, loss_ptr, chunk_group, first_group, last_group, first_tile, last_tile,
-    copy_size, n_labels, batch, width, lr, momentum, decay, seed, step,
+    copy_size, n_labels, batch, width, lr, momentum, decay, seed, step, first_row, total_rows,
     G: tl.constexpr, F: tl.constexpr, BLOCK_SIZE: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     POSITIVES: tl.constexpr, BY_PAIR: tl.constexpr,
     HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
@@ -206,7 +208,7 @@ def _step_kernel(
         total += _group(
             k, enabled, x_ptr, w_ptr, index_ptr, bias_ptr, momentum_ptr, bias_momentum_ptr, target_ptr,
             copy_ptr, dz_ptr, old_w_ptr, chunk_begin,
-            n_labels, batch, width, lr, momentum, decay, seed, step,
+            n_labels, batch, width, lr, momentum, decay, seed, step, first_row, total_rows,
             G, F, BLOCK_SIZE, BLOCK_B, NUM_TILES, POSITIVES, HAS_MOMENTUM, STOCHASTIC, DENSIFY, PADDED, UNROLL,
             BF16_LOSS, DOT_DTYPE, PRECISION, ROUNDS,
         )  # fmt: skip
@@ -321,7 +323,8 @@ def group_step(
         columns, storage_view(weight), index, bias, momentum, state.bias_momentum, bounds, positives.label_row
     )  # fmt: skip
     scalars = (
-        n_labels, batch, width, context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step
+        n_labels, batch, width, context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step,
+        state.first_row, state.total_rows,
     )  # fmt: skip
     passes = StepPasses(positives, bounds, groups, n_labels, group_size, width)
     losses = []
