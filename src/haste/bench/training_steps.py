@@ -16,7 +16,7 @@ import torch
 from haste.bench.workload import Workload
 from haste.data.batches import EpochBatches
 from haste.distributed import ALONE, Ranks
-from haste.training import loader
+from haste.training import loader, optim
 from haste.training.step import ENCODER, LAYER, REST, TrainStep
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ GIB = 2**30
 
 
 def measure(
-    workload: Workload, device: torch.device
+    workload: Workload, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The values of a row, by the names of `scale.COLUMNS`, and the kernels that take most of a step."""
-    steps, count = TrainingSteps(workload, device), workload.steps
+    steps, count = TrainingSteps(workload, device, ranks), workload.steps
     config, model = workload.config, steps.model
     # the first pass compiles kernels, which takes memory; the second fills the allocator's cache and
     # captures graphs; the third is timed
@@ -38,12 +38,12 @@ def measure(
     if steps.step.graphs is not None:
         # so that the memory of graphs is counted in the second pass, which captures them again
         steps.step.graphs.forget()
-    _forget_peak(device)
+    forget_peak(device)
     steps.run(range(count, 2 * count))
-    _synchronize(device)
+    synchronize(device)
     clock, start = Clock(device), time.perf_counter()
     steps.run(range(2 * count, 3 * count), clock.begins)
-    _synchronize(device)
+    synchronize(device)
     seconds_per_step = (time.perf_counter() - start) / count
     parts = {part: seconds / count for part, seconds in clock.seconds().items()}
     steps_peak = _peak()
@@ -73,6 +73,8 @@ def measure(
         "steps_per_epoch": steps.per_epoch,
         "momentum": config.training.momentum,
     }
+    if ranks.size > 1:
+        values["gradient_sum_seconds"] = steps.gradient_sum_seconds()
     kernels: list[dict[str, Any]] = []
     if workload.profiled and device.type == "cuda":
         total, kernels = steps.profile()
@@ -117,7 +119,7 @@ class TrainingSteps:
 
     def rewire_seconds(self) -> float:
         """What a rewiring adds to a step, of the second of two; peak memory is that of both."""
-        _forget_peak(self.device)
+        forget_peak(self.device)
         last = self.config.rewire.interval - 1
         clock = Clock(self.device)
         for _ in range(2):
@@ -130,14 +132,25 @@ class TrainingSteps:
         layer = self.model.layer
         features = torch.randn(TOPK_BATCH, layer.n_features, device=self.device)
         features = features.to(next(self.model.encoder.parameters()).dtype)
-        _forget_peak(self.device)
+        forget_peak(self.device)
         before = _peak()[0]
         for _ in range(2):
-            _synchronize(self.device)
+            synchronize(self.device)
             start = time.perf_counter()
             layer.topk(features, TOP)
-            _synchronize(self.device)
+            synchronize(self.device)
         return time.perf_counter() - start, _peak()[0] - before
+
+    def gradient_sum_seconds(self) -> float:
+        """Of summing the encoder's gradients over ranks, a part of each step."""
+        parameters = optim.parameters(self.step.optimizers)
+        self.model.ranks.sum_gradients(parameters)
+        synchronize(self.device)
+        start = time.perf_counter()
+        for _ in range(self.count):
+            self.model.ranks.sum_gradients(parameters)
+        synchronize(self.device)
+        return (time.perf_counter() - start) / self.count
 
     def profile(self) -> tuple[float, list[dict[str, Any]]]:
         """Seconds per step in kernels, and rows of those that take most."""
@@ -146,7 +159,7 @@ class TrainingSteps:
 
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             self.run(range(self.count))
-            _synchronize(self.device)
+            synchronize(self.device)
         events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CUDA]
         events.sort(key=lambda event: -event.self_device_time_total)
         rows = [
@@ -195,7 +208,7 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """Seconds by part since the last call."""
         self.begins(REST)
-        _synchronize(self.device)
+        synchronize(self.device)
         seconds = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
         for (part, before), (_, after) in itertools.pairwise(self._marks):
             on_gpu = self.device.type == "cuda"
@@ -204,13 +217,14 @@ class Clock:
         return seconds
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has to do."""
     torch.get_device_module(device).synchronize()
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
     """Reset the peak, after freeing memory that is cached but unused."""
-    _synchronize(device)
+    synchronize(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -42,6 +42,12 @@ class Workload:
         layer = self.config.layer
         return head_size(self.statistics.labels, layer.head_ratio, layer.group_size)
 
+    @property
+    def order(self) -> LabelOrder:
+        """Labels in their own order, the head first."""
+        labels = np.arange(self.statistics.labels, dtype=np.int32)
+        return LabelOrder(labels, self.head, self.config.layer.group_size)
+
     def documents(self) -> tuple[Ragged, sp.csr_matrix]:
         """Tokens and positives, by row of the layer, of as many documents as its steps take."""
         random = np.random.default_rng(self.config.seed)
@@ -57,14 +63,13 @@ class Workload:
             self.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
         )
         encoder = transformer_encoder(transformer, config.encoder)
-        labels = np.arange(self.statistics.labels, dtype=np.int32)
-        order = LabelOrder(labels, self.head, config.layer.group_size)
         auxiliary: dict[str, Any] = {}
         if config.auxiliary.scale > 0:
             # at its full weight, as at the start of a run
+            labels = np.arange(self.statistics.labels, dtype=np.int32)
             auxiliary["clusters"] = labels // config.auxiliary.cluster_size
             auxiliary["auxiliary_scale"] = lambda _: config.auxiliary.scale
-        return assemble(config, encoder, order, ranks=ranks, **auxiliary)
+        return assemble(config, encoder, self.order, ranks=ranks, **auxiliary)
 
 
 def architecture(model: str) -> Any:

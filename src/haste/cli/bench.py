@@ -87,6 +87,46 @@ def scale(
     log.info("wrote %s", measure(out, settings, rows, seconds=seconds))
 
 
+@bench.command("sharded")
+def sharded(
+    out: Annotated[
+        Path, typer.Option(help="Table to write (.csv); beside it the machine (.json).")
+    ],
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; Amazon-3M and LF-Paper2Keywords-8.6M.")
+    ] = None,
+    labels: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Sizes of an output layer alone; 0: as many as fit. Repeatable; 400M and 0."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Nothing begins after this many seconds.")
+    ] = None,
+    grid: Annotated[
+        Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
+    ] = Path("workflow/configs/paper.yaml"),
+) -> None:
+    """Time training steps on one GPU and on several, and find the most labels that fit.
+
+    Start it with torchrun --nproc-per-node N -m haste bench sharded: N processes
+    with a GPU each. Needs no data set.
+    """
+    import torch
+
+    from haste.bench.sharded import DATASETS, GOAL_LABELS, Bench, workloads
+    from haste.distributed import launched
+    from haste.grid import read_grid
+
+    measured = workloads(read_grid([grid]), dataset or DATASETS)
+    with launched("cuda") as ranks:
+        device = torch.device("cuda", torch.cuda.current_device())
+        Bench(out, ranks, device).run(measured, labels or (GOAL_LABELS, 0), seconds)
+    if ranks.first:
+        log.info("wrote %s", out)
+
+
 @bench.command("grouping")
 def grouping(
     out: Annotated[Path, typer.Option(help="Table to write (.csv).")],
