@@ -22,11 +22,12 @@ from haste.errors import DataError
 from haste.files import reading
 from haste.inputs import RunInputs
 from haste.kernels.rounding import mix
+from haste.kernels.state import RowRange
 from haste.labels.order import LabelOrder
 from haste.layers.base import OutputLayer
 from haste.layers.build import build_layer, build_projection
 from haste.layers.wrappers import auxiliary_scale
-from haste.tensor_file import load_tensors, save_tensors
+from haste.tensor_file import Blocks, load_tensors, save_tensors
 
 
 @dataclass
@@ -94,13 +95,30 @@ class Model:
             if momenta or not name.endswith("momentum")
         }
 
+    def row_ranges(self) -> dict[str, RowRange]:
+        """Of the tensors of which this rank has only some rows: which."""
+        return {f"layer.{name}": rows for name, rows in self.layer.row_ranges().items()}
+
+    def whole_tensors(self, *, momenta: bool) -> dict[str, Tensor | Blocks]:
+        """All tensors as one rank would have them, whose blocks the first rank gets from all."""
+        whole: dict[str, Tensor | Blocks] = dict(self.tensors(momenta=momenta))
+        for name, rows in self.row_ranges().items():
+            if name in whole:
+                own = whole[name]
+                shape = (rows.total, *own.shape[1:])
+                whole[name] = Blocks(shape, own.dtype, self.ranks.blocks(own, rows))
+        return whole
+
     def save(self, path: Path) -> None:
         """Write all weights and indices as safetensors."""
-        save_tensors(path, self.tensors(momenta=False))
+        save_tensors(path if self.ranks.first else None, self.whole_tensors(momenta=False))
+        # until the first rank has written it
+        self.ranks.collect(None)
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; raises DataError when it is missing, damaged or does not fit."""
-        copy_into(self.tensors(momenta=False), load_tensors(path)[0], path)
+        values, _ = load_tensors(path, rows=self.row_ranges())
+        copy_into(self.tensors(momenta=False), values, path)
 
 
 def build_model(
@@ -173,10 +191,7 @@ def assemble(
     projection = build_projection(config, encoder.feature_size)
     projection = projection.to(encoder.device, encoder.dtype)
     size = getattr(projection, "out_features", encoder.feature_size)
-    layer = build_layer(config, size, order, encoder.device, **settings)
-    return Model(encoder, projection, layer, order)
-=======
-    layer = build_layer(config, size, order, like.device, ranks=ranks, **settings)
+    layer = build_layer(config, size, order, encoder.device, ranks=ranks, **settings)
     return Model(encoder, projection, layer, order, ranks)
 
 

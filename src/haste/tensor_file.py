@@ -6,9 +6,13 @@ memory and a temporary file of its own that a kill leaves behind, is not needed 
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from torch import Tensor
 from haste import former_names
 from haste.errors import DataError
 from haste.files import atomic, reading
+from haste.kernels.state import RowRange
 
 _DTYPES = {
     torch.float64: "F64",
@@ -41,17 +46,49 @@ MADE_BY = "haste train"
 _AGAIN = f"Delete it, and make it again: {MADE_BY}."
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A tensor that is made block of rows by block when it is written."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    blocks: Iterable[Tensor]
+
+    @classmethod
+    def of(cls, value: Tensor | Blocks) -> Blocks:
+        """A tensor, on any device, as one block."""
+        return (
+            value if isinstance(value, Blocks) else cls(tuple(value.shape), value.dtype, (value,))
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: Path | None,
+    tensors: Mapping[str, Tensor | Blocks],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Replace `path` by a safetensors file of `tensors`, on any device, and `metadata`."""
+    """Replace `path` by a safetensors file of `tensors` and `metadata`.
+
+    Without a path nothing is written, and blocks are made in the same order: what they need of this
+    process, another one writes.
+    """
     # the wide ones first, so that all are aligned
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    values = {name: Blocks.of(value) for name, value in tensors.items()}
+    names = sorted(values, key=lambda name: (-values[name].dtype.itemsize, name))
+    if path is None:
+        for name in names:
+            collections.deque(values[name].blocks, maxlen=0)
+        return
     entries: dict[str, Any] = {}
     begin = 0
     for name in names:
-        value = tensors[name]
-        end = begin + value.numel() * value.element_size()
+        value = values[name]
+        end = begin + value.nbytes
         entries[name] = {
             "dtype": _DTYPES[value.dtype],
             "shape": list(value.shape),
@@ -62,31 +99,37 @@ def save_tensors(
     with atomic(path) as temporary, temporary.open("wb") as stream:
         stream.write(header)
         digest = zlib.crc32(header)
-        for name in names:
-            block = tensors[name].detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
-            digest = zlib.crc32(block, digest)
-            stream.write(block)
+        for block in itertools.chain.from_iterable(values[name].blocks for name in names):
+            content = block.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+            digest = zlib.crc32(content, digest)
+            stream.write(content)
         stream.seek(0)
         stream.write(_header(entries, metadata or {}, f"{digest:08x}"))
 
 
 def load_tensors(
-    path: Path, *, need_digest: bool = False
+    path: Path, *, need_digest: bool = False, rows: Mapping[str, RowRange] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, on the CPU, and its metadata.
 
     Raises DataError where it is missing or a byte is not as it was written. A file without a digest, which
-    older versions wrote, is read as it is unless `need_digest`.
+    older versions wrote, is read as it is unless `need_digest`. Of the tensors named in `rows` only these rows
+    are read, where they have as many in all.
     """
+    rows = rows or {}
     with reading(path, "a safetensors file", MADE_BY):
         _check(path, need_digest)
         with safe_open(path, framework="pt") as stored:
             metadata = dict(stored.metadata() or {})
             metadata.pop(_DIGEST, None)
-            tensors = {
-                former_names.renamed_tensor(name): stored.get_tensor(name)
-                for name in stored.keys()  # noqa: SIM118
-            }
+            tensors = {}
+            for name in stored.keys():  # noqa: SIM118
+                present_name = former_names.renamed_tensor(name)
+                own, part = rows.get(present_name), stored.get_slice(name)
+                if own is None or part.get_shape()[0] != own.total:
+                    tensors[present_name] = stored.get_tensor(name)
+                else:
+                    tensors[present_name] = part[own.begin : own.end]
     return tensors, metadata
 
 

@@ -29,7 +29,7 @@ from haste.files import write_json
 from haste.grid import GridConfig
 from haste.kernels.state import Positives, StepContext
 from haste.layers.base import LayerOptions, OutputLayer
-from haste.layers.build import build_layer, projected_size
+from haste.layers.build import build_layer, build_projection
 from haste.layers.sharded import Shard
 from haste.layers.sparse import Sparse
 from haste.resources import machine
@@ -148,7 +148,8 @@ class Bench:
     def _checked(self, dataset: str, workload: Workload) -> dict[str, float]:
         """Errors of the sharded layer against the whole one; raises KernelError where they are too large."""
         config, ranks, device = workload.config, self.ranks, self.device
-        n_features = projected_size(config, workload.architecture.hidden_size)
+        hidden = workload.architecture.hidden_size
+        n_features = getattr(build_projection(config, hidden), "out_features", hidden)
 
         def build(ranks: Ranks) -> OutputLayer:
             return build_layer(config, n_features, workload.order, device, ranks=ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -38,16 +39,23 @@ def train(
     A run that has finished with this configuration from these inputs is left as
     it is. SIGINT, SIGHUP and SIGTERM stop it with a checkpoint (exit codes 130,
     129, 143); where another process trains the same run, the exit code is 75.
+
+    On several GPUs: torchrun --nproc-per-node N -m haste train CONFIG. The batch
+    and the labels are distributed over the N processes; results do not depend on N.
     """
     from haste.config import read_run
     from haste.paths import RunDir
     from haste.settings import naming
 
     run = read_run(config)
-    from haste.training.run import train_and_evaluate  # torch, which a bad config need not wait for
+    # torch, which a bad config need not wait for
+    from haste.distributed import launched
+    from haste.training.run import train_and_evaluate
 
-    with naming(config):
-        train_and_evaluate(run, RunDir(out or config.parent), force=force)
+    with naming(config), launched(run.training.device) as ranks:
+        if not ranks.first:
+            logging.getLogger().setLevel(logging.WARNING)
+        train_and_evaluate(run, RunDir(out or config.parent), force=force, ranks=ranks)
 
 
 @app.command()

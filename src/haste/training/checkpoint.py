@@ -46,8 +46,8 @@ class Progress:
 def save(
     folder: Path, config: RunConfig, model: Model, optimizers: Optimizers, progress: Progress
 ) -> None:
-    """Replace the checkpoint in `folder` by the present state."""
-    tensors = model.tensors(momenta=True)
+    """Replace the checkpoint in `folder` by the present state, that of one rank: any number of them resumes."""
+    tensors = model.whole_tensors(momenta=True)
     packed = [
         _pack(state_of(optimizer), f"optimizer{number}", tensors)
         for number, optimizer in enumerate(optimizers)
@@ -57,7 +57,7 @@ def save(
         "progress": json.dumps(asdict(progress)),
         "optimizers": json.dumps(packed),
     }
-    save_tensors(folder / FILE, tensors, header)
+    save_tensors(folder / FILE if model.ranks.first else None, tensors, header)
 
 
 def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) -> Progress | None:
@@ -70,7 +70,7 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
         return None
     unused = [state_of(optimizer) for optimizer in optimizers]
     try:
-        tensors, header = load_tensors(path, need_digest=True)
+        tensors, header = load_tensors(path, need_digest=True, rows=model.row_ranges())
         if header["config"] != fingerprint(config):
             log.warning("%s: is of another configuration; starting anew", path)
             return None

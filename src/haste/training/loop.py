@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
+from haste.errors import DataError
 from haste.files import atomic
 from haste.inputs import RunInputs
 from haste.metrics.names import HISTORY, VALIDATED
@@ -49,6 +50,7 @@ class Trainer:
         self.train_step = train_step
         self.config = train_step.config
         self.model = train_step.model
+        self.ranks = train_step.model.ranks
         self.optimizers = train_step.optimizers
         self.total_steps = train_step.total_steps
         self.tokens = inputs.tokens.splits["train"]
@@ -69,7 +71,7 @@ class Trainer:
         out, and Stopped, after a checkpoint, when a signal asked for it."""
         self.resume()
         begin = time.perf_counter() - self.progress.seconds
-        with _bar(self.config, self.total_steps) as advance:
+        with _bar(self.config, self.total_steps, shown=self.ranks.first) as advance:
             while self.progress.step < self.total_steps and not self._out_of_patience():
                 epoch, first = divmod(self.progress.step, len(self.batches))
                 self.model.train(True)
@@ -115,10 +117,17 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this configuration."""
         found = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
+        steps = self.ranks.collect(found.step if found else 0)
+        if len(set(steps)) > 1:
+            raise DataError(
+                f"{self.out.checkpoint}: processes read it at different steps ({', '.join(map(str, steps))}); "
+                "put the run's folder where all of them see the same files."
+            )
         if found is not None:
             self.progress, self._resumed = found, found.step
-            # the folder may have been cleared since, and no epoch may be left that would write it
-            write_history(self.out.history, found.history)
+            if self.ranks.first:
+                # the folder may have been cleared since, and no epoch may be left that would write it
+                write_history(self.out.history, found.history)
             log.info("resuming from step %d of %d", found.step, self.total_steps)
 
     def save(self) -> None:
@@ -131,7 +140,15 @@ class Trainer:
     def _pause_if_due(self, total: torch.Tensor) -> None:
         """A checkpoint every n minutes and on a stop signal, with the epoch's loss so far."""
         minutes = (time.perf_counter() - self._last_save) / 60
-        if minutes < self.config.training.checkpoint_minutes and not self.stop.asked:
+        due = minutes >= self.config.training.checkpoint_minutes
+        if self.ranks.size > 1:
+            if self.progress.step % self._check_interval:
+                return
+            # they pause together
+            asked = self.ranks.collect((due, self.stop.number))
+            due = any(of_rank for of_rank, _ in asked)
+            self.stop.number = next((number for _, number in asked if number), None)
+        if not due and not self.stop.asked:
             return
         self._check()
         self.progress.loss = float(total)
@@ -150,6 +167,7 @@ class Trainer:
             self.model.order.row_of_label,
             self.model.device,
             self.padding,
+            self.ranks,
         )
 
     @property
@@ -181,7 +199,7 @@ class Trainer:
         self._unchecked.clear()
         for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise failures.not_finite(
+                error = failures.not_finite(
                     self.config,
                     loss,
                     at,
@@ -190,6 +208,8 @@ class Trainer:
                     self._resumed,
                     self.out.checkpoint,
                 )
+                # all ranks have seen this loss, and one of them says so
+                raise error if self.ranks.first else SystemExit(error.exit_code)
 
     def _end_epoch(self, epoch: int) -> None:
         progress, training = self.progress, self.config.training
@@ -209,7 +229,8 @@ class Trainer:
         progress.epoch_seconds.append(progress.seconds - sum(progress.epoch_seconds))
         progress.history.append(row)
         progress.loss, progress.documents, progress.rewired = 0.0, 0, 0
-        write_history(self.out.history, progress.history)
+        if self.ranks.first:
+            write_history(self.out.history, progress.history)
         found_so_far = self._evaluations()
         if training.patience and found and found_so_far[-1] == max(found_so_far):
             self.model.save(self._best)
@@ -234,12 +255,12 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def _bar(config: RunConfig, total_steps: int) -> Iterator[Callable[[int], None]]:
+def _bar(config: RunConfig, total_steps: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; nothing in a log, which has a line for each epoch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        if not bar.console.is_terminal:
+        if not (shown and bar.console.is_terminal):
             bar.stop()
             yield lambda step: None  # noqa: ARG005
             return

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -14,11 +16,12 @@ from haste.checksums import SUMS, file_sums, write_description
 from haste.config import RunConfig
 from haste.data.batches import EpochBatches
 from haste.device import choose_device
+from haste.distributed import ALONE, Ranks
 from haste.files import write_yaml
 from haste.inputs import RunInputs
 from haste.metrics.metrics import MAX_RANK, quick_metrics
 from haste.metrics.runs import write_predictions
-from haste.metrics.truth import truth_of
+from haste.metrics.truth import Truth, truth_of
 from haste.model import build_model
 from haste.paths import RunDir
 from haste.resources import Meter
@@ -35,27 +38,38 @@ from haste.training.tail_bias import tune_tail_bias
 log = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: RunConfig, out: RunDir, *, force: bool = False) -> None:
+def train_and_evaluate(
+    config: RunConfig, out: RunDir, *, force: bool = False, ranks: Ranks = ALONE
+) -> None:
     """Train a run, or resume it, and write all files of its folder; a finished one is left as it is.
 
-    With `force` it is trained anew and its results are replaced. Raises ConfigError, DataError or
+    With `force` it is trained anew and its results are replaced. Several `ranks` call it together, of which the
+    first writes. Raises ConfigError, DataError or
     KernelError for inputs that will not do and for a folder of other files, RunLockedError where another
     process trains there, TrainingError when the loss is no longer finite, and Stopped on a signal.
     """
-    with locked(out.root), stop_signals() as stop:
-        if is_done(out, config) and not force:
-            log.info(
-                "%s: has finished with this configuration; nothing is done. --force trains it anew.",
-                out.root,
-            )
-            return
-        claim(out, config, force=force)
-        if force:
-            checkpoint.discard(out.checkpoint)
-        _train(config, out, stop)
+    with ExitStack() as stack:
+        ranks.agree(lambda: stack.enter_context(locked(out.root)), on_first=True)
+        stop = stack.enter_context(stop_signals())
+        if ranks.agree(lambda: _begin(config, out, force=force), on_first=True):
+            _train(config, out, stop, ranks)
 
 
-def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
+def _begin(config: RunConfig, out: RunDir, *, force: bool) -> bool:
+    """Claim the folder; False where the run has finished."""
+    if is_done(out, config) and not force:
+        log.info(
+            "%s: has finished with this configuration; nothing is done. --force trains it anew.",
+            out.root,
+        )
+        return False
+    claim(out, config, force=force)
+    if force:
+        checkpoint.discard(out.checkpoint)
+    return True
+
+
+def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> None:
     device = choose_device(config.training.device)
     torch.set_num_threads(config.training.threads)
     if config.training.deterministic:
@@ -64,27 +78,15 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         torch.use_deterministic_algorithms(True)
     meter = Meter(device.type)
     with meter.phase("setup"):
-        inputs = RunInputs.load(config)
-        documents = inputs.tokens.splits
-        asked_for = config
-        config = adapted(asked_for, inputs)
-        batches = EpochBatches.of(config, documents["train"])
-        total_steps = len(batches) * config.training.epochs
-        model = build_model(config, inputs, device, total_steps)
-        truth = truth_of(inputs.corpus, "validation", inputs.label_frequencies)
-
-        def validate() -> dict[str, float]:
-            ids, _ = model.predict(documents["validation"], 5)
-            return quick_metrics(ids, truth.positives, truth.inverse_propensity)
-
-        train_step = TrainStep(config, model, total_steps)
-        trainer = Trainer(train_step, inputs, batches, out, validate, stop)
-        failures.check_start(config, model, documents["train"])
+        inputs, truth, trainer = ranks.agree(lambda: _set_up(config, out, device, stop, ranks))
+        documents, model = inputs.tokens.splits, trainer.model
     # the digest is taken now: inputs may be replaced while this trains
-    trained_from = identity(asked_for)
-    if not out.config.exists():
-        write_yaml(out.config, asked_for.as_dict())
-    remove_results(out)
+    trained_from = identity(config)
+    if ranks.first:
+        if not out.config.exists():
+            write_yaml(out.config, config.as_dict())
+        remove_results(out)
+    config = trainer.config
     with meter.phase("train"), stop.held():
         progress = trainer.run()
         # kept until the results are on disk, so a kill from here on costs no training
@@ -97,26 +99,38 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
             tail_bias_offset = tune_tail_bias(model, documents["validation"], truth)
         split = config.training.evaluate
         ids, scores = model.predict(documents[split], MAX_RANK)
-        if split == "validation":
+        metrics: dict[str, Any] = {}
+        if ranks.first and split == "validation":
             metrics = truth.evaluate(ids, scores)
-        else:
+        elif ranks.first:
             evaluated = truth_of(inputs.corpus, split, inputs.label_frequencies)
             metrics = evaluated.evaluate(ids, scores)
     model.save(out.model)
+    layer_bytes = ranks.sum(model.layer.layer_bytes())
+    layer_parameters = ranks.sum(model.layer.trained_parameters())
+    meter.peak_bytes = {
+        phase: max(of_rank[phase] for of_rank in ranks.collect(meter.peak_bytes))
+        for phase in meter.peak_bytes
+    }
+    if not ranks.first:
+        return
     write_predictions(out, ids, scores)
     weights = [*model.encoder.parameters(), *model.projection.parameters()]
     outside = sum(p.numel() * p.element_size() for p in weights)
     meter.seconds["train"] = progress.seconds
     resources = meter.resources(
-        parameters=sum(p.numel() for p in weights) + model.layer.trained_parameters(),
-        layer_bytes=model.layer.layer_bytes(),
-        state_bytes=outside + optimizer_bytes(train_step.optimizers) + model.layer.layer_bytes(),
+        parameters=sum(p.numel() for p in weights) + layer_parameters,
+        layer_bytes=layer_bytes,
+        state_bytes=outside + optimizer_bytes(trainer.optimizers) + layer_bytes,
         steps=progress.step,
         epoch_seconds=progress.epoch_seconds,
         threads=config.training.threads,
         gradient_checkpointing=config.encoder.gradient_checkpointing,
         tail_bias_offset=tail_bias_offset,
     )
+    if ranks.size > 1:
+        # bytes at peak are of the rank with most, those of layer and state of all together
+        resources["ranks"] = ranks.size
     sums = file_sums([out.history], out.root)
     write_description(out.resources, {**resources, IDENTITY: trained_from, SUMS: sums})
     with stop.held(last=True):
@@ -125,3 +139,27 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals) -> None:
         checkpoint.discard(out.checkpoint)
         values = "  ".join(f"{k} {v:.2f}" for k, v in metrics["metrics"].items())
         log.info("%s: %s", split, values)
+
+
+def _set_up(
+    config: RunConfig, out: RunDir, device: torch.device, stop: StopSignals, ranks: Ranks
+) -> tuple[RunInputs, Truth, Trainer]:
+    """What a run reads, the truth of its validation split, and its trainer."""
+    inputs = RunInputs.load(config)
+    documents = inputs.tokens.splits
+    config = adapted(config, inputs)
+    batches = EpochBatches.of(config, documents["train"])
+    total_steps = len(batches) * config.training.epochs
+    model = build_model(config, inputs, device, total_steps, ranks)
+    truth = truth_of(inputs.corpus, "validation", inputs.label_frequencies)
+
+    def validate() -> dict[str, float]:
+        ids, _ = model.predict(documents["validation"], 5)
+        return ranks.agree(
+            lambda: quick_metrics(ids, truth.positives, truth.inverse_propensity), on_first=True
+        )
+
+    train_step = TrainStep(config, model, total_steps)
+    trainer = Trainer(train_step, inputs, batches, out, validate, stop)
+    failures.check_start(config, model, documents["train"])
+    return inputs, truth, trainer
