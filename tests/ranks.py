@@ -29,6 +29,7 @@ def start(main: str, arguments: list[str], size: int, folder: Path) -> list:
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "GLOO_SOCKET_IFNAME": "lo",
+                "NCCL_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": "1",
             },
             Path.cwd(),

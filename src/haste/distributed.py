@@ -100,6 +100,8 @@ class Ranks:
         if self.size == 1:
             return
         for parameter in parameters:
+            if parameter.grad is None:
+                continue
             if parameter.grad.is_sparse:
                 parameter.grad = self._sum_sparse(parameter.grad)
             else:
@@ -138,8 +140,8 @@ class Ranks:
     def agree(self, work: Callable[[], Value], *, on_first: bool = False) -> Value:
         """The result of `work`, done by each rank, or by the first for all of them.
 
-        Where it raises a HasteError on one, that rank raises it and the others end with its exit code:
-        none waits for another that is gone.
+        Where it raises a HasteError, the first rank on which it does raises it, and the others end with its
+        exit code: none waits for another that is gone, and all say one thing.
         """
         if self.size == 1:
             return work()
@@ -150,10 +152,9 @@ class Ranks:
             except HasteError as raised:
                 error = raised
         codes = self.collect(error.exit_code if error else None)
-        if error:
-            raise error
-        if any(code is not None for code in codes):
-            raise SystemExit(next(code for code in codes if code is not None))
+        failed = [rank for rank, code in enumerate(codes) if code is not None]
+        if failed:
+            raise error if error and self.rank == failed[0] else SystemExit(codes[failed[0]])
         return self.collect(result)[0] if on_first else result
 
 

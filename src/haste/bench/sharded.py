@@ -54,6 +54,7 @@ COLUMNS = (
     "peak_allocated_gib",
     "used_gib",
     "layer_gib",
+    "loss",
     "loss_error",
     "dx_error",
     "unequal_weights",
@@ -63,6 +64,7 @@ COLUMNS = (
 large; `labels`, of an output layer alone. `efficiency`: the time of one rank over that of all, times their
 number where the batch is the same. `..._gib`: of the GPU with most, `used_gib` with its
 libraries and what is cached;
+`loss`: of the last step, that of one rank but for the encoder's dropout where the batch is the same;
 `gradient_sum_seconds`: of summing the encoder's gradients over ranks, a part of encoder_seconds; errors:
 relative, of the sharded layer's loss and dX; `unequal_weights`: share of weights that differ after GATE_STEPS"""
 GATE_STEPS = 3

@@ -46,7 +46,7 @@ def measure(
     synchronize(device)
     seconds_per_step = (time.perf_counter() - start) / count
     parts = {part: seconds / count for part, seconds in clock.seconds().items()}
-    steps_peak = _peak()
+    steps_peak, loss = _peak(), float(steps.loss)
     rewire_seconds = steps.rewire_seconds()
     rewire_peak = _peak()
     topk_seconds, topk_bytes = steps.topk()
@@ -72,6 +72,7 @@ def measure(
         "layer_share": parts[LAYER] / seconds_per_step,
         "steps_per_epoch": steps.per_epoch,
         "momentum": config.training.momentum,
+        "loss": loss,
     }
     if ranks.size > 1:
         values["gradient_sum_seconds"] = steps.gradient_sum_seconds()
@@ -91,12 +92,15 @@ class TrainingSteps:
 
     def __init__(self, workload: Workload, device: torch.device, ranks: Ranks = ALONE) -> None:
         self.config, self.count, self.device = workload.config, workload.steps, device
+        torch.manual_seed(self.config.seed)
         self.model = workload.build(device, ranks)
         self.per_epoch = -(-workload.statistics.documents // self.config.training.batch_size)
         self.step = TrainStep(self.config, self.model, self.per_epoch * self.config.training.epochs)
         self.model.train(True)
         self.tokens, self.labels = workload.documents()
         self.batches = EpochBatches.of(self.config, self.tokens)
+        self.loss = torch.zeros((), device=device)
+        """of the last step"""
 
     def run(self, steps: Sequence[int], begins: Callable[[str], None] | None = None) -> None:
         """Take the given steps."""
@@ -106,7 +110,7 @@ class TrainingSteps:
             self.tokens, self.labels, rows, None, self.device, padding, self.model.ranks
         ) as batches:
             for number, batch in zip(steps, batches, strict=True):
-                self.step(batch, number, begins)
+                self.loss = self.step(batch, number, begins).loss
 
     def tokens_per_step(self) -> float:
         """Tokens of a batch, on average."""
