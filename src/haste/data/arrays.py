@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
-from haste.data.corpus import EVALUATED, CorpusInfo, CorpusWriter, document_table, label_table
+from haste.data.corpus import EVALUATED, CorpusInfo, document_table, label_table, write_corpus
 from haste.data.labelspace import LabelSpace
 from haste.data.ragged import Ragged
 from haste.data.readers.dense import csr_of_dense
@@ -114,27 +114,26 @@ def write_arrays(
     chosen = {split: labels.rows.take(rows[split]) for split in SPLITS}
     space = LabelSpace.of(chosen, len(labels.names))
     positives = {split: space.positives(chosen[split]) for split in SPLITS}
-    features = None
-    with CorpusWriter(root) as writer:
-        for split in SPLITS:
-            texts: list[str | None] = [None] * len(rows[split])
-            if isinstance(documents, list):
-                texts = [documents[row] for row in rows[split]]
-            writer.add(split, document_table([str(row) for row in rows[split]], texts))
-        if not isinstance(documents, list):
-            features = {split: documents[rows[split]] for split in SPLITS}
-        names = [str(labels.names[label]) for label in space.ids]
-        info = writer.finish(
-            positives=positives,
-            reciprocal={split: sp.csr_matrix(positives[split].shape, dtype=np.float32) for split in EVALUATED},
-            labels=label_table(names, names, [None] * len(names), space.n_labels),
-            features=features,
-            dataset="arrays",
-            propensity_a=0.55,
-            propensity_b=1.5,
-            opaque_labels=True,
-            max_len=max_len,
-            licence="not stated: arrays in memory",
-            source={},
-        )  # fmt: skip
+    texts: Sequence[str | None] = documents if isinstance(documents, list) else [None] * number
+    names = [str(labels.names[label]) for label in space.ids]
+    info = write_corpus(
+        root,
+        {
+            split: document_table([str(row) for row in chosen], [texts[row] for row in chosen])
+            for split, chosen in rows.items()
+        },
+        positives,
+        {split: sp.csr_matrix(positives[split].shape, dtype=np.float32) for split in EVALUATED},
+        label_table(names, names, [None] * len(names), space.n_labels),
+        None
+        if isinstance(documents, list)
+        else {split: documents[rows[split]] for split in SPLITS},
+        dataset="arrays",
+        propensity_a=0.55,
+        propensity_b=1.5,
+        opaque_labels=True,
+        max_len=max_len,
+        licence="not stated: arrays in memory",
+        source={},
+    )
     return info, space

@@ -13,7 +13,7 @@ from typing import IO, TypeVar
 
 from haste.errors import DataError
 from haste.files import atomic
-from haste.textlines import iter_lines, iter_raw_lines
+from haste.textlines import iter_lines
 
 CHUNK = 1 << 20
 FASTEST = 1
@@ -22,7 +22,6 @@ SHOWN = 60
 """characters of a bad line that a message shows"""
 _ENDED = object()
 
-Line = TypeVar("Line", str, bytes)
 Left = TypeVar("Left")
 Right = TypeVar("Right")
 
@@ -41,15 +40,16 @@ def count_lines(path: Path) -> tuple[int, int]:
     raises DataError."""
     number = written = 0
     with _opened(path) as stream:
-        for number, line in enumerate(iter_raw_lines(stream, name=str(path)), 1):
+        # any bytes are latin-1: what is no text is said where it is read
+        for number, line in enumerate(iter_lines(stream, name=str(path), encoding="latin-1"), 1):
             if not _is_blank(line):
                 written = number
     return number, number - written
 
 
-def without_blank_end(lines: Iterable[Line], keep: int = 0) -> Iterator[Line]:
+def without_blank_end(lines: Iterable[str], keep: int = 0) -> Iterator[str]:
     """All lines but the blank ones at the end, of which the first `keep` lines of all are none."""
-    blank: list[Line] = []
+    blank: list[str] = []
     for number, line in enumerate(lines, 1):
         if number > keep and _is_blank(line):
             blank.append(line)
@@ -106,7 +106,7 @@ def bad_line(
 
 
 def _is_blank(line: object) -> bool:
-    return isinstance(line, str | bytes) and not line.strip()
+    return isinstance(line, str) and not line.strip()
 
 
 @contextmanager
