@@ -17,18 +17,28 @@ LONGEST = 64 << 20
 
 
 def iter_lines(
-    stream: BinaryIO | LineStream,
-    *,
-    name: str,
-    max_bytes: int = LONGEST,
-    encoding: str = "utf-8",
+    stream: BinaryIO | LineStream, *, name: str, max_bytes: int = LONGEST, encoding: str = "utf-8"
 ) -> Iterator[str]:
     r"""The lines of `stream` without their ends (\n or \r\n), one at a time, empty ones too.
 
     \n alone ends a line: a lone \r, vertical tab, form feed, NEL or U+2028 is part of one. A byte order
     mark at the start is no text. Raises DataError that names `name` (a path, or "standard input") and
-    the line, for one that is longer than `max_bytes`, of which no more are ever read, or not in `encoding`.
+    the line, for one that is longer than `max_bytes` or not in `encoding`.
     """
+    for number, line in enumerate(iter_raw_lines(stream, name=name, max_bytes=max_bytes), 1):
+        try:
+            yield line.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
+                f"{encoding}. Convert it to {encoding}."
+            ) from error
+
+
+def iter_raw_lines(
+    stream: BinaryIO | LineStream, *, name: str, max_bytes: int = LONGEST
+) -> Iterator[bytes]:
+    """As `iter_lines`, not decoded. No more than `max_bytes` of a line are ever read."""
     number = 0
     # two more for the end of a line
     while line := stream.readline(max_bytes + 2):
@@ -41,13 +51,7 @@ def iter_lines(
                 f"{name}: line {number} is longer than {max_bytes} bytes; one line holds one document. "
                 "Check what ends its lines."
             )
-        try:
-            yield line.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
-                f"{encoding}. Convert it to {encoding}."
-            ) from error
+        yield line
 
 
 class LineStream:
