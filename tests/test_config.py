@@ -33,7 +33,13 @@ def test_the_run_table():
     keys = {(k.method, k.variant, k.seed) for k in grid().runs()}
     main = {(m, "default", s) for m in ("dense", "elmo-fp8", "haste") for s in (0, 1)}
     ratios = [f"head_tail-{v}" for v in ("off", "ratio-0.01", "ratio-0.05", "ratio-0.2")]
-    variants = ["grouping-balanced", "grouping-frequency", "grouping-random", *ratios]
+    variants = [
+        "grouping-balanced",
+        "grouping-frequency",
+        "grouping-frequency-shuffled",
+        "grouping-random",
+        *ratios,
+    ]
     assert keys == main | {("popularity", "default", 0)} | {("haste", v, 0) for v in variants}
     assert len(grid().runs()) == len(keys)
 

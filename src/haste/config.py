@@ -33,7 +33,7 @@ from haste.settings import (
     settings,
 )
 
-Grouping = Literal["semantic", "balanced", "frequency", "random"]
+Grouping = Literal["semantic", "balanced", "frequency", "frequency_shuffled", "random"]
 Pattern = Literal[
     "dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured"
 ]

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from haste.cli import app
+from haste.config import GROUPINGS
 from haste.errors import ConfigError, DataError
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
@@ -93,7 +94,7 @@ def test_embed_refuses_and_writes_nothing(corpus, tmp_path, features, options):
     assert not features[1]
 
 
-@pytest.mark.parametrize("grouping", ["semantic", "balanced", "frequency", "random"])
+@pytest.mark.parametrize("grouping", GROUPINGS)
 def test_group_writes_head_and_tail(corpus, tmp_path, grouping, caplog):
     vectors = np.eye(N_LABELS, 4, dtype=np.float32)
     np.save(tmp_path / "embeddings.npy", vectors)

@@ -226,13 +226,23 @@ def test_half_precision_is_read_as_what_it_says(monkeypatch, method, most):
     np.testing.assert_array_equal(*same)
 
 
-# the four groupings
+# the groupings
 
 
 def test_frequency_is_most_frequent_first_ties_by_id():
     frequencies = np.array([5, 1, 3, 3, 1, 9])
     order = group_labels("frequency", None, frequencies, np.array([4, 3, 2, 1, 0]), 2, seed=0)
     assert order.tolist() == [0, 2, 3, 1, 4]
+
+
+def test_shuffled_ties_are_no_order_of_ids():
+    frequencies = np.repeat([1, 2], 300)
+    order = group_labels("frequency_shuffled", None, frequencies, np.arange(600), 4, seed=0)
+    assert sorted(order[:300]) == list(range(300, 600))
+    neighbours = np.abs(np.diff(order[:300]))
+    assert neighbours.mean() > 50
+    other = group_labels("frequency_shuffled", None, frequencies, np.arange(600), 4, seed=1)
+    assert order.tolist() != other.tolist()
 
 
 def test_random_depends_on_the_seed_alone():

@@ -23,7 +23,7 @@ from haste.report.claims import (
 METHODS = ("dense", "spartex", "block-sparse", "haste")
 ABLATIONS = ("grouping", "head_tail", "group_size")
 BETTER = {"dense": 0.75, "haste": 0.6, "spartex": 0.4, "block-sparse": 0.3}
-PAPERS = ["C1", "C2", "C3", "C4a", *(f"C{i}" for i in range(5, 12))]
+PAPERS = ["C1", "C1b", "C2", "C2b", "C3", "C4a", *(f"C{i}" for i in range(5, 12))]
 KERNELS = "layer,direction,milliseconds,batch,features,labels,fan_in,group_size\n"
 
 
@@ -49,7 +49,7 @@ def fake_grid(root, **changes):
         "labels": 160,
         "hit_rate": {
             **BETTER,
-            "haste/grouping-frequency": 0.45,
+            "haste/grouping-frequency-shuffled": 0.45,
             "haste/grouping-random": 0.3,
             "haste/head_tail-off": 0.75,
             "haste/group_size-32": 0.45,
@@ -128,7 +128,7 @@ def test_every_claim_has_a_row(settled):
 
 def test_claims_follow_from_the_runs(settled):
     assert {c: f.verdict for c, f in settled.items()} == {
-        **dict.fromkeys(("C1", "C2", "C3", "C6", "C10"), UNDECIDED),
+        **dict.fromkeys(("C1", "C1b", "C2", "C2b", "C3", "C6", "C10"), UNDECIDED),
         **dict.fromkeys(("C4a", "C7", "C11"), HOLDS),
         # dense is made up to be far ahead
         "C5": FAILS,
@@ -164,7 +164,7 @@ def test_the_projects_own_claim_needs_the_dense_layer_beaten_too(tmp_path):
 
 
 def test_without_a_gpu_claims_on_speed_and_memory_stay_open(settled):
-    for claim in ("C1", "C2", "C3", "C6", "C10"):
+    for claim in ("C1", "C1b", "C2", "C2b", "C3", "C6", "C10"):
         assert settled[claim].reason.startswith("needs CUDA")
         assert settled[claim].comparisons[0].ours is None
 
@@ -216,7 +216,7 @@ def test_head_and_group_sharing_are_judged_on_the_rows_that_the_grid_has(tmp_pat
     methods = (*METHODS, "spartex-head", "fixed-fan-in", "fixed-fan-in-head")
     rates = {**BETTER, "fixed-fan-in": 0.3, "fixed-fan-in-head": 0.9, "spartex-head": 0.95}
     found = by_claim(fake_grid(tmp_path, ablations=(), methods=methods, hit_rate=rates))
-    assert list(found) == [*PAPERS[:4], "C4b", *PAPERS[4:], "H2", "H3"]
+    assert list(found) == [*PAPERS[:6], "C4b", *PAPERS[6:], "H2", "H3"]
     assert [found[name].verdict for name in ("C4a", "C4b", "H2", "H3")] == [
         HOLDS,
         FAILS,
@@ -399,7 +399,7 @@ def test_the_runs_of_an_ablation_that_a_claim_is_about(tmp_path):
     grid = fake_grid(tmp_path, ablations=("grouping",)).grid
     assert {key.variant for key in claimed_runs(grid, "grouping")} == {
         "default",
-        "grouping-frequency",
+        "grouping-frequency-shuffled",
         "grouping-random",
     }
     assert claimed_runs(grid, "head_tail") == []

@@ -25,7 +25,11 @@ def sources(tmp_path_factory):
 
 def test_rows_are_the_groupings_that_the_claim_compares(sources):
     rows = confusions_table(sources).rows
-    assert [row["grouping"] for row in rows] == ["semantic (preset)", "frequency", "random"]
+    assert [row["grouping"] for row in rows] == [
+        "semantic (preset)",
+        "frequency-shuffled",
+        "random",
+    ]
     assert {row["seeds"] for row in rows} == {2}
     assert rows[0]["difference"] is None
     assert rows[2]["difference low"] < rows[2]["difference high"]

@@ -9,6 +9,7 @@ from fake_grid import FakeGrid, draw, load
 from fake_kernels import write_kernels
 from fake_scale import write_scale
 
+from haste.config import GROUPINGS
 from haste.labels.frequency import label_frequencies
 from haste.presets import methods
 from haste.report.load import build
@@ -30,7 +31,7 @@ def fake(tmp_path_factory):
         labels=80,
     )
     fake.write()
-    for grouping in ("semantic", "balanced", "frequency", "random"):
+    for grouping in GROUPINGS:
         fake.write_order("tiny", grouping)
     write_kernels(fake.root / "results", lambda row: row.shape.fan_in / 64, share_of_copy=0.5)
     write_scale(fake.root / "results")
@@ -181,12 +182,7 @@ def test_label_frequencies_by_rank(fake, drawn):
 def test_cohesion_counts_every_group(drawn):
     frame = read(drawn["cohesion"])
     # 80 labels less a head of 32, in groups of 16
-    assert dict(frame.groupby("grouping")["groups"].sum()) == {
-        "semantic": 3,
-        "balanced": 3,
-        "frequency": 3,
-        "random": 3,
-    }
+    assert dict(frame.groupby("grouping")["groups"].sum()) == dict.fromkeys(GROUPINGS, 3)
 
 
 def test_several_data_sets_stand_beside_each_other(tmp_path):
@@ -204,7 +200,7 @@ def test_several_data_sets_stand_beside_each_other(tmp_path):
     )
     fake.write()
     for dataset in fake.datasets:
-        for grouping in ("semantic", "balanced", "frequency", "random"):
+        for grouping in GROUPINGS:
             fake.write_order(dataset, grouping)
     for name, entry in entries("figure", fake.grid).items():
         if entry.benchmark:

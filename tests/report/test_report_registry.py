@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from haste.config import GROUPINGS
 from haste.errors import ConfigError
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
@@ -149,7 +150,7 @@ def test_claims_read_only_ablations_of_the_grid():
 def test_claims_read_only_the_variants_that_they_are_about():
     config = grid(ablations=["grouping", "head_tail", "group_size"])
     variants = {key.variant for key in table_inputs(config, "claims").runs}
-    expected = {"grouping-frequency", "grouping-random", "head_tail-off"}
+    expected = {"grouping-frequency-shuffled", "grouping-random", "head_tail-off"}
     assert variants == {"default", *expected, "group_size-32", "group_size-64"}
 
 
@@ -157,17 +158,17 @@ def test_confusions_are_measured_in_the_semantic_groups_of_each_data_set():
     config = grid()
     inputs = table_inputs(config, "confusions")
     variants = {key.variant for key in inputs.runs}
-    assert variants == {"default", "grouping-frequency", "grouping-random"}
+    assert variants == {"default", "grouping-frequency-shuffled", "grouping-random"}
     assert [path.parents[2].name for path in inputs.orders] == list(config.ablation_datasets)
     assert all(path.parent.name.startswith("semantic-") for path in inputs.orders)
     assert inputs.corpora == config.ablation_datasets
 
 
-def test_cohesion_reads_four_orders_a_data_set_with_the_first_ablation_seed():
+def test_cohesion_reads_every_order_of_a_data_set_with_the_first_ablation_seed():
     orders = table_inputs(grid(), "grouping_cohesion").orders
-    assert len(orders) == 8
+    assert len(orders) == 2 * len(GROUPINGS)
     names = {path.parent.name.split("-")[0] for path in orders}
-    assert names == {"semantic", "balanced", "frequency", "random"}
+    assert names == set(GROUPINGS)
     assert all(path.parent.name.endswith("-s3") for path in orders)
 
 

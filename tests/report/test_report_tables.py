@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_grid import FakeGrid, make
 
+from haste.config import GROUPINGS
 from haste.errors import DataError
 from haste.files import read_csr
 from haste.report.render import markdown
@@ -176,11 +177,12 @@ def test_ablation_compares_with_the_preset_on_the_same_seeds_and_documents(fake)
         "semantic (preset)",
         "balanced",
         "frequency",
+        "frequency-shuffled",
         "random",
     ]
-    preset, random = rows[0], rows[3]
+    preset, random = rows[0], rows[4]
     assert preset["difference"] is None
-    assert [row["seeds"] for row in rows] == [1] * 4
+    assert [row["seeds"] for row in rows] == [1] * 5
     assert random["difference"] == pytest.approx(random["P@1 mean"] - preset["P@1 mean"])
     assert random["difference low"] < random["difference"] < random["difference high"] < 0
     assert any("one seed" in note for note in found.notes)
@@ -250,11 +252,11 @@ def test_datasets_are_counted(fake):
 
 def test_cohesion_by_hand(fake):
     for dataset in fake.datasets:
-        for grouping in ("semantic", "balanced", "frequency", "random"):
+        for grouping in GROUPINGS:
             values = [0.2, 0.4, 0.9, 0.9, 0.4, 0.2, 0.5, 0.5] if grouping == "semantic" else []
             fake.write_order(dataset, grouping, np.array(values))
     rows = [row for row in make(fake.grid, "grouping_cohesion").rows if row["dataset"] == "tiny"]
-    assert [row["grouping"] for row in rows] == ["semantic", "balanced", "frequency", "random"]
+    assert [row["grouping"] for row in rows] == list(GROUPINGS)
     assert rows[0]["cohesion mean"] == pytest.approx(0.5)
     assert rows[0]["cohesion std"] == pytest.approx(
         (0.52 / 7) ** 0.5

@@ -28,7 +28,7 @@ def fake(tmp_path):
     fake.write_order("tiny", "semantic")
     for key in fake.grid.runs():
         kept = key.method != "spartex" and key.variant in ("default", "grouping-balanced")
-        if not kept and (key.variant, key.seed) != ("grouping-frequency", 0):
+        if not kept and (key.variant, key.seed) != ("grouping-frequency-shuffled", 0):
             shutil.rmtree(fake.run_dir(key).root)
     return fake
 
@@ -63,11 +63,12 @@ def test_a_variant_without_one_of_its_seeds_is_open(fake):
     assert {name: row["seeds"] for name, row in found.items()} == {
         "semantic (preset)": 2,
         "balanced": 2,
-        "frequency": None,
+        "frequency": 2,
+        "frequency-shuffled": None,
         "random": None,
     }
-    assert found["frequency"]["difference"] == found["random"]["difference"] == "open"
-    assert found["frequency"]["P@1 mean"] is None
+    assert found["frequency-shuffled"]["difference"] == found["random"]["difference"] == "open"
+    assert found["frequency-shuffled"]["P@1 mean"] is None
     assert found["balanced"]["difference low"] <= found["balanced"]["difference high"]
 
 
@@ -81,7 +82,7 @@ def test_nothing_is_compared_with_a_preset_that_is_open(fake):
 
 def test_confusions_show_what_is_open(fake):
     found = {row["grouping"]: row["difference"] for row in rows(fake, "confusions")}
-    assert found == {"semantic (preset)": None, "frequency": "open", "random": "open"}
+    assert found == {"semantic (preset)": None, "frequency-shuffled": "open", "random": "open"}
 
 
 def test_claims_lack_what_is_open(fake):

@@ -58,6 +58,8 @@ def group_labels(
     * `semantic`: spherical k-means into about n_tail / (16 G) clusters, then a seed and its G - 1 nearest
     * `balanced`: the same clusters, cut into groups by recursive bisection (ours)
     * `frequency`: most frequent first, ties by id
+    * `frequency_shuffled`: the same, ties in an order drawn with `seed`. Ids may say what a label means, as those of
+      WordNet's synsets do, and most of the tail's frequencies are ties
     * `random`: a permutation drawn with `seed`
 
     `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0), for the first two; `frequencies`: int64 [L];
@@ -67,8 +69,11 @@ def group_labels(
     ids = np.sort(tail_ids).astype(np.int32)
     if method == "frequency":
         return ids[most_frequent_first(frequencies[ids])]
-    if method == "random":
-        return np.random.default_rng(seed).permutation(ids)
+    if method in ("frequency_shuffled", "random"):
+        shuffled = np.random.default_rng(seed).permutation(ids)
+        if method == "random":
+            return shuffled
+        return shuffled[most_frequent_first(frequencies[shuffled])]
     if embeddings is None:
         raise ConfigError(
             f"grouping: {method!r} needs label embeddings; make them with haste embed and give them "

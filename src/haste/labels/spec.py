@@ -24,7 +24,7 @@ class OrderSpec:
     seed: Seed
 
     PATTERN: ClassVar[str] = (
-        r"(?P<grouping>[a-z]+)-h(?P<head_ratio>\d+(\.\d+)?(e-\d+)?)-g(?P<group_size>\d+)"
+        r"(?P<grouping>[a-z_]+)-h(?P<head_ratio>\d+(\.\d+)?(e-\d+)?)-g(?P<group_size>\d+)"
         r"-(?P<frequencies>train|train_and_test)-(?P<encoder>.+)-s(?P<seed>\d+)"
     )
 

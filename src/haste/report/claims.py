@@ -351,7 +351,9 @@ def _paper_difference(published: Published, row: Difference) -> str | None:
 
 
 LAYERS = {
-    "fixed_fan_in": "fixed fan-in",
+    "fixed_fan_in": "our fixed fan-in",
+    "plain_cuda": "plain CUDA fixed fan-in",
+    "plain_cuda_transposed": "plain CUDA fixed fan-in",
     "group_fan_in": "group fan-in",
     "bottleneck": "bottleneck",
 }

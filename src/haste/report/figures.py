@@ -15,6 +15,7 @@ from haste.report.runs import place, run_row
 from haste.report.style import (
     BLUE,
     COLUMN_WIDTH,
+    GREEN,
     GREY,
     LABEL_SIZE,
     ORANGE,
@@ -406,7 +407,7 @@ def cohesion(sources: Sources) -> Drawing:
 
     orders, datasets = sources.orders(), sources.grid.datasets
     groupings = list(dict.fromkeys(grouping for _, grouping, _ in orders))
-    colours = dict(zip(groupings, (VERMILION, ORANGE, BLUE, GREY), strict=False))
+    colours = dict(zip(groupings, (VERMILION, ORANGE, BLUE, GREEN, GREY), strict=False))
     chart, axes_of = panels(
         len(groupings),
         len(datasets),
