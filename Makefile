@@ -1,5 +1,7 @@
 # make            install, fetch, train, draw: everything of CONFIG (config.yaml), ends in its index.html
 # make test       the test suite
+# make test-slurm grids through sbatch, on a Slurm of this machine alone (as root; installs Debian's)
+# make test-all   lint, smoke and all tests
 # make lint       ruff, import-linter, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its page
 # make report     Snakemake's report.html beside the page: how each result was made, and how long it took
@@ -42,7 +44,7 @@ except HasteError as error:
 endef
 export RESULTS
 
-.PHONY: all install test lint smoke report unlock reference docs clean
+.PHONY: all install test test-slurm test-all lint smoke report unlock reference docs clean
 
 all: install
 	$(SNAKEMAKE) --configfile "$$CONFIG"
@@ -59,6 +61,12 @@ $(INSTALLED): pyproject.toml $(wildcard envs/*.txt)
 
 test: install
 	$(BIN)/pytest -n auto --dist worksteal
+
+test-slurm: install
+	$(SNAKEMAKE) --configfile $(SMOKE)
+	timeout --kill-after=60 1800 tests/slurm/cluster.sh $(BIN)/pytest -x -s tests/slurm
+
+test-all: lint smoke test test-slurm
 
 lint: install
 	$(BIN)/ruff check .

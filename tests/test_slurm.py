@@ -88,6 +88,8 @@ def test_without_accounting(tmp_path, answer):
     answer("sacctmgr", "You are not running a supported accounting_storage plugin", 1)
     answer("scontrol", "MinJobAge = 300 sec\nAccountingStorageType = accounting_storage/none")
     assert set(wrong(SITE, tmp_path)) == {"account"}
+    answer("sshare", "")
+    assert wrong(SITE, tmp_path) == {}
     none = Site(None, "cpu", "gpu", 480, 64000)
     assert wrong(none, tmp_path) == {}
     answer("scontrol", "MinJobAge = 10 sec\nAccountingStorageType = accounting_storage/none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import shutil
 import subprocess
@@ -92,6 +93,14 @@ def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
     )
     if not config:
         return
+    if os.environ.get("SLURM_CONF"):
+        yield Finding(
+            "SLURM_CONF",
+            os.environ["SLURM_CONF"],
+            Path("/etc/slurm/slurm.conf").exists(),
+            "the plugin hides it from srun inside a job, which then looks in /etc/slurm, or asks DNS or "
+            "slurmd of the node",
+        )
     yield _account(site)
     yield _status(config)
     listed, _ = _ask("sinfo", "-h", "-o", "%R|%a|%l|%m|%G")
@@ -132,13 +141,15 @@ def _account(site: Site) -> Finding:
         return Finding("account", found, True)
     user = getpass.getuser()
     known, error = _ask("sacctmgr", "-n", "-P", "list", "user", user, "withassoc", "format=account")
-    if error:
+    if error and shutil.which("sshare") is None:
         return _wrong(
             "account",
             f"{name}: {error}",
-            "without accounting (slurmdbd) the plugin cannot look it up and submits nothing; delete "
-            "default-resources.slurm_account",
+            "the plugin asks sacctmgr and sshare for it and submits nothing without them; install them, or "
+            "delete default-resources.slurm_account",
         )
+    if error:
+        return Finding("account", f"{name}, which nothing here can look up: {error}", True)
     names = {line.strip().lower() for line in known.splitlines() if line.strip()}
     if names and name.lower() not in names:
         return _wrong("account", name, f"{user} may charge: {', '.join(sorted(names))}")

@@ -84,6 +84,7 @@ def site(name):
     ).value
 
 
+SMALL_MINUTES = 20
 # the most that a job may ask for
 LIMITS = Limits(site("max_mem_mb"), site("max_runtime"))
 # on a cluster the GPUs are where the profile says, whatever this machine has
@@ -134,6 +135,10 @@ CONFIGS = [
     *TRAINED.values(),
 ]
 ENCODERS = {encoder_id(run.encoder): run.encoder for run in CONFIGS}
+READ_BY = {
+    name: {run.dataset for run in CONFIGS if encoder_id(run.encoder) == name}
+    for name in ENCODERS
+}
 # what stands for an encoder's model: the record of what was fetched, or the files of the user's own folder
 MODEL_FILES = {
     run.encoder.model_name: [
@@ -295,6 +300,33 @@ def asks(request_of):
             request_of(wildcards), attempt
         ),
     }
+
+
+def together(name, requests):
+    """The group of jobs that are all short, so that a cluster gets them in one; None otherwise."""
+    return (
+        name if all(request.minutes <= SMALL_MINUTES for request in requests) else None
+    )
+
+
+def data_group(wildcards):
+    """All that is made of a small data set before its runs."""
+    size = size_of(wildcards)
+    encoders = [
+        encoder for encoder in ENCODERS if wildcards.dataset in READ_BY[encoder]
+    ]
+    requests = [corpus_request(size), tokens_request(size)]
+    for name in encoders:
+        hidden, parameters = encoder_of_model(name)
+        requests.append(embedding_request(size, ENCODERS[name], hidden, parameters))
+        requests.append(grouping_request(size, hidden))
+    return together("data", requests)
+
+
+def run_group(wildcards):
+    """Runs on a CPU that take minutes share jobs."""
+    key = run_key(wildcards)
+    return None if ON_GPU[key] else together("runs", [REQUESTS[key]])
 
 
 def partition(on_gpu):

@@ -78,6 +78,8 @@ rule corpus:
     benchmark:
         DATA_LOG / "corpus.tsv"
     priority: BEFORE_RUNS
+    group:
+        data_group
     conda:
         ENVIRONMENT
     resources:
@@ -107,6 +109,8 @@ rule tokenize:
     benchmark:
         DATA_LOG / "tokenize-{model}-{max_len}.tsv"
     priority: BEFORE_RUNS
+    group:
+        data_group
     conda:
         ENVIRONMENT
     resources:

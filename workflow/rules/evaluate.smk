@@ -19,6 +19,8 @@ for table, entry in TABLES.items():
             ),
         log:
             LOGS / GRID.name / "tables" / f"{table}.log",
+        group:
+            "results"
         conda:
             ENVIRONMENT
         resources:
@@ -53,6 +55,8 @@ for figure, entry in FIGURES.items():
             ),
         log:
             LOGS / GRID.name / "figures" / f"{figure}.log",
+        group:
+            "results"
         conda:
             ENVIRONMENT
         resources:

@@ -6,7 +6,7 @@ import sys
 from snakemake.logging import logger
 
 from haste.files import write_yaml
-from haste.slurm import PLACEHOLDER
+from haste.slurm import PLACEHOLDER, Site, examine_slurm
 
 PROGRAMS = Path(sys.executable).parent
 LOGGED = Path(workflow.basedir, "workflow", "scripts", "logged.sh")
@@ -58,7 +58,25 @@ onstart:
     fcntl.flock(os.open(ALIVE, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
 
 
+# what Snakemake's plugin says of a job that Slurm ended is its state alone, and of jobs that share a
+# submission nothing, also where sbatch refused them
+SLURM_STATES = (
+    "Slurm's states: TIMEOUT, its time was over (runs go on in the next attempt; default-resources.max_runtime "
+    "limits what is asked for); OUT_OF_MEMORY (max_mem_mb); CANCELLED, by scancel: end Snakemake by Ctrl-C "
+    "instead, or it submits the job again; NODE_FAIL, its node died; FAILED, see the job's log. Where none is "
+    "named, for jobs of a group: `scontrol show job ID`."
+)
+
+
 onerror:
+    if workflow.executor_plugin.name == "slurm":
+        logger.error(SLURM_STATES)
+        given = Site(**{field.name: site(field.name) for field in fields(Site)})
+        for finding in examine_slurm(given, Path()):
+            if finding.wrong:
+                logger.error(
+                    f"haste doctor --slurm: {finding.what}: {finding.state}: {finding.consequence}"
+                )
     logger.error(
         f"Each job that failed is named above, with its files and its log; all logs: {LOGS}. Once the cause "
         "is mended, the same command makes what is missing, and runs go on from their checkpoints."

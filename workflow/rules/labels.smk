@@ -12,6 +12,8 @@ rule embed:
     benchmark:
         DATA_LOG / "embed-{encoder}.tsv"
     priority: BEFORE_RUNS
+    group:
+        data_group
     conda:
         ENVIRONMENT
     threads: lambda wildcards: embed_request(wildcards).threads
@@ -39,6 +41,8 @@ rule group:
     benchmark:
         DATA_LOG / "group-{order}.tsv"
     priority: BEFORE_RUNS
+    group:
+        data_group
     conda:
         ENVIRONMENT
     # grouping keeps to one core: its result must not depend on how many there are

@@ -45,6 +45,8 @@ rule train:
         method=one_of(key.method for key in TRAINED),
     priority: lambda wildcards: PRIORITY[run_key(wildcards)]
     retries: TRAIN_RETRIES
+    group:
+        run_group
     # Snakemake sets OMP_NUM_THREADS, MKL_NUM_THREADS and the like to {threads}
     conda:
         ENVIRONMENT
@@ -74,6 +76,8 @@ rule baseline:
         f"{RUN_LOG}.tsv"
     wildcard_constraints:
         method=one_of(key.method for key in LINEAR),
+    group:
+        lambda wildcards: together("baselines", [linear_request(size_of(wildcards))])
     conda:
         ENVIRONMENT
     threads: 2
