@@ -1,6 +1,7 @@
 # make            install, fetch, train, draw: everything of CONFIG (config.yaml), ends in its index.html
 # make test       the test suite
 # make test-slurm grids through sbatch, on a Slurm of this machine alone (as root; installs Debian's)
+# make test-kubernetes   a small grid through Kubernetes' API without a shared disk (needs rsync)
 # make test-all   lint, smoke and all tests
 # make lint       ruff, import-linter, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its page
@@ -44,7 +45,7 @@ except HasteError as error:
 endef
 export RESULTS
 
-.PHONY: all install test test-slurm test-all lint smoke report unlock reference docs clean
+.PHONY: all install test test-slurm test-kubernetes test-all lint smoke report unlock reference docs clean
 
 all: install
 	$(SNAKEMAKE) --configfile "$$CONFIG"
@@ -66,7 +67,11 @@ test-slurm: install
 	$(SNAKEMAKE) --configfile $(SMOKE)
 	timeout --kill-after=60 1800 tests/slurm/cluster.sh $(BIN)/pytest -x -s tests/slurm
 
-test-all: lint smoke test test-slurm
+test-kubernetes: install
+	$(BIN)/python -m pip install -r envs/kubernetes.txt
+	$(BIN)/pytest tests/kubernetes
+
+test-all: lint smoke test test-slurm test-kubernetes
 
 lint: install
 	$(BIN)/ruff check .

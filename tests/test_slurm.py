@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.errors import ConfigError
 from haste.files import write_yaml
-from haste.slurm import PLACEHOLDER, Site, examine_slurm
+from haste.slurm import ENDED, PLACEHOLDER, Site, ended_jobs, examine_slurm
 
 ANSWERS = {
     "sbatch": "",
@@ -97,6 +97,22 @@ def test_without_accounting(tmp_path, answer):
     # the plugin would look for an account with it
     answer("sacct", None)
     assert "sacct" in wrong(none, tmp_path)["account"]
+
+
+def test_jobs_that_ended_are_listed_by_their_state(answer):
+    answer("sacct", "TIMEOUT|3|n1\nCOMPLETED|4|n1\nCANCELLED by 0|5|\nNODE_FAIL|6|n2\nTIMEOUT|7|n2")
+    lines = list(ended_jobs(["3", "4", "5", "6", "7"]))
+    assert lines == [
+        f"TIMEOUT: {ENDED['TIMEOUT']}: job 3 on n1, 7 on n2",
+        f"CANCELLED: {ENDED['CANCELLED']}: job 5",
+        f"NODE_FAIL: {ENDED['NODE_FAIL']}: job 6 on n2",
+    ]
+    answer("sacct", "Slurm accounting storage is disabled", 1)
+    answer("squeue", "OUT_OF_MEMORY|8|n1\nRUNNING|9|n1")
+    assert [line.split(":")[0] for line in ended_jobs(["8", "9"])] == ["OUT_OF_MEMORY"]
+    answer("squeue", "slurm_load_jobs error: Invalid job id specified", 1)
+    assert list(ended_jobs(["8"])) == []
+    assert list(ended_jobs([])) == []
 
 
 @pytest.mark.usefixtures("answer")

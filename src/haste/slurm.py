@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,17 @@ SHARED = {
 }
 SHARED |= {"panfs", "wekafs", "glusterfs", "fuse.glusterfs", "pvfs2", "afs", "smb2"}
 GIB_OF_MIB = 1024
+ENDED = {
+    "TIMEOUT": "the time it asked for was over",
+    "OUT_OF_MEMORY": "it used more memory than it asked for",
+    "CANCELLED": "scancel ended it",
+    "NODE_FAIL": "its node died",
+    "FAILED": "its command ended with an error, which its log has",
+    "PREEMPTED": "another job took its place",
+    "BOOT_FAIL": "its node did not start",
+    "DEADLINE": "it could not end before its deadline",
+}
+"""what a state of a job that was not completed means"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,25 @@ def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
     for key in ("slurm_partition", "gpu_partition"):
         yield from _partition(site, key, partitions)
     yield _disk(folder)
+
+
+def ended_jobs(ids: Iterable[str]) -> Iterator[str]:
+    """A line for each state in which jobs ended without being completed, as long as Slurm remembers them."""
+    listed = ",".join(ids)
+    if not listed:
+        return
+    # without an accounting database sacct fails; squeue has what ended a few minutes ago
+    said, _ = _ask("sacct", "-n", "-P", "-X", "-j", listed, "-o", "State,JobID,NodeList")
+    if not said:
+        said, _ = _ask("squeue", "-h", "-t", "all", "-j", listed, "-o", "%T|%i|%N")
+    jobs: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        state, job, node = line.split("|")
+        # sacct adds who cancelled it
+        jobs.setdefault(state.split()[0], []).append(f"{job} on {node}" if node else job)
+    for state, meaning in ENDED.items():
+        if state in jobs:
+            yield f"{state}: {meaning}: job {', '.join(jobs[state])}"
 
 
 def _where(program: str) -> str:

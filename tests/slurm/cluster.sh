@@ -44,6 +44,8 @@ stop() {
     [ -n "$(squeue -h 2>/dev/null)" ] || break
     sleep 0.5
   done
+  touch "$folder/over"
+  [ ! -e "$folder/slurmd.pid" ] || kill "$(cat "$folder/slurmd.pid")" 2>/dev/null || true
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
   for pid in "${pids[@]}"; do
     for _ in $(seq 20); do kill -0 "$pid" 2>/dev/null || break; sleep 0.5; done
@@ -88,7 +90,7 @@ SlurmctldParameters=enable_configless
 CommunicationParameters=NoInAddrAny
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge/socket
+AuthInfo=socket=$folder/munge/socket,cred_expire=30
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
@@ -115,11 +117,15 @@ PartitionName=gpu Nodes=$host MaxTime=600
 END
 mkdir -p "${configuration%/*}"
 ln -s "$folder/slurm.conf" "$configuration"
-export SLURM_CONF="$folder/slurm.conf" HASTE_SLURM_JOBS="$folder/jobs"
+export SLURM_CONF="$folder/slurm.conf" HASTE_SLURM="$folder"
 for _ in $(seq 40); do [ -S "$folder/munge/socket" ] && break; sleep 0.25; done
 slurmctld -D >"$folder/log/slurmctld" 2>&1 &
 pids=("$!" "${pids[@]}")
-slurmd -D -N "$host" >"$folder/log/slurmd" 2>&1 &
+# a node that was killed starts again, like a machine
+while [ ! -e "$folder/over" ]; do
+  slurmd -D -N "$host" >>"$folder/log/slurmd" 2>&1 || true
+  sleep 3
+done &
 pids=("$!" "${pids[@]}")
 for _ in $(seq 120); do
   [ "$(sinfo -h -p cpu -o %T 2>/dev/null)" = idle ] && break

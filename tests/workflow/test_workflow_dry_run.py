@@ -40,7 +40,9 @@ def short_names(grid: GridConfig) -> list[str]:
 def test_all_configurations_are_tried():
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "workflow/configs").glob("*.yaml")}
     assert found == set(CONFIGS) - {"config.yaml"}
-    assert {path.name for path in (ROOT / "workflow/profiles").iterdir()} == set(PROFILES)
+    # tests/kubernetes: its plugin is not in everybody's lock
+    profiles = {path.name for path in (ROOT / "workflow/profiles").iterdir()}
+    assert profiles == {*PROFILES, "kubernetes"}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ rule bench_kernels:
     log:
         LOGS / "bench_kernels.log",
     conda:
-        "../../envs/gpu.yaml"
+        ENVIRONMENT
     threads: 2
     resources:
         gpu=1,
@@ -41,7 +41,7 @@ rule bench_scale:
     log:
         LOGS / "bench_scale.log",
     conda:
-        "../../envs/gpu.yaml"
+        ENVIRONMENT
     threads: 4
     resources:
         gpu=1,

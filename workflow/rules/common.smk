@@ -44,7 +44,12 @@ from haste.runs import is_finished, run_dir, run_files
 
 # relative, so that a project that was moved is not run again
 RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
-ENVIRONMENT = "../../envs/cpu.yaml"
+ENVIRONMENT = "../../envs/haste.yaml"
+
+
+# with --sdm apptainer; envs/haste.def makes it
+container: os.environ.get("HASTE_CONTAINER", "envs/haste.sif")
+
 
 try:
     # Snakemake's own reader keeps the last of two equal keys without a word
@@ -99,6 +104,8 @@ def placed(run):
     return replace(run, training=replace(run.training, device=device))
 
 
+# where machines share no disk: inputs and outputs go through a storage, and only files that are named there
+STORED = workflow.storage_settings.default_storage_provider is not None
 LAYOUT = GRID.layout
 LOGS = Path("logs")
 TRAINED = {
@@ -139,12 +146,22 @@ READ_BY = {
     name: {run.dataset for run in CONFIGS if encoder_id(run.encoder) == name}
     for name in ENCODERS
 }
-# what stands for an encoder's model: the record of what was fetched, or the files of the user's own folder
+
+
+def fetched_model(name):
+    """What stands for a fetched model: its record, or all of it where that must reach other machines."""
+    folder = LAYOUT.model(name)
+    return directory(str(folder)) if STORED else folder / "SOURCE.json"
+
+
+MODEL_FOLDERS = {run.encoder.model_name: Path(run.inputs.model) for run in CONFIGS}
+# and for an encoder's model: that, or the files of the user's own folder
 MODEL_FILES = {
-    run.encoder.model_name: [
-        Path(run.inputs.model, name)
-        for name in (FILES if run.encoder.model_folder else ["SOURCE.json"])
-    ]
+    run.encoder.model_name: (
+        [MODEL_FOLDERS[run.encoder.model_name] / name for name in FILES]
+        if run.encoder.model_folder
+        else [fetched_model(run.encoder.model_name)]
+    )
     for run in CONFIGS
 }
 # of documents of one length for one model
@@ -255,11 +272,6 @@ def token_files(dataset, model, max_len):
     return [tokens.info, tokens.vocabulary, *splits]
 
 
-def model_of(wildcards, input):
-    """The folder of the model."""
-    return Path(input.model[0]).parent
-
-
 def encoder_inputs(wildcards):
     """Tokens and model of an encoder."""
     encoder = ENCODERS[wildcards.encoder]
@@ -303,10 +315,12 @@ def asks(request_of):
 
 
 def together(name, requests):
-    """The group of jobs that are all short, so that a cluster gets them in one; None otherwise."""
-    return (
-        name if all(request.minutes <= SMALL_MINUTES for request in requests) else None
-    )
+    """The group of jobs that are all short, so that a cluster gets them in one; None otherwise.
+
+    Where no disk is shared, too: what a job of a group leaves for another of it goes through no storage.
+    """
+    short = all(request.minutes <= SMALL_MINUTES for request in requests)
+    return name if short and not STORED else None
 
 
 def data_group(wildcards):
@@ -342,7 +356,7 @@ def size_of(wildcards):
 def encoder_of_model(name):
     """H and parameters of the model of an encoder."""
     encoder = ENCODERS[name]
-    return encoder_size(encoder, MODEL_FILES[encoder.model_name][0].parent, REGISTRY)
+    return encoder_size(encoder, MODEL_FOLDERS[encoder.model_name], REGISTRY)
 
 
 def embed_request(wildcards):
@@ -365,6 +379,11 @@ def results_request(wildcards):
     return result_request(max(size.test for size in SIZES.values()))
 
 
+def of_repository(*paths):
+    """Inputs that are committed; none through a storage, for a job gets the repository by itself."""
+    return [] if STORED else list(paths)
+
+
 def result_files(entry):
     """The files behind what the registry says that a table or figure reads."""
     inputs = entry.inputs_of(GRID)
@@ -379,8 +398,7 @@ def result_files(entry):
         *runs,
         *corpora,
         *inputs.orders,
-        *inputs.benchmarks,
-        *inputs.companions,
+        *of_repository(*inputs.benchmarks, *inputs.companions),
     ]
 
 

@@ -9,7 +9,8 @@ localrules:
 
 rule fetch:
     output:
-        LAYOUT.raw("{source}") / "SOURCE.json",
+        # all of it is not named here, so it stays here, and so does the job that reads it
+        local(str(LAYOUT.raw("{source}") / "SOURCE.json")),
     log:
         LOGS / "data" / "{source}" / "fetch.log",
     priority: BEFORE_RUNS
@@ -30,7 +31,7 @@ rule fetch:
 
 rule fetch_model:
     output:
-        LAYOUT.model("{model}") / "SOURCE.json",
+        fetched_model("{model}"),
     log:
         LOGS / "data" / "models" / "{model}.log",
     priority: BEFORE_RUNS
@@ -41,7 +42,9 @@ rule fetch_model:
     params:
         registry=RESOURCES / "datasets.yaml",
         lock=LAYOUT.lock,
-        out=subpath(output[0], parent=True),
+        out=lambda wildcards, output: (
+            output[0] if STORED else str(Path(output[0]).parent)
+        ),
         entry=lambda wildcards: str(REGISTRY.source(wildcards.model)),
     shell:
         "logged {log:q} haste fetch {wildcards.model:q} --registry {params.registry:q}"
@@ -50,7 +53,7 @@ rule fetch_model:
 
 rule synth:
     output:
-        directory(LAYOUT.raw("{generated}")),
+        local(directory(str(LAYOUT.raw("{generated}")))),
     log:
         LOGS / "data" / "{generated}" / "synth.log",
     priority: BEFORE_RUNS
@@ -70,7 +73,7 @@ rule synth:
 
 rule corpus:
     input:
-        lambda wildcards: raw_files(wildcards.dataset),
+        lambda wildcards: [local(str(path)) for path in raw_files(wildcards.dataset)],
     output:
         corpus_files("{dataset}"),
     log:
@@ -117,7 +120,7 @@ rule tokenize:
         **asks(lambda wildcards: tokens_request(size_of(wildcards))),
     params:
         corpus=corpus_of,
-        model=model_of,
+        model=lambda wildcards: MODEL_FOLDERS[wildcards.model],
         encoder=lambda wildcards: (
             "transformer"
             if (wildcards.model, wildcards.max_len) in TRANSFORMER_READS

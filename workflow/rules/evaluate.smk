@@ -1,5 +1,9 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
+PUBLISHED = RESOURCES / "published.csv"
+# how a command names it
+NAMED = PUBLISHED if STORED else "{input.published:q}"
+
 for table, entry in TABLES.items():
 
     rule:
@@ -7,7 +11,7 @@ for table, entry in TABLES.items():
             entry.target
         input:
             result_files(entry),
-            published=RESOURCES / "published.csv",
+            published=of_repository(PUBLISHED),
         output:
             f"{LAYOUT.table(table)}.csv",
             f"{LAYOUT.table(table)}.tex",
@@ -20,7 +24,7 @@ for table, entry in TABLES.items():
         log:
             LOGS / GRID.name / "tables" / f"{table}.log",
         group:
-            "results"
+            together("results", [])
         conda:
             ENVIRONMENT
         resources:
@@ -33,7 +37,7 @@ for table, entry in TABLES.items():
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste table {params.table:q} --grid {params.grid:q}"
-            " --published {input.published:q} --out {params.out:q}"
+            f" --published {NAMED} --out {{params.out:q}}"
 
 
 for figure, entry in FIGURES.items():
@@ -43,7 +47,7 @@ for figure, entry in FIGURES.items():
             entry.target
         input:
             result_files(entry),
-            published=RESOURCES / "published.csv",
+            published=of_repository(PUBLISHED),
         output:
             f"{LAYOUT.figure(figure)}.csv",
             f"{LAYOUT.figure(figure)}.pdf",
@@ -56,7 +60,7 @@ for figure, entry in FIGURES.items():
         log:
             LOGS / GRID.name / "figures" / f"{figure}.log",
         group:
-            "results"
+            together("results", [])
         conda:
             ENVIRONMENT
         resources:
@@ -68,4 +72,4 @@ for figure, entry in FIGURES.items():
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste figure {params.figure:q} --grid {params.grid:q}"
-            " --published {input.published:q} --out {params.out:q}"
+            f" --published {NAMED} --out {{params.out:q}}"

@@ -1,22 +1,26 @@
 """How every job is started and logged, and what is said when one fails or a snakemake was killed."""
 
 import fcntl
+import shutil
 import sys
 
 from snakemake.logging import logger
 
 from haste.files import write_yaml
-from haste.slurm import PLACEHOLDER, Site, examine_slurm
+from haste.slurm import PLACEHOLDER, Site, ended_jobs, examine_slurm
 
 PROGRAMS = Path(sys.executable).parent
-LOGGED = Path(workflow.basedir, "workflow", "scripts", "logged.sh")
+# its text, not its path: a job may run where this folder is not
+LOGGED = Path(workflow.basedir, "workflow", "scripts", "logged.sh").read_text()
 # a lock of this file is held by every snakemake that runs jobs here; its end, by SIGKILL too, frees it
 ALIVE = Path(".snakemake", "alive")
+# MiB of disk below which a job that failed is told of it
+LEAST_DISK = 16
 
 
 # Commands are `logged LOG COMMAND`. Where no environment of a rule's own has it, `haste` is found beside
 # the Python that runs Snakemake.
-shell.prefix('set -euo pipefail; export PATH="$PATH":{PROGRAMS:q}; source {LOGGED:q}; ')
+shell.prefix('set -euo pipefail; export PATH="$PATH":{PROGRAMS:q}\n{LOGGED}\n')
 
 
 def gpu_slot(wildcards, resources):
@@ -24,6 +28,24 @@ def gpu_slot(wildcards, resources):
     if not resources.gpu:
         return []
     return ["haste", "gpu-slot", "--runs-per-gpu", resources.runs_per_gpu, "--"]
+
+
+def stand_in_for_the_disk():
+    """Where no disk is shared, let a job find the grid, and by their names the files that it was given."""
+    if not GRID_FILE.exists():
+        write_yaml(GRID_FILE, config)
+    provider = workflow.storage_registry.default_storage_provider
+    prefix = workflow.storage_settings.default_storage_prefix
+    for folder in (LAYOUT.data_dir, LAYOUT.results / "runs"):
+        given = provider.object(f"{prefix.rstrip('/')}/{folder}").local_path()
+        given.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.symlink_to(given.absolute())
+
+
+if STORED and not workflow.is_main_process:
+    stand_in_for_the_disk()
 
 
 def stale_lock():
@@ -53,24 +75,30 @@ onstart:
             f"slurm_account: {PLACEHOLDER}: put your account into the profile, or delete the line; "
             "`haste doctor --slurm` looks at the rest of it."
         )
+    if full_disk():
+        raise WorkflowError(full_disk())
     write_yaml(GRID_FILE, config)
     # a plain descriptor stays open until the process ends
     fcntl.flock(os.open(ALIVE, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
 
 
-# what Snakemake's plugin says of a job that Slurm ended is its state alone, and of jobs that share a
-# submission nothing, also where sbatch refused them
-SLURM_STATES = (
-    "Slurm's states: TIMEOUT, its time was over (runs go on in the next attempt; default-resources.max_runtime "
-    "limits what is asked for); OUT_OF_MEMORY (max_mem_mb); CANCELLED, by scancel: end Snakemake by Ctrl-C "
-    "instead, or it submits the job again; NODE_FAIL, its node died; FAILED, see the job's log. Where none is "
-    "named, for jobs of a group: `scontrol show job ID`."
-)
+def full_disk():
+    """What is wrong with the disk of this folder; empty where it has room for a log and a table."""
+    free = shutil.disk_usage(".").free // 2**20
+    if free >= LEAST_DISK:
+        return ""
+    return f"disk full: {Path.cwd()} has {free} MiB left; free space, then the same command goes on"
 
 
 onerror:
+    if full_disk():
+        logger.error(full_disk())
+    # of jobs that share a submission Snakemake says neither their state nor that sbatch refused them
     if workflow.executor_plugin.name == "slurm":
-        logger.error(SLURM_STATES)
+        said = "".join(Path(file).read_text() for file in log)
+        submitted = re.findall(r"SLURM jobid (\d+)", said)
+        for line in ended_jobs(submitted):
+            logger.error(f"Slurm: {line}")
         given = Site(**{field.name: site(field.name) for field in fields(Site)})
         for finding in examine_slurm(given, Path()):
             if finding.wrong:

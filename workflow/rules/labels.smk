@@ -22,7 +22,7 @@ rule embed:
     params:
         corpus=corpus_of,
         tokens=lambda wildcards, input: Path(input.tokens[0]).parent,
-        model=model_of,
+        model=lambda wildcards: MODEL_FOLDERS[ENCODERS[wildcards.encoder].model_name],
         encoder=lambda wildcards: ENCODERS[wildcards.encoder],
     shell:
         "logged {log:q} haste embed --corpus {params.corpus:q} --tokens {params.tokens:q}"

@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# Run by Snakemake in the environment made of cpu.yaml, in the project's folder.
-set -euo pipefail
-pip install --no-deps -e .
