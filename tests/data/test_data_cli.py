@@ -1,6 +1,7 @@
 """haste fetch and haste corpus, as typed."""
 
 import json
+from typing import get_args
 
 import pytest
 import typer
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.data.fetch import verify
-from haste.data.registry import SYNTH
+from haste.data.registry import SynthOption
 from haste.errors import ConfigError
 
 REGISTRY = """
@@ -119,4 +120,4 @@ def test_a_generated_data_set_becomes_a_corpus(here):
 
 def test_a_data_set_is_generated_by_any_option_of_haste_synth():
     command = typer.main.get_command(app).commands["synth"]
-    assert {each.name for each in command.params} - {"out"} == set(SYNTH)
+    assert {each.name for each in command.params} - {"out"} == set(get_args(SynthOption))

@@ -92,7 +92,7 @@ DATASET = ("datasets", "words-small")
         (
             (*DATASET, "expected"),
             {"trian": 1},
-            "expected: unknown key 'trian'. Did you mean 'train'?",
+            "expected: 'trian' is not allowed. Input should be 'train', 'validation'",
         ),
         ((*DATASET, "expected"), {"train": "1"}, "expected.train: '1' is not allowed"),
         ((*DATASET, "path"), "/data", "words-small.source: source and path exclude each other"),
@@ -172,7 +172,7 @@ def test_a_grids_own_data_sets(tmp_path):
         registry.with_datasets({"mine": {"pth": "/data/mine"}})
     with pytest.raises(ConfigError, match=r"datasets\.mine\.source: there is no source 'wordz'"):
         registry.with_datasets({"mine": {"source": "wordz"}})
-    with pytest.raises(ConfigError, match=r"synth: unknown key 'docs'\. Did you mean 'documents'"):
+    with pytest.raises(ConfigError, match=r"synth: 'docs' is not allowed\. .*'documents'"):
         registry.with_datasets({"mine": {"synth": {"docs": 5}}})
     generated = registry.with_datasets({"words-small": {"synth": {"like": "eurlex-4k"}}})
     assert generated.dataset("words-small").source == ""

@@ -137,9 +137,9 @@ def test_labels_can_be_learnt_from_the_words():
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ({"documents": 0}, "documents: 0 is too few"),
-        ({"labels": 1}, "labels: 1 is too few"),
-        ({"words": 0}, "words: 0 is too few"),
+        ({"documents": 0}, "documents: 0 is not allowed"),
+        ({"labels": 1}, "labels: 1 is not allowed"),
+        ({"words": 0}, "words: 0 is not allowed"),
         ({"labels": 2000}, "must lie between 6.667, so that each of 2000 labels has one of 300"),
         ({"labels_per_document": 31.0}, "must lie between 1, .* and 30"),
     ],

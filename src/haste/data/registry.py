@@ -41,11 +41,10 @@ Kind = Literal["xmc", "wordnet", "debian"]
 Text = Literal["title", "title+content"]
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
-SYNTH = (
-    *("like", "scale", "documents", "test_documents", "labels", "labels_per_document"),
-    *("words", "seed"),
-)
-COUNTS = ("train", "validation", "test", "labels", "train_all", "features")
+SynthOption = Literal[
+    "like", "scale", "documents", "test_documents", "labels", "labels_per_document", "words", "seed"
+]
+Counted = Literal["train", "validation", "test", "labels", "train_all", "features"]
 Count = Annotated[Int, Field(ge=0)]
 
 
@@ -66,15 +65,6 @@ def _url(value: str) -> str:
     if value and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1"):
         raise ValueError(f"{value!r} is not an address that begins with https://")
     return value
-
-
-def _one_of(known: tuple[str, ...]) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"unknown key {value!r}.{suggest(value, known).rstrip('.')}")
-        return value
-
-    return AfterValidator(check)
 
 
 FileName = Annotated[str, AfterValidator(_file_name)]
@@ -161,7 +151,7 @@ class Dataset:
     """a name of `sources`"""
     path: Annotated[str, AfterValidator(expand_home)] = ""
     """instead of a source: a folder with the files"""
-    synth: Mapping[Annotated[str, _one_of(SYNTH)], Any] = field(default_factory=dict)
+    synth: Mapping[SynthOption, Any] = field(default_factory=dict)
     """instead of a source: options of `haste synth`, by which it is generated"""
     propensity_a: Annotated[Float, Field(ge=0, le=100)] = 0.55
     propensity_b: Annotated[Float, Field(ge=0, le=10**6)] = 1.5
@@ -177,7 +167,7 @@ class Dataset:
     """tokens kept of a document where a run does not say otherwise"""
     root: str = ""
     """wordnet: the synset whose subtree it is; empty for all"""
-    expected: Mapping[Annotated[str, _one_of(COUNTS)], Count] = field(default_factory=dict)
+    expected: Mapping[Counted, Count] = field(default_factory=dict)
     """counts; a corpus that differs is refused. Documents of each split; labels: the published L of
     xmc, those with a training document of wordnet; train_all: training documents as published, before
     validation is taken out; features: columns of sparse features"""

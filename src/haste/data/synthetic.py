@@ -12,17 +12,19 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from haste.data.ragged import Ragged
 from haste.data.readers.base import ROWS, SHORT, SPLITS, Block, default_uids
 from haste.data.readers.lines import write_lines
 from haste.errors import ConfigError, suggest
+from haste.settings import Float, Int, SettingError, settings
 
+Positive = Annotated[Int, Field(ge=1)]
 NEAR = 0.1
 """share of a document's further labels that are from its neighbourhood"""
 NEIGHBOURHOOD = 16
@@ -40,31 +42,27 @@ MOST_WORDS = 100_000
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u")]
 
 
-@dataclass(frozen=True)
+@settings("synth")
 class Plan:
     """What is generated, a function of these numbers alone."""
 
-    documents: int
+    documents: Positive
     """training documents, validation among them"""
-    test_documents: int
-    labels: int
-    labels_per_document: float = 5.0
-    words: int = 50
+    test_documents: Positive
+    labels: Annotated[Int, Field(ge=2)]
+    labels_per_document: Float = 5.0
+    words: Positive = 50
     """of a document, on average"""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("documents", "test_documents", "words"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} is too few; give at least 1.")
-        if self.labels < 2:
-            raise ConfigError(f"labels: {self.labels} is too few; give at least 2.")
         least, most = max(1.0, self.labels / self.documents), self.labels / 2
         if not least <= self.labels_per_document <= max(most, least):
-            raise ConfigError(
-                f"labels_per_document: {self.labels_per_document:g} must lie between {least:.4g}, so that "
-                f"each of {self.labels} labels has one of {self.documents} documents, and {most:g}."
+            text = (
+                f"{self.labels_per_document:g} must lie between {least:.4g}, so that each of {self.labels} "
+                f"labels has one of {self.documents} documents, and {most:g}"
             )
+            raise SettingError("labels_per_document", text)
 
     @property
     def vocabulary(self) -> int:
@@ -76,14 +74,8 @@ class Plan:
         documents, tests, labels = (
             max(2, round(scale * n)) for n in (self.documents, self.test_documents, self.labels)
         )
-        return Plan(
-            documents,
-            tests,
-            labels,
-            max(1.0, labels / documents, min(self.labels_per_document, labels / 2)),
-            self.words,
-            self.seed,
-        )
+        per_document = max(1.0, labels / documents, min(self.labels_per_document, labels / 2))
+        return Plan(documents, tests, labels, per_document, self.words, self.seed)
 
 
 LIKE = {
