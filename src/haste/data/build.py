@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from haste.checksums import file_sums
 from haste.data import debian, wordnet
 from haste.data.corpus import CorpusInfo
 from haste.data.fetch import verify
-from haste.data.linked import Document, Tick, write_linked
+from haste.data.linked import Tick, write_linked
 from haste.data.readers import detect
 from haste.data.registry import Dataset
 from haste.data.xmc import build_xmc
@@ -35,17 +35,22 @@ def build_corpus(
     if dataset.path:
         # before they are read: a change meanwhile must not pass for what was read
         source["files"] = file_sums(source_files(dataset, raw), raw)
-    described = {
-        "dataset": dataset.name,
-        "propensity_a": dataset.propensity_a,
-        "propensity_b": dataset.propensity_b,
-        "opaque_labels": dataset.opaque_labels,
-        "filtered": dataset.filtered,
-        "max_len": dataset.max_len,
-        "licence": licence,
-        "source": source,
-    }
-    return BUILDERS[dataset.kind](dataset, Path(raw), Path(out), described, tick)
+    shared = ("propensity_a", "propensity_b", "opaque_labels", "filtered", "max_len")
+    described = {"dataset": dataset.name, "licence": licence, "source": source}
+    described |= {key: getattr(dataset, key) for key in shared}
+    if dataset.kind == "xmc":
+        return build_xmc(dataset, Path(raw), Path(out), described, tick)
+    names: Mapping[str, str] = {}
+    if dataset.kind == "wordnet":
+        synsets = wordnet.read_synsets(raw, tick)
+        documents = wordnet.build_documents(synsets, dataset.root or None)
+        names = {uid: synset.name for uid, synset in synsets.items()}
+    else:
+        documents = debian.build_documents(debian.read_packages(raw, tick))
+    counts = {split: len(rows) for split, rows in documents.items()}
+    labels = {label for document in documents["train"] for label in document.labels}
+    dataset.check_counts({**counts, "labels": len(labels)})
+    return write_linked(Path(out), documents, names, **described)
 
 
 def source_files(dataset: Dataset, raw: Path | str) -> list[Path]:
@@ -71,29 +76,3 @@ def _provenance(dataset: Dataset, raw: Path) -> tuple[str, dict[str, Any]]:
         )
     facts = {key: getattr(record, key) for key in PROVENANCE}
     return record.licence, {key: value for key, value in facts.items() if value}
-
-
-def _wordnet(
-    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
-) -> CorpusInfo:
-    synsets = wordnet.read_synsets(raw, tick)
-    documents = wordnet.build_documents(synsets, dataset.root or None)
-    _check_linked(dataset, documents)
-    return write_linked(out, documents, lambda uid: synsets[uid].name, **described)
-
-
-def _debian(
-    dataset: Dataset, raw: Path, out: Path, described: Mapping[str, Any], tick: Tick | None
-) -> CorpusInfo:
-    documents = debian.build_documents(debian.read_packages(raw, tick))
-    _check_linked(dataset, documents)
-    return write_linked(out, documents, str, **described)
-
-
-def _check_linked(dataset: Dataset, documents: Mapping[str, Sequence[Document]]) -> None:
-    counts = {split: len(rows) for split, rows in documents.items()}
-    labels = {label for document in documents["train"] for label in document.labels}
-    dataset.check_counts({**counts, "labels": len(labels)})
-
-
-BUILDERS = {"debian": _debian, "wordnet": _wordnet, "xmc": build_xmc}

@@ -43,11 +43,11 @@ def split_of(uid: str) -> str:
 def write_linked(
     out: Path,
     documents: Mapping[str, Sequence[Document]],
-    name_of: Callable[[str], str],
+    display_names: Mapping[str, str],
     **described: Any,
 ) -> CorpusInfo:
-    """Write the corpus of the documents of each split; `name_of` a label's uid is what is shown of it,
-    `described` see `CorpusWriter.finish`.
+    """Write the corpus of the documents of each split; `display_names`: by a label's uid, which is shown
+    where it has none; `described`: see `CorpusWriter.finish`.
 
     A test pair whose reverse is a training pair counts as reciprocal.
     """
@@ -73,7 +73,7 @@ def write_linked(
         },
         label_table(
             uids=label_uids,
-            names=[name_of(uid) for uid in label_uids],
+            names=[display_names.get(uid, uid) for uid in label_uids],
             texts=[None] * len(label_uids),
             n_labels=space.n_labels,
         ),
