@@ -100,8 +100,8 @@ def check_layer(ranks: Ranks, name: str) -> None:
         assert torch.allclose(dx[: len(mine)], mine, rtol=1e-4, atol=1e-5)
         assert not dx[len(mine) :].any(), "nothing for a document that is repeated"
         if step % 2:
-            moved = whole.rewire(generator(CPU, step), features, positives)
-            assert part.rewire(generator(CPU, step), features, positives) == moved
+            moved = whole.rewire(generator(CPU, step), (features, positives))
+            assert part.rewire(generator(CPU, step), (features, positives)) == moved
             assert (moved.moved > 0) == ("indices" in str(part.row_ranges()))
         check_equal(whole, part)
     features, _ = batch(9)

@@ -50,6 +50,6 @@ def test_rewiring_runs_and_keeps_the_number_of_connections(name):
     features, positives, _ = batch()
     moved = Positives(positives.label_row.cuda(), positives.doc.cuda())
     before = layer.trained_parameters()
-    stats = layer.rewire(generator(torch.device("cuda"), 0, 1), features.cuda(), moved)
+    stats = layer.rewire(generator(torch.device("cuda"), 0, 1), (features.cuda(), moved))
     assert stats.moved > 0
     assert layer.trained_parameters() == before

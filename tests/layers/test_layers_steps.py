@@ -172,7 +172,7 @@ def test_rewiring_moves_the_weakest_and_clears_them(name, growth, scope):
     features, positives, _ = batch()
     layer.step(features, positives, StepContext(0.1, 0, 0))
     before, weight = support(layer), spread(layer)[0]
-    stats = layer.rewire(seeded(9), features, positives)
+    stats = layer.rewire(seeded(9), (features, positives))
     after, now = support(layer), spread(layer)[0]
     assert stats.moved > 0
     assert stats.moved == pytest.approx(0.5 * stats.indices, rel=0.1)
@@ -225,7 +225,7 @@ def test_gradient_growth_takes_the_largest_gradient():
     features[:, free[2]] = 1.0
     label = torch.arange(16, dtype=torch.int32).repeat_interleave(2)
     positives = Positives(label, torch.tensor([0, 1] * 16, dtype=torch.int32))
-    layer.rewire(seeded(), features, positives)
+    layer.rewire(seeded(), (features, positives))
     assert layer.index[0, 4] == free[7]
 
 

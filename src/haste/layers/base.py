@@ -31,6 +31,10 @@ _BLOCK = 1 << 26
 """weights that are drawn together"""
 
 
+Examples = tuple[Tensor, Positives]
+"""features [B, H] of a batch and its positives"""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Loss (fp32 scalar, summed over batch and labels) and dX, the gradient of the features, fp32 [B, H]."""
@@ -116,13 +120,8 @@ class OutputLayer(nn.Module, ABC):
         """Scores fp32 [B, k] and rows int64 [B, k], best first, without a B x L tensor."""
         return topk(lambda rows: self.logits(features, rows), self.n_labels, k, labels_per_chunk)
 
-    def rewire(
-        self,
-        random: torch.Generator,  # noqa: ARG002
-        features: Tensor | None = None,  # noqa: ARG002
-        positives: Positives | None = None,  # noqa: ARG002
-    ) -> RewireStats:
-        """Move the connections of lowest score; growth by gradient uses the given batch. Dense: nothing."""
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:  # noqa: ARG002
+        """Move the connections of lowest score; growth by gradient needs examples. Dense: nothing."""
         return RewireStats()
 
     @abstractmethod
@@ -144,12 +143,16 @@ class OutputLayer(nn.Module, ABC):
         if rows is not None:
             check_labels(rows, self.n_labels)
 
-    def check_gradient(self, features: Tensor | None, positives: Positives | None) -> None:
-        """Raise KernelError unless features and positives are given, which growth by gradient needs."""
+    def check_examples(self, examples: Examples | None) -> Examples:
+        """`examples`, which growth by gradient needs; KernelError where they are none or do not fit."""
+        if examples is None:
+            raise KernelError(
+                "examples: growth by gradient needs a batch; give its features and positives."
+            )
+        features, positives = examples
         self.check(features)
-        if positives is None:
-            raise KernelError("positives: growth by gradient needs a batch; give its positives.")
         check_positives(positives, len(features), features.device)
+        return examples
 
     def row_ranges(self) -> dict[str, RowRange]:
         """Of the tensors of `state_dict` of which this process has only some rows: which."""

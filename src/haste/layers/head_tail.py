@@ -7,7 +7,7 @@ from torch import Tensor
 
 from haste.errors import KernelError
 from haste.kernels.state import Positives, StepContext
-from haste.layers.base import OutputLayer, RewireStats, StepResult
+from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult
 
 
 class HeadTail(OutputLayer):
@@ -77,19 +77,15 @@ class HeadTail(OutputLayer):
         scores, at = torch.cat([best[0], other[0]], dim=1).topk(k)
         return scores, torch.cat([best[1], rows], dim=1).gather(1, at)
 
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""
-        if features is None or positives is None:
+        if examples is None:
             return self.head.rewire(random) + self.tail.rewire(random)
+        features, positives = examples
         self.check(features)
         stats = RewireStats()
         for layer, columns, layer_positives in self._parts(positives):
-            stats += layer.rewire(random, features[:, columns].contiguous(), layer_positives)
+            stats += layer.rewire(random, (features[:, columns].contiguous(), layer_positives))
         return stats
 
     def add_to_bias(self, offset: float) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from haste.kernels.state import Positives, RowRange, StepContext
-from haste.layers.base import LinearRows, OutputLayer, RewireStats, StepResult
+from haste.layers.base import Examples, LinearRows, OutputLayer, RewireStats, StepResult
 
 
 class Shard(OutputLayer):
@@ -51,16 +51,11 @@ class Shard(OutputLayer):
         scores, at = ranks.stack(scores).transpose(0, 1).flatten(1).topk(k)
         return scores, ranks.stack(rows).transpose(0, 1).flatten(1).gather(1, at)
 
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""
-        if positives is not None:
-            positives = self._from_first_row(positives)
-        return self.layer.rewire(random, features, positives)
+        if examples is not None:
+            examples = examples[0], self._from_first_row(examples[1])
+        return self.layer.rewire(random, examples)
 
     def add_to_bias(self, offset: float) -> None:
         """See OutputLayer."""

@@ -17,7 +17,7 @@ from haste.kernels.loss import bce_sum
 from haste.kernels.reference import block_index
 from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives, RowRange, StepContext, tiles
-from haste.layers.base import LayerOptions, LinearRows, RewireStats, StepResult
+from haste.layers.base import Examples, LayerOptions, LinearRows, RewireStats, StepResult
 from haste.layers.connectivity import StreamingBottomK, prune_mask, regrow_, sample_indices
 
 BLOCK = 1 << 22
@@ -133,12 +133,7 @@ class Sparse(LinearRows):
             group_size=self.group_size, block_size=self.block_size,
         )  # fmt: skip
 
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """Prune the indices with the lowest mean |weight| over their group's labels and regrow as many.
 
         New weights are 0, and so is their momentum unless `reset_momentum` is off. Works in blocks of
@@ -146,7 +141,7 @@ class Sparse(LinearRows):
         """
         options = self.options
         if options.growth == "gradient":
-            self.check_gradient(features, positives)
+            features, positives = self.check_examples(examples)
         total = self.groups.total * self.indices.shape[1]
         scores = self._scores
         if self.indices.numel() <= KEPT:

@@ -9,7 +9,7 @@ from haste.kernels.loss import bce_sum
 from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives
 from haste.kernels.torch_backend import positives_of
-from haste.layers.base import LayerOptions, RewireStats
+from haste.layers.base import Examples, LayerOptions, RewireStats
 from haste.layers.connectivity import bottom_k_mask, prune_mask, sample_indices
 from haste.layers.dense import Dense
 
@@ -38,15 +38,11 @@ class Unstructured(Dense):
         self.fill_uniform(fan_in, random)
         storage_view(self.weight).mul_(self.mask)
 
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """Prune the smallest weights, over the layer or in each label, and regrow as many."""
-        if self.options.growth == "gradient":
-            self.check_gradient(features, positives)
+        by_gradient = self.options.growth == "gradient"
+        if by_gradient:
+            features, positives = self.check_examples(examples)
         used = int(self.mask.sum())
         score = dequantize(self.weight).abs().masked_fill_(~self.mask, torch.inf)
         if self.options.scope == "global":
@@ -55,7 +51,7 @@ class Unstructured(Dense):
             share = self.options.fraction * used / score.numel()
             pruned = prune_mask(score, share, "group") & self.mask
         key = torch.rand(self.mask.shape, generator=random, device=self.mask.device)
-        if self.options.growth == "gradient":
+        if by_gradient:
             key = self._gradient(features, positives)
         key.masked_fill_(self.mask, -torch.inf)
         grown = bottom_k_mask(-key, int(pruned.sum()))

@@ -13,7 +13,7 @@ from haste.kernels.checks import check_share
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
-from haste.layers.base import OutputLayer, RewireStats, StepResult
+from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult
 from haste.layers.dense import Dense
 
 
@@ -36,14 +36,9 @@ class WrappedLayer(OutputLayer):
         """See OutputLayer."""
         return self.layer.topk(features, k, labels_per_chunk)
 
-    def rewire(
-        self,
-        random: torch.Generator,
-        features: Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> RewireStats:
+    def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""
-        return self.layer.rewire(random, features, positives)
+        return self.layer.rewire(random, examples)
 
     def add_to_bias(self, offset: float) -> None:
         """See OutputLayer."""

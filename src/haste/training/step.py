@@ -135,7 +135,7 @@ class TrainStep:
         if not rewires:
             return StepOutcome(loss)
         random = generator(self.model.device, self.config.seed, done, 3)
-        stats = self.model.layer.rewire(random, given, batch.positives)
+        stats = self.model.layer.rewire(random, (given, batch.positives))
         return StepOutcome(loss, stats.moved)
 
     def _optimize(self) -> None:
