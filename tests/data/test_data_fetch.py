@@ -123,33 +123,40 @@ def test_a_download_of_another_name_is_refused(offered, tmp_path):
         fetch(source, tmp_path / "raw", lambda _, folder: (folder / "other.tgz").touch())
 
 
-@pytest.mark.parametrize("damage", ["change", "cut", "remove", "record", "member", "members"])
-def test_a_damaged_folder_is_seen_and_mended(offered, tmp_path, damage):
+def altered_record(**changes):
+    def alter(out):
+        record = json.loads((out / "SOURCE.json").read_text())
+        (out / "SOURCE.json").write_text(json.dumps({**record, **changes}))
+
+    return alter
+
+
+NO_RECORD = r"SOURCE\.json: not the record of a fetched"
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda out: (out / "data.xml").write_bytes(b"<b/>" * 50), "data.xml: wrong sha256"),
+        (
+            lambda out: (out / "data.xml").write_bytes(b"<a/>"),
+            "data.xml: truncated: expected 200 bytes, found 4",
+        ),
+        (
+            lambda out: (out / "data.xml").unlink(),
+            "data.xml: missing. Run: haste fetch words --out",
+        ),
+        (lambda out: (out / "SOURCE.json").write_text("{}"), NO_RECORD),
+        (altered_record(members={"data.xml": {"size": "?", "sha256": 1}}), NO_RECORD),
+        (altered_record(members=[1]), NO_RECORD),
+    ],
+)
+def test_a_damaged_folder_is_seen_and_mended(offered, tmp_path, damage, text):
     archives, source = offered
     out = tmp_path / "raw"
     fetch(source, out, Downloader(archives))
-    path = out / "data.xml"
-    if damage == "change":
-        path.write_bytes(b"<b/>" * 50)
-    elif damage == "cut":
-        path.write_bytes(b"<a/>")
-    elif damage == "remove":
-        path.unlink()
-    elif damage == "record":
-        (out / "SOURCE.json").write_text("{}")
-    else:
-        record = json.loads((out / "SOURCE.json").read_text())
-        members = {"member": {"data.xml": {"size": "?", "sha256": 1}}, "members": [1]}[damage]
-        (out / "SOURCE.json").write_text(json.dumps({**record, "members": members}))
-    expected = {
-        "change": "data.xml: wrong sha256",
-        "cut": "data.xml: truncated: expected 200 bytes, found 4",
-        "remove": "data.xml: missing. Run: haste fetch words --out",
-        **dict.fromkeys(
-            ("record", "member", "members"), "SOURCE.json: not the record of a fetched"
-        ),
-    }
-    with pytest.raises(DataError, match=expected[damage]):
+    damage(out)
+    with pytest.raises(DataError, match=text):
         verify(out)
     assert fetch(source, out, Downloader(archives)) is True
     assert verify(out).package == "first"

@@ -17,42 +17,45 @@ TEXT, LIBSVM = FILES["XMC repository, text"], FILES["libsvm"]
 SPARSE, TFIDF = FILES["XMC repository, features"], FILES["PECOS, features only"]
 
 
-def second_line(text):
-    return {"trn.json": b'{"title": "a", "target_ind": [0]}\n' + text.encode() + b"\n"}
+BAD_OBJECTS = {
+    "{": r"trn\.json: line 2: expected a JSON object \(.*\), found '\{'",
+    "[1]": r"line 2: expected a JSON object, found '\[1\]'",
+    "[" * 10_000: "line 2: expected a JSON object",
+    '{"title": "a"}': "target_ind: a list of whole numbers, found 'None'",
+    '{"title": "a", "target_ind": [0.5]}': r"numbers, found '\[0\.5\]'",
+    '{"title": "a", "target_ind": [true]}': r"found '\[True\]'",
+    '{"title": "a", "target_ind": [0, 4]}': "labels from 0 to 3, found '4'.* count from 1?",
+    '{"title": "a", "target_ind": [-1]}': "labels from 0 to 3, found '-1'",
+    f'{{"title": "a", "target_ind": [{10**20}]}}': "line 2: expected labels from 0 to 3",
+    '{"target_ind": []}': "line 2: expected title: a text, found 'None'",
+    '{"title": 1, "target_ind": []}': "title: a text, found '1'",
+    '{"title": "", "content": null, "target_ind": []}': "content: a text, found 'None'",
+    '{"title": "\\ud800", "target_ind": []}': "line 2: expected title: a text of whole characters",
+}
+"""the second line of trn.json -> what is said"""
+BAD_ROWS = {
+    b"1": "line 3: expected id:value .* found '1'",
+    b"1:nan": "line 3: expected id:value",
+    b"1_0:1": "line 3: expected id:value",
+    b"1:1e39": "line 3: expected id:value",
+    b"\xb2:1": "line 3, byte 1: 0xb2 is not ascii",
+    b"1:1_0": "line 3: expected id:value .* found '1:1_0'",
+    b"1:-1": "line 3: .* not negative, found '1:-1'",
+    b"4:1": "found '4:1'.* count from 1?",
+}
+"""the third line of tst_X_Y.txt -> what is said"""
 
 
 @pytest.mark.parametrize(
     ("files", "changed", "text"),
     [
-        # JSON lines
-        (JSON, second_line("{"), r"trn\.json: line 2: expected a JSON object \(.*\), found '\{'"),
-        (JSON, second_line("[1]"), r"line 2: expected a JSON object, found '\[1\]'"),
-        (JSON, second_line("[" * 10_000), "line 2: expected a JSON object"),
-        (JSON, second_line('{"title": "a"}'), "target_ind: a list of whole numbers, found 'None'"),
-        (JSON, second_line('{"title": "a", "target_ind": [0.5]}'), r"numbers, found '\[0\.5\]'"),
-        (JSON, second_line('{"title": "a", "target_ind": [true]}'), r"found '\[True\]'"),
-        (
-            JSON,
-            second_line('{"title": "a", "target_ind": [0, 4]}'),
-            "labels from 0 to 3, found '4'",
+        *(
+            (JSON, {"trn.json": f'{{"title": "a", "target_ind": [0]}}\n{line}\n'.encode()}, text)
+            for line, text in BAD_OBJECTS.items()
         ),
-        (JSON, second_line('{"title": "a", "target_ind": [-1]}'), "labels from 0 to 3, found '-1'"),
-        (
-            JSON,
-            second_line('{"title": "a", "target_ind": [100000000000000000000]}'),
-            "line 2: expected labels from 0 to 3",
-        ),
-        (JSON, second_line('{"target_ind": []}'), "line 2: expected title: a text, found 'None'"),
-        (JSON, second_line('{"title": 1, "target_ind": []}'), "title: a text, found '1'"),
-        (
-            JSON,
-            second_line('{"title": "", "content": null, "target_ind": []}'),
-            "content: a text, found 'None'",
-        ),
-        (
-            JSON,
-            second_line('{"title": "\\ud800", "target_ind": []}'),
-            "line 2: expected title: a text of whole characters",
+        *(
+            (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n" + line + b"\n"}, text)
+            for line, text in BAD_ROWS.items()
         ),
         (JSON, {"lbl.json": b'{"title": "a"}\n{"title": 2}\n' * 2}, r"lbl\.json: line 2"),
         (JSON, {"tst.json": b'{"title": "a", "target_ind": [4]}'}, r"tst\.json: line 1: .*to 3"),
@@ -96,11 +99,6 @@ def second_line(text):
             {"trn_X_Y.txt": b"3 4\n0:1\n1:1\n4:1\n"},
             r"trn_X_Y\.txt: line 4: expected id:value with an id from 0 to 3 .* found '4:1'",
         ),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1\n"}, "line 3: expected id:value .* found '1'"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:nan\n"}, "line 3: expected id:value"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1_0:1\n"}, "line 3: expected id:value"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:1e39\n"}, "line 3: expected id:value"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n\xb2:1\n"}, "line 3, byte 1: 0xb2 is not ascii"),
         (
             TEXT,
             {"tst_X_Y.txt": b"2 5\n0:1\n4:1\n"},
@@ -119,13 +117,9 @@ def second_line(text):
         ),
         (SPARSE, {"tst_X_Xf.txt": b"2 4\n3:1\n0:1 5:1\n"}, r"tst_X_Xf\.txt: line 3: .*'5:1'"),
         (SPARSE, {"tst_X_Xf.txt": b"2 4\n3:1\n"}, "ends after 1 documents"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:1_0\n"}, "line 3: expected id:value .* found '1:1_0'"),
-        (TEXT, {"tst_X_Y.txt": b"2 4\n0:1\n1:-1\n"}, "line 3: .* not negative, found '1:-1'"),
         # that count from 1
-        (TEXT, {"tst_X_Y.txt": b"2 4\n1:1\n4:1\n"}, "found '4:1'.* count from 1?"),
         (SPARSE, {"tst_X_Xf.txt": b"2 4\n1:1\n4:-1\n"}, "found '4:-1'.* count from 1?"),
         (LIBSVM, {"test.txt": b"2 4 4\n1 3:1\n4 1:1\n"}, "found '4'.* count from 1?"),
-        (JSON, second_line('{"title": "a", "target_ind": [4]}'), "found '4'.* count from 1?"),
         (PECOS, {"Y.tst.npz": npz([[1, 0, 0, 0]] * 2, indices=np.array([1, 4]))}, "count from 1?"),
         (PECOS, {"Y.tst.npz": npz([[-1, 0, 0, 0]] * 2)}, r"Y\.tst\.npz: a label has the value -1"),
         # libsvm
