@@ -54,6 +54,7 @@ def main(command: str, arguments: list[str]) -> None:
         tokens = TokenDir(out)
         touch(tokens.info, tokens.vocabulary)
         touch(*(f(s) for s in SPLITS for f in (tokens.ids, tokens.offsets)))
+        tokens.info.write_text("{}\n")
     elif command == "configure":
         # no two are alike, for a change of its settings is what makes it again
         touch(out)
