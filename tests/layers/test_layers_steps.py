@@ -8,7 +8,7 @@ from haste.errors import KernelError
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
-from haste.layers import sparse
+from haste.layers import base, sparse
 from haste.layers.base import LayerOptions
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
@@ -137,10 +137,11 @@ def test_logits_of_any_slice_are_columns_of_all(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_topk_finds_the_best_rows(name):
+def test_topk_finds_the_best_rows(name, monkeypatch):
+    monkeypatch.setattr(base, "LABELS_PER_CHUNK", 7)
     layer = LAYERS[name]()
     features, _, _ = batch()
-    scores, rows = layer.topk(features, 5, labels_per_chunk=7)
+    scores, rows = layer.topk(features, 5)
     want = layer.logits(features, slice(0, L)).topk(5)
     assert torch.allclose(scores, want.values, atol=1e-5)
     assert torch.equal(rows, want.indices)

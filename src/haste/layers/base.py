@@ -29,6 +29,8 @@ from haste.kernels.topk import topk
 
 _BLOCK = 1 << 26
 """weights that are drawn together"""
+LABELS_PER_CHUNK = 65536
+"""whose logits are held at a time where the best are looked for"""
 
 
 Examples = tuple[Tensor, Positives]
@@ -114,11 +116,9 @@ class OutputLayer(nn.Module, ABC):
     def logits(self, features: Tensor, rows: slice) -> Tensor:
         """fp32 [B, n]: the logits of a slice of n rows, for features [B, H]."""
 
-    def topk(
-        self, features: Tensor, k: int, labels_per_chunk: int = 65536
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Scores fp32 [B, k] and rows int64 [B, k], best first, without a B x L tensor."""
-        return topk(lambda rows: self.logits(features, rows), self.n_labels, k, labels_per_chunk)
+        return topk(lambda rows: self.logits(features, rows), self.n_labels, k, LABELS_PER_CHUNK)
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:  # noqa: ARG002
         """Move the connections of lowest score; growth by gradient needs examples. Dense: nothing."""

@@ -65,13 +65,11 @@ class HeadTail(OutputLayer):
             parts.append(self.tail.logits(features[:, self.tail_features].contiguous(), inside))
         return torch.cat(parts, dim=1)
 
-    def topk(
-        self, features: Tensor, k: int, labels_per_chunk: int = 65536
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See OutputLayer."""
         self.check(features)
-        best = self.head.topk(features[:, self.head_features].contiguous(), k, labels_per_chunk)
-        other = self.tail.topk(features[:, self.tail_features].contiguous(), k, labels_per_chunk)
+        best = self.head.topk(features[:, self.head_features].contiguous(), k)
+        other = self.tail.topk(features[:, self.tail_features].contiguous(), k)
         # the missing rows of a part with fewer than k labels stay -1
         rows = torch.where(other[1] < 0, other[1], other[1] + self.head.n_labels)
         scores, at = torch.cat([best[0], other[0]], dim=1).topk(k)

@@ -41,11 +41,9 @@ class Shard(OutputLayer):
         # one rank has each column, and zero plus a number is that number
         return self.layer.ranks.stack(logits).sum(0)
 
-    def topk(
-        self, features: Tensor, k: int, labels_per_chunk: int = 65536
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See OutputLayer."""
-        scores, rows = self.layer.topk(features, k, labels_per_chunk)
+        scores, rows = self.layer.topk(features, k)
         rows = torch.where(rows < 0, rows, rows + self.layer.rows.begin)
         ranks = self.layer.ranks
         scores, at = ranks.stack(scores).transpose(0, 1).flatten(1).topk(k)

@@ -118,12 +118,10 @@ class Sparse(LinearRows):
         )  # fmt: skip
         return logits[:, rows.start - begin :]
 
-    def topk(
-        self, features: Tensor, k: int, labels_per_chunk: int = 65536
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See OutputLayer."""
         if self.options.backend == "torch" or self.group_size == 1 or k > self.n_labels:
-            return super().topk(features, k, labels_per_chunk)
+            return super().topk(features, k)
         self.check(features)
         check_count("k", k)
         from haste.kernels.triton import group_topk

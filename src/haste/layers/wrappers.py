@@ -30,11 +30,9 @@ class WrappedLayer(OutputLayer):
         """See OutputLayer."""
         return self.layer.logits(features, rows)
 
-    def topk(
-        self, features: Tensor, k: int, labels_per_chunk: int = 65536
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """See OutputLayer."""
-        return self.layer.topk(features, k, labels_per_chunk)
+        return self.layer.topk(features, k)
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""
