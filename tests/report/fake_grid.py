@@ -37,16 +37,15 @@ def load(
     name: str,
     kind: str = "table",
     published: Published = PUBLISHED,
-    run_dirs: list[Path] | None = None,
 ) -> tuple[Entry, Sources]:
     """A table or figure and what it is made from."""
     chosen = entry(kind, name, grid)
-    return chosen, Sources.load(grid, chosen.inputs_of(grid), published, run_dirs)
+    return chosen, Sources.load(grid, chosen.inputs_of(grid), published)
 
 
-def make(grid: GridConfig, name: str, run_dirs: list[Path] | None = None) -> Table:
+def make(grid: GridConfig, name: str) -> Table:
     """A table of the grid."""
-    chosen, sources = load(grid, name, run_dirs=run_dirs)
+    chosen, sources = load(grid, name)
     return build(chosen, sources)
 
 

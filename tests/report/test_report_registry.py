@@ -68,7 +68,6 @@ def test_trials_have_a_table_where_the_grid_has_trials():
     assert set(table_names(config)) == {*table_names(grid()), "tuning"}
     inputs = table_inputs(config, "tuning")
     assert inputs.runs == tuple(config.trial_runs())
-    assert inputs.split == "validation"
     assert inputs.partial, "of what is there"
     with pytest.raises(ConfigError, match="there is no table 'tuning' in this grid"):
         table_inputs(grid(), "tuning")
@@ -81,7 +80,6 @@ def test_only_the_table_of_trials_reads_trials():
         inputs = table_inputs(config, name)
         if name != "tuning":
             assert not trials & set(inputs.runs)
-            assert inputs.split == "test"
             assert not inputs.partial
     for name in figure_names(config):
         assert not trials & set(figure_inputs(config, name).runs)

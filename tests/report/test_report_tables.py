@@ -147,20 +147,6 @@ def test_columns_without_reciprocal_pairs_go_where_no_corpus_has_them(tmp_path):
     assert not [note for note in found.notes if "reciprocal" in note]
 
 
-def test_runs_that_were_not_given_are_said_to_be_missing(fake):
-    key = next(k for k in fake.grid.main_runs() if k.method == "haste")
-    found = rows_by(make(fake.grid, "main", [fake.run_dir(key).root]), "method")
-    assert found["Dense"]["runs"] == "no run given"
-
-
-def test_an_ablation_needs_all_of_its_runs(fake):
-    keys = [k for k in fake.grid.ablation_runs("grouping") if k.variant != "grouping-random"]
-    with pytest.raises(
-        DataError, match=r"grouping: the run haste, grouping-random, seed 0 on tiny"
-    ):
-        make(fake.grid, "ablation_grouping", [fake.run_dir(key).root for key in keys])
-
-
 def test_a_missing_run_stops_the_table(tmp_path):
     fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
     grid = fake.write()
@@ -283,7 +269,7 @@ def test_an_empty_benchmark_is_refused(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("labels,method,seconds\n")
     with pytest.raises(DataError, match=r"scale.csv: no results with dataset"):
-        make(fake.grid, "scale", [])
+        make(fake.grid, "scale")
 
 
 def test_haste_table_writes_the_files(fake, tmp_path):

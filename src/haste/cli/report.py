@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Name = Annotated[str, typer.Argument(help="Its name; an unknown one lists those of the grid.")]
-RunDirs = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Folders of finished runs; without any, those that the grid names."),
-]
 PUBLISHED = Path("workflow/resources/published.csv")
 Out = Annotated[Path, typer.Option("--out", help="Where to write, without a suffix.")]
 PublishedFile = Annotated[
@@ -33,14 +29,13 @@ def table(
     name: Name,
     grid: GridOption,
     out: Out,
-    run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
     """Make a table: OUT.csv (full precision), OUT.md and OUT.tex."""
     from haste.report.load import build
     from haste.report.render import write_table
 
-    entry, sources = _load("table", name, grid, published, run_dirs)
+    entry, sources = _load("table", name, grid, published)
     _log_written(write_table(out, entry.title, build(entry, sources)))
 
 
@@ -49,14 +44,13 @@ def figure(
     name: Name,
     grid: GridOption,
     out: Out,
-    run_dirs: RunDirs = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
     """Draw a figure: OUT.csv (exactly what was drawn), OUT.pdf and OUT.png."""
     from haste.report.load import build
     from haste.report.style import write_figure
 
-    entry, sources = _load("figure", name, grid, published, run_dirs)
+    entry, sources = _load("figure", name, grid, published)
     _log_written(write_figure(out, lambda: build(entry, sources)))
 
 
@@ -75,9 +69,7 @@ def index(
     _log_written([write_index(read_grid(grid), command)])
 
 
-def _load(
-    kind: str, name: str, paths: list[Path], published: Path, run_dirs: list[Path] | None
-) -> tuple[Entry, Sources]:
+def _load(kind: str, name: str, paths: list[Path], published: Path) -> tuple[Entry, Sources]:
     from haste.grid import read_grid
     from haste.report.load import Sources
     from haste.report.published import load_published
@@ -86,7 +78,7 @@ def _load(
     grid = read_grid(paths)
     registered = entry(kind, name, grid)
     inputs = registered.inputs_of(grid)
-    return registered, Sources.load(grid, inputs, load_published(published), run_dirs or None)
+    return registered, Sources.load(grid, inputs, load_published(published))
 
 
 def _log_written(paths: list[Path]) -> None:

@@ -98,31 +98,18 @@ class Sources:
     published: Published
 
     @classmethod
-    def load(
-        cls,
-        grid: GridConfig,
-        inputs: Inputs,
-        published: Published,
-        run_dirs: Iterable[Path] | None = None,
-    ) -> Sources:
-        """Load the runs in `run_dirs`, or else those that `inputs` names; where these are `partial`,
-        the ones that have finished with the grid's configuration.
+    def load(cls, grid: GridConfig, inputs: Inputs, published: Published) -> Sources:
+        """Load the runs that `inputs` names; where these are `partial`, those of them that have finished with
+        the grid's configuration.
 
-        Raises DataError for another run that is not finished, or was measured on another split.
+        Raises DataError for another run that is not finished, or is not what the grid says.
         """
-        if run_dirs is None:
-            keys = [key for key in inputs.runs if not inputs.partial or is_finished(grid, key)]
-            for key in keys:
-                _check_configuration(grid, key)
-            run_dirs = [run_dir(grid, key).root for key in keys]
-        runs = tuple(map(load_run, run_dirs))
-        for run in runs:
-            if run.split != inputs.split:
-                raise DataError(
-                    f"{run.root}: measured on the {run.split} split (training.evaluate), and this is "
-                    f"about {inputs.split}; leave that folder out."
-                )
-        return cls(grid, inputs, runs, published)
+        keys = [key for key in inputs.runs if not inputs.partial or is_finished(grid, key)]
+        for key in keys:
+            _check_configuration(grid, key)
+        return cls(
+            grid, inputs, tuple(load_run(run_dir(grid, key).root) for key in keys), published
+        )
 
     @cached_property
     def documents(self) -> dict[str, Documents]:
@@ -140,11 +127,8 @@ class Sources:
 
     def of(self, dataset: str, method: str, variant: str = DEFAULT_VARIANT) -> list[Run]:
         """The runs of one row: its seeds, ascending; empty where there are none."""
-        runs = (
-            run
-            for run in self.runs
-            if (run.key.dataset, run.key.method, run.key.variant) == (dataset, method, variant)
-        )
+        row = (dataset, method, variant)
+        runs = [r for r in self.runs if (r.key.dataset, r.key.method, r.key.variant) == row]
         return sorted(runs, key=lambda run: run.key.seed)
 
     def ablation(
@@ -152,24 +136,17 @@ class Sources:
     ) -> dict[str, list[Run]]:
         """Variant in run paths -> its runs: the preset first, all with the ablation's seeds.
 
-        `keys`: those of its runs that are meant, all unless given. Raises DataError when one of them was
-        not given; where the runs are `partial`, a variant that lacks a seed is empty.
+        `keys`: those of its runs that are meant, all unless given. A variant that lacks a seed is empty.
         """
         given = {run.key: run for run in self.runs}
         wanted: dict[str, list[RunKey]] = {}
         for key in self.grid.ablation_runs(name) if keys is None else keys:
             if key.dataset == dataset:
                 wanted.setdefault(key.variant, []).append(key)
-        variants: dict[str, list[Run]] = {}
-        for variant, seeds in wanted.items():
-            lacking = next((key for key in seeds if key not in given), None)
-            if lacking is not None and not self.inputs.partial:
-                raise DataError(
-                    f"ablation {name}: the run {lacking.method}, {variant}, seed {lacking.seed} on "
-                    f"{dataset} is not among the folders given; add it, or give none for all of the grid."
-                )
-            variants[variant] = [] if lacking else [given[key] for key in seeds]
-        return variants
+        return {
+            variant: [given[key] for key in seeds] if given.keys() >= set(seeds) else []
+            for variant, seeds in wanted.items()
+        }
 
     def orders(self) -> list[tuple[str, str, LabelOrder]]:
         """(data set, grouping, order) of each order file, in the order of the inputs."""

@@ -37,8 +37,6 @@ class Inputs:
     """committed benchmark files, results/benchmarks/<device>/<name>.csv; none is needed"""
     companions: tuple[Path, ...] = ()
     """other files that are read with them"""
-    split: str = "test"
-    """that the metrics of the runs are of"""
     partial: bool = False
     """whether it is made of those of the runs that are finished. The workflow makes all of them first, but
     for a grid that says `allow_partial`"""

@@ -119,6 +119,24 @@ class Table:
         frame = pd.DataFrame(rows, columns=names, dtype=object)
         return cls(tuple(columns), frame.where(frame.notna(), None), tuple(notes), section)
 
+    @classmethod
+    def of_cells(
+        cls,
+        rows: Sequence[Mapping[Column, Any]],
+        notes: Iterable[str] = (),
+        section: str | None = None,
+    ) -> Table:
+        """Of rows by column, without columns that no row fills; True and False are words for readers."""
+        shown = [{column: _cell(value) for column, value in row.items()} for row in rows]
+        columns = dict.fromkeys(column for row in shown for column in row)
+        filled = {column for row in shown for column, cell in row.items() if cell is not None}
+        return cls.of(
+            [column for column in columns if column in filled],
+            [{column.key: cell for column, cell in row.items()} for row in shown],
+            notes,
+            section,
+        )
+
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the frame."""
@@ -170,6 +188,12 @@ class Table:
                 highest = max(means.values())
                 mask.loc[[i for i, mean in means.items() if mean == highest], column.key] = True
         return mask
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_table(prefix: Path | str, title: str, table: Table) -> list[Path]:

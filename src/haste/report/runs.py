@@ -19,6 +19,7 @@ from haste.metrics.names import HISTORY, METRICS, RANKS, VALIDATED
 from haste.metrics.runs import read_predictions
 from haste.paths import RunDir
 from haste.report.convergence import has_converged, late_gain
+from haste.report.render import GIB, MIB, MILLION, Column
 from haste.runs import has_checkpoint, is_trained, made_by, run_files, stale
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ class Run:
     """of the configuration"""
     head_ratio: float | None = None
     """share of the labels in a dense head, 0 for none; None where all are dense, and for linear methods"""
-    split: str = "test"
-    """that metrics and predictions are of: test, or validation"""
 
     @property
     def on_gpu(self) -> bool:
@@ -134,7 +133,6 @@ def load_run(run_dir: Path | str) -> Run:
         history=history,
         epochs=epochs,
         head_ratio=None if dense else resolved.layer.head_ratio,
-        split=resolved.training.evaluate,
     )
 
 
@@ -163,35 +161,55 @@ def run_note(runs: Sequence[Run]) -> str:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """What the table `runs` has of a run, None where there is no such number.
+    """What the table `runs` has of a run, None where there is no such number: raw, by name of the column."""
+    return {column.key: value for column, value in run_cells(run).items()}
 
-    Its name, metrics (percent; those of `validation` after the last epoch), resources (bytes, seconds), the
-    final training loss, `late_gain` and `converged`, and `machine ...`: versions and hardware.
+
+def run_cells(run: Run) -> dict[Column, Any]:
+    """The columns of the table `runs` for a run, None where there is no such number.
+
+    Its name, metrics (percent; those of `validation` after the last epoch), the final training loss, resources
+    (bytes, seconds), and `machine ...`: versions and hardware.
     """
     resources, reciprocal = run.resources, run.without_reciprocal_pairs or {}
+    seconds, peak = resources["seconds"], resources["peak_bytes"]
+    machine = resources.get("machine") or {}
     return {
-        "dataset": run.key.dataset,
-        "method": run.key.method,
-        "variant": run.key.variant,
-        "seed": run.key.seed,
-        **{name: run.metrics[name] for name in METRICS},
-        **{f"P@{k} without reciprocal pairs": reciprocal.get(f"P@{k}") for k in RANKS},
-        **{f"validation {name}": value for name, value in run.validation().items()},
-        "tail_bias_offset": resources.get("tail_bias_offset"),
-        "device": resources["device"],
-        "parameters": resources.get("parameters"),
-        "layer_bytes": resources.get("layer_bytes"),
-        "state_bytes": resources.get("state_bytes"),
-        "peak_train_bytes": resources["peak_bytes"].get("train"),
-        "peak_evaluate_bytes": resources["peak_bytes"].get("evaluate"),
-        "epoch_seconds": resources["seconds"].get("epoch"),
-        "train_seconds": resources["seconds"].get("train"),
-        "evaluate_seconds": resources["seconds"].get("evaluate"),
-        "runs_at_once": resources.get("runs_at_once"),
-        "epochs": run.epochs,
-        "loss": run.loss,
-        "late_gain": run.late_gain,
-        "converged": run.converged,
-        "backend": run.backend,
-        **{f"machine {name}": value for name, value in (resources.get("machine") or {}).items()},
+        Column("dataset", "Data set"): run.key.dataset,
+        Column("method", "Method"): run.key.method,
+        Column("variant", "Variant"): run.key.variant,
+        Column("seed", "Seed", digits=0): run.key.seed,
+        **{Column(name, name): run.metrics[name] for name in METRICS},
+        **{
+            Column(f"P@{k} without reciprocal pairs", f"P@{k} w/o reciprocal pairs"): (
+                reciprocal.get(f"P@{k}")
+            )
+            for k in RANKS
+        },
+        **{Column(f"validation {n}", f"{n}, validation"): v for n, v in run.validation().items()},
+        Column("tail_bias_offset", "Tail bias offset", digits=2, signed=True): (
+            resources.get("tail_bias_offset")
+        ),
+        Column("epochs", "Epochs", digits=0): run.epochs,
+        Column("loss", "Training loss", digits=2): run.loss,
+        Column("late_gain", "Late gain", digits=2, signed=True): run.late_gain,
+        Column("converged", "Converged"): run.converged,
+        Column("epoch_seconds", "Epoch (s)"): seconds.get("epoch"),
+        Column("train_seconds", "Training (s)"): seconds.get("train"),
+        Column("evaluate_seconds", "Evaluation (s)"): seconds.get("evaluate"),
+        Column("runs_at_once", "Runs at once", digits=0): resources.get("runs_at_once"),
+        Column("peak_train_bytes", "Peak memory, training (GiB)", digits=2, scale=GIB): (
+            peak.get("train")
+        ),
+        Column("peak_evaluate_bytes", "Peak memory, evaluation (GiB)", digits=2, scale=GIB): (
+            peak.get("evaluate")
+        ),
+        Column("state_bytes", "State (MiB)", scale=MIB): resources.get("state_bytes"),
+        Column("layer_bytes", "Layer (MiB)", scale=MIB): resources.get("layer_bytes"),
+        Column("parameters", "Parameters (M)", digits=2, scale=MILLION): resources.get(
+            "parameters"
+        ),
+        Column("backend", "Metrics by"): run.backend,
+        Column("device", "Device"): resources["device"],
+        **{Column(f"machine {name}", f"Machine {name}"): value for name, value in machine.items()},
     }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
 from haste.grid import DEFAULT_VARIANT, GridConfig
-from haste.metrics.names import METRICS, RANKS, VALIDATED
+from haste.metrics.names import RANKS
 from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations, head_pairs, method
 from haste.report.claims import claimed_runs
@@ -16,7 +15,7 @@ from haste.report.convergence import CONVERGED_NOTE
 from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
-from haste.report.runs import Run, run_note, run_row, time_notes
+from haste.report.runs import Run, run_cells, run_note, run_row, time_notes
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -27,8 +26,6 @@ PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_AN_
 MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
 CONFUSION_RANKS = (1, 5)
 """of predictions in which confusions are counted"""
-MACHINE = "machine "
-"""begins the names of columns about versions and hardware"""
 
 Row = dict[str, Any]
 
@@ -100,40 +97,30 @@ def datasets_table(sources: Sources) -> Table:
     """
     from haste.data.corpus import RARE, load_corpus
 
-    columns = (
-        Column("dataset", "Data set"),
-        Column("train", "Train", digits=0),
-        Column("validation", "Validation", digits=0),
-        Column("test", "Test", digits=0),
-        Column("labels", "Labels", digits=0),
-        Column("extra_labels", "Unseen labels", digits=0),
-        Column("labels_a_document", "Labels/document", digits=2),
-        Column("documents_a_label", "Documents/label", digits=2),
-        Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"),
-        Column("seen_positives_percent", "Test positives seen (%)"),
-        Column("reciprocal_percent", "Reciprocal (%)"),
-        Column("words_a_document", "Words/document"),
-        Column("propensity", "Propensity A / B"),
-        Column("licence", "Licence"),
-    )
-    rows = []
+    cells = []
     for dataset in sources.grid.datasets:
         info = load_corpus(sources.grid.layout.corpus(dataset)).info
         counted = info.statistics
-        rows.append(
+        cells.append(
             {
-                "dataset": dataset,
-                **{split: info.documents[split] for split in SPLITS},
-                "labels": info.n_labels,
-                "extra_labels": info.n_extra,
-                "labels_a_document": counted.labels_per_document,
-                "documents_a_label": counted.points_per_label,
-                "rare_labels_percent": 100.0 * counted.rare_labels,
-                "seen_positives_percent": 100.0 * counted.seen["test"],
-                "reciprocal_percent": 100.0 * counted.reciprocal["test"],
-                "words_a_document": counted.words_per_document,
-                "propensity": f"{info.propensity_a:g} / {info.propensity_b:g}",
-                "licence": info.licence,
+                Column("dataset", "Data set"): dataset,
+                **{Column(s, s.capitalize(), digits=0): info.documents[s] for s in SPLITS},
+                Column("labels", "Labels", digits=0): info.n_labels,
+                Column("extra_labels", "Unseen labels", digits=0): info.n_extra,
+                Column(
+                    "labels_a_document", "Labels/document", digits=2
+                ): counted.labels_per_document,
+                Column("documents_a_label", "Documents/label", digits=2): counted.points_per_label,
+                Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"): 100.0
+                * counted.rare_labels,
+                Column("seen_positives_percent", "Test positives seen (%)"): 100.0
+                * counted.seen["test"],
+                Column("reciprocal_percent", "Reciprocal (%)"): 100.0 * counted.reciprocal["test"],
+                Column("words_a_document", "Words/document"): counted.words_per_document,
+                Column("propensity", "Propensity A / B"): (
+                    f"{info.propensity_a:g} / {info.propensity_b:g}"
+                ),
+                Column("licence", "Licence"): info.licence,
             }
         )
     notes = (
@@ -143,7 +130,7 @@ def datasets_table(sources: Sources) -> Table:
         "them, and the share of test positives seen says how much that costs.",
         "Reciprocal: share of test pairs (i, j) whose reverse (j, i) is a training pair.",
     )
-    return Table.of(columns, rows, notes)
+    return Table.of_cells(cells, notes)
 
 
 ABLATION_CAPTION = """{question}
@@ -387,33 +374,6 @@ def confusions_table(sources: Sources) -> Table:
     return Table.of(columns, rows, notes, section="dataset")
 
 
-RUN_COLUMNS = (
-    Column("dataset", "Data set"),
-    Column("method", "Method"),
-    Column("variant", "Variant"),
-    Column("seed", "Seed", digits=0),
-    *(Column(name, name) for name in METRICS),
-    *(Column(n, n.replace("without", "w/o")) for n in WITHOUT_RECIPROCAL),
-    *(Column(f"validation {name}", f"{name}, validation") for name in VALIDATED),
-    Column("tail_bias_offset", "Tail bias offset", digits=2, signed=True),
-    Column("epochs", "Epochs", digits=0),
-    Column("loss", "Training loss", digits=2),
-    Column("late_gain", "Late gain", digits=2, signed=True),
-    Column("converged", "Converged"),
-    Column("epoch_seconds", "Epoch (s)"),
-    Column("train_seconds", "Training (s)"),
-    Column("evaluate_seconds", "Evaluation (s)"),
-    Column("runs_at_once", "Runs at once", digits=0),
-    Column("peak_train_bytes", "Peak memory, training (GiB)", digits=2, scale=GIB),
-    Column("peak_evaluate_bytes", "Peak memory, evaluation (GiB)", digits=2, scale=GIB),
-    Column("state_bytes", "State (MiB)", scale=MIB),
-    Column("layer_bytes", "Layer (MiB)", scale=MIB),
-    Column("parameters", "Parameters (M)", digits=2, scale=MILLION),
-    Column("backend", "Metrics by"),
-    Column("device", "Device"),
-)
-
-
 @table("runs", "All runs", inputs=lambda grid: Inputs(runs=tuple(grid.runs())))
 def runs_table(sources: Sources) -> Table:
     """Every run behind the tables and figures of this grid.
@@ -421,10 +381,6 @@ def runs_table(sources: Sources) -> Table:
     Metrics, epochs, training loss, late gain on validation, times, memory, and the device and versions the run
     was made with. The csv beside this table stands for the runs where their folders are not kept.
     """
-    rows = [{key: _cell(value) for key, value in run_row(run).items()} for run in sources.runs]
-    filled = dict.fromkeys(key for row in rows for key, cell in row.items() if cell is not None)
-    machine = (Column(key, key.capitalize()) for key in filled if key.startswith(MACHINE))
-    columns = (*(column for column in RUN_COLUMNS if column.key in filled), *machine)
     notes = (
         "One row a run. Metrics in percent on the test split; the csv has every number unrounded, "
         "memory in bytes and times in seconds.",
@@ -432,7 +388,8 @@ def runs_table(sources: Sources) -> Table:
         "which the test split must not be read.",
         CONVERGED_NOTE,
     )
-    return Table.of(columns, rows, notes, section="dataset" if rows else None)
+    cells = [run_cells(run) for run in sources.runs]
+    return Table.of_cells(cells, notes, section="dataset" if cells else None)
 
 
 def converged(runs: Sequence[Run]) -> str | None:
@@ -450,7 +407,7 @@ def _main_row(sources: Sources, dataset: str, method: Method, columns: Sequence[
     # dataset, method, runs, what is measured, converged
     row = _statistics(runs, (column.key for column in columns[3:-1]))
     row |= {"dataset": dataset, "method": method.title, "converged": converged(runs)}
-    row["runs"] = _runs_cell(method, runs, sources.inputs.partial)
+    row["runs"] = _runs_cell(method, runs)
     if method.published_as:
         for column in columns:
             metric = PUBLISHED_NAMES.get(column.key, column.key)
@@ -460,11 +417,11 @@ def _main_row(sources: Sources, dataset: str, method: Method, columns: Sequence[
     return row
 
 
-def _runs_cell(method: Method, runs: Sequence[Run], partial: bool) -> str:
+def _runs_cell(method: Method, runs: Sequence[Run]) -> str:
     if method.kind == "published":
         return "not trained here"
     if not runs:
-        return OPEN if partial else "no run given"
+        return OPEN
     if method.kind == "linear":
         return "1 run"
     return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
@@ -493,9 +450,3 @@ MEMORY_NOTES = {
     True: "Peak memory on a GPU: the most that was allocated while training.",
 }
 """by whether runs were trained on a GPU"""
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,13 +33,13 @@ OPEN_NOTE = (
     "no longer finite leaves none either, so such a trial is open too. Nothing is chosen for a method "
     "until all its trials are finished."
 )
-NOTHING_NOTE = "No trial is finished. To train them: snakemake --configfile GRID tuning."
+NOTHING_NOTE = "No trial is finished."
 
 
 @table(
     "tuning",
     "Trials on the validation split",
-    inputs=lambda grid: Inputs(runs=tuple(grid.trial_runs()), split="validation", partial=True),
+    inputs=lambda grid: Inputs(runs=tuple(grid.trial_runs()), partial=True),
     applies=lambda grid: grid.tuning is not None,
     on_request=True,
 )
