@@ -118,7 +118,7 @@ def test_trials_come_along_without_predictions(grid, tuned, finish):
         name for name in FILES if name != "predictions.npz"
     ]
     assert is_done(run, tuned.resolve(TRIAL))
-    assert load_run(run.root).split == "validation"
+    assert load_run(run.root).key == TRIAL
     with pytest.raises(DataError, match=r"trial-slow/seed0, which is no run of the grid small"):
         import_results(ZIP, grid)
 

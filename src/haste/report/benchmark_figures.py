@@ -58,16 +58,17 @@ def kernel_speedup(sources: Sources) -> Drawing:
     import pandas as pd
     import seaborn as sns
 
-    devices = sources.benchmarks
     drawn = pd.DataFrame(
         [
             {"device": times.device, "swept": swept, **point}
-            for times in devices
+            for times in sources.benchmarks
             for swept in SWEPT
             for point in _speedups(times, swept)
         ],
         columns=["device", "swept", "value", "direction", "speedup"],
     )
+    # of some devices no sweep was measured
+    devices = list(drawn["device"].unique())
     chart, axes_of = panels(1, 2, (2.4 * COLUMN_WIDTH, 3.4), sharey=True)
     by_id = {claim.id: claim for claim in claims()}
     for axes, (swept, title) in zip(axes_of[0], SWEPT.items(), strict=True):
@@ -86,7 +87,7 @@ def kernel_speedup(sources: Sources) -> Drawing:
             )
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel=title, ylabel="Time of fixed fan-in / groups (logarithmic)")
-        axes.set_title(", ".join(times.device for times in devices))
+        axes.set_title(", ".join(devices))
         values = sorted(set(part["value"]))
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.axhline(1, color="black", linewidth=0.9)
