@@ -89,6 +89,7 @@ def site(name):
     ).value
 
 
+# a job that asks for no more, a quarter of an hour of them to start, shares a submission
 SMALL_MINUTES = 20
 # the most that a job may ask for
 LIMITS = Limits(site("max_mem_mb"), site("max_runtime"))

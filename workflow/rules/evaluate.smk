@@ -1,8 +1,8 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
 PUBLISHED = RESOURCES / "published.csv"
-# how a command names it
-NAMED = PUBLISHED if STORED else "{input.published:q}"
+# as a command names it
+PUBLISHED_ARGUMENT = PUBLISHED if STORED else "{input.published:q}"
 
 for table, entry in TABLES.items():
 
@@ -37,7 +37,7 @@ for table, entry in TABLES.items():
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste table {params.table:q} --grid {params.grid:q}"
-            f" --published {NAMED} --out {{params.out:q}}"
+            f" --published {PUBLISHED_ARGUMENT} --out {{params.out:q}}"
 
 
 for figure, entry in FIGURES.items():
@@ -72,4 +72,4 @@ for figure, entry in FIGURES.items():
             out=subpath(output[0], strip_suffix=".csv"),
         shell:
             "logged {log:q} haste figure {params.figure:q} --grid {params.grid:q}"
-            f" --published {NAMED} --out {{params.out:q}}"
+            f" --published {PUBLISHED_ARGUMENT} --out {{params.out:q}}"
