@@ -73,6 +73,13 @@ def test_what_does_not_fit_is_named(tmp_path, site, what, named):
     assert named in faults[what]
 
 
+def test_what_sbatch_says_against_a_job_is_named(tmp_path, answer):
+    answer("sbatch", "allocation failure: Invalid account or account/partition combination", 1)
+    faults = wrong(SITE, tmp_path)
+    assert set(faults) == {"slurm_partition", "gpu_partition"}
+    assert all("Invalid account" in fault for fault in faults.values())
+
+
 @pytest.mark.parametrize("name", ["sbatch", "squeue", "scontrol", "sinfo"])
 def test_a_missing_program_is_named(tmp_path, answer, name):
     answer(name, None)

@@ -252,7 +252,24 @@ def _partition(site: Site, key: str, partitions: Mapping[str, Partition]) -> Ite
         faults.append(f"default-resources.max_runtime: at most {partition.minutes}")
     if site.max_mem_mb is None or site.max_mem_mb > partition.memory:
         faults.append(f"default-resources.max_mem_mb: at most {partition.memory}")
+    # what no list tells: accounts of a partition, its limits for each user, names of GPUs
+    if not faults and (refused := _refused(site, key)):
+        faults.append(f"a job is refused: {refused}")
     yield Finding(key, found, not faults, "; ".join(faults), wrong=bool(faults))
+
+
+def _refused(site: Site, key: str) -> str:
+    """What sbatch says against the largest job that may be submitted; nothing is."""
+    options = {
+        "partition": getattr(site, key),
+        "account": site.slurm_account,
+        "time": site.max_runtime,
+        "mem": site.max_mem_mb,
+        "gpus": 1 if key == "gpu_partition" else None,
+    }
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    _, error = _ask("sbatch", "--test-only", *given, "--wrap=true")
+    return error
 
 
 def _disk(folder: Path) -> Finding:

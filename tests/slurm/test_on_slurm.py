@@ -219,22 +219,26 @@ def test_a_run_that_is_interrupted_is_the_one_that_is_not(tmp_path):
     assert metrics(folder, "cluster") == {target: remote}
 
 
-@pytest.mark.parametrize(
-    ("resources", "rule", "named"),
-    [
-        ({"slurm_partition": "nowhere"}, {}, "nowhere: no such partition"),
-        ({}, {"gres": "gpu:h900:1"}, "gres"),
-    ],
-    ids=["partition", "gres"],
-)
-def test_what_a_cluster_refuses_is_said(tmp_path, resources, rule, named):
-    extra = {"set-resources": {"corpus": rule}} if rule else {}
-    folder = project(tmp_path / "project", **extra, **{"default-resources": SITE | resources})
+def test_a_wrong_partition_is_said(tmp_path):
+    site = {"default-resources": SITE | {"slurm_partition": "nowhere"}}
+    folder = project(tmp_path / "project", **site)
     done = snakemake(folder, CORPUS, "--retries", "0")
     assert done.returncode != 0
-    lines = [line for line in done.stdout.splitlines() if named in line]
-    sys.stdout.write("\n" + "\n".join(lines) + "\n")
-    assert lines, done.stdout[-3000:]
+    # sbatch's own words are lost for jobs of a group
+    assert "doctor --slurm: slurm_partition: nowhere: no such partition" in done.stdout
+
+
+def test_wrong_gpus_are_said(tmp_path):
+    site = {"set-resources": {"train": {"gpu_model": "h900"}}}
+    folder = project(tmp_path / "project", ("wordnet", "models", "wordnet-smoke"), **site)
+    on_gpu = GRID | {"training": GRID["training"] | {"device": "cuda"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(on_gpu))
+    done = snakemake(folder, f"{RUN}/metrics.json")
+    assert done.returncode != 0
+    said = re.search(r"SLURM sbatch failed. The error message was '([^']*)", done.stdout)
+    assert said, done.stdout[-3000:]
+    assert "gres" in said[1] or "Requested node configuration is not available" in said[1]
+    sys.stdout.write(f"\n{said[0]}\n")
 
 
 def test_scancel_by_a_user_is_said(tmp_path):

@@ -75,8 +75,6 @@ onstart:
             f"slurm_account: {PLACEHOLDER}: put your account into the profile, or delete the line; "
             "`haste doctor --slurm` looks at the rest of it."
         )
-    if full_disk():
-        raise WorkflowError(full_disk())
     write_yaml(GRID_FILE, config)
     # a plain descriptor stays open until the process ends
     fcntl.flock(os.open(ALIVE, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
@@ -88,6 +86,11 @@ def full_disk():
     if free >= LEAST_DISK:
         return ""
     return f"disk full: {Path.cwd()} has {free} MiB left; free space, then the same command goes on"
+
+
+# here, for Snakemake's own locks are the first that cannot be written
+if workflow.is_main_process and full_disk():
+    logger.error(full_disk())
 
 
 onerror:
