@@ -1,5 +1,7 @@
 """Documents end to end: transformers' modules say what is to come out."""
 
+import gc
+
 import pytest
 import torch
 from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
@@ -84,6 +86,20 @@ def test_what_is_computed_again_draws_the_same_dropout(shape):
     assert not torch.allclose(
         kept[0], learned(PackedEncoder(model_of(shape), "mean"))[0], atol=1e-2
     )
+
+
+def test_a_checkpointed_layer_keeps_two_tensors():
+    encoder = PackedEncoder(model_of(SHAPES["bert"]), "mean", gradient_checkpointing=True)
+
+    def activations():
+        tensors = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+        return {id(each) for each in tensors if len(each.shape) > 1 and each.shape[0] == len(IDS)}
+
+    before = activations()
+    features = encoder(IDS, OFFSETS)
+    assert len(activations() - before) == 2 * 3
+    features.sum().backward()
+    assert activations() <= before
 
 
 def test_the_gradient_is_that_of_the_features_with_their_dropout():

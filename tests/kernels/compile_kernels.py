@@ -65,9 +65,8 @@ PACKED = {
 }
 ROWS = {"R": 4, "C": 1024, "ROUNDS": 7}
 NORM = {
-    **dict.fromkeys(("a_ptr", "gamma_ptr", "beta_ptr", "z_ptr", "y_ptr", "dy_ptr", "da_ptr"), HALF),
+    **dict.fromkeys(("a_ptr", "gamma_ptr", "beta_ptr", "z_ptr", "y_ptr", "dy_ptr"), HALF),
     **dict.fromkeys(("u_ptr", "dg_ptr", "first_ptr", "second_ptr", "third_ptr"), HALF),
-    "dz_ptr": HALF,
     "sums_ptr": WIDE,
     "seed": "*i64",
     "eps": "fp32",
@@ -150,9 +149,9 @@ CASES = [
     case(packed_attention._attend_packed_backward, ATTENTION, types=PACKED),
     case(residual._add_norm, ROWS, DROPOUT=True, types=NORM),
     case(residual._add_norm, ROWS, DROPOUT=False, seed=None, types=NORM),
-    case(residual._norm_backward, ROWS, DROPOUT=True, types=NORM),
-    case(residual._gelu_backward, R=16, C=256, types=NORM),
-    case(residual._column_sums, R=32, C=64, types=NORM),
+    case(residual._norm_backward, {**ROWS, "R": 1}, DROPOUT=True, types=NORM),
+    case(residual._gelu_backward, EACH=64, R=8, C=256, types=NORM),
+    case(residual._column_sums, R=128, C=16, types=NORM),
 ]
 
 

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig
 
-from haste.bench import scale
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
 from haste.bench.scale import ScaleRow, Workload, measure, workload_of
 from haste.bench.workload import random_transformer
@@ -100,12 +99,13 @@ def test_presets_of_short_documents_and_their_memory(device):
     assert torch.cuda.memory_allocated() - before < 1 << 20
 
 
-def test_the_memory_preset_takes_less_memory(device):
-    found = {name: measure(workload(name), device)[0] for name in scale.PRESETS}
-    for name in ("default", "memory"):
-        assert found[name]["steps_allocated_gib"] < 0.8 * found["speed"]["steps_allocated_gib"]
-    for name in ("default", "speed"):
-        assert found[name]["synchronizations_per_step"] == 0
+def test_what_is_computed_again_takes_no_memory(device):
+    found = {name: measure(workload(name), device)[0] for name in ("default", "speed")}
+    kept = found["speed"]["steps_allocated_gib"]
+    assert found["default"]["steps_allocated_gib"] < 0.8 * kept
+    for name, values in found.items():
+        assert values["synchronizations_per_step"] == 0, name
+        assert values["padded_tokens_per_step"] < 1.1 * values["tokens_per_step"] + 300
 
 
 def trained(its: Workload, device, steps: int = 10):
@@ -122,6 +122,9 @@ def trained(its: Workload, device, steps: int = 10):
 @pytest.mark.parametrize("rewired", [False, True])
 def test_replayed_steps_are_those_that_are_launched(device, rewired):
     its = workload("speed", deterministic=True)
+    its = replace(
+        its, config=replace(its.config, encoder=replace(its.config.encoder, attention="auto"))
+    )
     interval = 4 if rewired else 1000
     its = replace(
         its, config=replace(its.config, rewire=replace(its.config.rewire, interval=interval))

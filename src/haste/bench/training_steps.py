@@ -117,9 +117,15 @@ class TrainingSteps:
         return len(self.tokens.values) / len(self.batches)
 
     def padded_tokens_per_step(self) -> float:
-        """With the padding of each document to the longest of its batch."""
-        lengths = self.tokens.lengths()
-        return float(np.mean([len(rows) * lengths[rows].max() for rows in self.batches.rows(0)]))
+        """With the padding of batches that are replayed, else of each document to the longest of its batch."""
+        lengths, padding = self.tokens.lengths(), self.step.padding(self.labels)
+
+        def padded(own: np.ndarray) -> int:
+            if padding is not None:
+                return padding.tokens_of(own)
+            return own.sum() if self.model.encoder.packed else len(own) * own.max()
+
+        return float(np.mean([padded(lengths[rows]) for rows in self.batches.rows(0)]))
 
     def rewire_seconds(self) -> float:
         """What a rewiring adds to a step, of the second of two; peak memory is that of both."""

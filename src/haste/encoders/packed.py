@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ KINDS = ("bert", "roberta")
 """`model_type` of transformers' configurations whose layers are computed here"""
 DROPOUTS = 3
 """in a layer"""
+NO_DROPOUT = Dropout(0.0, None, 0)
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -74,18 +76,19 @@ class PackedEncoder(TransformerEncoder):
         # padding is documents of its own: every token attends to something
         spare = offsets[-1:] + longest * torch.arange(1, SPARE + 1, device=ids.device)
         bounds = torch.cat([offsets, spare.clamp_(max=len(ids))]).int()
-        hidden = self._embedded(ids, bounds)
         seed = None
         if self.training:
             seed = torch.randint(2**62, (1,), device=ids.device)
         run = _Run(
             [_Layer.of(each) for each in self.model.encoder.layer],
+            self.model.embeddings,
+            partial(self._embedded, ids.long(), self._places(ids, bounds)),
             Documents(bounds, longest),
             seed,
             kept=torch.is_grad_enabled(),
             again=self.gradient_checkpointing,
         )
-        hidden = _Layers.apply(hidden, run)
+        hidden = _Layers.apply(run.embedded(), run)
         if self.pooling == "cls":
             return hidden[offsets[:-1].long()]
         token = torch.arange(len(ids), device=ids.device)
@@ -95,23 +98,29 @@ class PackedEncoder(TransformerEncoder):
 
     def written_gradients(self) -> Iterable[nn.Parameter]:
         """See Encoder."""
-        return () if self._is_padded() else self.model.encoder.parameters()
+        if self._is_padded():
+            return ()
+        norm = self.model.embeddings.LayerNorm
+        return itertools.chain(self.model.encoder.parameters(), norm.parameters())
 
     def _is_padded(self) -> bool:
         like = next(self.model.parameters())
         return like.is_cuda and like.dtype == torch.float32
 
-    def _embedded(self, ids: Tensor, bounds: Tensor) -> Tensor:
-        """[T, H]: what the first layer reads."""
-        embeddings = self.model.embeddings
+    def _places(self, ids: Tensor, bounds: Tensor) -> Tensor:
+        """int64 [T]: rows of the embeddings of positions."""
         token = torch.arange(len(ids), dtype=torch.int32, device=ids.device)
         document = torch.searchsorted(bounds[1:], token, right=True).clamp_(max=len(bounds) - 2)
         place = (token - bounds[document]).long()
         if self.model.config.model_type == "roberta":
-            place = place + (embeddings.position_embeddings.padding_idx + 1)
-        hidden = embeddings.word_embeddings(ids.long()) + embeddings.token_type_embeddings.weight[0]
-        hidden = hidden + embeddings.position_embeddings(place)
-        return embeddings.dropout(embeddings.LayerNorm(hidden))
+            place = place + (self.model.embeddings.position_embeddings.padding_idx + 1)
+        return place
+
+    def _embedded(self, ids: Tensor, places: Tensor) -> Tensor:
+        """[T, H]: sums of embeddings."""
+        embeddings = self.model.embeddings
+        hidden = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings.weight[0]
+        return hidden + embeddings.position_embeddings(places)
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,9 @@ class _Run:
     """A pass over the layers."""
 
     layers: Sequence[_Layer]
+    embeddings: nn.Module
+    embedded: Callable[[], Tensor]
+    """[T, H]: sums of embeddings, which are small to compute again"""
     documents: Documents
     seed: Tensor | None
     """of dropout; None for none"""
@@ -180,19 +192,25 @@ class _Kept:
     """What a layer keeps for the backward pass; None for what is computed again."""
 
     attended: Attended
-    z: Tensor
+    z: Tensor | None
     """before the last norm, whose result is what the next layer reads"""
     qkv: Tensor | None = None
     middle: tuple[Tensor, Tensor] | None = None
     """before and after the norm that follows attention"""
-    inner: tuple[Tensor, Tensor] | None = None
-    """before and after the activation"""
+    inner: Tensor | None = None
+    """before the activation"""
 
 
 class _Layers(torch.autograd.Function):
+    """From sums of embeddings to what the last layer gives, both [T, H]."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, run: _Run) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, embedded: Tensor, run: _Run) -> Tensor:
+        x = _norm(embedded, run.embeddings.LayerNorm)
+        p = run.embeddings.dropout.p
+        ctx.passed = None
+        if run.seed is not None and p:
+            x, ctx.passed = torch.native_dropout(x, p, True)
         ctx.run, ctx.kept = run, []
         for number in range(len(run.layers)):
             x, kept = _forward(x, run, number)
@@ -202,22 +220,31 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        run, kept = ctx.run, ctx.kept
+        run, kept, passed = ctx.run, ctx.kept, ctx.passed
         if not kept:
             raise RuntimeError("packed layers: a second backward pass; what it would read is gone.")
-        (first,) = ctx.saved_tensors
+        embeddings = run.embeddings
+        boost = 1 / (1 - embeddings.dropout.p)
         gradient = gradient.contiguous()
-        for number in reversed(range(len(run.layers))):
+        for number in reversed(range(1, len(run.layers))):
             own = kept.pop()
-            x = _result(kept[-1], run.layers[number - 1]) if kept else first
+            x = _norm(kept[-1].z, run.layers[number - 1].norm)
             gradient = _backward(gradient, x, own, run, number)
-        return gradient, None
+        embedded = run.embedded()
+        x = _norm(embedded, embeddings.LayerNorm)
+        if passed is not None:
+            x = torch.ops.aten.native_dropout_backward(x, passed, boost)
+        gradient = _backward(gradient, x, kept.pop(), run, 0)
+        if passed is not None:
+            gradient = torch.ops.aten.native_dropout_backward(gradient, passed, boost)
+        norm = embeddings.LayerNorm
+        # of a sum with nothing: the third gradient is that of no parameter
+        gradients = [_gradient(norm.weight), _gradient(norm.bias), torch.empty_like(norm.bias)]
+        return norm_backward(gradient, embedded, norm, NO_DROPOUT, gradients)[0], None
 
 
-def _result(kept: _Kept, layer: _Layer) -> Tensor:
-    """What a layer gave to the next."""
-    norm = layer.norm
-    return F.layer_norm(kept.z, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+def _norm(z: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(z, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def _forward(x: Tensor, run: _Run, number: int) -> tuple[Tensor, _Kept]:
@@ -225,13 +252,22 @@ def _forward(x: Tensor, run: _Run, number: int) -> tuple[Tensor, _Kept]:
     layer = run.layers[number]
     qkv = layer.project(x)
     attended = attend(qkv, run.documents, run.dropout(number, 0))
-    middle = _after_attention(x, attended, run, number)
-    inner = _inner(middle[1], layer)
-    outer = F.linear(inner[1], layer.outer.weight, layer.outer.bias)
-    z, result = add_norm(middle[1], outer, layer.norm, run.dropout(number, 2))
-    if run.again:
-        return result, _Kept(attended, z)
-    return result, _Kept(attended, z, qkv, middle, inner)
+    kept = _Kept(attended, None)
+    if not run.again:
+        kept.qkv = qkv
+    del qkv
+    before, middle = _after_attention(x, attended, run, number)
+    if not run.again:
+        kept.middle = before, middle
+    del before
+    inner = F.linear(middle, layer.inner.weight, layer.inner.bias)
+    if not run.again:
+        kept.inner = inner
+    inner = torch.ops.aten.gelu_(inner) if run.again else F.gelu(inner)
+    outer = F.linear(inner, layer.outer.weight, layer.outer.bias)
+    del inner
+    kept.z, result = add_norm(middle, outer, layer.norm, run.dropout(number, 2))
+    return result, kept
 
 
 def _after_attention(
@@ -243,30 +279,32 @@ def _after_attention(
     return add_norm(x, a, layer.attention_norm, run.dropout(number, 1))
 
 
-def _inner(x: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
-    u = F.linear(x, layer.inner.weight, layer.inner.bias)
-    return u, F.gelu(u)
-
-
 def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Tensor:
-    """The gradient of what a layer reads, x, from that of its result; those of its weights are written."""
+    """The gradient of what a layer reads, x, from that of its result; those of its weights are written.
+
+    `dy` and what was kept are overwritten.
+    """
     layer = run.layers[number]
-    # large tensors are let go as soon as they were read for the last time
     dz, dropped = norm_backward(
         dy, kept.z, layer.norm, run.dropout(number, 2), _gradients(layer.norm, layer.outer)
     )
+    # large tensors are let go as soon as they were read for the last time
+    kept.z = None
     del dy
     z, middle = kept.middle or _after_attention(x, kept.attended, run, number)
-    u, activated = kept.inner or _inner(middle, layer)
+    inner, kept.middle = kept.inner, None
+    if inner is None:
+        inner = F.linear(middle, layer.inner.weight, layer.inner.bias)
     kept.inner = None
-    _product(dropped, activated, layer.outer)
-    d_inner = torch.mm(dropped, layer.outer.weight, out=activated)
-    del dropped, activated
-    d_inner = gelu_backward(u, d_inner, _gradient(layer.inner.bias))
-    del u
+    d_inner, inner = gelu_backward(
+        inner, torch.mm(dropped, layer.outer.weight), _gradient(layer.inner.bias)
+    )
+    _product(dropped, inner, layer.outer)
+    del inner
     _product(d_inner, middle, layer.inner)
     d_middle = dz.addmm_(d_inner, layer.inner.weight)
-    del d_inner, middle
+    del d_inner, middle, dz
+    room = dropped
     dz, dropped = norm_backward(
         d_middle,
         z,
@@ -277,8 +315,8 @@ def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Ten
     del d_middle, z
     out = kept.attended.out
     _product(dropped, out.flatten(1), layer.after_attention)
-    d_out = torch.mm(dropped, layer.after_attention.weight).view_as(out)
-    del dropped
+    d_out = torch.mm(dropped, layer.after_attention.weight, out=room).view_as(out)
+    del dropped, room
     qkv = layer.project(x) if kept.qkv is None else kept.qkv
     d_qkv = attend_backward(qkv, run.documents, run.dropout(number, 0), kept.attended, d_out)
     del d_out, qkv, out

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from haste.kernels.rounding import generator
@@ -48,7 +49,8 @@ def norm_backward(
     """The inverse of `add_norm`: the gradients of z, which is that of x, and of a, from dy, that of norm(z).
 
     `gradients` [H] are overwritten: those of the norm's weight and bias, and the sum of that of a, which
-    is the gradient of a bias that was added to it. Both results may be one tensor.
+    is the gradient of a bias that was added to it. `dy` and `z` may be overwritten, the results may be
+    where they were, and both may be one tensor.
     """
     if z.is_cuda:
         from haste.kernels.triton import residual
@@ -65,10 +67,10 @@ def norm_backward(
     return dz, da
 
 
-def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of u [T, W] from dg, that of gelu(u), which may be overwritten.
+def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of u [T, W] from dg, that of gelu(u), and gelu(u); both arguments may be overwritten.
 
-    `gradient` [W] becomes its sum over tokens, the gradient of a bias that was added to u.
+    `gradient` [W] becomes the gradient's sum over tokens, that of a bias that was added to u.
     """
     if u.is_cuda:
         from haste.kernels.triton import residual
@@ -76,7 +78,7 @@ def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> Tensor:
         return residual.gelu_backward(u, dg, gradient)
     du = torch.ops.aten.gelu_backward(dg, u)
     gradient.copy_(du.sum(0))
-    return du
+    return du, F.gelu(u)
 
 
 def _own(dropout: Dropout) -> tuple[float, Tensor | None, int]:

@@ -253,9 +253,11 @@ def scale_table(sources: Sources) -> Table:
         "Encoders have the shape of the paper's and random weights; lengths are drawn from a lognormal "
         "distribution about the data set's average, cut to the paper's length, and labels by Zipf's law "
         "with the published number a document. Hyper-parameters are those of workflow/configs/paper.yaml.",
-        "Preset speed: batches of documents of like length, rounded up to one of eight lengths, all "
-        "activations kept, steps replayed as CUDA graphs. Preset memory: "
-        "activations of the encoder are computed again in the backward pass, and its weights updated in it.",
+        "Preset default: documents lie end to end without padding, activations of the encoder are computed "
+        "again in the backward pass, steps replayed as CUDA graphs. Preset speed: the same with all "
+        "activations kept; until default was there, batches of documents of like length, rounded up to one of "
+        "eight lengths. Preset memory: launched by the host, activations computed again, and weights "
+        "updated in the backward pass.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
         "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
         "included. GPU busy: time of kernels over time of the step. Synchronizations: how often the host waits "

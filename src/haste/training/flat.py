@@ -40,7 +40,9 @@ def backward(output: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter
     A gradient that is there becomes zero where `output` does not depend on its parameter: that of an
     earlier step would be applied again.
     """
-    gradients = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
+    # in this thread: on a GPU, products keep a workspace of 32 MiB for each thread that takes them
+    with torch.autograd.set_multithreading_enabled(False):
+        gradients = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
     targets, values, unused = [], [], []
     for parameter, value in zip(parameters, gradients, strict=True):
         if parameter.grad is None:

@@ -136,11 +136,15 @@ class Padding:
         if len(positives) > self.pairs:
             return None
         documents = len(batch.offsets) - 1
-        if self.packed:
-            tokens = -(-len(batch.ids) // self.multiple) * self.multiple
-            return BatchShape(documents, self.max_len, self.pairs, tokens, batch.size)
-        length = min(-(-batch.longest // self.multiple) * self.multiple, self.max_len)
-        return BatchShape(documents, length, self.pairs, documents * length, batch.size)
+        tokens = self.tokens_of(np.diff(batch.offsets))
+        length = self.max_len if self.packed else tokens // documents
+        return BatchShape(documents, length, self.pairs, tokens, batch.size)
+
+    def tokens_of(self, lengths: np.ndarray) -> int:
+        """Tokens, with padding, of a batch of documents of these lengths."""
+        size = lengths.sum() if self.packed else lengths.max()
+        size = int(-(-size // self.multiple) * self.multiple)
+        return size if self.packed else len(lengths) * min(size, self.max_len)
 
     def pinned(self, batch: Batch) -> Batch | PaddedBatch:
         """A batch in numpy as tensors in pinned memory, padded where it has a shape."""

@@ -13,8 +13,11 @@ from haste.kernels.triton.common import PHILOX_ROUNDS, cast, num_sms, random_hal
 
 ROWS = 4
 """tokens of a tile whose rows are normalised"""
-GELU_ROWS, GELU_COLUMNS = 16, 256
-SUMS_ROWS, SUMS_COLUMNS = 32, 64
+NORM_PROGRAMS, NORM_TOKENS = 4, 8
+"""programs a multiprocessor of the norm's gradient at most, and tokens of each at least"""
+GELU_ROWS, GELU_COLUMNS, GELU_TOKENS = 8, 256, 64
+"""a tile, and tokens of a program"""
+SUMS_ROWS, SUMS_COLUMNS = 128, 16
 
 
 @triton.jit
@@ -58,9 +61,14 @@ def _add_norm(
     tl.store(y_ptr + at, cast(y, y_ptr.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _add_pairs(a, b, c, d):
+    return a + c, b + d
+
+
 @triton.jit(do_not_specialize=["site", "threshold", "tokens"])
 def _norm_backward(
-    dy_ptr, z_ptr, gamma_ptr, dz_ptr, da_ptr, sums_ptr, seed, site, tokens, width, eps, threshold, boost,
+    dy_ptr, z_ptr, gamma_ptr, sums_ptr, seed, site, tokens, width, eps, threshold, boost,
     DROPOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -69,25 +77,34 @@ def _norm_backward(
     gamma = tl.load(gamma_ptr + columns, mask=present, other=0.0).to(tl.float32)
     d_gamma, d_beta = tl.zeros([R, C], tl.float32), tl.zeros([R, C], tl.float32)
     d_bias = tl.zeros([R, C], tl.float32)
+    rows = program * R + tl.arange(0, R)
+    at = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    inside = (rows < tokens)[:, None] & present[None, :]
+    next_dy = tl.load(dy_ptr + at, mask=inside, other=0.0)
+    next_z = tl.load(z_ptr + at, mask=inside, other=0.0)
     for begin in range(program * R, tokens, programs * R):
         rows = begin + tl.arange(0, R)
         inside = (rows < tokens)[:, None] & present[None, :]
         at = rows.to(tl.int64)[:, None] * width + columns[None, :]
-        dy = tl.load(dy_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        z = tl.load(z_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        dy, z = next_dy.to(tl.float32), next_z.to(tl.float32)
+        # the next rows are on their way while these are computed
+        later = (rows + programs * R < tokens)[:, None] & present[None, :]
+        step = (programs * R).to(tl.int64) * width
+        next_dy = tl.load(dy_ptr + at + step, mask=later, other=0.0)
+        next_z = tl.load(z_ptr + at + step, mask=later, other=0.0)
         centred, inverse = _statistics(z, inside, width, eps)
         normal = centred * inverse[:, None]
         d_gamma += dy * normal
         d_beta += dy
         d_normal = dy * gamma[None, :]
-        mean = tl.sum(d_normal, 1) / width
-        share = tl.sum(d_normal * normal, 1) / width
-        dz = (d_normal - mean[:, None] - normal * share[:, None]) * inverse[:, None]
-        dz = tl.where(inside, dz, 0.0)
-        tl.store(dz_ptr + at, cast(dz, dz_ptr.dtype.element_ty), mask=inside)
+        total, along = tl.reduce((d_normal, d_normal * normal), 1, _add_pairs)
+        dz = d_normal - (total / width)[:, None] - normal * (along / width)[:, None]
+        dz = tl.where(inside, dz * inverse[:, None], 0.0)
+        # each row is read before it is overwritten, by the program that overwrites it
+        tl.store(z_ptr + at, cast(dz, z_ptr.dtype.element_ty), mask=inside)
         da = dz * kept_factor(seed, site, rows, threshold, boost, DROPOUT, R, C, ROUNDS)
         if DROPOUT:
-            tl.store(da_ptr + at, cast(da, da_ptr.dtype.element_ty), mask=inside)
+            tl.store(dy_ptr + at, cast(da, dy_ptr.dtype.element_ty), mask=inside)
         d_bias += da
     own = sums_ptr + program * width + columns
     tl.store(own, tl.sum(d_gamma, 0), mask=present)
@@ -95,20 +112,30 @@ def _norm_backward(
     tl.store(own + 2 * programs * width, tl.sum(d_bias, 0), mask=present)
 
 
-@triton.jit(do_not_specialize=["tokens", "each"])
-def _gelu_backward(u_ptr, dg_ptr, sums_ptr, tokens, each, width, R: tl.constexpr, C: tl.constexpr):
+@triton.jit(do_not_specialize=["tokens"])
+def _gelu_backward(
+    u_ptr, dg_ptr, sums_ptr, tokens, width, EACH: tl.constexpr, R: tl.constexpr, C: tl.constexpr
+):
+    """u becomes gelu(u), and dg the gradient of u; its sums over EACH tokens are sums_ptr."""
     program = tl.program_id(0)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     present = columns < width
     total = tl.zeros([R, C], tl.float32)
-    for begin in range(program * each, tl.minimum((program + 1) * each, tokens), R):
+    for begin in range(program * EACH, tl.minimum((program + 1) * EACH, tokens), R):
         rows = begin + tl.arange(0, R)
         inside = (rows < tokens)[:, None] & present[None, :]
         at = rows.to(tl.int64)[:, None] * width + columns[None, :]
         u = tl.load(u_ptr + at, mask=inside, other=0.0).to(tl.float32)
         dg = tl.load(dg_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        below = 0.5 * (1.0 + tl.erf(u * 0.7071067811865476))
-        du = dg * (below + u * 0.3989422804014327 * tl.exp(-0.5 * u * u))
+        density = tl.exp(-0.5 * u * u)
+        # erfc(|u| / sqrt(2)) / density by Abramowitz and Stegun's 7.1.26, which is right to 1.5e-7
+        t = 1.0 / (1.0 + 0.2316418882663604 * tl.abs(u))
+        above = 1.061405429 * t - 1.453152027
+        above = (above * t + 1.421413741) * t - 0.284496736
+        above = 0.5 * (above * t + 0.254829592) * t * density
+        below = tl.where(u < 0.0, above, 1.0 - above)
+        du = dg * (below + u * 0.3989422804014327 * density)
+        tl.store(u_ptr + at, cast(u * below, u_ptr.dtype.element_ty), mask=inside)
         tl.store(dg_ptr + at, cast(du, dg_ptr.dtype.element_ty), mask=inside)
         total += du
     tl.store(sums_ptr + program * width + columns, tl.sum(total, 0), mask=present)
@@ -169,30 +196,26 @@ def norm_backward(
 ) -> tuple[Tensor, Tensor]:
     """See `haste.kernels.residual.norm_backward`."""
     tokens, width = z.shape
-    dz = torch.empty_like(z)
-    da = torch.empty_like(z) if p else dz
-    programs = min(triton.cdiv(tokens, ROWS), 2 * num_sms(z.device))
+    programs = min(triton.cdiv(tokens, NORM_TOKENS), NORM_PROGRAMS * num_sms(z.device))
     sums = z.new_empty(3, programs, width, dtype=torch.float32)
+    constants = {**_row_constants(width, p), "R": 1, "num_warps": 4}
     _norm_backward[(programs,)](
-        dy, z, gamma, dz, da, sums, seed, site, tokens, width, eps, *dropped(p),
-        **_row_constants(width, p),
-    )  # fmt: skip
+        dy, z, gamma, sums, seed, site, tokens, width, eps, *dropped(p), **constants
+    )
     _sum_columns(sums, gradients)
-    return dz, da
+    return z, dy if p else z
 
 
-def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> Tensor:
+def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """See `haste.kernels.residual.gelu_backward`."""
     tokens, width = u.shape
-    blocks = triton.cdiv(width, GELU_COLUMNS)
-    programs = min(triton.cdiv(tokens, GELU_ROWS), max(1, 4 * num_sms(u.device) // blocks))
-    each = triton.cdiv(triton.cdiv(tokens, programs), GELU_ROWS) * GELU_ROWS
+    programs = triton.cdiv(tokens, GELU_TOKENS)
     sums = u.new_empty(1, programs, width, dtype=torch.float32)
-    _gelu_backward[(programs, blocks)](
-        u, dg, sums, tokens, each, width, R=GELU_ROWS, C=GELU_COLUMNS, num_warps=8
+    _gelu_backward[(programs, triton.cdiv(width, GELU_COLUMNS))](
+        u, dg, sums, tokens, width, EACH=GELU_TOKENS, R=GELU_ROWS, C=GELU_COLUMNS, num_warps=4
     )
     _sum_columns(sums, [gradient])
-    return dg
+    return dg, u
 
 
 def dropped(p: float) -> tuple[int, float]:
