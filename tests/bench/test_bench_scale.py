@@ -128,7 +128,7 @@ def test_every_method_is_measured(grid, method, preset):
     # packed documents are padded only where graphs are
     packed = preset in ("default", "speed")
     assert (found["tokens_per_step"] == found["padded_tokens_per_step"]) == packed
-    assert set(found) < set(scale.COLUMNS)
+    assert set(found) < {*scale.COLUMNS, "loss"}
     assert kernels == []
 
 
@@ -173,7 +173,7 @@ class FakeGpu:
             raise found
         numbers = {name: 1.0 for name in scale.COLUMNS if name.endswith(("_seconds", "_gib"))}
         row = {"kernel": "gemm", "calls_per_step": 2.0, "milliseconds_per_step": 0.5}
-        return {"seconds_per_step": 0.0221234, **numbers}, [row]
+        return {"seconds_per_step": 0.0221234, "loss": 2.0, **numbers}, [row]
 
 
 def read(path):

@@ -204,7 +204,8 @@ def _measured(
     kernels: list[dict[str, Any]] = []
     try:
         values, kernels = measure(workload, device)
-        record |= values
+        # losses of random weights are for the benchmark of several ranks alone
+        record |= {name: value for name, value in values.items() if name in record}
     except torch.OutOfMemoryError:
         record["note"] = f"out of memory ({_total(device) / GIB:.0f} GiB)"
     except (RuntimeError, TritonError, KernelError) as error:

@@ -29,7 +29,7 @@ GIB = 2**30
 def measure(
     workload: Workload, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The values of a row, by the names of `scale.COLUMNS`, and the kernels that take most of a step."""
+    """The values of a row, by the names of `scale.COLUMNS`, `loss`, and the kernels that take most of a step."""
     steps, count = TrainingSteps(workload, device, ranks), workload.steps
     config, model = workload.config, steps.model
     # the first pass compiles kernels, which takes memory; the second fills the allocator's cache and
