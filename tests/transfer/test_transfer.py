@@ -22,7 +22,7 @@ from haste.metrics.metrics import METRICS
 from haste.metrics.names import HISTORY
 from haste.report.load import Documents
 from haste.report.runs import load_run
-from haste.runs import input_digest, is_done, run_dir
+from haste.runs import identity, input_digest, is_done, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer.exporting import export_results
 from haste.transfer.importing import import_results
@@ -287,17 +287,38 @@ def test_a_name_that_is_there_twice_is_refused(exported):
     refused(exported, "a name is there twice")
 
 
+def former(manifest):
+    """The manifest as it was: other digests of inputs, and one of each configuration."""
+    manifest["format"] = 1
+    for run in manifest["runs"]:
+        run.update(inputs="0" * 64, config="1" * 64)
+
+
 def test_an_archive_of_the_former_format_is_taken_where_its_data_need_not_be_compared(exported):
-    """Its digests of inputs are others, and its runs have a digest of their configuration besides."""
-
-    def change(manifest):
-        manifest["format"] = 1
-        for run in manifest["runs"]:
-            run.update(inputs="0" * 64, config="1" * 64)
-
-    rewrite(edited_manifest(change))
+    rewrite(edited_manifest(former))
     refused(exported, "2 runs .* an older version wrote the archive.* --without-data")
     assert len(import_results(ZIP, exported, without_data=True).taken) == 2
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_archive_of_the_former_format_is_compared_where_its_results_say_their_data(
+    exported, is_same
+):
+    def change(members):
+        for key in (DENSE, OTHER):
+            name = f"runs/{key.name}/resources.json"
+            trained_from = identity(exported.resolve(key))
+            if not is_same:
+                trained_from["inputs"] = "2" * 64
+            resources = {**json.loads(members[name]), "run": trained_from}
+            signed(members, name, json.dumps(resources).encode())
+        edited_manifest(former)(members)
+
+    rewrite(change)
+    if is_same:
+        assert len(import_results(ZIP, exported).taken) == 2
+    else:
+        refused(exported, "was trained from other inputs than those in .*222222222222 there")
 
 
 def test_what_is_no_zip_is_refused(exported):

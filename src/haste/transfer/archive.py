@@ -56,7 +56,7 @@ class RunEntry(BaseModel):
     seed: int
     inputs: Sha256 | None
     """digest of what it was trained from, see haste.runs.input_digest; None in archives of format 1,
-    which have another digest that this version does not compute"""
+    which have another digest here that is not computed any more"""
     columns: Annotated[int, Field(ge=0)]
     """predictions kept a document; 0 for a trial, of which none are"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -15,7 +16,15 @@ from haste.errors import DataError
 from haste.files import atomic, read_json, reading
 from haste.grid import GridConfig, RunKey
 from haste.paths import CorpusDir
-from haste.runs import differences, input_digest, input_files, is_done, remove_results, run_dir
+from haste.runs import (
+    IDENTITY,
+    differences,
+    input_digest,
+    input_files,
+    is_done,
+    remove_results,
+    run_dir,
+)
 from haste.strict_yaml import parse_yaml
 from haste.training import checkpoint
 from haste.transfer import contents
@@ -56,7 +65,7 @@ def import_results(
     is written, for an archive that is damaged or has names outside the layout, contents that no training
     writes, runs whose configuration is not the grid's, and runs that were trained from other inputs than
     lie here or, unless `without_data`, that cannot be compared: their inputs are not here, or the archive
-    is of format 1, whose digest of them is not computed any more.
+    has only a digest of them that is not computed any more (format 1, and results that have none).
     """
     with opened(archive_path, grid) as archive:
         _check_inputs(archive, grid, without_data=without_data)
@@ -136,13 +145,13 @@ def _check_inputs(archive: Archive, grid: GridConfig, *, without_data: bool) -> 
     unknown = []
     for run in archive.manifest.runs:
         inputs = grid.resolve(run.key).inputs
-        digest = input_digest(inputs)
-        if digest is None or run.inputs is None:
+        digest, recorded = input_digest(inputs), _recorded_inputs(archive, run)
+        if digest is None or recorded is None:
             unknown.append(run.key.name)
-        elif digest != run.inputs:
+        elif digest != recorded:
             raise DataError(
                 f"{archive.path}: {run.key.name} was trained from other inputs than those in "
-                f"{inputs.corpus}, {inputs.tokens}, {inputs.model} or its label order ({run.inputs[:12]} "
+                f"{inputs.corpus}, {inputs.tokens}, {inputs.model} or its label order ({recorded[:12]} "
                 f"there, {digest[:12]} here). Nothing was taken; copy the data of one machine to the other "
                 "and train again, or import where that data lies."
             )
@@ -163,6 +172,14 @@ def _check_inputs(archive: Archive, grid: GridConfig, *, without_data: bool) -> 
             len(unknown),
             unknown[0],
         )
+
+
+def _recorded_inputs(archive: Archive, run: RunEntry) -> str | None:
+    """The digest of what a run was trained from; None in archives of format 1 whose results do not say it."""
+    if run.inputs is not None:
+        return run.inputs
+    with _checked(archive, run.key, "resources.json") as content:
+        return json.loads(content).get(IDENTITY, {}).get("inputs")
 
 
 def _take(archive: Archive, grid: GridConfig, key: RunKey, logs: Path) -> None:
