@@ -59,7 +59,7 @@ def targets_table(sources: Sources) -> Table:
     return Table.of(columns, rows, notes, section="device")
 
 
-@table("kernel_times", "Kernel times", benchmark="kernels")
+@table("kernel_times", "Kernel times", benchmark="kernels", long=True)
 def times_table(sources: Sources) -> Table:
     """Median times of the output layer's products and training steps on the paper's output layers, by device.
 
@@ -204,7 +204,7 @@ def _without_time(times: Results) -> str | None:
     return f"{times.device}: no time, as wrong or not able to run: {names}." if names else None
 
 
-@table("scale", "Time and memory of training at the paper's sizes", benchmark="scale")
+@table("scale", "Time and memory of training at the paper's sizes", benchmark="scale", long=True)
 def scale_table(sources: Sources) -> Table:
     """Time and memory of a training step of the whole model at the sizes of the paper's data sets, by device
     and preset, with the papers' numbers (A100) beside ours.

@@ -170,7 +170,7 @@ def _inputs(grid: GridConfig) -> Inputs:
     )
 
 
-@table("claims", "What the paper claims", inputs=_inputs, all_methods=True)
+@table("claims", "What the paper claims", inputs=_inputs, long=True, all_methods=True)
 def claims_table(sources: Sources) -> Table:
     """Each claim of the paper beside what was measured.
 

@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from markdown_it import MarkdownIt
 
-LONG = ("claims", "runs", "tuning", "kernel_times", "scale")
-"""tables that a reader opens"""
 OF_RUNS = {"device": "trained on", "backend": "metrics by"}
 """columns of the table of runs about where they were made, beside those about the machine"""
 NARROWEST = 0.6
 """share of its size down to which a figure shrinks with the screen; then it scrolls"""
-SENTENCE = re.compile(r"<td>(?=[^<]{40})")
+SENTENCE = re.compile(r"<td>(?=[^<]{24})")
 """a cell that is broken into lines"""
 
 
@@ -42,11 +40,6 @@ class Part:
     """HTML of those below it"""
     width: int = 0
     """of a figure, in pixels of a page"""
-
-    @property
-    def folded(self) -> bool:
-        """Whether it is opened by its heading."""
-        return self.entry.kind == "table" and self.entry.name in LONG
 
 
 def write_index(grid: GridConfig, command: str, out: Path | None = None) -> Path:

@@ -64,6 +64,8 @@ class Entry:
     """whether a grid has it"""
     on_request: bool = False
     """made only when asked for by name"""
+    long: bool = False
+    """whether a reader of the page opens it by its heading"""
     all_methods: bool = False
     """whether it has a row for methods without a run too: another list of methods makes it again"""
 

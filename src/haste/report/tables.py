@@ -374,7 +374,7 @@ def confusions_table(sources: Sources) -> Table:
     return Table.of(columns, rows, notes, section="dataset")
 
 
-@table("runs", "All runs", inputs=lambda grid: Inputs(runs=tuple(grid.runs())))
+@table("runs", "All runs", inputs=lambda grid: Inputs(runs=tuple(grid.runs())), long=True)
 def runs_table(sources: Sources) -> Table:
     """Every run behind the tables and figures of this grid.
 

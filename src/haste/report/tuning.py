@@ -42,6 +42,7 @@ NOTHING_NOTE = "No trial is finished."
     inputs=lambda grid: Inputs(runs=tuple(grid.trial_runs()), partial=True),
     applies=lambda grid: grid.tuning is not None,
     on_request=True,
+    long=True,
 )
 def tuning_table(sources: Sources) -> Table:
     """Trials of the methods: every method has as many, of as many epochs, and the same seeds.
