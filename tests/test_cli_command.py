@@ -9,7 +9,7 @@ import pytest
 from haste.cli import command as cli
 from haste.errors import ConfigError
 
-REGISTRY = Path(__file__).parents[1] / "workflow/resources/datasets.yaml"
+REGISTRY = Path(__file__).parents[1] / "src/haste/data/datasets.yaml"
 
 
 def haste(*words):
@@ -47,7 +47,7 @@ def test_help_needs_no_heavy_package():
     ],
 )
 def test_expected_errors_become_messages(monkeypatch, capsys, error, text):
-    def fail():
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(cli, "app", fail)
@@ -58,7 +58,7 @@ def test_expected_errors_become_messages(monkeypatch, capsys, error, text):
 
 
 def test_a_bug_keeps_its_trace(monkeypatch):
-    def fail():
+    def fail(*_):
         raise ValueError("a bug")
 
     monkeypatch.setattr(cli, "app", fail)
@@ -115,7 +115,7 @@ def test_slips_are_one_line_that_names_the_file(monkeypatch, tmp_path, capsys, w
 
 def test_a_reader_that_has_enough_is_no_fault():
     code = "import sys; print('x' * 9, flush=True)\nfor _ in range(10**6): print('x')"
-    run = f"from haste.cli import command; command.app = lambda: exec({code!r}); command.main()"
+    run = f"from haste.cli import command; command.app = lambda *_: exec({code!r}); command.main()"
     with subprocess.Popen(
         [sys.executable, "-c", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from haste._version import __version__
+
 if TYPE_CHECKING:
     from haste.classifier import HasteClassifier
 
-__version__ = "0.1.0"
-__all__ = ["HasteClassifier"]
+__all__ = ["HasteClassifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # with torch, for which `haste --help` does not wait
-    if name not in __all__:
+    if name != "HasteClassifier":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from haste.classifier import HasteClassifier
 

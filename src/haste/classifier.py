@@ -62,7 +62,7 @@ class HasteClassifier:
         *,
         seed: int = 0,
         device: str = "auto",
-        features: int = 384,
+        features: int = 1024,
         folder: Path | str | None = None,
         encoder: Mapping[str, Any] | None = None,
         layer: Mapping[str, Any] | None = None,

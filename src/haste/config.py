@@ -121,7 +121,7 @@ class LayerConfig:
     features: Literal["shared", "private", "projections"] = "shared"
     """head and tail read the same h, `private` halves of it, or learned `projections`"""
     dropout: Annotated[Float, Field(ge=0, le=0.95)] = 0.0
-    """on the features each part of the layer reads, drawn for each part"""
+    """on the features each part of the layer reads, drawn for each part; 0.4 in a grid that does not say it"""
     sampling: Literal["without_replacement", "with_replacement"] = "without_replacement"
     """of index sets; with_replacement as in the released code"""
     bias_init: Literal["zero", "log_prior"] = "log_prior"
@@ -205,7 +205,7 @@ class TrainingConfig:
 
     epochs: Annotated[Int, Field(ge=1, le=100_000)] = 20
     min_steps: Annotated[Int, Field(ge=0, le=10**9)] = 0
-    """more epochs where `epochs` make fewer steps than these; 3000 in a grid that says no `epochs`"""
+    """more epochs where `epochs` make fewer steps than these; 1000 in a grid that says no `epochs`"""
     patience: Annotated[Int, Field(ge=0, le=100_000)] = 0
     """evaluations on validation without a better mean of P@1, P@5 and PSP@5 after which training stops, and
     the best weights are kept; 0 for never"""
@@ -227,6 +227,9 @@ class TrainingConfig:
     scores best; with layer.head_ratio above 0 alone"""
     evaluate: Literal["validation", "test"] = "test"
     """the split that is read at the end, `validation` or `test`: predictions and metrics are of it"""
+    tensorboard: Bool = False
+    """loss, step size and validation metrics of each epoch are also written for TensorBoard, into the run's folder;
+    needs the package tensorboard"""
     checkpoint_minutes: Annotated[Float, Field(ge=0)] = 5.0
     device: Device = "auto"
     """auto, cpu or cuda"""

@@ -24,10 +24,14 @@ class Finding:
     state: str
     ok: bool
     consequence: str = ""
+    optional: bool = False
+    """nobody has to have it"""
     wrong: bool = False
     """a kernel gives wrong values or does not run: nothing should be trained with it"""
 
 
+NEEDED = ("torch", "torch-optimi")
+"""of PACKAGES; the others are for what their line says"""
 PACKAGES = {
     "torch": "nothing trains; install it: pip install torch",
     "triton": "the Triton kernels do not run; the torch backend does",
@@ -65,7 +69,9 @@ def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
     yield Finding("cores", str(os.cpu_count()), True)
     for package, consequence in PACKAGES.items():
         version = _version(package)
-        yield Finding(package, version or "not installed", bool(version), consequence)
+        state = version or "not installed"
+        optional = package not in NEEDED
+        yield Finding(package, state, bool(version), consequence, optional=optional)
     yield _gpu()
     xclib = importlib.util.find_spec("xclib") is not None
     yield Finding("xclib", "installed" if xclib else "not installed: haste measures itself", True)

@@ -56,8 +56,12 @@ from haste.tuning import (
 )
 
 DEFAULT_VARIANT = "default"
-UNTUNED = {"epochs": {"min_steps": 3000}, "learning_rate": {"stable_step": True}}
-"""key of `training` that nobody has set -> what makes its default suit any data"""
+UNTUNED = {
+    ("training", "epochs"): {"min_steps": 1000},
+    ("training", "learning_rate"): {"stable_step": True},
+    ("layer", "dropout"): {"dropout": 0.4},
+}
+"""section and key that nobody has set -> what suits most data in its section"""
 
 
 @dataclass(frozen=True, order=True)
@@ -243,9 +247,9 @@ class GridConfig:
             name: dict(ChainMap(*(layer.get(name) or {} for layer in layers[::-1])))
             for name in SECTIONS
         }
-        for named, untuned in UNTUNED.items():
-            if named not in given["training"]:
-                given["training"] = {**untuned, **given["training"]}
+        for (section, unset), untuned in UNTUNED.items():
+            if unset not in given[section]:
+                given[section] = {**untuned, **given[section]}
         settings = {name: build_section(name, values) for name, values in given.items()}
         if tuning:
             settings = tuning.scaled(key.method, settings)

@@ -9,8 +9,11 @@ from typing import Self
 
 SPLITS = ("train", "validation", "test")
 
-REGISTRY = Path("workflow/resources/datasets.yaml")
+PACKAGE = Path(__file__).parent
+REGISTRY = PACKAGE / "data" / "datasets.yaml"
 """sources, models and data sets; see haste.data.registry"""
+PUBLISHED = PACKAGE / "report" / "published.csv"
+"""the papers' results; see haste.report.published"""
 LOCK = "datasets.lock.yaml"
 """in the data folder: digests of what was fetched; see haste.data.lock"""
 

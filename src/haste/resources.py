@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from haste._version import __version__
 from haste.commit import code_commit
 
 PROC = Path("/proc/self")
@@ -114,8 +115,9 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": f"{_cpu_name()} x {os.cpu_count()}",
+        "haste": __version__,
     }
-    for package in ("haste", "torch", "triton", "numpy"):
+    for package in ("torch", "triton", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             description[package] = importlib.metadata.version(package)
     commit = code_commit()

@@ -21,7 +21,7 @@ IDENTITY = "run"
 """key of resources.json: `config`, the settings that decide a run's results, and `inputs`, the digest of
 what it read. Settings and not their digest: a setting that is added later has the default that stands for
 what there was before, which a digest could not say."""
-_NO_MATTER = ("checkpoint_minutes", "threads")
+_NO_MATTER = ("checkpoint_minutes", "threads", "tensorboard")
 """settings of `training` that decide no number"""
 _OF_ONE_MACHINE = (SEAL, FILE_TIMES)
 """keys of corpus.json and tokens.json that say nothing of what is in the files"""

@@ -29,7 +29,7 @@ from haste.report.style import write_figure
 from small_corpus import write_small_corpus
 
 GIB = 2**30
-PUBLISHED = load_published(Path(__file__).parents[2] / "workflow/resources/published.csv")
+PUBLISHED = load_published(Path(__file__).parents[2] / "src/haste/report/published.csv")
 
 
 def load(

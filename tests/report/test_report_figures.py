@@ -16,7 +16,7 @@ from haste.report.load import build
 from haste.report.registry import entries
 from haste.report.style import MARKER_STYLES, marker_style
 
-PUBLISHED = Path(__file__).parents[2] / "workflow/resources/published.csv"
+PUBLISHED = Path(__file__).parents[2] / "src/haste/report/published.csv"
 METHODS = ("dense", "spartex", "haste", "haste-released", "omikuji", "popularity")
 
 

@@ -7,7 +7,7 @@ from haste.errors import DataError
 from haste.presets import methods
 from haste.report.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, load_published
 
-FILE = Path(__file__).parents[2] / "workflow/resources/published.csv"
+FILE = Path(__file__).parents[2] / "src/haste/report/published.csv"
 ELMO = "ELMO (arXiv 2510.11168, ICML 2025)"
 HEADER = "paper,place,dataset,method,metric,value,unit,confidence,source\n"
 

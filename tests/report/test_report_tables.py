@@ -277,7 +277,7 @@ def test_haste_table_writes_the_files(fake, tmp_path):
 
     from haste.cli import app
 
-    published = Path(__file__).parents[2] / "workflow/resources/published.csv"
+    published = Path(__file__).parents[2] / "src/haste/report/published.csv"
     out = tmp_path / "tables/main"
     arguments = ["table", "main", "--grid", fake.file, "--out", out, "--published", published]
     done = CliRunner().invoke(app, list(map(str, arguments)))

@@ -21,9 +21,9 @@ def rows(run):
 @pytest.mark.parametrize(
     ("training", "min_steps", "stable"),
     [
-        ({}, UNTUNED["epochs"]["min_steps"], True),
+        ({}, UNTUNED["training", "epochs"]["min_steps"], True),
         ({"epochs": 3}, 0, True),
-        ({"learning_rate": 0.1}, UNTUNED["epochs"]["min_steps"], False),
+        ({"learning_rate": 0.1}, UNTUNED["training", "epochs"]["min_steps"], False),
         ({"epochs": 3, "min_steps": 9, "learning_rate": 0.1, "stable_step": True}, 9, True),
     ],
 )

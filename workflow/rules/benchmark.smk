@@ -52,6 +52,6 @@ rule bench_scale:
     params:
         slot=gpu_slot,
         out=LAYOUT.benchmarks,
-        grid=RESOURCES.parent / "configs" / "paper.yaml",
+        grid=CONFIGURATIONS / "paper.yaml",
     shell:
         "logged {log:q} {params.slot:q} haste bench scale --out {params.out:q} --grid {params.grid:q}"

@@ -19,6 +19,7 @@ from haste.gpu_slot import visible_gpus
 from haste.former_names import renamed_grid, stored_path
 from haste.grid import GridConfig, RunKey, naming
 from haste.labels.spec import OrderSpec, encoder_id
+from haste import paths
 from haste.paths import SPLITS
 from haste.estimates import (
     encoder_size,
@@ -43,7 +44,10 @@ from haste.run_order import run_order
 from haste.runs import is_finished, run_dir, run_files
 
 # relative, so that a project that was moved is not run again
-RESOURCES = Path(os.path.relpath(Path(workflow.basedir, "workflow", "resources")))
+REGISTRY_FILE, PUBLISHED_FILE = (
+    Path(os.path.relpath(path)) for path in (paths.REGISTRY, paths.PUBLISHED)
+)
+CONFIGURATIONS = Path(os.path.relpath(Path(workflow.basedir, "workflow", "configs")))
 ENVIRONMENT = "../../envs/haste.yaml"
 
 
@@ -56,7 +60,7 @@ try:
     for path in workflow.configfiles:
         read_yaml(path)
     # before the schema, because this names the nearest key
-    REGISTRY = load_registry(RESOURCES / "datasets.yaml")
+    REGISTRY = load_registry(REGISTRY_FILE)
     with naming(*workflow.configfiles):
         GRID = GridConfig.from_dict(config)
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)

@@ -19,7 +19,7 @@ rule fetch:
     resources:
         mem_mb=500,
     params:
-        registry=RESOURCES / "datasets.yaml",
+        registry=REGISTRY_FILE,
         lock=LAYOUT.lock,
         out=subpath(output[0], parent=True),
         # fetched again when its entry changes, not when another one does
@@ -40,7 +40,7 @@ rule fetch_model:
     resources:
         mem_mb=500,
     params:
-        registry=RESOURCES / "datasets.yaml",
+        registry=REGISTRY_FILE,
         lock=LAYOUT.lock,
         out=lambda wildcards, output: (
             output[0] if STORED else str(Path(output[0]).parent)
@@ -88,7 +88,7 @@ rule corpus:
     resources:
         **asks(lambda wildcards: corpus_request(size_of(wildcards))),
     params:
-        registry=RESOURCES / "datasets.yaml",
+        registry=REGISTRY_FILE,
         raw=lambda wildcards: raw_folder(wildcards.dataset),
         # only where it describes the data set: another grid is no reason to make the corpus again
         grid=lambda wildcards: (

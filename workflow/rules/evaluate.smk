@@ -1,8 +1,7 @@
 """Tables and figures from finished runs: a rule, and so a target, for each."""
 
-PUBLISHED = RESOURCES / "published.csv"
 # as a command names it
-PUBLISHED_ARGUMENT = PUBLISHED if STORED else "{input.published:q}"
+PUBLISHED_ARGUMENT = PUBLISHED_FILE if STORED else "{input.published:q}"
 
 for table, entry in TABLES.items():
 
@@ -11,7 +10,7 @@ for table, entry in TABLES.items():
             entry.target
         input:
             result_files(entry),
-            published=of_repository(PUBLISHED),
+            published=of_repository(PUBLISHED_FILE),
         output:
             f"{LAYOUT.table(table)}.csv",
             f"{LAYOUT.table(table)}.tex",
@@ -47,7 +46,7 @@ for figure, entry in FIGURES.items():
             entry.target
         input:
             result_files(entry),
-            published=of_repository(PUBLISHED),
+            published=of_repository(PUBLISHED_FILE),
         output:
             f"{LAYOUT.figure(figure)}.csv",
             f"{LAYOUT.figure(figure)}.pdf",

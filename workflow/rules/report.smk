@@ -61,6 +61,6 @@ rule plan:
         ENVIRONMENT
     params:
         grid=GRID_FILE,
-        registry=RESOURCES / "datasets.yaml",
+        registry=REGISTRY_FILE,
     shell:
         "haste plan --grid {params.grid:q} --registry {params.registry:q} 2>> {log:q}"

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from haste.cli.app import app
+from haste.cli.app import anywhere_first, app
 from haste.errors import HasteError
 
 for stage in (
@@ -27,7 +27,7 @@ def main() -> None:
     its traceback."""
     try:
         try:
-            app()
+            app(anywhere_first(sys.argv[1:]))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

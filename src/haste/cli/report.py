@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from haste.cli.app import GridOption, app
+from haste.paths import PUBLISHED
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Name = Annotated[str, typer.Argument(help="Its name; an unknown one lists those of the grid.")]
-PUBLISHED = Path("workflow/resources/published.csv")
 Out = Annotated[Path, typer.Option("--out", help="Where to write, without a suffix.")]
 PublishedFile = Annotated[
     Path, typer.Option("--published", help="Table of the papers' results (csv).")

@@ -206,7 +206,7 @@ def doctor(
     wrong = False
     lines = examine_slurm(Site.read(profile), Path()) if slurm else examine(Path(), kernels=kernels)
     for line in lines:
-        mark = "ok" if line.ok else "--"
+        mark = "ok" if line.ok else "optional" if line.optional else "--"
         table.add_row(mark, line.what, line.state, "" if line.ok else line.consequence)
         wrong |= line.wrong
     Console().print(table)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from haste.errors import ConfigError, DataError
 from haste.labels.arrange import greedy_seeding, recursive_bisection
-from haste.labels.clusters import gather, group_in_clusters
 from haste.labels.order import LabelOrder
 from haste.labels.spec import OrderSpec
 from haste.labels.split import most_frequent_first, split_head_tail
@@ -84,6 +82,16 @@ def group_labels(
             f"grouping: embeddings of {len(embeddings)} labels, but the corpus has {len(frequencies)}; "
             "run haste embed again."
         )
+    try:
+        # of the extra `data`, which other groupings do without
+        from threadpoolctl import threadpool_limits
+
+        from haste.labels.clusters import group_in_clusters
+    except ImportError as error:
+        raise ConfigError(
+            f"layer.grouping: {method!r} needs {error.name}; pip install 'haste-xmc[data]', or group by "
+            "frequency or random."
+        ) from error
     # sums in BLAS may depend on the number of threads, and near ties between labels with them
     with threadpool_limits(limits=1):
         return group_in_clusters(embeddings, ids, group_size, ARRANGEMENTS[method], seed)
@@ -100,7 +108,7 @@ def cohesion(embeddings: np.ndarray, order: np.ndarray, group_size: int) -> np.n
     for start in range(0, len(order), BLOCK * group_size):
         block = order[start : start + BLOCK * group_size]
         starts = np.arange(0, len(block), group_size)
-        sums = np.add.reduceat(gather(embeddings, block), starts, axis=0)
+        sums = np.add.reduceat(np.asarray(embeddings[block], np.float32), starts, axis=0)
         members = np.diff(np.append(starts, len(block)))
         values.append((np.linalg.norm(sums, axis=1) / members).astype(np.float32))
     return np.concatenate(values)

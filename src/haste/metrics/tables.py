@@ -41,21 +41,19 @@ def read_pairs(path: Path) -> Pairs:
         return _read_npz(path)
     if path.suffix not in (".csv", ".parquet"):
         raise DataError(f"{path}: expected a file that ends in .npz, .csv or .parquet.")
-    import pandas as pd
+    from pyarrow import csv, parquet
 
     with reading(path, f"a table ({path.suffix})"):
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        # read_table would import pandas
+        read = csv.read_csv if path.suffix == ".csv" else lambda p: parquet.ParquetFile(p).read()
+        table = read(path).to_pydict()
         if "labels" in table:
             return _of_lists(table)
         missing = [name for name in ("document", "label") if name not in table]
         if missing:
-            raise ValueError(
-                f"no column {', '.join(missing)}; columns are {', '.join(map(str, table))}"
-            )
-        scores = table["score"] if "score" in table else np.ones(len(table))
-        return Pairs(
-            table["document"].to_numpy(), table["label"].to_numpy(), np.asarray(scores, float)
-        )
+            raise ValueError(f"no column {', '.join(missing)}; columns are {', '.join(table)}")
+        documents, labels = (np.array(table[name]) for name in ("document", "label"))
+        return Pairs(documents, labels, np.array(table.get("score", np.ones(len(labels))), float))
 
 
 def evaluate_files(predictions: Path, truth: Path, training: Path | None = None) -> dict[str, Any]:
@@ -103,14 +101,16 @@ def _read_npz(path: Path) -> Pairs:
     return Pairs(rows, ids[rows, columns], scores[rows, columns], len(ids))
 
 
-def _of_lists(table: Any) -> Pairs:
+def _of_lists(table: Mapping[str, list]) -> Pairs:
     lengths = [len(row) for row in table["labels"]]
     labels = [label for row in table["labels"] for label in row]
     scores = [score for row in table["scores"] for score in row] if "scores" in table else labels
     if len(scores) != len(labels):
         raise ValueError("lists of labels and scores differ in length")
     values = np.array(scores, float) if "scores" in table else np.ones(len(labels))
-    return Pairs(np.repeat(np.arange(len(table)), lengths), np.array(labels), values, len(table))
+    return Pairs(
+        np.repeat(np.arange(len(lengths)), lengths), np.array(labels), values, len(lengths)
+    )
 
 
 def _numbering(names: np.ndarray, number: int | None) -> Mapping[Any, int]:

@@ -1,4 +1,4 @@
-"""Numbers of the papers, from workflow/resources/published.csv."""
+"""Numbers of the papers, from published.csv beside this."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
-from haste.errors import DataError
+from haste.errors import ConfigError, DataError
 from haste.files import atomic
 from haste.inputs import RunInputs
 from haste.metrics.names import HISTORY, VALIDATED
@@ -231,6 +231,8 @@ class Trainer:
         progress.loss, progress.documents, progress.rewired = 0.0, 0, 0
         if self.ranks.first:
             write_history(self.out.history, progress.history)
+            if training.tensorboard:
+                log_to_tensorboard(self.out.root, row)
         found_so_far = self._evaluations()
         if training.patience and found and found_so_far[-1] == max(found_so_far):
             self.model.save(self._best)
@@ -252,6 +254,20 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     writer.writerows(rows)
     with atomic(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def log_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
+    """Add a row of the history to the event files in a run's folder; raises ConfigError without the package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "training.tensorboard: needs the package tensorboard; pip install tensorboard, or leave it out."
+        ) from error
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, row["step"])
 
 
 @contextmanager

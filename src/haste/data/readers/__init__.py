@@ -10,6 +10,7 @@ from haste.data.readers.dense import PecosEmbeddings
 from haste.data.readers.json_lines import JsonLines
 from haste.data.readers.pecos import Pecos, PecosFeatures
 from haste.data.readers.repository import LibSvm, RepositoryFeatures, RepositoryText
+from haste.data.readers.tabular import Table
 from haste.errors import DataError
 
 __all__ = ["LAYOUTS", "Block", "Layout", "detect"]
@@ -19,6 +20,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     JsonLines,
     AttentionXml,
     RepositoryText,
+    Table,
     PecosFeatures,
     PecosEmbeddings,
     RepositoryFeatures,

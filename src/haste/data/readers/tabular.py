@@ -1,0 +1,199 @@
+"""Tables of documents: csv, parquet or jsonl with a text and a labels column, and Hugging Face `datasets`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pyarrow import csv, ipc, parquet
+
+from haste.data.readers.base import (
+    SPLITS,
+    TITLE_ENDS,
+    Block,
+    Layout,
+    chosen_text,
+    default_uids,
+    in_blocks,
+    pack_labels,
+)
+from haste.data.readers.lines import bad_line, read_lines, without_blank_end
+from haste.errors import DataError
+from haste.files import read_json, reading
+
+LABELS = ("labels", "label")
+SEPARATOR = ";"
+"""between labels in a cell of a csv"""
+ROWS_READ = 4096
+
+
+class Table(Layout):
+    """A table a split, of the columns `text` (or `title` and `content`) and `labels` (or `label`).
+
+    Labels are lists of names or numbers, in a csv a JSON list or names separated by semicolons. Ids follow
+    the order in which labels are first met, so the training documents are to be read first.
+    """
+
+    name = "table"
+    needs = (
+        "train and test as .csv, .parquet or .jsonl (train-00000-of-00002.parquet, too), or a folder that "
+        "`datasets` saved, with the columns text and labels"
+    )
+    roles: ClassVar = {"documents": ()}
+    counted = "documents"
+    n_labels = None
+
+    def __init__(self, folder: Path, text: str = "title+content") -> None:
+        super().__init__(folder, text)
+        self._ids: dict[str | int, int] = {}
+
+    @classmethod
+    def lies_in(cls, folder: Path) -> bool:
+        """See Layout."""
+        return all(_parts(folder, split) for split in SPLITS)
+
+    def path(self, role: str, split: str) -> Path:  # noqa: ARG002
+        """See Layout; the first of several parts."""
+        return _parts(self.folder, split)[0]
+
+    def files(self) -> list[Path]:
+        """See Layout."""
+        optional = [*map(self.filter_path, SPLITS), *(self._info_path(s) for s in SPLITS)]
+        parts = [path for split in SPLITS for path in _parts(self.folder, split)]
+        return [*parts, *(path for path in dict.fromkeys(optional) if path.is_file())]
+
+    def count(self, split: str) -> int:
+        """See Layout; reads through the files once."""
+        return self._counts[split]
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {
+            split: sum(1 for part in _parts(self.folder, split) for _ in _rows(part))
+            for split in SPLITS
+        }
+
+    def _blocks(self, split: str) -> Iterator[Block]:
+        path = self.path("documents", split)
+        for first, (texts, labels) in in_blocks(self._documents(split)):
+            ids = pack_labels(labels, None, path, first + 1)
+            yield Block(default_uids(split, first, len(texts)), texts, ids)
+
+    def _documents(self, split: str) -> Iterator[tuple[str, list[int]]]:
+        for path in _parts(self.folder, split):
+            for number, row in enumerate(_rows(path), 1):
+                labels = _labels(path, number, row)
+                ids = [self._ids.setdefault(label, len(self._ids)) for label in labels]
+                yield self._text(path, number, row), ids
+
+    def _text(self, path: Path, number: int, row: Mapping[str, Any]) -> str:
+        if "text" in row:
+            title, _, content = _string(path, number, row, "text").partition(TITLE_ENDS)
+        elif "title" in row:
+            title = _string(path, number, row, "title")
+            content = _string(path, number, row, "content") if "content" in row else ""
+        else:
+            columns = ", ".join(row)
+            raise DataError(f"{path}: no column text, or title and content; it has {columns}.")
+        return chosen_text(title.strip(), content.strip(), self.text)
+
+    def _label_rows(self) -> Iterator[tuple[str, str, None]]:
+        names = self._names
+        for label in self._ids:
+            known = isinstance(label, int) and label < len(names)
+            yield str(label), names[label] if known else str(label), None
+
+    @property
+    def _names(self) -> list[str]:
+        """Of numbered labels, where `datasets` has written them down."""
+        path = self._info_path("train")
+        if not path.is_file():
+            return []
+        features = read_json(path).get("features", {})
+        column = next((features[name] for name in LABELS if name in features), {})
+        found = column.get("names") or column.get("feature", {}).get("names") or []
+        return list(map(str, found))
+
+    def _info_path(self, split: str) -> Path:
+        return self.folder / split / "dataset_info.json"
+
+
+def _parts(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder, in order; of several kinds the first."""
+    for pattern in (f"{split}.parquet", f"{split}.jsonl", f"{split}.jsonl.gz", f"{split}.csv"):
+        if (folder / pattern).is_file():
+            return [folder / pattern]
+    for pattern in (f"{split}-*.parquet", f"{split}/data-*.arrow"):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _json_rows(path)
+        return
+    with reading(path, f"a table ({path.suffix})"):
+        yield from chain.from_iterable(batch.to_pylist() for batch in _batches(path))
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    wanted = ("text", "title", "content", *LABELS)
+    if path.suffix == ".parquet":
+        with parquet.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            yield from file.iter_batches(ROWS_READ, columns=names)
+        return
+    if path.suffix == ".arrow":
+        with pa.memory_map(str(path)) as source:
+            yield from ipc.open_stream(source)
+        return
+    texts = pa.schema([(name, pa.string()) for name in wanted])
+    options = csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
+    parse = csv.ParseOptions(newlines_in_values=True)
+    yield from csv.open_csv(path, parse_options=parse, convert_options=options)
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(without_blank_end(read_lines(path)), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise bad_line(path, number, f"a JSON object ({error})", line) from error
+        if not isinstance(row, dict):
+            raise bad_line(path, number, "a JSON object", line)
+        yield row
+
+
+def _string(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
+    value = row[column]
+    if not isinstance(value, str):
+        raise DataError(f"{path}: row {number}: {column} is {value!r}; expected a text.")
+    return value
+
+
+def _labels(path: Path, number: int, row: Mapping[str, Any]) -> list[str | int]:
+    column = next((name for name in LABELS if name in row), None)
+    if column is None:
+        raise DataError(f"{path}: no column labels; it has {', '.join(row)}.")
+    value = row[column]
+    if path.suffix == ".csv":
+        try:
+            value = json.loads(value) if value.startswith("[") else value.split(SEPARATOR)
+        except ValueError as error:
+            raise DataError(
+                f"{path}: row {number}: {column}: not a JSON list ({error})."
+            ) from error
+        value = [label.strip() if isinstance(label, str) else label for label in value]
+    labels = value if isinstance(value, list) else [value]
+    wrong = [label for label in labels if type(label) not in (str, int)]
+    if wrong:
+        raise DataError(
+            f"{path}: row {number}: {column}: {wrong[0]!r} is no label; give names or whole numbers."
+        )
+    return [label for label in labels if label != ""]

@@ -1,0 +1,92 @@
+"""csv, parquet, jsonl and Hugging Face `datasets` folders."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from layout_files import read
+from pyarrow import csv, ipc, parquet
+
+from haste.data.readers import detect
+from haste.errors import DataError
+
+TRAIN = [("red apple", ["fruit", "red"]), ("green pear", ["fruit"]), ("a, b\nc", [])]
+TEST = [("apple", ["red", "new"])]
+WANTED = [("red apple", [0, 1]), ("green pear", [0]), ("a, b\nc", [])]
+
+
+def table(rows, labels=list):
+    return pa.table({"text": [t for t, _ in rows], "labels": [labels(y) for _, y in rows]})
+
+
+def write_csv(folder, split, rows):
+    separated = table(rows, lambda y: ";".join(y) if len(y) != 1 else json.dumps(y))
+    csv.write_csv(separated, folder / f"{split}.csv")
+
+
+def write_parquet(folder, split, rows):
+    parquet.write_table(table(rows), folder / f"{split}.parquet")
+
+
+def write_parts(folder, split, rows):
+    (folder / "data").mkdir(exist_ok=True)
+    for part in range(len(rows)):
+        path = folder / "data" / f"{split}-0000{part}-of-0000{len(rows)}.parquet"
+        parquet.write_table(table(rows[part : part + 1]), path)
+
+
+def write_jsonl(folder, split, rows):
+    lines = [json.dumps({"title": t, "content": "", "labels": y}) for t, y in rows]
+    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_datasets(folder, split, rows):
+    (folder / split).mkdir()
+    stored = table(rows)
+    path = str(folder / split / "data-00000-of-00001.arrow")
+    with pa.OSFile(path, "wb") as file, ipc.new_stream(file, stored.schema) as stream:
+        stream.write_table(stored)
+
+
+@pytest.mark.parametrize(
+    "write", [write_csv, write_parquet, write_parts, write_jsonl, write_datasets]
+)
+def test_every_kind_gives_the_same_documents(tmp_path, write):
+    for split, rows in (("train", TRAIN), ("test", TEST)):
+        write(tmp_path, split, rows)
+    layout = detect(tmp_path)
+    assert layout.name == "table"
+    assert [layout.count(split) for split in ("train", "test")] == [3, 1]
+    assert read(layout, "train") == WANTED
+    assert read(layout, "test") == [("apple", [1, 2])]
+    names = layout.labels(pa.array([0, 1, 2]).to_numpy())["name"].to_pylist()
+    assert names == ["fruit", "red", "new"]
+    assert all(path.is_file() for path in layout.files())
+
+
+def test_numbered_labels_have_the_names_that_datasets_wrote_down(tmp_path):
+    for split in ("train", "test"):
+        write_datasets(tmp_path, split, [("x", [1]), ("y", [0])])
+        info = {"features": {"labels": {"feature": {"names": ["zero", "one"]}}}}
+        (tmp_path / split / "dataset_info.json").write_text(json.dumps(info))
+    layout = detect(tmp_path)
+    assert [row for _, row in read(layout, "train")] == [[0], [1]]
+    assert layout.labels(pa.array([0, 1]).to_numpy())["name"].to_pylist() == ["one", "zero"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "x"}', "no column labels"),
+        ('{"labels": ["a"]}', "no column text"),
+        ('{"text": 3, "labels": ["a"]}', "row 1: text is 3"),
+        ('{"text": "x", "labels": [0.5]}', "row 1: labels: 0.5 is no label"),
+        ("[]", "line 1: expected a JSON object"),
+        ("{", "line 1"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, line, message):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=message):
+        read(detect(tmp_path), "train")

@@ -1,0 +1,87 @@
+"""Predictions and truth of any tool, from files."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+from pyarrow import csv, parquet
+
+from haste.errors import DataError
+from haste.metrics.tables import evaluate_files
+
+TRUTH = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+SCORES = np.array([[0.9, 0.1, 0.5, 0.0], [0.2, 0.1, 0.7, 0.0], [0.0, 0.0, 0.0, 0.4]])
+
+
+def matrix(path, values):
+    sp.save_npz(path, sp.csr_matrix(values.astype(np.float32)))
+
+
+def pairs(values):
+    rows, columns = np.nonzero(values)
+    return {"document": rows, "label": columns, "score": values[rows, columns].astype(float)}
+
+
+def long_csv(path, values):
+    csv.write_csv(pa.table(pairs(values)), path)
+
+
+def long_parquet(path, values):
+    parquet.write_table(pa.table(pairs(values)), path)
+
+
+def lists(path, values):
+    found = [np.nonzero(row)[0] for row in values]
+    scores = [row[own] for row, own in zip(values, found, strict=True)]
+    parquet.write_table(pa.table({"labels": found, "scores": scores}), path)
+
+
+def ranked(path, values):
+    ids = np.argsort(-values, axis=1)
+    scores = np.take_along_axis(values, ids, axis=1)
+    np.savez(path, ids=np.where(scores > 0, ids, -1), scores=scores)
+
+
+KINDS = {
+    "matrix.npz": matrix,
+    "long.csv": long_csv,
+    "long.parquet": long_parquet,
+    "lists.parquet": lists,
+    "ranked.npz": ranked,
+}
+
+
+@pytest.mark.parametrize("truth", KINDS)
+@pytest.mark.parametrize("predictions", KINDS)
+def test_every_kind_of_file_gives_the_same_metrics(tmp_path, predictions, truth):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "t").mkdir()
+    KINDS[predictions](tmp_path / "p" / predictions, SCORES)
+    KINDS[truth](tmp_path / "t" / truth, TRUTH)
+    found = evaluate_files(tmp_path / "p" / predictions, tmp_path / "t" / truth)["metrics"]
+    assert found["P@1"] == pytest.approx(200 / 3)
+    assert found["P@3"] == pytest.approx(100 * 4 / 9)
+    assert not any(name.startswith("PS") for name in found)
+
+
+def test_propensities_need_the_labels_of_the_training_documents(tmp_path):
+    matrix(tmp_path / "p.npz", SCORES)
+    matrix(tmp_path / "t.npz", TRUTH)
+    matrix(tmp_path / "train.npz", np.repeat(TRUTH, 5, axis=0))
+    found = evaluate_files(tmp_path / "p.npz", tmp_path / "t.npz", tmp_path / "train.npz")
+    assert 0 < found["metrics"]["PSP@1"] < 100
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "message"),
+    [
+        ("p.csv", {"document": [9], "label": [0], "score": [1.0]}, "9 is no document"),
+        ("p.csv", {"doc": [0], "label": [0]}, "no column document"),
+        ("p.txt", {"document": [0], "label": [0]}, "ends in .npz, .csv or .parquet"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, name, columns, message):
+    csv.write_csv(pa.table(columns), tmp_path / name)
+    matrix(tmp_path / "t.npz", TRUTH)
+    with pytest.raises(DataError, match=message):
+        evaluate_files(tmp_path / name, tmp_path / "t.npz")
