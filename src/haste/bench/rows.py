@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from haste.files import atomic
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Write a csv of these columns; None is an empty cell."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def rounded(row: Mapping[str, object]) -> dict[str, object]:
+    """A row with its fractions to five digits."""
+    return {
+        name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()
+    }
 
 
 def slug(device: str) -> str:

@@ -23,7 +23,7 @@ from triton.errors import TritonError
 
 from haste import patterns
 from haste.bench.documents import statistics
-from haste.bench.rows import slug, write_rows
+from haste.bench.rows import rounded, slug, write_rows
 from haste.bench.training_steps import GIB, measure
 from haste.bench.workload import Workload, architecture
 from haste.commit import CHANGED
@@ -189,8 +189,8 @@ def bench(
             full[row.method] = row.labels
         records.append(record)
         profiles += kernels
-        write_rows(folder / "scale.csv", COLUMNS, _rounded(records))
-        write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, _rounded(profiles))
+        write_rows(folder / "scale.csv", COLUMNS, map(rounded, records))
+        write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, map(rounded, profiles))
         log.info("%s", _summary(record, time.perf_counter() - begin - spent))
     return folder / "scale.csv"
 
@@ -258,13 +258,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         return [renamed_columns(row) for row in csv.DictReader(stream)]
-
-
-def _rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()}
-        for row in rows
-    ]
 
 
 def _summary(record: dict[str, Any], took: float) -> str:

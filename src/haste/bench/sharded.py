@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haste.bench.rows import write_rows
+from haste.bench.rows import rounded, write_rows
 from haste.bench.scale import DEFAULT, ScaleRow, workload_of
 from haste.bench.training_steps import GIB, forget_peak, measure, synchronize
 from haste.bench.workload import Workload
@@ -110,8 +110,8 @@ class Bench:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if self.ranks.first:
-                write_rows(self.out, COLUMNS, [_rounded(record) for record in records])
-                log.info("%s (%.0f s)", _rounded(records[-1]), time.perf_counter() - begin)
+                write_rows(self.out, COLUMNS, map(rounded, records))
+                log.info("%s (%.0f s)", rounded(records[-1]), time.perf_counter() - begin)
 
         if self.ranks.first:
             described = {**machine(), "ranks": self.ranks.size}
@@ -283,10 +283,3 @@ def _unequal(whole: OutputLayer, part: OutputLayer) -> float:
         unequal += int((values[name] != own).sum())
         total += own.numel()
     return unequal / max(total, 1)
-
-
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: f"{value:.5g}" if isinstance(value, float) else value
-        for name, value in record.items()
-    }
