@@ -47,11 +47,10 @@ def test_files_of_different_length(tmp_path, left, right):
     assert list(side_by_side("ab", "cd", *paths)) == [("a", "c"), ("b", "d")]
 
 
-@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
-def test_what_is_written_is_read_and_always_the_same(tmp_path, name):
+def test_what_is_written_is_read_and_always_the_same(tmp_path):
     lines = ["a", "", "späte Birne"]
-    path = tmp_path / name
+    path = tmp_path / "x.txt.gz"
     write_lines(path, iter(lines))
     assert list(read_lines(path)) == lines
-    if path.suffix == ".gz":  # no name and no time of writing
-        assert path.read_bytes()[3:8] == b"\0" * 5
+    # no name and no time of writing
+    assert path.read_bytes()[3:8] == b"\0" * 5

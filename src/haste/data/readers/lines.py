@@ -78,16 +78,14 @@ def side_by_side(
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines as UTF-8, gzipped where the name ends in .gz; the same lines give the same bytes."""
-    with atomic(path) as temporary, temporary.open("wb", CHUNK) as file:
-        stream: IO[bytes] = file
-        if path.suffix == ".gz":
-            packed = gzip.GzipFile("", "wb", FASTEST, file, mtime=0)
-            stream = io.BufferedWriter(packed, CHUNK)
-        for line in lines:
-            stream.write(line.encode() + b"\n")
-        if stream is not file:
-            stream.close()
+    """Write lines as gzipped UTF-8; the same lines give the same bytes."""
+    with (
+        atomic(path) as temporary,
+        temporary.open("wb", CHUNK) as file,
+        gzip.GzipFile("", "wb", FASTEST, file, mtime=0) as packed,
+        io.BufferedWriter(packed, CHUNK) as stream,
+    ):
+        stream.writelines(line.encode() + b"\n" for line in lines)
 
 
 def bad_line(
@@ -112,15 +110,13 @@ def _is_blank(line: object) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with _open(path) as stream:
+        # lines of a GzipFile itself are slow
+        is_gzipped = path.suffix == ".gz"
+        with (
+            io.BufferedReader(gzip.open(path), CHUNK) if is_gzipped else path.open("rb", CHUNK)
+        ) as stream:
             yield stream
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read to its end ({error}). Replace it by a whole copy."
         ) from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return io.BufferedReader(gzip.open(path), CHUNK)  # lines of a GzipFile itself are slow
-    return path.open("rb", CHUNK)
