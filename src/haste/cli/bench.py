@@ -20,6 +20,13 @@ OutOption = Annotated[
     Path, typer.Option("--out", help="Folder of results: csv and json files in OUT/<device>.")
 ]
 BENCHMARKS = Path("results/benchmarks")
+SecondsOption = Annotated[
+    float | None, typer.Option("--seconds", min=0.0, help="Nothing begins after this many seconds.")
+]
+PaperOption = Annotated[
+    Path, typer.Option("--grid", help="The grid whose data sets and hyper-parameters are measured.")
+]
+PAPER = Path("workflow/configs/paper.yaml")
 
 
 @bench.command("kernels")
@@ -67,12 +74,8 @@ def scale(
             "increasing label counts is sweep. Repeatable; other rows of the same machine and commit are kept."
         ),
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="No row begins after this many seconds.")
-    ] = None,
-    grid: Annotated[
-        Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
-    ] = Path("workflow/configs/paper.yaml"),
+    seconds: SecondsOption = None,
+    grid: PaperOption = PAPER,
 ) -> None:
     """Time training steps and measure memory at the paper's sizes, on random documents.
 
@@ -101,12 +104,8 @@ def sharded(
             help="Sizes of an output layer alone; 0: as many as fit. Repeatable; 400M and 0."
         ),
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="Nothing begins after this many seconds.")
-    ] = None,
-    grid: Annotated[
-        Path, typer.Option(help="The grid whose data sets and hyper-parameters are measured.")
-    ] = Path("workflow/configs/paper.yaml"),
+    seconds: SecondsOption = None,
+    grid: PaperOption = PAPER,
 ) -> None:
     """Time training steps on one GPU and on several, and find the most labels that fit.
 

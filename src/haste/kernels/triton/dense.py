@@ -45,6 +45,14 @@ UPDATE_TILE = 64
 """labels per program of the update"""
 
 
+@triton.jit
+def _rows(AXIS: tl.constexpr, first, n_labels, BLOCK_L: tl.constexpr):
+    """This program's rows of the chunk that begins at `first`, and of the layer, and which are labels."""
+    chunk_rows = tl.program_id(AXIS).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    rows = first + chunk_rows
+    return chunk_rows, rows, rows < n_labels
+
+
 @triton.jit(do_not_specialize=["first", "n_labels"])
 def _loss_and_dz(
     x_ptr, w_ptr, bias_ptr, dz_ptr, loss_ptr, first, n_labels, n_features, batch, width,
@@ -53,9 +61,7 @@ def _loss_and_dz(
 ):  # fmt: skip
     """dz [T, Bp] and the loss of a tile of labels, of the chunk that begins at `first`, and of the batch,
     as if all labels were negative."""
-    chunk_rows = tl.program_id(1).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + chunk_rows
-    inside = rows < n_labels
+    chunk_rows, rows, inside = _rows(1, first, n_labels, BLOCK_L)
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     z = tl.zeros([BLOCK_L, BLOCK_B], tl.float32)
     for start in tl.range(0, n_features, BLOCK_H, num_stages=3):
@@ -131,9 +137,7 @@ def _update(
     """One tile [BLOCK_L, BLOCK_H] of the weights: dz times features, then SGD, in place."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + chunk_rows
-    inside = rows < n_labels
+    chunk_rows, rows, inside = _rows(0, first, n_labels, BLOCK_L)
     start = tl.program_id(1) * BLOCK_H
     c = start + tl.arange(0, BLOCK_H)
     kept = inside[:, None] & (c < n_features)[None, :]
@@ -166,9 +170,7 @@ def _update_bias(
     """The biases of BLOCK_L labels: SGD on the sum of dz over the batch."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + chunk_rows
-    inside = rows < n_labels
+    chunk_rows, rows, inside = _rows(0, first, n_labels, BLOCK_L)
     db = tl.zeros([BLOCK_L], tl.float32)
     for start in range(0, width, BLOCK_B):
         b = start + tl.arange(0, BLOCK_B)
@@ -195,9 +197,8 @@ def _update_gathered(
     """SGD on BLOCK_L rows of weights [L, F] whose dw is read from [T, H] at their indices."""
     lr = load_scalar(lr)
     step = load_scalar(step)
-    chunk_rows = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
-    rows = first + chunk_rows
-    inside = (rows < n_labels)[:, None]
+    chunk_rows, rows, is_label = _rows(0, first, n_labels, BLOCK_L)
+    inside = is_label[:, None]
     offsets = rows[:, None] * F + tl.arange(0, F)[None, :]
     idx = tl.load(index_ptr + offsets, mask=inside, other=0)
     dw = tl.load(dw_ptr + chunk_rows[:, None] * n_features + idx, mask=inside, other=0.0).to(
