@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from haste.data.readers.base import (
     in_blocks,
     pack_labels,
 )
-from haste.data.readers.lines import bad_line, count_lines, read_lines, without_blank_end
+from haste.data.readers.lines import bad_line, count_lines, json_objects
 
 ENDINGS = ("json", "json.gz", "raw.json", "raw.json.gz")
 
@@ -51,7 +50,7 @@ class JsonLines(Layout):
             yield Block(named, texts, pack_labels(labels, self.n_labels, path, first + 1))
 
     def _documents(self, path: Path) -> Iterator[tuple[str | None, str, list[int]]]:
-        for number, entry in _entries(path):
+        for number, entry in json_objects(path):
             labels = entry.get("target_ind")
             if not isinstance(labels, list) or not set(map(type, labels)) <= {int}:
                 raise bad_line(path, number, "target_ind: a list of whole numbers", labels)
@@ -62,7 +61,7 @@ class JsonLines(Layout):
         return None if self.labels_path is None else self._labels(self.labels_path)
 
     def _labels(self, path: Path) -> Iterator[tuple[str | None, str, str]]:
-        for number, entry in _entries(path):
+        for number, entry in json_objects(path):
             uid, title, content = _texts(path, number, entry)
             yield uid, title, chosen_text(title, content, self.text)
 
@@ -71,17 +70,6 @@ def _count(path: Path) -> int:
     """Objects of a file, whose last lines may be blank."""
     lines, blank = count_lines(path)
     return lines - blank
-
-
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(without_blank_end(read_lines(path)), 1):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise bad_line(path, number, f"a JSON object ({error})", line) from error
-        if not isinstance(entry, dict):
-            raise bad_line(path, number, "a JSON object", line)
-        yield number, entry
 
 
 def _texts(path: Path, number: int, entry: dict[str, Any]) -> tuple[str | None, str, str]:

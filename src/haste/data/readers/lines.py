@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from haste.errors import DataError
 from haste.files import atomic
@@ -57,6 +58,18 @@ def without_blank_end(lines: Iterable[str], keep: int = 0) -> Iterator[str]:
         yield from blank
         blank.clear()
         yield line
+
+
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and object of each line of a file, but blank ones at its end; raises DataError."""
+    for number, line in enumerate(without_blank_end(read_lines(path)), 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise bad_line(path, number, f"a JSON object ({error})", line) from error
+        if not isinstance(entry, dict):
+            raise bad_line(path, number, "a JSON object", line)
+        yield number, entry
 
 
 def side_by_side(

@@ -22,7 +22,7 @@ from haste.data.readers.base import (
     in_blocks,
     pack_labels,
 )
-from haste.data.readers.lines import bad_line, read_lines, without_blank_end
+from haste.data.readers.lines import json_objects
 from haste.errors import DataError
 from haste.files import read_json, reading
 
@@ -136,7 +136,7 @@ def _parts(folder: Path, split: str) -> list[Path]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_rows(path)
+        yield from (row for _, row in json_objects(path))
         return
     with reading(path, f"a table ({path.suffix})"):
         yield from chain.from_iterable(batch.to_pylist() for batch in _batches(path))
@@ -157,17 +157,6 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     options = csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
     parse = csv.ParseOptions(newlines_in_values=True)
     yield from csv.open_csv(path, parse_options=parse, convert_options=options)
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(without_blank_end(read_lines(path)), 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise bad_line(path, number, f"a JSON object ({error})", line) from error
-        if not isinstance(row, dict):
-            raise bad_line(path, number, "a JSON object", line)
-        yield row
 
 
 def _string(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
