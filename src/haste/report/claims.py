@@ -52,17 +52,14 @@ class Difference:
     metric: str
     a: Side
     b: Side
-    title: str
-    context: bool
+    context: bool = False
     """whether it is only shown: no verdict depends on it"""
-    optional: bool
-    """whether it is left out where the grid lacks a side"""
 
     @property
     def what(self) -> str:
         """What the table calls it."""
-        title = self.title.format(a=self.a.title, b=self.b.title)
-        return f"{self.metric}, {title} ({'points, for context' if self.context else 'points'})"
+        unit = "points, for context" if self.context else "points"
+        return f"{self.metric}, {self.a.title} − {self.b.title} ({unit})"
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ class Claim:
     ablation: str | None = None
     sides: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
     differences: Sequence[Mapping] = ()
-    only_with: str | None = None
-    """a method without which the grid does not have the claim"""
+    optional: bool = False
+    """whether differences are left out of which the grid lacks a side"""
     layers: tuple[str, str] = ("", "")
     directions: Sequence[str] = ()
     published: tuple[str, str | Sequence[str]] = ("", "")
@@ -104,22 +101,13 @@ class Claim:
         return Side(name, chosen.method, variant, published)
 
     def compared(self, grid: GridConfig | None = None) -> list[Difference]:
-        """Its differences in accuracy, where a grid is given without the optional ones that it lacks."""
-        rows = [
-            Difference(
-                metric,
-                self.side(row["a"]),
-                self.side(row["b"]),
-                row.get("title", "{a} − {b}"),
-                row.get("context", False),
-                row.get("optional", False),
-            )
+        """Its differences in accuracy; of an optional claim those that a grid has, where one is given."""
+        return [
+            Difference(metric, self.side(row["a"]), self.side(row["b"]), row.get("context", False))
             for row in self.differences
+            if grid is None or not self.optional or {row["a"], row["b"]} <= set(grid.methods)
             for metric in row["metrics"]
         ]
-        if grid is None:
-            return rows
-        return [r for r in rows if not r.optional or {r.a.method, r.b.method} <= set(grid.methods)]
 
 
 @cache
@@ -226,7 +214,6 @@ def findings(sources: Sources) -> list[Finding]:
     return [
         finding
         for claim in claims()
-        if claim.only_with is None or claim.only_with in sources.grid.methods
         if claim.evidence != "accuracy" or claim.compared(sources.grid)
         for finding in evaluators[claim.evidence](claim, sources)
     ]
