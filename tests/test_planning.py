@@ -132,6 +132,19 @@ def test_more_epochs_scale_and_are_not_done(settings, registry):
     assert plan.seconds == pytest.approx(START_SECONDS + 2 + 3 + 20 * 7)
 
 
+def test_runs_of_so_many_steps_take_their_epochs(settings, registry):
+    # 10 steps an epoch
+    training = {**settings["training"], "min_steps": 395}
+    few, more = (
+        plan_runs(GridConfig.from_dict({**settings, "training": each}), registry)[0]
+        for each in ({**settings["training"], "epochs": 40}, training)
+    )
+    assert (more.seconds, more.request) == (few.seconds, few.request)
+    grid = GridConfig.from_dict({**settings, "training": training})
+    finish(run_dir(grid, few.key), grid.run_settings(few.key), epoch=7.0, peak=1)
+    assert plan_runs(grid, registry)[0].seconds == pytest.approx(START_SECONDS + 2 + 3 + 40 * 7)
+
+
 def test_the_corpus_is_believed_before_the_registry(settings, registry):
     grid = GridConfig.from_dict(settings)
     assert dataset_size(grid, registry, "words").labels == 2000

@@ -249,6 +249,11 @@ class TrainingConfig:
         """The epochs of every run with these settings; None where they depend on the data."""
         return None if self.min_steps or self.patience else self.epochs
 
+    def epochs_on(self, documents: int) -> int:
+        """Epochs on so many training documents: `epochs`, or as many as make `min_steps`."""
+        steps_per_epoch = max(1, -(-documents // self.batch_size))
+        return max(self.epochs, -(-self.min_steps // steps_per_epoch))
+
 
 SECTIONS = {
     "encoder": EncoderConfig,

@@ -73,9 +73,10 @@ class Benchmark:
     def seconds(self, config: RunConfig, size: Size) -> float:
         """Of a run, each batch of an evaluation counting as a third of a step."""
         training = config.training
-        validations = training.epochs / training.validate_every
+        epochs = training.epochs_on(size.train)
+        validations = epochs / training.validate_every
         evaluated = validations * size.validation + size.test
-        steps = (training.epochs * size.train + evaluated / 3) / training.batch_size
+        steps = (epochs * size.train + evaluated / 3) / training.batch_size
         return START_SECONDS + self.seconds_per_step * steps
 
 
@@ -143,7 +144,7 @@ def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[flo
     steps = -(-size.train // training.batch_size)
     epoch = size.train * operations / rate + steps * STEP_SECONDS[device]
     test = size.test * operations / 3 / rate
-    seconds = START_SECONDS + training.epochs * epoch + test
+    seconds = START_SECONDS + training.epochs_on(size.train) * epoch + test
     weights = size.labels * hidden * 4
     logits = training.batch_size * size.labels * 4
     # weights, gradient, momentum, mask; logits, targets and their gradient

@@ -131,7 +131,7 @@ def _plan(
     done = False
     if similar:
         source, done = "measured", is_finished(grid, key)
-        seconds = statistics.median(_seconds(resources, config) for resources in similar)
+        seconds = statistics.median(_seconds(resources, config, size) for resources in similar)
         memory = max(max(resources["peak_bytes"].values()) for resources in similar)
     elif config is None:
         source, memory = "model", 2 * BASE_MEMORY
@@ -146,13 +146,13 @@ def _plan(
     return RunPlan(key, done, source, seconds, on_gpu, memory, disk, request)
 
 
-def _seconds(resources: Mapping[str, Any], config: RunConfig | None) -> float:
+def _seconds(resources: Mapping[str, Any], config: RunConfig | None, size: Size) -> float:
     """Seconds of a run with the epochs of `config`, from the resources of a finished one."""
     seconds = resources["seconds"]
     fixed = START_SECONDS + seconds.get("setup", 0.0) + seconds.get("evaluate", 0.0)
     if config is None or "epoch" not in seconds:
         return fixed + seconds.get("train", 0.0)
-    return fixed + seconds["epoch"] * config.training.epochs
+    return fixed + seconds["epoch"] * config.training.epochs_on(size.train)
 
 
 def _similar(

@@ -19,8 +19,7 @@ def adapted(config: RunConfig, inputs: RunInputs) -> RunConfig:
     """`config` with the step size and the epochs that `training.stable_step` and `training.min_steps` ask for."""
     training = config.training
     n_documents = len(inputs.tokens.splits["train"])
-    steps_per_epoch = -(-n_documents // training.batch_size)
-    epochs = max(training.epochs, -(-training.min_steps // steps_per_epoch))
+    epochs = training.epochs_on(n_documents)
     rate = training.learning_rate
     if training.stable_step:
         size = feature_size(config.encoder, config.inputs.model, inputs.tokens)
