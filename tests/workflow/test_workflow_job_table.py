@@ -18,7 +18,7 @@ def test_every_job_that_is_submitted_has_a_row(project: Project):
     names = [cell.strip() for cell in head]
     rows = [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines]
     jobs = project.jobs(*arguments[1:])
-    local = {"configure", "fetch", "fetch_model", "tables", "figures"}
+    local = {"configure", "fetch", "fetch_model", "tables", "figures", "index"}
     assert sum(int(row["Jobs"]) for row in rows) == sum(
         count for rule, count in jobs.items() if rule not in local
     )
