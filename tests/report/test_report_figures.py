@@ -14,7 +14,7 @@ from haste.labels.frequency import label_frequencies
 from haste.presets import methods
 from haste.report.load import build
 from haste.report.registry import entries
-from haste.report.style import MARKER_STYLES, marker_style
+from haste.report.style import MARKER_STYLES, marker_style, write_figure
 
 PUBLISHED = Path(__file__).parents[2] / "src/haste/report/published.csv"
 METHODS = ("dense", "spartex", "haste", "haste-released", "omikuji", "popularity")
@@ -39,10 +39,33 @@ def fake(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(fake, tmp_path_factory):
-    """Every figure of the grid, drawn: name -> paths of csv, pdf and png."""
-    out = tmp_path_factory.mktemp("drawn")
-    return {name: draw(fake.grid, name, out / name) for name in entries("figure", fake.grid)}
+def shown(fake, tmp_path_factory):
+    """Every figure of the grid, drawn: name -> (paths of csv, pdf and png; what its axes say)."""
+    out, shown = tmp_path_factory.mktemp("drawn"), {}
+
+    def draw_and_note(name):
+        figure, frame = build(*load(fake.grid, name, "figure"))
+        words[name] = [
+            {
+                "title": axes.get_title(loc="left"),
+                "y": axes.get_ylabel(),
+                "x": axes.get_xlabel(),
+                "zero": axes.get_yscale() == "log" or min(axes.get_ylim()) <= 0,
+            }
+            for axes in figure.axes
+        ]
+        return figure, frame
+
+    words = {}
+    for name in entries("figure", fake.grid):
+        paths = write_figure(out / name, lambda name=name: draw_and_note(name))
+        shown[name] = (paths, words[name])
+    return shown
+
+
+@pytest.fixture(scope="module")
+def drawn(shown):
+    return {name: paths for name, (paths, _) in shown.items()}
 
 
 def read(paths):
@@ -92,17 +115,29 @@ def test_precision_and_memory_are_the_runs(fake, drawn):
     assert "popularity" not in frame.index
 
 
-def test_axes_start_at_zero_or_say_so(fake):
-    from matplotlib import pyplot as plt
+def test_axes_start_at_zero_or_say_so(shown):
+    for name, (_, axes) in shown.items():
+        assert all(each["zero"] or "axis from" in each["y"] for each in axes), name
 
-    for name in entries("figure", fake.grid):
-        entry, sources = load(fake.grid, name, "figure")
-        figure, _ = build(entry, sources)
-        for axes in figure.axes:
-            bottom = min(axes.get_ylim())
-            logarithmic = axes.get_yscale() == "log"
-            assert logarithmic or bottom <= 0 or "axis from" in axes.get_ylabel(), name
-        plt.close(figure)
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("precision_memory", "tiny, CPU (test)"),
+        ("precision_by_decile", "tiny, CPU (test)"),
+        ("training_curves", "tiny, CPU (test)"),
+        ("label_frequency", "tiny"),
+        ("cohesion", "tiny"),
+        ("kernel_speedup", "h200"),
+        ("scale_memory", "h200"),
+    ],
+)
+def test_titles_name_data_set_and_device(shown, name, title):
+    assert shown[name][1][0]["title"] == title
+
+
+def test_deciles_are_called_those_of_label_frequency(shown):
+    assert shown["precision_by_decile"][1][1]["x"].startswith("Decile of label frequency")
 
 
 def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):
