@@ -301,15 +301,21 @@ def test_committed_trials_make_the_committed_table(tmp_path, monkeypatch):
 
 
 def test_the_trials_of_each_method_on_wordnet_are_those_that_the_rule_names():
-    means = {}
+    means, steps = {}, {}
     with (ROOT / "results/wordnet-tuned/tables/tuning.csv").open(encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
-            tenths = round(10 * float(row["trial"].removeprefix("dropout-")))
-            means.setdefault(row["method"], {})[tenths] = float(row["mean"])
-    for found in means.values():
+            dropout, _, step = row["trial"].removeprefix("dropout-").partition("-rate-")
+            tenths, method = round(10 * float(dropout)), row["method"]
+            if step:
+                steps.setdefault(method, set()).add((tenths, float(step)))
+            else:
+                means.setdefault(method, {})[tenths] = float(row["mean"])
+    for method, found in means.items():
         third = 8 if found[6] > found[4] else 2
         best, second = sorted((4, 6, third), key=found.get, reverse=True)[:2]
         assert set(found) == {4, 6, third, best + (1 if second > best else -1)}
+        best = max(found, key=found.get)
+        assert steps[method] == {(best, 0.01), (best, 0.04)}
 
 
 def test_a_difference_from_what_was_chosen_is_found(tmp_path, tuning):
