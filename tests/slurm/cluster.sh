@@ -34,6 +34,7 @@ fi
 folder=$(mktemp -d /tmp/haste-slurm-XXXXXX)
 pids=()
 command=
+named=
 stop() {
   trap - EXIT INT TERM
   # with all that it started
@@ -54,6 +55,7 @@ stop() {
   done
   # Snakemake waits for its jobs when it is asked to end
   [ -z "$command" ] || kill -KILL -- "-$command" 2>/dev/null || true
+  [ -z "$named" ] || cat "$named" >/etc/hosts
   rm -rf "$folder"
   rm -f "$configuration"
 }
@@ -74,6 +76,12 @@ setpriv --reuid=munge --regid=munge --init-groups munged --foreground --force --
 pids=("$!")
 
 host=$(hostname -s)
+# a bare container may not know its own name
+if ! getent hosts "$host" >/dev/null; then
+  named=$folder/hosts
+  cp /etc/hosts "$named"
+  echo "127.0.0.1 $host" >>/etc/hosts
+fi
 # --all: nproc alone obeys OMP_NUM_THREADS
 cores=$(nproc --all)
 memory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
