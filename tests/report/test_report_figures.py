@@ -153,7 +153,7 @@ def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):
     assert set(frame["method"]) == set(METHODS)
 
 
-def test_a_tenth_without_positives_is_left_out(tmp_path):
+def test_a_decile_without_positives_is_left_out(tmp_path):
     own = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
     path = own.run_dir(next(own.write().main_runs())).metrics
     value = json.loads(path.read_text())

@@ -5,7 +5,7 @@ import pytest
 
 from haste.errors import DataError
 from haste.presets import methods
-from haste.report.published import HASTE, PEAK_MEMORY, SECONDS_AN_EPOCH, load_published
+from haste.report.published import HASTE, PEAK_MEMORY, SECONDS_PER_EPOCH, load_published
 
 FILE = Path(__file__).parents[2] / "src/haste/report/published.csv"
 ELMO = "ELMO (arXiv 2510.11168, ICML 2025)"
@@ -27,7 +27,7 @@ def test_numbers_in_base_units(published):
     assert published.find(HASTE, "Amazon-670K", "HASTE", "P@1").value == 48.1
     assert published.find(HASTE, "Amazon-670K", "HASTE", PEAK_MEMORY).value == 2.1 * 2**30
     assert published.find(ELMO, "Amazon-670K", "LightXML", PEAK_MEMORY).value == 12.39 * 2**30
-    assert published.find(HASTE, "Amazon-3M", "HASTE", SECONDS_AN_EPOCH).value == 21 * 60 + 39
+    assert published.find(HASTE, "Amazon-3M", "HASTE", SECONDS_PER_EPOCH).value == 21 * 60 + 39
 
 
 def test_names_of_data_sets_ignore_case(published):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from haste.presets import methods
 from haste.report.benchmarks import SWEEP, Results, Row
-from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH, Published
+from haste.report.published import PEAK_MEMORY, SECONDS_PER_EPOCH, Published
 from haste.report.registry import table
 from haste.report.render import GIB, Column, Table
 from haste.report.style import method_title
@@ -260,8 +260,8 @@ def scale_table(sources: Sources) -> Table:
         "updated in the backward pass.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
         "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
-        "included. GPU busy: time of kernels over time of the step. Synchronizations: how often the host waits "
-        "for the GPU in a step. Top 100 of 256: the best labels of 256 documents, from their features.",
+        "included. GPU busy: time of kernels over time of the step. Synchronizations: how often the host "
+        "synchronizes with the GPU in a step. Top 100 of 256: the best labels of 256 documents, from their features.",
         "Spartex is measured with its auxiliary loss, as at the start of a run. Rows of the sweep have the "
         "hyper-parameters of LF-Paper2Keywords-8.6M, the preset memory and other numbers of labels.",
     )
@@ -278,7 +278,7 @@ def _of_the_paper(row: Row, published: Published) -> Row:
         key: number.cell(unit)
         for key, metric, unit in (
             ("paper_peak_gib", PEAK_MEMORY, GIB),
-            ("paper_epoch_minutes", SECONDS_AN_EPOCH, 60),
+            ("paper_epoch_minutes", SECONDS_PER_EPOCH, 60),
         )
         if (number := published.find(paper, str(row["dataset"]), name, metric))
     }

@@ -31,8 +31,8 @@ from haste.report.style import empty_figure
 from haste.runs import differences, is_finished, is_trained, run_dir
 
 RARE_FROM = 7
-RARE = f"P@5 of tenths {RARE_FROM} to {DECILES}"
-"""what the labels in the rarest tenths of the training positives add to P@5"""
+RARE = f"P@5 of deciles {RARE_FROM} to {DECILES}"
+"""what the labels in the rarest deciles, tenths of the training positives, add to P@5"""
 
 
 class Documents:

@@ -11,7 +11,7 @@ from haste.files import reading
 from haste.report.render import GIB
 
 HASTE = "HASTE (arXiv 2606.01117, ICML 2026)"
-SECONDS_AN_EPOCH = ("epoch time",)
+SECONDS_PER_EPOCH = ("epoch time",)
 PEAK_MEMORY = ("peak GPU memory", "peak GPU memory (M_tr)")
 
 

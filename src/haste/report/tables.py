@@ -12,7 +12,7 @@ from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations, head_pairs, method
 from haste.report.claims import claimed_runs
 from haste.report.convergence import CONVERGED_NOTE
-from haste.report.published import PEAK_MEMORY, SECONDS_AN_EPOCH
+from haste.report.published import PEAK_MEMORY, SECONDS_PER_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
 from haste.report.runs import Run, run_cells, run_note, run_row, time_notes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
 WITHOUT_RECIPROCAL = tuple(f"P@{k} without reciprocal pairs" for k in RANKS)
-PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_AN_EPOCH}
+PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_PER_EPOCH}
 MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
 CONFUSION_RANKS = (1, 5)
 """of predictions in which confusions are counted"""
