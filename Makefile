@@ -65,7 +65,7 @@ test: install
 
 test-slurm: install
 	$(SNAKEMAKE) --configfile $(SMOKE)
-	timeout --kill-after=60 3600 tests/slurm/cluster.sh $(BIN)/pytest -x -s tests/slurm
+	timeout --kill-after=60 4800 tests/slurm/cluster.sh $(BIN)/pytest -x -s tests/slurm
 
 test-kubernetes: install
 	$(BIN)/python -m pip install -r envs/kubernetes.txt

@@ -44,7 +44,7 @@ ALONE = {
 
 pytestmark = [
     pytest.mark.skipif(CLUSTER is None, reason="needs a Slurm cluster: make test-slurm"),
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3000),
 ]
 
 
@@ -157,7 +157,7 @@ def test_the_smoke_grid_by_sbatch_is_the_local_one(tmp_path):
     local = metrics(ROOT, "smoke")
     assert local, f"no local runs to compare with: snakemake --cores 2 --configfile {SMOKE}"
     folder = project(tmp_path / "project")
-    done = snakemake(folder, "--configfile", SMOKE, seconds=1000)
+    done = snakemake(folder, "--configfile", SMOKE, seconds=2400)
     assert done.returncode == 0, done.stdout[-5000:]
     remote = metrics(folder, "smoke")
     assert remote.keys() == local.keys()
