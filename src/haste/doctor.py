@@ -114,7 +114,7 @@ def _gpu() -> Finding:
             "grids run on the CPU with the torch backend; "
             "the benchmarks of kernels and scale need CUDA"
         )
-        return Finding("GPU", missing, False, consequence)
+        return Finding("GPU", missing, False, consequence, optional=True)
     import torch
 
     device = torch.cuda.get_device_properties(0)

@@ -23,7 +23,7 @@ Documents: TypeAlias = Sequence[str] | np.ndarray | sp.spmatrix
 Labels: TypeAlias = sp.spmatrix | np.ndarray | Sequence[Sequence[str | int]] | Sequence[str | int]
 """[N, L], nonzero where a document has a label; or each document's labels, by name or number"""
 
-VALIDATION = 0.1
+VALIDATION = 0.04
 MOST_VALIDATION = 2000
 """documents held out of those that are given"""
 

@@ -275,10 +275,8 @@ def _bar(config: RunConfig, total_steps: int, *, shown: bool) -> Iterator[Callab
     """A progress bar on a terminal; nothing in a log, which has a line for each epoch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        if not (shown and bar.console.is_terminal):
-            bar.stop()
-            yield lambda step: None  # noqa: ARG005
-            return
+    hidden = not (shown and console.is_terminal)
+    remaining = TimeRemainingColumn()
+    with Progress(*columns, remaining, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(f"{config.method} {config.variant}", total=total_steps)
         yield lambda step: bar.update(task, completed=step)
