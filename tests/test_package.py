@@ -24,7 +24,7 @@ def test_arrays_are_classified_by_the_core_packages_alone():
     code = (
         "import sys\n"
         "for name in ('transformers', 'faiss', 'sklearn', 'threadpoolctl', 'requests',\n"
-        "             'filelock', 'snakemake', 'seaborn'):\n"
+        "             'snakemake', 'seaborn'):\n"
         "    sys.modules[name] = None\n"
         "from haste import HasteClassifier\n"
         "texts = [f'w{i % 80} x{i % 3}' for i in range(320)]\n"
