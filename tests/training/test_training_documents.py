@@ -62,5 +62,5 @@ def test_sparse_features_train_and_learn(tiny):
     found = losses(run)
     assert found[-1] < 0.5 * found[0]
     assert read_json(run.metrics)["metrics"]["P@1"] > 25  # by chance 8%
-    with pytest.raises(DataError, match="was trained on sparse features of tiny, and cannot read"):
-        Predictor(run, choose_device("cpu"))
+    with pytest.raises(DataError, match="was trained on features, and cannot read texts"):
+        Predictor(run, choose_device("cpu")).predict(["a text"], 1)

@@ -61,7 +61,7 @@ def test_names_are_names(tmp_path):
     assert made.returncode == 0, made.stdout[-3000:]
     assert {call[0] for call in project.calls()} == {
         *("fetch", "synth", "corpus", "tokenize", "embed", "group", "configure", "train"),
-        *("baseline", "table", "figure", "plan", "bench"),
+        *("baseline", "table", "figure", "index", "plan", "bench"),
     }
     assert (project.root / GRID["results_dir"] / "odd/tables/main.md").exists()
     assert not [path for path in Path(tmp_path).rglob("executed*") if path.is_file()]

@@ -41,9 +41,10 @@ def test_fan_in_of_one_method(finished: Project):
     said = finished.snakemake("-n").stdout
     assert "before: 'layer.fan_in = 32' now: 'layer.fan_in = 128'" in said
     jobs = finished.jobs()
-    # two seeds of the preset, three groupings; the variants of fan_in have their own
-    assert jobs.pop("configure") == jobs.pop("train") == 5
+    # two seeds of the preset, four groupings; the variants of fan_in have their own
+    assert jobs.pop("configure") == jobs.pop("train") == 6
     assert jobs == {
+        "index": 1,
         "table_main": 1,
         "table_claims": 1,
         "ablation_grouping": 1,
@@ -60,6 +61,7 @@ def test_epochs_of_a_method_without_ablations(finished: Project):
     jobs = finished.jobs()
     assert jobs.pop("configure") == jobs.pop("train") == 2
     assert jobs == {
+        "index": 1,
         "table_main": 1,
         "table_claims": 1,
         "table_runs": 1,
@@ -70,7 +72,7 @@ def test_epochs_of_a_method_without_ablations(finished: Project):
 def test_epochs_of_all(finished: Project):
     finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
     jobs = finished.jobs()
-    assert jobs["train"] == jobs["configure"] == 11
+    assert jobs["train"] == jobs["configure"] == 12
     assert not {"corpus", "tokenize", "embed", "group", "baseline", "table_datasets"} & set(jobs)
 
 
@@ -89,6 +91,7 @@ def test_one_more_ablation(finished: Project):
         "configure": 1,
         "train": 1,
         "ablation_momentum_reset": 1,
+        "index": 1,
         "figure_ablations": 1,
         "table_runs": 1,
     }
@@ -96,15 +99,15 @@ def test_one_more_ablation(finished: Project):
 
 def test_a_row_of_published_numbers_runs_nothing(finished: Project):
     finished.configure(changed(methods=[*GRID["methods"], "cascadexml"]))
-    assert finished.jobs() == {"table_main": 1, "table_claims": 1}
+    assert finished.jobs() == {"table_main": 1, "table_claims": 1, "index": 1}
 
 
 def test_another_head_makes_orders_again(finished: Project):
     finished.configure(changed(overrides={"haste": {"layer": {"head_ratio": 0.2}}}))
     jobs = finished.jobs()
-    # semantic (2 seeds), balanced, frequency, random
-    assert jobs["group"] == 5
-    assert jobs["train"] == 7
+    # semantic (2 seeds), balanced, frequency, frequency_shuffled, random
+    assert jobs["group"] == 6
+    assert jobs["train"] == 8
     assert {"figure_label_frequency", "figure_cohesion", "table_grouping_cohesion"} <= set(jobs)
     assert "embed" not in jobs
 
@@ -118,7 +121,7 @@ def test_files_with_former_names_are_not_made_again(finished: Project):
 def test_one_table_makes_only_what_it_needs(finished: Project):
     finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
     jobs = finished.jobs("results/small/tables/ablation_grouping.md")
-    assert jobs == {"configure": 4, "train": 4, "ablation_grouping": 1}
+    assert jobs == {"configure": 5, "train": 5, "ablation_grouping": 1}
 
 
 def test_where_a_run_is_trained_is_no_reason_to_train_it_again(project: Project):
@@ -134,7 +137,7 @@ def test_where_a_run_is_trained_is_no_reason_to_train_it_again(project: Project)
 
 def test_a_deleted_figure_is_drawn_again(finished: Project):
     (finished.root / "results/small/figures/cohesion.pdf").unlink()
-    assert finished.jobs() == {"figure_cohesion": 1}
+    assert finished.jobs() == {"figure_cohesion": 1, "index": 1}
 
 
 def test_a_run_gets_its_own_threads(finished: Project):

@@ -45,7 +45,9 @@ from haste.runs import is_finished, run_dir, run_files
 
 # relative, so that a project that was moved is not run again
 REGISTRY_FILE, PUBLISHED_FILE = (
-    Path(os.path.relpath(path)) for path in (paths.REGISTRY, paths.PUBLISHED)
+    # a package inside the project moves with it, one that is installed elsewhere does not
+    path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    for path in (paths.REGISTRY, paths.PUBLISHED)
 )
 CONFIGURATIONS = Path(os.path.relpath(Path(workflow.basedir, "workflow", "configs")))
 ENVIRONMENT = "../../envs/haste.yaml"
