@@ -7,7 +7,10 @@ import pytest
 from layout_files import read
 from pyarrow import csv, ipc, parquet
 
+from haste.data.build import build_corpus
+from haste.data.corpus import load_corpus
 from haste.data.readers import detect
+from haste.data.registry import Dataset
 from haste.errors import DataError
 
 TRAIN = [("red apple", ["fruit", "red"]), ("green pear", ["fruit"]), ("a, b\nc", [])]
@@ -90,3 +93,14 @@ def test_what_is_wrong_is_named(tmp_path, line, message):
         (tmp_path / f"{split}.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=message):
         read(detect(tmp_path), "train")
+
+
+def test_tables_become_a_corpus(tmp_path):
+    for split in ("train", "test"):
+        write_csv(tmp_path, split, TRAIN * 4)
+    dataset = Dataset(name="mine", path=str(tmp_path))
+    info = build_corpus(dataset, tmp_path, tmp_path / "corpus")
+    assert (info.n_labels, info.documents["test"]) == (2, 12)
+    corpus = load_corpus(tmp_path / "corpus")
+    assert corpus.labels["name"].to_pylist() == ["fruit", "red"]
+    assert "red apple" in corpus.texts("test")
