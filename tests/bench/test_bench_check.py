@@ -127,8 +127,19 @@ def test_topk_without_the_last_labels_is_found(monkeypatch):
     monkeypatch.setattr(
         check, "topk", lambda logits, count, k, tile: right(logits, count - 300, k, tile)
     )
-    (only,) = results("topk")
-    assert not only.passed
+    chunks, _ = results("topk")
+    assert not chunks.passed
+
+
+def test_the_best_labels_of_other_weights_are_found(monkeypatch):
+    right = check.group_topk
+    monkeypatch.setattr(
+        check,
+        "group_topk",
+        lambda x, weight, *rest, **sizes: right(x, 0.5 * weight, *rest, **sizes),
+    )
+    _, groups = results("topk")
+    assert not groups.passed
 
 
 @pytest.mark.usefixtures("few")

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from haste.bench.cases import Case, Results, build, fused_step
 from haste.bench.problems import Part, Problem, Shape
+from haste.kernels import reference
 from haste.kernels.attention import short_attention
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import dequantize
 from haste.kernels.state import Positives, Sgd
 from haste.kernels.topk import topk
+from haste.kernels.triton.group_topk import topk as group_topk
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +207,7 @@ def _plan(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Iterabl
             )
     yield "dropout", "dropout", lambda: _dropout(device)
     yield "topk", "topk", lambda: _topk(device)
+    yield "topk of a group-shared layer", "topk", lambda: _group_topk(device)
 
 
 # attention
@@ -296,6 +299,24 @@ def _topk(device: torch.device) -> Iterator[Judgement]:
     want = logits.double().topk(5)
     yield Judgement("scores", relative_error(scores, want.values), 0.0)
     yield Judgement("labels", float((rows != want.indices).double().mean()), 0.0)
+
+
+def _group_topk(device: torch.device) -> Iterator[Judgement]:
+    n_labels, n_features, fan_in, group_size, k = 5000, 64, 32, 32, 20
+    random = _Random(device)
+    x, weight, bias = (
+        random.normal(9, n_features),
+        random.normal(n_labels, fan_in),
+        random.normal(n_labels),
+    )
+    order = random.uniform(-(-n_labels // group_size), n_features).argsort(1)
+    index = order[:, :fan_in].int().contiguous()
+    scores, rows = group_topk(x, weight, index, bias, k, group_size=group_size)
+    exact = (value.double() for value in (x, weight))
+    logits = reference.linear(*exact, index, bias.double(), group_size)
+    want = logits.topk(k).values
+    yield Judgement("scores", relative_error(scores, want), TINY)
+    yield Judgement("scores of the labels", relative_error(logits.gather(1, rows), want), TINY)
 
 
 class _Random:
