@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernel_problems import cast, problem
+from kernel_problems import DEVICE, cast, problem
 
 from haste.kernels import reference
 from haste.kernels.triton import group_topk
@@ -38,8 +38,10 @@ def test_of_blocks_of_features():
     features, weight = torch.randn(4, 64, generator=random), torch.randn(90, 16, generator=random)
     blocks = torch.tensor([[0, 5], [3, 7], [1, 2], [4, 6], [0, 7], [2, 3]], dtype=torch.int32)
     columns = (blocks[:, :, None] * 8 + torch.arange(8)).flatten(1).int()
-    state = (features, weight, columns, torch.zeros(90))
-    whole = group_topk.topk(*state, 9, group_size=16)
-    got = group_topk.topk(features, weight, blocks, torch.zeros(90), 9, group_size=16, block_size=8)
+    x, weight, columns, blocks, bias = (
+        value.to(DEVICE) for value in (features, weight, columns, blocks, torch.zeros(90))
+    )
+    whole = group_topk.topk(x, weight, columns, bias, 9, group_size=16)
+    got = group_topk.topk(x, weight, blocks, bias, 9, group_size=16, block_size=8)
     for a, b in zip(got, whole, strict=True):
         assert torch.equal(a, b)
