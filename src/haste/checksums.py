@@ -43,7 +43,9 @@ def check_file(path: Path, sums: Mapping[str, Sum], made_by: str) -> None:
     they say nothing. `made_by`: the command that makes it."""
     with reading(path, "a file", made_by):
         known = sums.get(path.name)
-        current = known and file_sum(path)
+        if not known:
+            return
+        current = file_sum(path)
     if current != known:
         raise DataError(
             f"{path}: is not what was written: {known['bytes']} bytes with CRC {known['crc32']} then, "

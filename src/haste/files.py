@@ -190,7 +190,7 @@ def read_csr(path: Path | str, made_by: str | None = None) -> sp.csr_matrix:
 def write_npz(path: Path | str, **arrays: np.ndarray) -> None:
     """Write named arrays as a compressed .npz."""
     with atomic(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # its stub: as allow_pickle
 
 
 def read_npz(path: Path | str, made_by: str | None = None) -> dict[str, np.ndarray]:

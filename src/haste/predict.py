@@ -114,15 +114,16 @@ class Predictor:
         if given == self.reads_text:
             was, now = ("texts", "features")[:: 1 if self.reads_text else -1]
             raise DataError(f"{self.run.root}: was trained on {was}, and cannot read {now}.")
-        if not given:
+        if self.tokenizer is not None:
             encoded = self.tokenizer.encode_batch(list(documents))
             return Ragged.of([np.asarray(item.ids, np.int32) for item in encoded])
-        if documents.shape[1] != self.n_features:
+        features: sp.csr_matrix = documents
+        if features.shape[1] != self.n_features:
             raise DataError(
-                f"{self.run.root}: was trained on {self.n_features} features, got {documents.shape[1]}."
+                f"{self.run.root}: was trained on {self.n_features} features, got {features.shape[1]}."
             )
-        offsets = documents.indptr.astype(np.int64)
-        return Ragged(documents.indices.astype(np.int32), offsets, documents.data)
+        offsets = features.indptr.astype(np.int64)
+        return Ragged(features.indices.astype(np.int32), offsets, features.data)
 
 
 def suggestion_table(texts: Sequence[str], found: Sequence[Sequence[Suggestion]]) -> pa.Table:

@@ -26,6 +26,8 @@ class Scores(nn.Module):
     """Logits [B, L] by label id, from ids int64 [B, T] of the tokenizer, padded, and their mask [B, T]; or
     from features [B, D], where the encoder takes these. Operators of torch alone."""
 
+    row_of_label: Tensor
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.encoder = model.encoder
@@ -46,7 +48,7 @@ def write_program(model: Model, path: Path) -> None:
     """
     batch, length = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     if isinstance(model.encoder, AsGiven):
-        arguments = (torch.zeros(2, model.encoder.feature_size),)
+        arguments: tuple[Tensor, ...] = (torch.zeros(2, model.encoder.feature_size),)
         shapes = {"ids": {0: batch}}
     else:
         arguments = (torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.bool))
@@ -60,6 +62,8 @@ def write_program(model: Model, path: Path) -> None:
 def _features(encoder: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
     if isinstance(encoder, AsGiven):
         return ids * encoder.scale
+    # token ids come with one
+    assert mask is not None
     if isinstance(encoder, TransformerEncoder):
         hidden = encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state
         if encoder.pooling == "cls":
@@ -80,9 +84,9 @@ def _logits(layer: OutputLayer, features: Tensor) -> Tensor:
     if isinstance(layer, HeadTail):
         head = _logits(layer.head, features[:, layer.head_features])
         return torch.cat([head, _logits(layer.tail, features[:, layer.tail_features])], 1)
+    if not isinstance(layer, Dense | Sparse):
+        raise ConfigError(f"{type(layer).__name__}: this layer cannot be exported.")
     weight, bias = dequantize(layer.weight), layer.bias.float()
     if isinstance(layer, Dense):
         return F.linear(features, weight, bias)
-    if isinstance(layer, Sparse):
-        return exported(features, weight, layer.index, bias, layer.group_size)
-    raise ConfigError(f"{type(layer).__name__}: this layer cannot be exported.")
+    return exported(features, weight, layer.index, bias, layer.group_size)

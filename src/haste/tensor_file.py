@@ -100,7 +100,7 @@ def save_tensors(
         stream.write(header)
         digest = zlib.crc32(header)
         for block in itertools.chain.from_iterable(values[name].blocks for name in names):
-            content = block.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+            content = block.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data
             digest = zlib.crc32(content, digest)
             stream.write(content)
         stream.seek(0)

@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
 from haste.errors import DataError
 
-Documents = Sequence[str] | sp.csr_matrix
+Documents: TypeAlias = Sequence[str] | sp.csr_matrix
 
 
 class LabelTrees:
@@ -65,7 +66,7 @@ class LabelTrees:
         `documents` are texts or features, as those of training were.
         """
         given = sp.issparse(documents)
-        features = documents if given else self._vectorizer.transform(documents)
+        features: sp.csr_matrix = documents if given else self._vectorizer.transform(documents)
         ids = np.full((features.shape[0], k), -1, dtype=np.int32)
         scores = np.full((features.shape[0], k), -1.0, dtype=np.float32)
         for row in range(features.shape[0]):

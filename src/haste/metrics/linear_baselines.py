@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from haste.checksums import write_description
 from haste.data.corpus import Corpus
@@ -47,7 +46,7 @@ class Popularity:
     def predict(self, documents: Documents, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and their counts float32 [N, k], best first, -1 padded."""
         best = self._ranked[:k]
-        number = documents.shape[0] if sp.issparse(documents) else len(documents)
+        number = documents.shape[0] if hasattr(documents, "shape") else len(documents)
         ids = np.full((number, k), -1, dtype=np.int32)
         scores = np.full((number, k), -1.0, dtype=np.float32)
         ids[:, : best.size] = best
@@ -95,6 +94,7 @@ def _run_baseline(
         "%s on %s: %d training documents", name, corpus.info.dataset, corpus.info.documents["train"]
     )
     with meter.phase("train"):
+        model: Popularity | LabelTrees
         if name == "popularity":
             model = Popularity(truth.train_frequency)
         else:

@@ -164,6 +164,8 @@ def _contributions(
         best = np.full(len(gains), float(k))
     if not kind.startswith("PS"):
         return 100.0 * (gains @ discounts) / best
+    # callers see to it for these metrics
+    assert inverse_propensity is not None
     # ids of -1 read the last label's weight, times a gain of 0
     reached = ((gains * inverse_propensity[ids[:, :k]]) @ discounts) / best
     ideal = (_ideal_gains(truth, inverse_propensity, k) @ discounts) / best

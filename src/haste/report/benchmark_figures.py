@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haste.presets import methods
 from haste.report.benchmark_tables import PRODUCTS
 from haste.report.benchmarks import SWEEP, Results, has, time_ratios
 from haste.report.claims import claims, kernel_target
-from haste.report.published import PEAK_MEMORY
+from haste.report.published import HASTE, PEAK_MEMORY
 from haste.report.registry import figure
 from haste.report.render import GIB
 from haste.report.style import (
@@ -238,9 +237,8 @@ def _measured(results: Results) -> list[dict[str, Any]]:
 
 def _published(results: Results, sources: Sources) -> list[dict[str, Any]]:
     """The paper's numbers for its own method, on the data sets that were measured."""
-    paper, name = methods()["haste"].published_as
     numbers = {
-        dataset: sources.published.find(paper, dataset, name, PEAK_MEMORY)
+        dataset: sources.published.find(HASTE, dataset, "HASTE", PEAK_MEMORY)
         for dataset in results.names("dataset")
     }
     return [

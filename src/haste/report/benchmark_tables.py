@@ -141,8 +141,9 @@ def _targets(times: Results) -> Iterator[Row]:
             yield _target(what, shape, _ratio(released, ours), at_least=STEP_OVER_RELEASED)
     for shape, size in sizes.items():
         if size in STEP_OF_PRODUCTS:
-            parts = [milliseconds(shape, "bottleneck", name) for name in PRODUCTS]
-            products = None if None in parts else sum(parts)
+            times_of = [milliseconds(shape, "bottleneck", name) for name in PRODUCTS]
+            known = [time for time in times_of if time is not None]
+            products = sum(known) if len(known) == len(PRODUCTS) else None
             ratio = _ratio(milliseconds(shape, "group_fan_in", "step"), products)
             what = f"step of the tail, time over the three products of a dense bottleneck, G={size}"
             yield _target(what, shape, ratio, at_most=STEP_OF_PRODUCTS[size])
@@ -167,7 +168,9 @@ def _targets(times: Results) -> Iterator[Row]:
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    return None if None in (numerator, denominator) else float(numerator) / float(denominator)
+    if numerator is None or denominator is None:
+        return None
+    return float(numerator) / float(denominator)
 
 
 def _target(
@@ -181,14 +184,14 @@ def _target(
     unit: str = "×",
 ) -> Row:
     """A row about a value that has one of two bounds, or none and only a published one beside it."""
-    if published:
-        target, verdict = f"none; published: up to {published}", "reported"
-    elif at_most is not None:
+    if at_most is not None:
         target = f"at most {at_most:,g}{unit}"
         verdict = MET if value is not None and value <= at_most else MISSED
-    else:
+    elif at_least is not None:
         target = f"at least {at_least:g}{unit}"
         verdict = MET if value is not None and value >= at_least else MISSED
+    else:
+        target, verdict = f"none; published: up to {published}", "reported"
     if value is None:
         verdict = NOT_MEASURED
     return {"what": what, "target": target, "shape": shape, "measured": value, "verdict": verdict}

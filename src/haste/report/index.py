@@ -107,7 +107,8 @@ def _read(prefix: Path) -> pd.DataFrame | None:
 
 def _finished_rows(prefix: Path) -> int:
     """How many rows have a number: those of runs and benchmarks that are not finished have none."""
-    return len(_read(prefix).select_dtypes("number").dropna(how="all"))
+    frame = _read(prefix)
+    return 0 if frame is None else len(frame.select_dtypes("number").dropna(how="all"))
 
 
 def _verdicts(prefix: Path) -> list[dict]:

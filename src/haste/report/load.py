@@ -56,7 +56,12 @@ class Documents:
                 ids = remove_predictions(ids, truth.reciprocal)
             if metric == RARE:
                 values = decile_part(ids, truth.positives, truth.train_frequency, 5, RARE_FROM)
-                stated = sum(row["P@5"] for row in run.deciles if row["decile"] >= RARE_FROM)
+                stated: float = sum(
+                    part
+                    for row in run.deciles
+                    if row["decile"] in range(RARE_FROM, DECILES + 1)
+                    and (part := row["P@5"]) is not None
+                )
             else:
                 values = per_document(metric, ids, truth.positives, truth.inverse_propensity)
                 stated = run.metrics[metric]
@@ -82,10 +87,8 @@ def seed_interval(
     `a`, `b`: the seeds of one row each; `values`: of a run, float64 [N], one a document.
     """
     seeds = [[run.key.seed for run in side] for side in (a, b)]
-    return paired_bootstrap(
-        *(np.stack([values(run) for run in side]) for side in (a, b)),
-        paired_seeds=seeds[0] == seeds[1],
-    )
+    of_a, of_b = (np.stack([values(run) for run in side]) for side in (a, b))
+    return paired_bootstrap(of_a, of_b, paired_seeds=seeds[0] == seeds[1])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haste.config import Grouping
 from haste.errors import ConfigError, suggest
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.labels.spec import OrderSpec
@@ -82,7 +83,12 @@ class Entry:
 
     def inputs_of(self, grid: GridConfig) -> Inputs:
         """What it reads in a grid."""
-        inputs = self.inputs(grid) if self.inputs else benchmark_inputs(grid, self.benchmark)
+        if self.inputs is not None:
+            inputs = self.inputs(grid)
+        else:
+            # one of the two is registered
+            assert self.benchmark is not None
+            inputs = benchmark_inputs(grid, self.benchmark)
         return dataclasses.replace(inputs, partial=inputs.partial or grid.allow_partial)
 
 
@@ -128,7 +134,7 @@ def preset(grid: GridConfig, dataset: str) -> RunKey:
     return RunKey(dataset, "haste", DEFAULT_VARIANT, (grid.ablation_seeds or grid.seeds)[0])
 
 
-def order_path(grid: GridConfig, dataset: str, grouping: str | None) -> Path:
+def order_path(grid: GridConfig, dataset: str, grouping: Grouping | None) -> Path:
     """The order file of the `haste` preset with another grouping (None: the preset's), first seed."""
     run = grid.resolve(preset(grid, dataset))
     layer = run.layer if grouping is None else dataclasses.replace(run.layer, grouping=grouping)
@@ -136,7 +142,7 @@ def order_path(grid: GridConfig, dataset: str, grouping: str | None) -> Path:
 
 
 def order_paths(
-    grid: GridConfig, datasets: Iterable[str], groupings: Iterable[str | None]
+    grid: GridConfig, datasets: Iterable[str], groupings: Iterable[Grouping | None]
 ) -> tuple[Path, ...]:
     """The order files of several data sets and groupings, each once."""
     groupings = tuple(groupings)

@@ -281,11 +281,11 @@ _LATEX = {
 
 def escape_latex(text: str) -> str:
     """Text as LaTeX that typesets as the text; each character is replaced once."""
-    return text.translate(str.maketrans(_LATEX))
+    return text.translate({ord(c): latex for c, latex in _LATEX.items()})
 
 
 def _escape_markdown(text: str) -> str:
-    return text.translate(str.maketrans({c: f"\\{c}" for c in "\\|*_"}))
+    return text.translate({ord(c): f"\\{c}" for c in "\\|*_"})
 
 
 def _pipes(cells: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from haste.files import atomic
 from haste.presets import methods
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 BLACK, GREY, LIGHT_GREY, BROWN = "#000000", "#767676", "#a0a0a0", "#7f5200"
 ORANGE, SKY, GREEN, BLUE = "#e69f00", "#56b4e9", "#009e73", "#0072b2"
@@ -105,7 +106,7 @@ def theme() -> Iterator[None]:
     import matplotlib as mpl
     import seaborn as sns
 
-    settings = {
+    settings: dict[RcKeyType, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.titlesize": 9.5,
@@ -166,12 +167,16 @@ def panels(
     return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
 
 
-def legend_outside(figure: Figure, axes: Axes, place: str = "outside right center") -> None:
+def legend_outside(
+    figure: Figure,
+    axes: Axes,
+    place: Literal["outside right center", "outside lower right"] = "outside right center",
+) -> None:
     """The legend of one panel beside all of them, in place of theirs."""
     handles, titles = axes.get_legend_handles_labels()
     for other in figure.axes:
-        if other.get_legend():
-            other.get_legend().remove()
+        if legend := other.get_legend():
+            legend.remove()
     columns = 1 if "right center" in place else len(titles)
     figure.legend(handles, titles, loc=place, ncols=columns, handlelength=2.6)
 
@@ -228,7 +233,7 @@ def plain_log_ticks(axes: Axes, which: str = "x", unit: str = "") -> None:
     for axis in (getattr(axes, f"{name}axis") for name in which):
         low, high = axis.get_view_interval()
         decades = math.log10(high / low)
-        steps = (1.0,) if decades > 4 else (1.0, 2.0, 5.0)
+        steps: tuple[float, ...] = (1.0,) if decades > 4 else (1.0, 2.0, 5.0)
         if decades < 1:
             steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
         axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=50))

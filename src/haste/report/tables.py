@@ -359,7 +359,7 @@ def confusions_table(sources: Sources) -> Table:
             for k in CONFUSION_RANKS:
                 row |= mean_std(f"confused@{k}", [confused[run.root, k].mean() for run in runs])
             if runs and preset and runs is not preset:
-                values = seed_interval(runs, preset, lambda run, of=confused: of[run.root, last])
+                values = seed_interval(runs, preset, lambda run: confused[run.root, last])  # noqa: B023, called in here
                 row |= interval("difference", *values)
             rows.append(row)
     notes = (

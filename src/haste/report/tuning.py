@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from haste.grid import TRIAL_PREFIX, RunKey
+from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.names import VALIDATED
 from haste.presets import method
 from haste.report.registry import Inputs, table
 from haste.report.render import OPEN, Column, Table, mean_std
 from haste.report.runs import Run, run_note
+from haste.tuning import Tuning
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -51,6 +52,8 @@ def tuning_table(sources: Sources) -> Table:
     grid carry its settings into the runs of the other tables.
     """
     tuning = sources.grid.tuning
+    # the table applies to no other grid
+    assert tuning is not None
     given = {run.key: run for run in sources.runs}
     trials: dict[tuple[str, str], dict[str, list[RunKey]]] = {}
     for key in sources.grid.trial_runs():
@@ -65,7 +68,9 @@ def tuning_table(sources: Sources) -> Table:
         best = choose(finished) if len(finished) == len(of_method) else None
         for name, keys in of_method.items():
             mark = OPEN if name not in finished else CHOSEN if name == best else ""
-            rows.append(_row(sources, keys[0], finished.get(name, [])) | {CHOSEN: mark})
+            rows.append(
+                _row(sources.grid, tuning, keys[0], finished.get(name, [])) | {CHOSEN: mark}
+            )
     one = len(tuning.seeds) == 1
     seeds = f"{'seed' if one else 'seeds'} {', '.join(map(str, tuning.seeds))}"
     notes = [
@@ -95,17 +100,17 @@ def criterion(run: Run) -> float:
     return statistics.fmean(run.metrics[name] for name in VALIDATED)
 
 
-def _row(sources: Sources, key: RunKey, runs: Sequence[Run]) -> dict[str, Any]:
+def _row(grid: GridConfig, tuning: Tuning, key: RunKey, runs: Sequence[Run]) -> dict[str, Any]:
     """A trial's settings and, where its runs are finished, their numbers."""
-    row = {
+    row: dict[str, Any] = {
         "dataset": key.dataset,
         "method": method(key.method).title,
         "trial": key.variant.removeprefix(TRIAL_PREFIX),
-        "settings": _settings(sources, key),
+        "settings": _settings(grid, tuning, key),
     }
     if not runs:
         return row
-    values = {
+    values: dict[str, list[float | None]] = {
         **{name: [run.metrics[name] for run in runs] for name in VALIDATED},
         "mean": [criterion(run) for run in runs],
         "loss": [run.loss for run in runs],
@@ -116,10 +121,10 @@ def _row(sources: Sources, key: RunKey, runs: Sequence[Run]) -> dict[str, Any]:
     return row | {"epochs": runs[0].epochs}
 
 
-def _settings(sources: Sources, key: RunKey) -> str:
+def _settings(grid: GridConfig, tuning: Tuning, key: RunKey) -> str:
     """The values that a trial sets for its method, scaled: `training.learning_rate 0.2, ...`."""
-    config = sources.grid.resolve(key)
-    changed = sources.grid.tuning.changed(key.method, key.variant)
+    config = grid.resolve(key)
+    changed = tuning.changed(key.method, key.variant)
     values = {f"{part}.{name}": getattr(getattr(config, part), name) for part, name in changed}
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

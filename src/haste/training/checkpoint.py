@@ -14,7 +14,7 @@ from torch import Tensor
 from haste.config import RunConfig
 from haste.model import Model, check_fit, copy_into
 from haste.runs import fingerprint
-from haste.tensor_file import load_tensors, save_tensors
+from haste.tensor_file import Blocks, load_tensors, save_tensors
 from haste.training.optim import restore, state_of
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def discard(folder: Path) -> None:
             folder.rmdir()
 
 
-def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(value: Any, path: str, tensors: dict[str, Tensor | Blocks]) -> Any:
     """`value` (nested dicts and lists) as JSON with its tensors put into `tensors` by path.
 
     Dicts become lists of pairs: JSON would turn their integer keys into text.

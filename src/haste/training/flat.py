@@ -43,7 +43,9 @@ def backward(output: Tensor, gradient: Tensor, parameters: Sequence[nn.Parameter
     # in this thread: on a GPU, products keep a workspace of 32 MiB for each thread that takes them
     with torch.autograd.set_multithreading_enabled(False):
         gradients = torch.autograd.grad(output, parameters, gradient, allow_unused=True)
-    targets, values, unused = [], [], []
+    targets: list[Tensor] = []
+    values: list[Tensor] = []
+    unused: list[Tensor] = []
     for parameter, value in zip(parameters, gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = value

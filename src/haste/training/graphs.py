@@ -125,15 +125,15 @@ class StepGraphs:
     def _capture(self, shape: BatchShape) -> _Captured:
         inputs = torch.zeros(shape.size, dtype=torch.int32, device=self.device)
         batch = shape.view(inputs)
-        graphs = [torch.cuda.CUDAGraph() for _ in range(3)]
-        with self._into(graphs[0]):
+        forward, layer, backward = (torch.cuda.CUDAGraph() for _ in range(3))
+        with self._into(forward):
             features = self.forward(batch)
         exchange = Exchange(self.ranks, features.detach(), shape.of)
-        with self._into(graphs[1]):
+        with self._into(layer):
             result = self.layer(exchange.features, batch)
-        with self._into(graphs[2]):
+        with self._into(backward):
             self.backward(features, exchange.dx(result.dx))
-        return _Captured(inputs, *graphs, exchange, result)
+        return _Captured(inputs, forward, layer, backward, exchange, result)
 
     def _into(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
         # another thread pins the memory of batches meanwhile, which only this mode leaves it to do

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,14 +50,14 @@ def batches(
         yield made
 
 
-def ahead(items: Iterable[Item], depth: int = AHEAD) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = AHEAD) -> Generator[Item, None, None]:
     """The same items, made by another thread, at most `depth` of them before they are asked for.
 
     An exception of theirs is raised where the item would have come. Closing the iterator ends the thread.
     torch's DataLoader would make them in a process: seconds until the first batch of each epoch, each batch
     copied once more, and a draw from the default generator, which dropout uses.
     """
-    made: queue.Queue[tuple[str, object]] = queue.Queue(depth)
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     left = threading.Event()
 
     def put(kind: str, value: object) -> bool:

@@ -27,12 +27,13 @@ def build_optimizers(
     `config.optimizer_in_backward` they stay alone, and each steps in the backward pass.
     """
     sparse = {id(parameter): parameter for parameter in encoder.sparse_parameters()}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in [*encoder.parameters(), *projection.parameters()]:
         if id(parameter) not in sparse and parameter.requires_grad:
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     kinds = [(decayed, config.weight_decay), (plain, 0.0)]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": own if config.optimizer_in_backward else [flat.flatten(own)],
             "weight_decay": decay,

@@ -62,6 +62,8 @@ class BatchShape:
         offsets, ids, label, row = self.parts()
         flat[label] = pad_label
         positives = batch.positives
+        # a batch without has no shape
+        assert positives is not None
         for at, values in (
             (offsets, batch.offsets),
             (ids, batch.ids),

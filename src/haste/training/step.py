@@ -103,13 +103,12 @@ class TrainStep:
             optim.set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
             self._set_scalars(factor * self.config.training.learning_rate, done)
             rewires = rewires_at(done + 1, self.total_steps, self.config.rewire)
-            padded = isinstance(batch, PaddedBatch)
-            if padded and not rewires and self.graphs.ready(batch.shape):
-                loss = self.graphs.replay(batch, begins, ENCODER, LAYER).loss
-                self._optimize()
-                begins(REST)
-                return StepOutcome(loss)
-            if padded:
+            if isinstance(batch, PaddedBatch):
+                if self.graphs is not None and not rewires and self.graphs.ready(batch.shape):
+                    loss = self.graphs.replay(batch, begins, ENCODER, LAYER).loss
+                    self._optimize()
+                    begins(REST)
+                    return StepOutcome(loss)
                 batch = batch.shape.view(batch.flat.to(self.model.device, non_blocking=True))
             return self._launched(batch.to(self.model.device), done, begins, rewires=rewires)
 
@@ -134,6 +133,8 @@ class TrainStep:
         begins(REST)
         if not rewires:
             return StepOutcome(loss)
+        # as for the layer step
+        assert batch.positives is not None
         random = generator(self.model.device, self.config.seed, done, 3)
         stats = self.model.layer.rewire(random, (given, batch.positives))
         return StepOutcome(loss, stats.moved)
@@ -144,6 +145,8 @@ class TrainStep:
 
     def _layer(self, features: Tensor, batch: Batch) -> StepResult:
         lr, step = self._scalars
+        # a batch to train on has them
+        assert batch.positives is not None
         return self.model.layer.step(
             features, batch.positives, StepContext(lr, self.config.seed, step)
         )
