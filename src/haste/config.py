@@ -38,6 +38,8 @@ Pattern = Literal[
     "dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured"
 ]
 
+EncoderKind = Literal["bag", "transformer", "none"]
+Pooling = Literal["mean", "cls"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -56,14 +58,14 @@ GROUPINGS = get_args(Grouping)
 class EncoderConfig:
     """What turns a document into features h in R^H."""
 
-    kind: Literal["bag", "transformer", "none"] = "bag"
+    kind: EncoderKind = "bag"
     """bag (token embedding bag, for CPU), transformer, or none (dense or sparse features as they are)"""
     model: ModelName = "all-MiniLM-L6-v2"
     """a name of `models` in datasets.yaml; or a folder, its path with a /, such as ./models/mine, that has
     config.json, tokenizer.json and model.safetensors"""
     max_len: Annotated[Int, Field(ge=4, le=4096)] = 32
     """tokens kept of a document, special tokens included"""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Pooling = "mean"
     """mean (over the tokens) or cls"""
     learning_rate: Annotated[Float, Field(ge=0, le=1)] = 5e-4
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 0.01

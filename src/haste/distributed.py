@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -157,7 +157,8 @@ class Ranks:
         failed = [rank for rank, code in enumerate(codes) if code is not None]
         if failed:
             raise error if error and self.rank == failed[0] else SystemExit(codes[failed[0]])
-        return self.collect(result)[0] if on_first else result
+        # without an error `work` has given it
+        return cast(Value, self.collect(result)[0] if on_first else result)
 
 
 ALONE = Ranks()

@@ -69,8 +69,8 @@ class Model:
         scores = np.full((len(tokens), k), -np.inf, np.float32)
         for rows, features in self.features_of(tokens, batch_size):
             best, at = self.layer.topk(features, k)
-            at = at.cpu().numpy()
-            ids[rows] = np.where(at < 0, -1, self.order.labels[at])
+            label_rows = at.cpu().numpy()
+            ids[rows] = np.where(label_rows < 0, -1, self.order.labels[label_rows])
             scores[rows] = best.cpu().numpy()
         return ids, scores
 
@@ -101,10 +101,11 @@ class Model:
 
     def whole_tensors(self, *, momenta: bool) -> dict[str, Tensor | Blocks]:
         """All tensors as one rank would have them, whose blocks the first rank gets from all."""
-        whole: dict[str, Tensor | Blocks] = dict(self.tensors(momenta=momenta))
+        tensors = self.tensors(momenta=momenta)
+        whole: dict[str, Tensor | Blocks] = dict(tensors)
         for name, rows in self.row_ranges().items():
-            if name in whole:
-                own = whole[name]
+            if name in tensors:
+                own = tensors[name]
                 shape = (rows.total, *own.shape[1:])
                 whole[name] = Blocks(shape, own.dtype, self.ranks.blocks(own, rows))
         return whole
@@ -159,7 +160,7 @@ def restore_model(
 
     `folder`: of the encoder's configuration. Raises DataError when tensors and configuration do not fit.
     """
-    parts = {"clusters": None}
+    parts: dict[str, Any] = {}
     clusters = tensors.get("layer.clusters")
     if clusters is not None:
         of_label = np.empty(order.n_labels, np.int32)

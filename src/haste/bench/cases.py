@@ -87,7 +87,7 @@ def build(problem: Problem, layer: str, direction: str) -> Case:
 
 
 def fused_step(
-    part: Part, features: Tensor, positives: Positives, lr: float, sgd: Sgd
+    part: Part, features: Tensor, positives: Positives[Tensor], lr: float, sgd: Sgd
 ) -> tuple[Tensor, Tensor]:
     """Loss and dX fp32 [B, H] of a fused step, which updates the part's state."""
     context = StepContext(lr, 1, 2)

@@ -169,7 +169,7 @@ class Problem:
         return self._normal(self.shape.batch, self.shape.labels)
 
     @cached_property
-    def positives(self) -> Positives:
+    def positives(self) -> Positives[Tensor]:
         """Positives of head and tail, frequent labels first: label r has probability ~ r^(-1/2)."""
         shape = self.shape
         size = (shape.batch * shape.positives,)
@@ -182,7 +182,7 @@ class Problem:
         key = torch.unique(label * shape.batch + doc)
         return Positives((key // shape.batch).int(), (key % shape.batch).int())
 
-    def positives_of(self, part: Part) -> Positives:
+    def positives_of(self, part: Part) -> Positives[Tensor]:
         """The positives of a part, with labels counted from its first."""
         label = self.positives.label_row - part.first
         inside = (label >= 0) & (label < len(part.weight))

@@ -50,7 +50,7 @@ def group_product(
 def step(
     parts: tuple[Part, ...],
     features: Tensor,
-    positives: Positives,
+    positives: Positives[Tensor],
     lr: float,
     product: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor],
 ) -> Callable[[], tuple[Tensor, Tensor]]:

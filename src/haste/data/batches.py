@@ -157,7 +157,7 @@ def collate(
 
 def batch_positives(
     labels: sp.csr_matrix, rows: np.ndarray, row_of_label: np.ndarray | None = None
-) -> Positives:
+) -> Positives[np.ndarray]:
     """The positives of the documents `rows` (see `collate`), sorted by label; repeats count once."""
     chosen = Ragged(labels.indices, labels.indptr).take(rows)
     internal = chosen.values if row_of_label is None else row_of_label[chosen.values]

@@ -43,7 +43,7 @@ def attention(
     """
     plain = key.shape == query.shape and others.get("position_bias") is None
     masks_tokens = attention_mask is not None and attention_mask.shape[1:3] == (1, 1)
-    if not (plain and masks_tokens and can_attend(query)):
+    if attention_mask is None or not (plain and masks_tokens and can_attend(query)):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )

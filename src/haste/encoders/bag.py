@@ -88,4 +88,4 @@ class BagEncoder(Encoder):
 
     def sparse_parameters(self) -> tuple[nn.Parameter, ...]:
         """The embedding: a step touches few of its rows."""
-        return (self.embedding.weight,)
+        return tuple(self.embedding.parameters())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from haste.config import EncoderConfig
+from haste.config import EncoderConfig, EncoderKind, Pooling
 from haste.data.batches import collate
 from haste.data.ragged import Ragged
 from haste.data.tokens import load_tokens
@@ -41,11 +41,11 @@ def encode(
 
 
 def encode_training_documents(
-    kind: str,
+    kind: EncoderKind,
     model: Path,
     tokens: TokenDir,
     corpus: CorpusDir,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     scratch: Path | None = None,
 ) -> np.ndarray:
     """fp32 [N, H]: features of the training documents from the untrained encoder `kind`.

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,15 @@ from haste.encoders.transformer import TransformerEncoder, refuse_weights
 from haste.kernels.packed_attention import Attended, Documents, attend, attend_backward
 from haste.kernels.residual import Dropout, add_norm, gelu_backward, norm_backward
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertModel
+    from transformers.models.roberta.modeling_roberta import (
+        RobertaEmbeddings,
+        RobertaLayer,
+        RobertaModel,
+    )
+
 KINDS = ("bert", "roberta")
 """`model_type` of transformers' configurations whose layers are computed here"""
 DROPOUTS = 3
@@ -30,7 +39,7 @@ DROPOUTS = 3
 NO_DROPOUT = Dropout(0.0, None, 0)
 
 
-def can_pack(model: nn.Module) -> bool:
+def can_pack(model: PreTrainedModel) -> TypeGuard[BertModel | RobertaModel]:
     """Whether a model of transformers can be computed on documents that lie end to end."""
     config = model.config
     return (
@@ -52,9 +61,14 @@ class PackedEncoder(TransformerEncoder):
     """
 
     packed = True
+    model: BertModel | RobertaModel
 
     def __init__(
-        self, model: nn.Module, pooling: str, *, gradient_checkpointing: bool = False
+        self,
+        model: BertModel | RobertaModel,
+        pooling: str,
+        *,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """`model`: one that `can_pack`."""
         super().__init__(model, pooling)
@@ -138,7 +152,7 @@ class _Layer:
     dropout: float
 
     @classmethod
-    def of(cls, layer: nn.Module) -> _Layer:
+    def of(cls, layer: BertLayer | RobertaLayer) -> _Layer:
         own, output = layer.attention.self, layer.attention.output
         return cls(
             (own.query, own.key, own.value),
@@ -169,7 +183,7 @@ class _Run:
     """A pass over the layers."""
 
     layers: Sequence[_Layer]
-    embeddings: nn.Module
+    embeddings: BertEmbeddings | RobertaEmbeddings
     embedded: Callable[[], Tensor]
     """[T, H]: sums of embeddings, which are small to compute again"""
     documents: Documents
@@ -285,6 +299,7 @@ def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Ten
     `dy` and what was kept are overwritten.
     """
     layer = run.layers[number]
+    assert kept.z is not None, "a layer is gone through once"
     dz, dropped = norm_backward(
         dy, kept.z, layer.norm, run.dropout(number, 2), _gradients(layer.norm, layer.outer)
     )
@@ -333,7 +348,7 @@ def _product(gradient: Tensor, x: Tensor, to: nn.Linear) -> None:
     torch.mm(gradient.t(), x, out=_gradient(to.weight))
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def _gradient(parameter: Tensor) -> Tensor:
     """Where the gradient of a parameter is written."""
     if parameter.grad is None:
         parameter.grad = torch.empty_like(parameter)
@@ -344,7 +359,7 @@ def _gradients(norm: nn.LayerNorm, linear: nn.Linear) -> list[Tensor]:
     return [_gradient(each) for each in (norm.weight, norm.bias, linear.bias)]
 
 
-def _write(parameters: Sequence[nn.Parameter], compute: Callable[[Tensor], Tensor]) -> None:
+def _write(parameters: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> None:
     """Write gradients of parameters of which `compute` fills one array, one after the other."""
     gradients = [_gradient(each) for each in parameters]
     whole = _adjacent(gradients)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from haste.config import EncoderConfig
 from haste.data.tokens import Tokens
@@ -38,7 +39,8 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     if config.kind == "transformer":
         transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
         largest = max(int(ids.values.max(initial=-1)) for ids in tokens.splits.values())
-        _check_ids(largest, transformer.get_input_embeddings().num_embeddings, model)
+        words = cast(nn.Embedding, transformer.get_input_embeddings())
+        _check_ids(largest, words.num_embeddings, model)
         return transformer_encoder(transformer, config)
     vocabulary = np.array(tokens.vocabulary)
     if len(vocabulary) == 0:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
 from haste.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
+
+def load_transformer(
+    model: Path | str, dtype: torch.dtype, attention: str = "auto"
+) -> PreTrainedModel:
     """A pretrained model from a folder, whose own code is never run; raises ConfigError when there is none.
 
     `attention`: as encoder.attention.
@@ -39,7 +45,9 @@ def load_transformer(model: Path | str, dtype: torch.dtype, attention: str = "au
         ) from error
 
 
-def empty_transformer(model: Path | str, dtype: torch.dtype, attention: str = "auto") -> nn.Module:
+def empty_transformer(
+    model: Path | str, dtype: torch.dtype, attention: str = "auto"
+) -> PreTrainedModel:
     """A model of the configuration in a folder, its weights still to be read; raises ConfigError."""
     from transformers import AutoConfig, AutoModel
 
@@ -67,7 +75,7 @@ class TransformerEncoder(Encoder):
     fixed_shapes = True
 
     def __init__(
-        self, model: nn.Module, pooling: str, *, gradient_checkpointing: bool = False
+        self, model: PreTrainedModel, pooling: str, *, gradient_checkpointing: bool = False
     ) -> None:
         """`model`: of transformers. `gradient_checkpointing`: for the backward pass, activations inside its blocks
         are computed again instead of kept."""
@@ -76,7 +84,7 @@ class TransformerEncoder(Encoder):
         self.gradient_checkpointing = gradient_checkpointing
         if getattr(model, "pooler", None) is not None:
             # nothing reads it, so it has no gradient
-            model.pooler = None
+            model.register_module("pooler", None)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.pooling = pooling
@@ -120,11 +128,11 @@ def refuse_weights(weights: Tensor | None) -> None:
         )
 
 
-def transformer_encoder(model: nn.Module, config: EncoderConfig) -> TransformerEncoder:
+def transformer_encoder(model: PreTrainedModel, config: EncoderConfig) -> TransformerEncoder:
     """The encoder of a run around a model of transformers."""
     from haste.encoders.packed import PackedEncoder, can_pack
 
-    packs = config.attention == "packed" and can_pack(model)
-    return (PackedEncoder if packs else TransformerEncoder)(
-        model, config.pooling, gradient_checkpointing=config.gradient_checkpointing
-    )
+    again = config.gradient_checkpointing
+    if config.attention == "packed" and can_pack(model):
+        return PackedEncoder(model, config.pooling, gradient_checkpointing=again)
+    return TransformerEncoder(model, config.pooling, gradient_checkpointing=again)

@@ -170,7 +170,7 @@ def group_fused_step(
     features: Tensor,
     state: LayerState,
     index: Tensor,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd = NO_MOMENTUM,
     *,
@@ -210,7 +210,7 @@ def group_fused_step(
 def dense_fused_step(
     features: Tensor,
     state: LayerState,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd = NO_MOMENTUM,
     *,
@@ -231,16 +231,18 @@ def dense_fused_step(
         check_tensor("mask", mask, tuple(state.weight.shape), (torch.bool,), features.device)
     if labels_per_chunk is not None:
         check_count("labels_per_chunk", labels_per_chunk)
-    options = {
-        "labels_per_chunk": labels_per_chunk or len(state.weight),
-        "mask": mask,
-        "loss_dtype": loss_dtype,
-    }
+    labels_per_chunk = labels_per_chunk or len(state.weight)
     if choose_backend(backend, features) == "torch":
-        return torch_backend.dense_step(features.float(), state, positives, context, sgd, **options)
+        return torch_backend.dense_step(
+            features.float(), state, positives, context, sgd, mask=mask,
+            labels_per_chunk=labels_per_chunk, loss_dtype=loss_dtype,
+        )  # fmt: skip
     from haste.kernels.triton.dense import dense_step
 
-    return dense_step(features, state, positives, _seeded(context, state), sgd, **options)
+    return dense_step(
+        features, state, positives, _seeded(context, state), sgd, mask=mask,
+        labels_per_chunk=labels_per_chunk, loss_dtype=loss_dtype,
+    )  # fmt: skip
 
 
 def choose_backend(name: str | None, features: Tensor) -> str:
@@ -255,7 +257,7 @@ def choose_backend(name: str | None, features: Tensor) -> str:
 def _check_step(
     features: Tensor,
     state: LayerState,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd,
     loss_dtype: torch.dtype,

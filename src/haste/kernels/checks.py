@@ -164,7 +164,7 @@ def check_groups(
     check_tensor("index", index, (groups, fan_in // block_size), (torch.int32,), features.device)
 
 
-def check_positives(positives: Positives, batch: int, device: torch.device) -> None:
+def check_positives(positives: Positives[Tensor], batch: int, device: torch.device) -> None:
     """Raise KernelError unless label_row and doc are int32 [P], and documents lie in the batch.
 
     Values are checked on a CPU only: reading them on a GPU would synchronize.

@@ -23,6 +23,6 @@ def dropout(values: Tensor, p: float, *, seed: int, step: int | Tensor, backend:
         from haste.kernels.triton.dropout import scaled_or_zero
 
         return scaled_or_zero(values, p, seed, step)
-    random = generator(values.device, seed, step)
+    random = generator(values.device, seed, int(step))
     kept = torch.rand(values.shape, generator=random, device=values.device) >= p
     return values * kept.to(values.dtype).mul_(1 / (1 - p))

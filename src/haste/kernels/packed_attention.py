@@ -65,9 +65,9 @@ def attend_backward(
     scale = qkv.shape[3] ** -0.5
     if not qkv.is_cuda:
         with torch.enable_grad():
-            own = qkv.detach().requires_grad_()
-            out = _softmax(own, documents, scale, dropout)
-        return torch.autograd.grad(out, own, gradient)[0]
+            leaf = qkv.detach().requires_grad_()
+            out = _softmax(leaf, documents, scale, dropout)
+        return torch.autograd.grad(out, leaf, gradient)[0]
     if _is_short(qkv, documents):
         from haste.kernels.triton import packed_attention
 

@@ -39,7 +39,7 @@ def fused_step(
     features: Tensor,
     state: LayerState,
     index: Tensor,
-    positives: Positives,
+    positives: Positives[Tensor],
     lr: float,
     sgd: Sgd,
     *,
@@ -62,6 +62,7 @@ def fused_step(
         (("momentum", state.momentum), ("bias_momentum", state.bias_momentum)),
         strict=True,
     ):
+        assert leaf.grad is not None, "the loss reads all of `leaves`"
         velocity = leaf.grad + sgd.weight_decay * leaf.detach()
         if momentum is not None:
             velocity = sgd.momentum * momentum + velocity

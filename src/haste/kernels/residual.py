@@ -28,6 +28,7 @@ class Dropout:
 
     def factor(self, like: Tensor) -> Tensor:
         """What values of the shape of `like` are multiplied by, on a CPU."""
+        assert self.seed is not None, "p is above 0"
         random = generator(like.device, int(self.seed), self.site)
         kept = torch.rand(like.shape, generator=random, device=like.device) >= self.p
         return kept.to(like.dtype).mul_(1 / (1 - self.p))

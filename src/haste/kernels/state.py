@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    Array = np.ndarray | Tensor
+Array = TypeVar("Array", bound="np.ndarray | Tensor")
 
 FanIn = Literal[16, 32, 64, 128, 256]
 """F: features per label"""
@@ -25,7 +25,7 @@ def tiles(n: int, size: int) -> list[slice]:
 
 
 @dataclass(frozen=True)
-class Positives:
+class Positives(Generic[Array]):
     """The positive (label, document) pairs of a batch, each once, ordered by label and then by document.
 
     `label_row` int32 [P] ascending: the label's row in the layer, or without a layer its id; `doc`

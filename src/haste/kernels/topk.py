@@ -22,16 +22,18 @@ def topk(
     check_count("k", k)
     check_count("labels_per_chunk", labels_per_chunk)
     check_count("n_labels", n_labels)
-    best_scores = best_rows = None
+    best: tuple[Tensor, Tensor] | None = None
     for rows in tiles(n_labels, max(labels_per_chunk, k)):
         scores, label_rows = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)
         label_rows = label_rows + rows.start
-        if best_scores is not None:
-            scores = torch.cat([best_scores, scores], dim=1)
-            label_rows = torch.cat([best_rows, label_rows], dim=1)
+        if best is not None:
+            scores = torch.cat([best[0], scores], dim=1)
+            label_rows = torch.cat([best[1], label_rows], dim=1)
             scores, order = scores.topk(min(k, scores.shape[1]), dim=1)
             label_rows = label_rows.gather(1, order)
-        best_scores, best_rows = scores, label_rows
+        best = scores, label_rows
+    assert best is not None, "n_labels is at least 1"
+    best_scores, best_rows = best
     missing = k - best_scores.shape[1]
     if missing:
         best_scores = torch.nn.functional.pad(best_scores, (0, missing), value=-torch.inf)

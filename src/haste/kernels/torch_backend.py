@@ -19,7 +19,7 @@ TILE_BYTES = 64 << 20
 """rough bound on the largest temporary of a step"""
 
 
-def positives_of(positives: Positives, rows: slice) -> tuple[Tensor, Tensor]:
+def positives_of(positives: Positives[Tensor], rows: slice) -> tuple[Tensor, Tensor]:
     """The positives of a slice of labels: label rows counted from rows.start, and documents, int32 [P]."""
     bounds = torch.tensor(
         [rows.start, rows.stop], dtype=positives.label_row.dtype, device=positives.label_row.device
@@ -31,7 +31,7 @@ def positives_of(positives: Positives, rows: slice) -> tuple[Tensor, Tensor]:
 def dense_step(
     features: Tensor,
     state: LayerState,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd,
     *,
@@ -72,7 +72,7 @@ def sparse_step(
     features: Tensor,
     state: LayerState,
     index: Tensor,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd,
     *,
@@ -167,7 +167,7 @@ def sgd_(
     value: Tensor,
     momentum: Tensor | None,
     gradient: Tensor,
-    lr: float | Tensor,
+    lr: float,
     sgd: Sgd,
     random: torch.Generator | None,
 ) -> None:
@@ -201,7 +201,9 @@ def _updates(
     if state.weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic":
         # rows of a larger layer have numbers of their own
         part = (state.first_row,) if state.first_row else ()
-        random = generator(state.weight.device, context.seed, context.step, 1, *part)
+        random = generator(state.weight.device, context.seed, int(context.step), 1, *part)
+
+    lr = float(context.lr)
 
     def update(rows: slice, dw: Tensor, dz: Tensor) -> None:
         for value, momentum, gradient in (
@@ -209,6 +211,6 @@ def _updates(
             (state.bias, state.bias_momentum, dz.sum(1)),
         ):
             row_momentum = None if momentum is None else momentum[rows]
-            sgd_(value[rows], row_momentum, gradient, context.lr, sgd, random)
+            sgd_(value[rows], row_momentum, gradient, lr, sgd, random)
 
     return update

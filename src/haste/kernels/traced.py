@@ -33,6 +33,8 @@ def _gradients(
     backend = api.choose_backend(None, features)
     arguments = (dz.contiguous(), features.contiguous(), weight, index)
     dx, dw = api.product_backward(*arguments, group_size, 1, True, False, backend)
+    assert dx is not None, "asked for"
+    assert dw is not None, "asked for"
     return dx.contiguous(), dw
 
 

@@ -33,7 +33,7 @@ LABELS_PER_CHUNK = 65536
 """whose logits are held at a time where the best are looked for"""
 
 
-Examples = tuple[Tensor, Positives]
+Examples = tuple[Tensor, Positives[Tensor]]
 """features [B, H] of a batch and its positives"""
 
 
@@ -104,7 +104,9 @@ class OutputLayer(nn.Module, ABC):
     n_features: int
 
     @abstractmethod
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """One SGD step of sum-BCE on features [B, H] (without autograd graph), updating the layer in place.
 
         `positives`: sorted pairs (row of this layer, document of the batch); pairs of other rows are
@@ -135,7 +137,8 @@ class OutputLayer(nn.Module, ABC):
 
     def trained_parameters(self) -> int:
         """Number of weights and biases that are trained."""
-        return sum(layer.trained_parameters() for layer in self.children())
+        layers = (layer for layer in self.children() if isinstance(layer, OutputLayer))
+        return sum(layer.trained_parameters() for layer in layers)
 
     def check(self, features: Tensor | None, rows: slice | None = None) -> None:
         """Raise KernelError unless features are [B, H] on this layer's device, and `rows` are rows of it."""

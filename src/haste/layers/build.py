@@ -64,6 +64,7 @@ def build_layer(
     """
     options = layer_options(config, device)
     random = generator(device, config.seed, 0, 0)
+    layer: OutputLayer
     if order.head:
         layer = _head_tail(config, n_features, order, options, random, ranks)
     else:

@@ -39,7 +39,9 @@ class Dense(LinearRows):
         self.register_buffer("mask", None)
         self.fill_normal(INITIAL_STD, random)
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         self.check(features)
         loss, dx = dense_fused_step(

@@ -41,10 +41,12 @@ class HeadTail(OutputLayer):
         self.head_features = head_features
         self.tail_features = tail_features
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         self.check(features)
-        loss = 0
+        loss = torch.zeros((), dtype=torch.float32, device=features.device)
         dx = torch.zeros_like(features, dtype=torch.float32)
         for layer, columns, layer_positives in self._parts(positives):
             result = layer.step(features[:, columns].contiguous(), layer_positives, context)
@@ -91,7 +93,9 @@ class HeadTail(OutputLayer):
         self.head.add_to_bias(offset)
         self.tail.add_to_bias(offset)
 
-    def _parts(self, positives: Positives) -> list[tuple[OutputLayer, slice, Positives]]:
+    def _parts(
+        self, positives: Positives[Tensor]
+    ) -> list[tuple[OutputLayer, slice, Positives[Tensor]]]:
         """Head and tail, each with its columns of the features and its positives."""
         label_row, doc = positives.label_row, positives.doc
         border = self.head.n_labels

@@ -52,9 +52,9 @@ class GroupFanInLinear(nn.Module):
         self.fan_in = fan_in
         self.group_size = group_size
         self.seed = seed
-        factory = {"device": device, "dtype": dtype}
-        self.weight = nn.Parameter(torch.empty(out_features, fan_in, **factory))
-        self.bias = nn.Parameter(torch.empty(out_features, **factory)) if bias else None
+        self.weight = nn.Parameter(torch.empty(out_features, fan_in, device=device, dtype=dtype))
+        offsets = torch.empty(out_features, device=device, dtype=dtype) if bias else None
+        self.bias = None if offsets is None else nn.Parameter(offsets)
         groups = -(-out_features // group_size)
         index = torch.empty(groups, fan_in, dtype=torch.int32, device=self.weight.device)
         self.register_buffer("index", index)
@@ -73,7 +73,8 @@ class GroupFanInLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., out_features] from inputs [..., in_features], under autocast in its dtype."""
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         check_inputs("inputs", inputs, self.in_features, weight.device, dims=None, allow_empty=True)
         rows = inputs.reshape(-1, self.in_features)
         device = inputs.device.type

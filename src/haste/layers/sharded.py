@@ -27,7 +27,9 @@ class Shard(OutputLayer):
         self.n_labels = layer.rows.total
         self.n_features = layer.n_features
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         return self.layer.step(features, self._from_first_row(positives), context)
 
@@ -59,7 +61,9 @@ class Shard(OutputLayer):
         """See OutputLayer."""
         self.layer.add_to_bias(offset)
 
-    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+    def state_dict(  # type: ignore[override]  # torch has two overloads, both of which this passes on
+        self, *args: Any, **options: Any
+    ) -> dict[str, Any]:
         """That of `layer`."""
         return self.layer.state_dict(*args, **options)
 
@@ -67,6 +71,6 @@ class Shard(OutputLayer):
         """See OutputLayer."""
         return {name: self.layer.row_range(name) for name in self.layer.state_dict()}
 
-    def _from_first_row(self, positives: Positives) -> Positives:
+    def _from_first_row(self, positives: Positives[Tensor]) -> Positives[Tensor]:
         """Rows counted from this rank's first; those of other ranks are outside, and ignored by kernels."""
         return Positives(positives.label_row - self.layer.rows.begin, positives.doc)

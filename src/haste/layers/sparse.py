@@ -92,7 +92,9 @@ class Sparse(LinearRows):
         """int32 [K, F]: the features that each group reads."""
         return self.indices if self.block_size == 1 else block_index(self.indices, self.block_size)
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         self.check(features)
         options = self.options
@@ -141,12 +143,10 @@ class Sparse(LinearRows):
         if options.growth == "gradient":
             features, positives = self.check_examples(examples)
         total = self.groups.total * self.indices.shape[1]
-        scores = self._scores
-        if self.indices.numel() <= KEPT:
-            kept = list(self._scores())
+        kept = list(self._scores()) if self.indices.numel() <= KEPT else None
 
-            def scores() -> list[Tensor]:
-                return kept
+        def scores() -> Iterable[Tensor]:
+            return self._scores() if kept is None else kept
 
         lowest = None
         if options.scope == "global":
@@ -225,7 +225,9 @@ class Sparse(LinearRows):
             (own, slice(own.start * size, min(own.stop * size, self.n_labels))) for own in groups
         ]
 
-    def _gradient_by_index(self, features: Tensor, positives: Positives, labels: slice) -> Tensor:
+    def _gradient_by_index(
+        self, features: Tensor, positives: Positives[Tensor], labels: slice
+    ) -> Tensor:
         """fp32 [K, n]: mean |dz^T h| of each of n candidate indices over the labels of each group of a block."""
         features = features.float()
         candidates = self.n_features // self.block_size

@@ -61,7 +61,7 @@ class Unstructured(Dense):
             self.momentum.masked_fill_(pruned | grown, 0)
         return RewireStats(indices=used, moved=int(grown.sum()))
 
-    def _gradient(self, features: Tensor, positives: Positives) -> Tensor:
+    def _gradient(self, features: Tensor, positives: Positives[Tensor]) -> Tensor:
         rows = slice(0, self.n_labels)
         logits = self.logits(features, rows).t().contiguous()
         _, dz = bce_sum(logits, *positives_of(positives, rows))

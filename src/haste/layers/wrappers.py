@@ -14,7 +14,6 @@ from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
 from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult
-from haste.layers.dense import Dense
 
 
 class WrappedLayer(OutputLayer):
@@ -57,7 +56,9 @@ class FeatureDropout(WrappedLayer):
         self.part = part
         self.backend = backend
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         self.check(features)
 
@@ -82,7 +83,7 @@ class WithAuxiliary(WrappedLayer):
     def __init__(
         self,
         layer: OutputLayer,
-        auxiliary: Dense,
+        auxiliary: OutputLayer,
         clusters: Tensor,
         scale: Callable[[int | Tensor], float | Tensor],
     ) -> None:
@@ -92,7 +93,9 @@ class WithAuxiliary(WrappedLayer):
         self.register_buffer("clusters", clusters)
         self.scale = scale
 
-    def step(self, features: Tensor, positives: Positives, context: StepContext) -> StepResult:
+    def step(
+        self, features: Tensor, positives: Positives[Tensor], context: StepContext
+    ) -> StepResult:
         """See OutputLayer."""
         result = self.layer.step(features, positives, context)
         scale = self.scale(context.step)
@@ -102,7 +105,7 @@ class WithAuxiliary(WrappedLayer):
         auxiliary = self.auxiliary.step(features, cluster_positives, context)
         return StepResult(result.loss, result.dx + scale * auxiliary.dx)
 
-    def _cluster_positives(self, positives: Positives, batch: int) -> Positives:
+    def _cluster_positives(self, positives: Positives[Tensor], batch: int) -> Positives[Tensor]:
         n_labels = len(self.clusters)
         cluster = self.clusters[positives.label_row.clamp(max=n_labels - 1).long()]
         if self.auxiliary.capturable:

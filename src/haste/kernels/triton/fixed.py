@@ -64,10 +64,10 @@ def forward(
         out = torch.empty(batch, n_labels, dtype=dtype, device=features.device)
         tile = max(16, triton.next_power_of_2(batch))
         columns = padded_columns(features, weight.dtype, tile)
-        rows = 16
-        _forward[(triton.cdiv(n_labels, rows), 1)](
+        label_tile = 16
+        _forward[(triton.cdiv(n_labels, label_tile), 1)](
             columns, storage_view(weight), index, bias, out, n_labels, batch, tile,
-            F=fan_in, BLOCK_L=rows, BLOCK_B=tile, BLOCK_F=min(8, fan_in), num_warps=4,
+            F=fan_in, BLOCK_L=label_tile, BLOCK_B=tile, BLOCK_F=min(8, fan_in), num_warps=4,
         )  # fmt: skip
         return out
     parts = []

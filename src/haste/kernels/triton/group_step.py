@@ -266,7 +266,7 @@ def group_step(
     features: Tensor,
     state: LayerState,
     index: Tensor,
-    positives: Positives,
+    positives: Positives[Tensor],
     context: StepContext,
     sgd: Sgd,
     *,
@@ -395,7 +395,7 @@ class StepPasses:
 
     def __init__(
         self,
-        positives: Positives,
+        positives: Positives[Tensor],
         bounds: Tensor,
         groups: int,
         n_labels: int,

@@ -225,7 +225,7 @@ def dropped(p: float) -> tuple[int, float]:
 
 def _sum_columns(sums: Tensor, out: Sequence[Tensor]) -> None:
     which, programs, width = sums.shape
-    first, second, third = (*out, *out[-1:] * 2)[:3]
+    first, second, third = (*out, out[-1], out[-1])[:3]
     _column_sums[(triton.cdiv(width, SUMS_COLUMNS), which)](
         sums, first, second, third, programs, width, R=SUMS_ROWS, C=SUMS_COLUMNS
     )
