@@ -179,7 +179,7 @@ def test_a_full_disk_names_the_target(tmp_path):
         "from haste.cli import command\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))\n"
         "for name in sys.argv[2:]:\n"
-        "    command.app = lambda: getattr(test_files, name)(Path(sys.argv[1]))\n"
+        "    command.app = lambda *_: getattr(test_files, name)(Path(sys.argv[1]))\n"
         "    try: command.main()\n"
         "    except SystemExit as stopped: print(name, stopped.code)\n"
     )

@@ -292,7 +292,7 @@ def test_linear_algebra_runs_on_one_thread_and_gives_the_others_back(monkeypatch
         seen.extend(pool["num_threads"] for pool in threadpool_info())
         return arguments[1]
 
-    monkeypatch.setattr("haste.labels.grouping.group_in_clusters", record)
+    monkeypatch.setattr("haste.labels.clusters.group_in_clusters", record)
     with threadpool_limits(limits=4):
         before = [pool["num_threads"] for pool in threadpool_info()]
         group_labels("balanced", planted(4, 20)[0], np.ones(80), np.arange(80), 16, 0)
