@@ -121,7 +121,7 @@ def naming_target(path: Path | str) -> Iterator[None]:
 
 def mapped_array(
     file: Path | BinaryIO, dtype: np.dtype | str | type, shape: tuple[int, ...]
-) -> np.ndarray:
+) -> np.memmap:
     """An array of zeros in a file, mapped to memory: .npy where a path is given, else the values alone.
 
     Its blocks are reserved, so that a full disk is an OSError here and no signal when it is filled.

@@ -17,7 +17,7 @@ SETTINGS = {
     "training": {"by_length": "group_by_length", "calibrate": "tune_tail_bias"},
 }
 """section of a configuration -> former key -> key"""
-REMOVED = {
+REMOVED: dict[str, dict[str, Any]] = {
     "encoder": {"label_embeddings": "documents"},
     "training": {"label_texts": False},
 }

@@ -10,11 +10,10 @@ out, which hold what trials have chosen, see `Tuning`.
 from __future__ import annotations
 
 import dataclasses
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator
 
@@ -56,7 +55,7 @@ from haste.tuning import (
 )
 
 DEFAULT_VARIANT = "default"
-UNTUNED = {
+UNTUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("training", "epochs"): {"min_steps": 1000},
     ("training", "learning_rate"): {"stable_step": True},
     ("layer", "dropout"): {"dropout": 0.4},
@@ -90,10 +89,14 @@ Overrides = Mapping[MethodName, Delta]
 """method -> section -> key -> value"""
 
 
-class PerDataset(Delta, total=False):
-    """What differs on one data set: sections, and `overrides` of methods."""
+if TYPE_CHECKING:
+    PerDataset: TypeAlias = Mapping[str, Mapping[str, Any]]
+else:
 
-    overrides: Overrides
+    class PerDataset(Delta, total=False):
+        """What differs on one data set: sections, and `overrides` of methods."""
+
+        overrides: Overrides
 
 
 @settings("config")
@@ -133,11 +136,11 @@ class GridConfig:
     them"""
 
     def __post_init__(self) -> None:
-        for key in ("ablation_datasets", "per_dataset"):
-            for name in getattr(self, key):
+        for setting in ("ablation_datasets", "per_dataset"):
+            for name in getattr(self, setting):
                 if name not in self.datasets:
                     raise ConfigError(
-                        f"{key}: {name!r} is not among datasets.{suggest(name, self.datasets)}"
+                        f"{setting}: {name!r} is not among datasets.{suggest(name, self.datasets)}"
                     )
         if not self.ablation_datasets:
             object.__setattr__(self, "ablation_datasets", self.datasets)
@@ -230,7 +233,7 @@ class GridConfig:
         """The full configuration of one trained run, or of a trial; raises ConfigError."""
         chosen = method(key.method)
         of_dataset = self.per_dataset.get(key.dataset, {})
-        layers = [self.sections, of_dataset, chosen.settings]
+        layers: list[Delta] = [self.sections, of_dataset, chosen.settings]
         tuning = self.tuning if key.is_trial else None
         if tuning:
             layers += tuning.layers(key.method, key.variant)
@@ -244,7 +247,7 @@ class GridConfig:
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
         given = {
-            name: dict(ChainMap(*(layer.get(name) or {} for layer in layers[::-1])))
+            name: {key: value for layer in layers for key, value in (layer.get(name) or {}).items()}
             for name in SECTIONS
         }
         for (section, unset), untuned in UNTUNED.items():

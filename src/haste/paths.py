@@ -28,8 +28,11 @@ class File:
         return folder.root / self.name
 
 
-class SplitFile(File):
+class SplitFile:
     """A file of each split, for which {} stands in its name: a function from the split to its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __get__(self, folder: Folder, owner: type) -> Callable[[str], Path]:
         return lambda split: folder.root / self.name.format(split)
@@ -44,7 +47,9 @@ class Folder:
     @classmethod
     def of(cls, folder: Path | str | Self) -> Self:
         """A folder by its path, or as it is."""
-        return folder if isinstance(folder, cls) else cls(Path(folder))
+        if isinstance(folder, cls):
+            return folder
+        return cls(Path(folder))  # type: ignore[arg-type]  # no Self: mypy does not narrow by cls
 
 
 class CorpusDir(Folder):

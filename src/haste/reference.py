@@ -29,7 +29,8 @@ def grid_schema() -> dict[str, Any]:
     properties = schema["properties"]
     # given under `datasets:`, not by a key of their own
     del properties["dataset_settings"]
-    described = TypeAdapter(dict[Name, _dataset_settings() | None]).json_schema()
+    of_each = _dataset_settings() | None
+    described = TypeAdapter(dict[Name, of_each]).json_schema()  # type: ignore[valid-type]  # known when run
     schema["$defs"] |= described.pop("$defs")
     names = properties["datasets"]
     text = names.pop("description")

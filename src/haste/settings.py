@@ -21,8 +21,10 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
+    with_config,
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict, dataclass_transform, is_typeddict
 
@@ -133,8 +135,8 @@ def settings(where: str) -> Callable[[type[T]], type[T]]:
             except ValidationError as error:
                 raise _config_error(error, made, where) from None
 
-        made.__init__ = checked
-        return made
+        made.__init__ = checked  # type: ignore[method-assign]  # on purpose, for the ConfigError
+        return made  # type: ignore[return-value]  # pydantic's type does not say that it is `cls`
 
     return decorate
 
@@ -145,7 +147,7 @@ def parse(cls: type[T], value: Any, where: str) -> T:
     Raises ConfigError that says `where` and which key is wrong, with the nearest known key.
     """
     try:
-        return _adapter(cls).validate_python(value)
+        return _adapter(cls).validate_python(value)  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         raise _config_error(error, cls, where) from None
 
@@ -157,11 +159,12 @@ def _adapter(cls: type) -> TypeAdapter:
 
 def partial_settings(cls: type) -> Any:
     """A dictionary type of any of the settings of `cls`, each checked by itself, none with a default."""
+    known: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]  # of `settings`
     hints = {
         field.name: Annotated[
             hint,
             Field(
-                description=cls.__pydantic_fields__[field.name].description,
+                description=known[field.name].description,
                 json_schema_extra={} if field.default is MISSING else {"default": field.default},
             ),
         ]
@@ -169,9 +172,8 @@ def partial_settings(cls: type) -> Any:
             fields(cls), get_type_hints(cls, include_extras=True).values(), strict=True
         )
     }
-    made = TypedDict(f"{cls.__name__}Delta", hints, total=False)
-    made.__pydantic_config__ = _CONFIG
-    return made
+    made: Any = TypedDict(f"{cls.__name__}Delta", hints, total=False)  # type: ignore[misc]  # made when run
+    return with_config(_CONFIG)(made)
 
 
 def read_settings(path: Path) -> Mapping[str, Any]:

@@ -205,7 +205,7 @@ def _partitions(listed: str) -> dict[str, Partition]:
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
         name, state, limit, memory, gres = line.split("|")
-        mib = int(re.match(r"\d+", memory)[0])
+        mib = int(re.split(r"\D", memory, maxsplit=1)[0])
         before = found.get(name)
         found[name] = Partition(
             name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -27,22 +27,30 @@ TRIAL_PREFIX = "trial-"
 TRIAL_SETTINGS = ("training.epochs", "training.evaluate", "layer.frequencies")
 """what `tuning:` itself sets, the same for every trial"""
 
-EncoderDelta: TypeAlias = partial_settings(EncoderConfig)
-LayerDelta: TypeAlias = partial_settings(LayerConfig)
-RewireDelta: TypeAlias = partial_settings(RewireConfig)
-AuxiliaryDelta: TypeAlias = partial_settings(AuxiliaryConfig)
-TrainingDelta: TypeAlias = partial_settings(TrainingConfig)
+if TYPE_CHECKING:
+    # pydantic has a class of any of a section's settings, made when run; the type checker sees mappings
+    EncoderDelta: TypeAlias = Mapping[str, Any]
+    LayerDelta: TypeAlias = Mapping[str, Any]
+    RewireDelta: TypeAlias = Mapping[str, Any]
+    AuxiliaryDelta: TypeAlias = Mapping[str, Any]
+    TrainingDelta: TypeAlias = Mapping[str, Any]
+    Delta: TypeAlias = Mapping[str, Mapping[str, Any]]
+else:
+    EncoderDelta = partial_settings(EncoderConfig)
+    LayerDelta = partial_settings(LayerConfig)
+    RewireDelta = partial_settings(RewireConfig)
+    AuxiliaryDelta = partial_settings(AuxiliaryConfig)
+    TrainingDelta = partial_settings(TrainingConfig)
 
+    class Delta(TypedDict, total=False):
+        """section -> key -> value, of any sections and keys."""
 
-class Delta(TypedDict, total=False):
-    """section -> key -> value, of any sections and keys."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    encoder: EncoderDelta
-    layer: LayerDelta
-    rewire: RewireDelta
-    auxiliary: AuxiliaryDelta
-    training: TrainingDelta
+        __pydantic_config__ = ConfigDict(extra="forbid")
+        encoder: EncoderDelta
+        layer: LayerDelta
+        rewire: RewireDelta
+        auxiliary: AuxiliaryDelta
+        training: TrainingDelta
 
 
 def _trained_method(name: str) -> str:
@@ -128,7 +136,7 @@ class Tuning:
         names = self.only.get(method_name, self.trials)
         return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials if name in names)
 
-    def trial(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+    def trial(self, variant: str) -> Delta:
         """The delta of a trial by its name in run paths; raises ConfigError with the nearest name."""
         name = variant.removeprefix(TRIAL_PREFIX)
         if name not in self.trials:
@@ -137,9 +145,9 @@ class Tuning:
             )
         return self.trials[name]
 
-    def layers(self, method_name: str, variant: str) -> list[Mapping[str, Mapping[str, Any]]]:
+    def layers(self, method_name: str, variant: str) -> list[Delta]:
         """What a trial changes of its method's preset, later winning; `scale` comes after it."""
-        of_every_trial = {
+        of_every_trial: Delta = {
             "training": {"epochs": self.epochs, "evaluate": "validation"},
             # the released code counts labels over test documents too
             "layer": {"frequencies": "train"},
@@ -170,8 +178,9 @@ class Tuning:
         """(section, key) of what a trial sets for a method: its delta, `base` and `scale`, sorted."""
         keys = {*_dotted(self.trial(variant)), *_dotted(self.base.get(method_name, {}))}
         keys |= set(self.scale.get(method_name, {}))
-        return sorted(tuple(key.split(".")) for key in keys)
+        pairs = (key.split(".") for key in keys)
+        return sorted((section, name) for section, name in pairs)
 
 
-def _dotted(delta: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _dotted(delta: Delta) -> list[str]:
     return [f"{section}.{key}" for section, settings in delta.items() for key in settings]

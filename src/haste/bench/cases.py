@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -198,13 +199,14 @@ def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor
             "dx": lambda: torch.mm(dz, weight),
             "dw": lambda: torch.mm(dz.t(), x),
         }
+    assert index is not None  # only a dense part has none
     if part.pattern == "fixed_fan_in":
         return {
             "out": lambda: fixed.forward(x, weight, index, None, unique=True),
             "dx": lambda: fixed.backward_dx(dz, weight, index, n_features, unique=True),
             "dw": lambda: fixed.backward_dw(x, dz, index, dtype=dtype),
         }
-    groups = {"group_size": part.group_size, "block_size": part.block_size}
+    groups: dict[str, Any] = {"group_size": part.group_size, "block_size": part.block_size}
     return {
         "out": lambda: grouped.forward(x, weight, index, None, **groups),
         "dx": lambda: grouped.backward_dx(dz, weight, index, n_features, unique=True, **groups),
@@ -284,6 +286,7 @@ def _naive_dense(problem: Problem, part: Part) -> Step:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        assert leaf.grad is not None  # of `backward`
         return loss.detach(), leaf.grad
 
     return step
@@ -359,14 +362,17 @@ def _reference_steps(
     }
     for number, part in enumerate(parts):
         index, group_size = part.feature_index()
-        state = {name: dequantize(value).to(dtype) for name, value in part.state().items()}
+        state: dict[str, Any] = {
+            name: dequantize(value).to(dtype) for name, value in part.state().items()
+        }
         answer = reference.fused_step(
             problem.columns(part.columns).to(dtype), LayerState(**state), index, problem.positives_of(part),
             problem.lr, Sgd(momentum, problem.weight_decay), group_size=group_size,
         )  # fmt: skip
-        results["loss"] += answer["loss"]
-        total[:, part.columns] += answer["dx"]
-        results |= {f"{name} {number}": answer[name] for name in state}
+        new = {name: value for name, value in answer.items() if value is not None}
+        results["loss"] += new["loss"]
+        total[:, part.columns] += new["dx"]
+        results |= {f"{name} {number}": new[name] for name in state}
     return results
 
 
@@ -375,7 +381,7 @@ def _reference_steps(
 
 def _product_bytes(part: Part, batch: int, direction: str) -> int:
     """Bytes that a product must read and write: each operand and result once."""
-    rows = {
+    rows: dict[str, tuple[int, ...]] = {
         "forward": (part.n_features, len(part.weight)),
         # bf16; dX, fp32, counts twice
         "dx": (len(part.weight), 2 * part.n_features),

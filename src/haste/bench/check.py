@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     """||got - want|| / ||want|| in fp64."""
     exact = got if got.dtype == torch.float64 else dequantize(got).double()
     return float((exact - want).norm() / want.norm().clamp(min=1e-30))
+
+
+def _built_judgements(problem: Problem, layer: str, direction: str) -> Iterator[Judgement]:
+    return _judgements(build(problem, layer, direction))
 
 
 def _judgements(case: Case) -> Iterator[Judgement]:
@@ -194,7 +199,7 @@ def _plan(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Iterabl
             yield (
                 f"{what}, {tokens} tokens",
                 "attention",
-                lambda tokens=tokens, p=p: _attention(tokens, p, device),
+                partial(_attention, tokens, p, device),
             )
     for family, cases in LAYERS.items():
         for shape, layer, direction in cases:
@@ -203,7 +208,7 @@ def _plan(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Iterabl
             yield (
                 what,
                 family,
-                lambda case=(problem, layer, direction): _judgements(build(*case)),
+                partial(_built_judgements, problem, layer, direction),
             )
     yield "dropout", "dropout", lambda: _dropout(device)
     yield "topk", "topk", lambda: _topk(device)
@@ -312,8 +317,7 @@ def _group_topk(device: torch.device) -> Iterator[Judgement]:
     order = random.uniform(-(-n_labels // group_size), n_features).argsort(1)
     index = order[:, :fan_in].int().contiguous()
     scores, rows = group_topk(x, weight, index, bias, k, group_size=group_size)
-    exact = (value.double() for value in (x, weight))
-    logits = reference.linear(*exact, index, bias.double(), group_size)
+    logits = reference.linear(x.double(), weight.double(), index, bias.double(), group_size)
     want = logits.topk(k).values
     yield Judgement("scores", relative_error(scores, want), TINY)
     yield Judgement("scores of the labels", relative_error(logits.gather(1, rows), want), TINY)

@@ -54,7 +54,10 @@ def measure_grouping(
     The embeddings take 2 L H bytes of `folder` while they are needed. Raises ConfigError for an
     unknown grouping or group size.
     """
-    specs = [OrderSpec(name, HEAD_RATIO, group_size, "train", "none", 0) for name in groupings]
+    specs = [
+        OrderSpec(name, HEAD_RATIO, group_size, "train", "none", 0)  # type: ignore[arg-type]  # it checks them
+        for name in groupings
+    ]
     rows = []
     for n_labels in labels:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

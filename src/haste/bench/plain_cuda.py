@@ -48,7 +48,8 @@ def products(
 
     `transposed`: by the kernels for features [H, B], which are given as they want them.
     """
-    library = _library()
+    library, index = _library(), part.index
+    assert index is not None  # only a dense part has none
     columns = (x.t() if transposed else x).float().contiguous()
     weight, wide = part.weight.float(), dz.float().contiguous()
     batch, n_labels, fan_in = len(x), *weight.shape
@@ -61,12 +62,12 @@ def products(
 
     def forward() -> Tensor:
         library.fixed_forward(
-            *pointers(columns, part.index, weight, out), *sizes, int(transposed), _stream(x.device)
+            *pointers(columns, index, weight, out), *sizes, int(transposed), _stream(x.device)
         )
         return out
 
     def gradient(function: str, result: Tensor) -> Tensor:
-        arguments = pointers(columns, part.index, weight, wide, dx, dw)
+        arguments = pointers(columns, index, weight, wide, dx, dw)
         getattr(library, function)(*arguments, *sizes, _stream(x.device), int(transposed))
         return result
 

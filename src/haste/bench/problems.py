@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,7 +134,8 @@ class Part(LayerState):
 
     def copy(self) -> Part:
         """The part with a copy of its state."""
-        return replace(self, **{name: value.clone() for name, value in self.state().items()})
+        copies: dict[str, Any] = {name: value.clone() for name, value in self.state().items()}
+        return replace(self, **copies)
 
 
 class Problem:

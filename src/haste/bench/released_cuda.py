@@ -57,6 +57,8 @@ def step(
     """One step of a dense head and the released tail by autograd: concatenated logits, BCE by elementwise
     passes in bf16, backward, SGD. Features are a leaf, so the encoder is not timed."""
     head, tail = parts
+    index = tail.index
+    assert index is not None  # only a dense part has none
     weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
     optimizer = torch.optim.SGD(weights, lr=lr)
     doc, label = positives.doc.long(), positives.label_row.long()
@@ -64,9 +66,7 @@ def step(
     def run() -> tuple[Tensor, Tensor]:
         leaf = features.detach().requires_grad_()
         head_logits = torch.nn.functional.linear(leaf[:, head.columns], weights[0], weights[1])
-        tail_logits = product(
-            leaf[:, tail.columns], weights[2], tail.index, weights[3], tail.group_size
-        )
+        tail_logits = product(leaf[:, tail.columns], weights[2], index, weights[3], tail.group_size)
         logits = torch.cat((head_logits, tail_logits), dim=1)
         fp32 = {"dtype": torch.float32}
         loss = logits.clamp(min=0).sum(**fp32) - logits[doc, label].sum(**fp32)
@@ -74,6 +74,7 @@ def step(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        assert leaf.grad is not None  # of `backward`
         return loss.detach(), leaf.grad
 
     return run

@@ -241,10 +241,11 @@ def _kept(
     if commit.endswith(CHANGED) or before | {"date": None} != described | {"date": None}:
         return [], []
     named = {_name(vars(row)) for row in rows}
-    return tuple(
+    records, profiles = (
         [row for row in _read(folder / file) if _name(row) not in named]
         for file in ("scale.csv", "scale_profile.csv")
     )
+    return records, profiles
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,9 @@ class Bench:
             described = {**machine(), "ranks": self.ranks.size}
             write_json(self.out.with_suffix(".json"), described)
         for name, workload in workloads.items():
-            add(lambda name=name, workload=workload: self.steps(name, workload))
+            add(partial(self.steps, name, workload))
         for number in labels:
-            add(lambda number=number: [self.labels(number)])
+            add(partial(self.labels, number))
 
     def steps(self, dataset: str, workload: Workload) -> list[dict[str, Any]]:
         """The rows of a data set, after the check of its layer."""
@@ -187,18 +188,18 @@ class Bench:
                 )
         return {**errors, "unequal_weights": unequal}
 
-    def labels(self, number: int) -> dict[str, Any]:
+    def labels(self, number: int) -> list[dict[str, Any]]:
         """The row of an output layer of `number` labels over all ranks; of as many as fit for 0."""
         if number:
             row = self._layer_steps(number)
-            return row or {"scaling": "labels", "labels": number, "note": "out of memory"}
+            return [row or {"scaling": "labels", "labels": number, "note": "out of memory"}]
         free = torch.cuda.mem_get_info(self.device)[0]
         free = min(self.ranks.collect(free)) - ROOM
-        number = free // BYTES_PER_LABEL * self.ranks.size
-        while (row := self._layer_steps(int(number) // 1_000_000 * 1_000_000)) is None:
-            log.info("%d labels do not fit", number)
-            number *= STEP_BACK
-        return {**row, "note": "most that fit"}
+        most: float = free // BYTES_PER_LABEL * self.ranks.size
+        while (row := self._layer_steps(int(most) // 1_000_000 * 1_000_000)) is None:
+            log.info("%d labels do not fit", most)
+            most *= STEP_BACK
+        return [{**row, "note": "most that fit"}]
 
     def _layer_steps(self, number: int) -> dict[str, Any] | None:
         """The row of a layer of `number` labels; None where it does not fit on a rank."""
@@ -228,11 +229,10 @@ class Bench:
         random = torch.Generator(self.device).manual_seed(0)
         on_gpu = self.device.type == "cuda"
         options = LayerOptions(dtype=torch.bfloat16, backend="triton" if on_gpu else "torch")
-        layer: OutputLayer = Sparse(
+        rows = Sparse(
             FEATURES, number, FAN_IN, options, random, group_size=GROUP_SIZE, ranks=self.ranks
         )
-        if self.ranks.size > 1:
-            layer = Shard(layer)
+        layer: OutputLayer = Shard(rows) if self.ranks.size > 1 else rows
         features = torch.randn(BATCH, FEATURES, generator=random, device=self.device).bfloat16()
         label = torch.randint(number, (9 * BATCH,), generator=random, device=self.device)
         label = label.sort().values.int()

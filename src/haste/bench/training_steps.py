@@ -50,7 +50,7 @@ def measure(
     rewire_seconds = steps.rewire_seconds()
     rewire_peak = _peak()
     topk_seconds, topk_bytes = steps.topk()
-    values = {
+    values: dict[str, Any] = {
         "labels": workload.statistics.labels,
         "batch": config.training.batch_size,
         "max_len": config.encoder.max_len,
@@ -208,6 +208,7 @@ class Clock:
 
     def begins(self, part: str) -> None:
         """A part begins; the one before it ends."""
+        event: torch.cuda.Event | float
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()

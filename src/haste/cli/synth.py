@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ def synth(
     from haste.data.synthetic import like as plan_like
     from haste.errors import ConfigError
 
-    chosen = {
+    chosen: dict[str, Any] = {
         "documents": documents,
         "test_documents": test_documents,
         "labels": labels,

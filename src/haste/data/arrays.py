@@ -119,7 +119,9 @@ def write_arrays(
     info = write_corpus(
         root,
         {
-            split: document_table([str(row) for row in chosen], [texts[row] for row in chosen])
+            split: document_table(
+                [str(row) for row in chosen], [texts[row] for row in chosen.tolist()]
+            )
             for split, chosen in rows.items()
         },
         positives,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -62,7 +62,8 @@ class Batch:
         """A batch of tensors, on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, change: Callable[[Array], Array]) -> Batch:
+    def _map(self, change: Callable[[Any], Array]) -> Batch:
+        # Any: arrays or tensors, which the caller knows
         positives, weights = self.positives, self.weights
         if positives is not None:
             positives = Positives(change(positives.label_row), change(positives.doc))

@@ -218,7 +218,8 @@ def _download_from_drive(url: str, target: Path, progress: Progress, patience: P
                     path.unlink()
             raise _AskAgain(_short(error)) from error
         except requests.exceptions.HTTPError as error:
-            _check_answer(url, error.response)
+            if error.response is not None:
+                _check_answer(url, error.response)
             raise
         except requests.exceptions.RequestException as error:
             raise _AskAgain(_short(error)) from error

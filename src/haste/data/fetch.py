@@ -280,7 +280,7 @@ def _install(
     for name in (RECORD, *former):
         if ".." not in PurePosixPath(name).parts:
             (out / name).unlink(missing_ok=True)
-    members = {}
+    members: dict[str, dict[str, Any]] = {}
     for name, path in files.items():
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)

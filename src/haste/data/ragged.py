@@ -40,6 +40,9 @@ class Ragged:
         row = range(len(self))[row]
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
+
     def lengths(self) -> np.ndarray:
         """int64 [N]: how long each row is."""
         return np.diff(self.offsets)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from haste.errors import ConfigError, DataError, suggest
@@ -254,19 +254,19 @@ def load_registry(path: Path | str = REGISTRY) -> Registry:
         sources, models = (
             {
                 name: _named(Source, f"{key}.{name}", name, entry)
-                for name, entry in (parts.get(key) or {}).items()
+                for name, entry in (entries or {}).items()
             }
-            for key in ("sources", "models")
+            for key, entries in (("sources", parts.get("sources")), ("models", parts.get("models")))
         )
         for name in sources.keys() & models.keys():
             raise ConfigError(f"{name!r} is both a source and a model; rename one.")
         return Registry(sources, models, {}).with_datasets(parts.get("datasets") or {})
 
 
+@with_config(ConfigDict(extra="forbid"))
 class _Registry(TypedDict, total=False):
     """The file as written; names become fields when its parts are made."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
     sources: Mapping[Name, Mapping[str, Any]] | None
     models: Mapping[Name, Mapping[str, Any]] | None
     datasets: Mapping[Name, Mapping[str, Any]] | None

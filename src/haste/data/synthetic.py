@@ -116,6 +116,7 @@ def generate(plan: Plan, out: Path | str, tick: Callable[[int], None] | None = N
     def documents(split: str) -> Iterator[str]:
         nonlocal done
         for block in sample_documents(plan, split, words):
+            assert block.texts is not None  # only a layout of sparse features has none
             for uid, text, labels in zip(block.uids, block.texts, block.labels, strict=True):
                 yield _json_line(uid, text, target_ind=labels.tolist())
             done += len(block)
@@ -248,7 +249,7 @@ class _Words:
 
 def _spell(word: int) -> str:
     """A word of two syllables or more, another for each number."""
-    syllables = []
+    syllables: list[str] = []
     while word or len(syllables) < 2:
         word, syllable = divmod(word, len(SYLLABLES))
         syllables.append(SYLLABLES[syllable])

@@ -297,7 +297,7 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array, allow_pickle=False)
 
 
-def _load(path: Path, dtype: type) -> np.ndarray:
+def _load(path: Path, dtype: type) -> np.memmap:
     with reading(path, f"an .npy file of {dtype.__name__} [n]", MADE_BY):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype != dtype or array.ndim != 1:

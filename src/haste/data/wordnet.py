@@ -147,14 +147,17 @@ def _synset(
     gloss: str | None,
     pointers: list[tuple[str | None, bool]],
 ) -> Synset:
-    if not uid or not gloss or not lemmas or not all(lemmas) or not all(t for t, _ in pointers):
+    words = [lemma for lemma in lemmas if lemma]
+    targets = [(target, is_parent) for target, is_parent in pointers if target]
+    whole = len(words) == len(lemmas) and len(targets) == len(pointers)
+    if not uid or not gloss or not words or not whole:
         raise ValueError(f"synset {uid}: a word, gloss or pointer is missing")
     return Synset(
         uid=uid,
-        lemmas=tuple(_POSITION_MARK.sub("", lemma).strip() for lemma in lemmas),
+        lemmas=tuple(_POSITION_MARK.sub("", lemma).strip() for lemma in words),
         gloss=gloss.strip(),
-        targets=tuple(target for target, _ in pointers),
-        parents=tuple(target for target, is_parent in pointers if is_parent),
+        targets=tuple(target for target, _ in targets),
+        parents=tuple(target for target, is_parent in targets if is_parent),
     )
 
 

@@ -107,6 +107,7 @@ def _kmeans(
     )
     sample = _sample(np.random.default_rng(seed), ids, SAMPLE * n_clusters)
     kmeans.train(gather(embeddings, sample))
+    assert kmeans.centroids is not None  # they are there after training
     return kmeans.centroids, _nearest(kmeans.index, embeddings, ids)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -25,7 +27,8 @@ def label_frequencies(corpus: CorpusDir, over: str = "train") -> np.ndarray:
     sums = described_sums(corpus.info, MADE_BY)
     for path in paths:
         check_file(path, sums, MADE_BY)
-    return sum(count_labels(read_csr(path, MADE_BY)) for path in paths)
+    counts = (count_labels(read_csr(path, MADE_BY)) for path in paths)
+    return functools.reduce(np.add, counts)
 
 
 def count_labels(positives: sp.csr_matrix) -> np.ndarray:

@@ -110,8 +110,8 @@ class LabelOrder:
         write_npz(
             path,
             labels=self.labels.astype(np.int32, copy=False),
-            head=np.int32(self.head),
-            group_size=np.int32(self.group_size),
+            head=np.array(self.head, np.int32),
+            group_size=np.array(self.group_size, np.int32),
             cohesion=self.cohesion.astype(np.float32, copy=False),
         )
 

@@ -109,7 +109,8 @@ class Archive:
             raise DataError(
                 f"{path}: {MANIFEST} is damaged, or of another version of haste ({described(error)}). {AGAIN}"
             ) from error
-        known, expected = set(trained_runs(grid)), set()
+        known = set(trained_runs(grid))
+        expected: set[str] = set()
         for run in self.manifest.runs:
             if run.key not in known:
                 raise DataError(

@@ -93,7 +93,8 @@ def check_history(content: bytes, epochs: int | None) -> None:
     if len(rows) != (epochs or max(len(rows), 1)):
         raise DataError(f"{len(rows)} of {epochs} epochs")
     for name, kind in COLUMN.items():
-        TypeAdapter(list[kind]).validate_python([row.get(name) for row in rows])
+        values = [row.get(name) for row in rows]
+        TypeAdapter(list[kind]).validate_python(values)  # type: ignore[valid-type]  # known when run
 
 
 def check_predictions_file(

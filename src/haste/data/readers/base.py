@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -64,8 +64,6 @@ class Layout(ABC):
     """names that a file of the labels' texts may have, if there is one"""
     has_text: ClassVar[bool] = True
     """whether documents are texts; if not, they are sparse features"""
-    n_features: int = 0
-    """D, columns of sparse features; 0 for a data set with text, whose features are not read"""
 
     def __init__(self, folder: Path, text: str = "title+content") -> None:
         """`text`: what of a document is read where its title and content are told apart, title or
@@ -80,12 +78,18 @@ class Layout(ABC):
 
     def path(self, role: str, split: str) -> Path:
         """The file of a role of `train` or `test`."""
-        return _find(self.folder, self.roles[role], split)
+        # there is one in a folder in which the layout lies
+        return cast("Path", _find(self.folder, self.roles[role], split))
 
     @property
     def labels_path(self) -> Path | None:
         """The file of the labels' texts, if there is one."""
         return _find(self.folder, self.label_files, "train")
+
+    @property
+    def n_features(self) -> int:
+        """D, columns of sparse features; 0 for a data set with text, whose features are not read."""
+        return 0
 
     @property
     @abstractmethod
@@ -130,7 +134,8 @@ class Layout(ABC):
             if self.has_text:
                 texts = [chosen_of_line(line, self.text) for line in documents]
             else:
-                features = feature_matrix(*zip(*documents, strict=True), self.n_features)
+                ids_of, values_of = zip(*documents, strict=True)
+                features = feature_matrix(ids_of, values_of, self.n_features)
             uids = default_uids(split, first, len(labels))
             ids = pack_labels(labels, self.n_labels, path, first + first_line)
             yield Block(uids, texts, ids, features)

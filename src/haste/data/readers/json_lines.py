@@ -74,7 +74,9 @@ def _count(path: Path) -> int:
 
 def _texts(path: Path, number: int, entry: dict[str, Any]) -> tuple[str | None, str, str]:
     """uid, title and content of an object; content may be missing, and so may uid."""
-    uid, title, content = entry.get("uid"), entry.get("title"), entry.get("content", "")
+    uid: Any = entry.get("uid")
+    title: Any = entry.get("title")
+    content = entry.get("content", "")
     if type(uid) is int:
         uid = str(uid)
     for key, value in (("title", title), ("content", content), ("uid", uid)):

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from haste.errors import DataError
 from haste.files import atomic
@@ -21,7 +21,7 @@ FASTEST = 1
 """level of compression of what is written"""
 SHOWN = 60
 """characters of a bad line that a message shows"""
-_ENDED = object()
+_ENDED: Any = object()
 
 Left = TypeVar("Left")
 Right = TypeVar("Right")
@@ -121,7 +121,7 @@ def _is_blank(line: object) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         # lines of a GzipFile itself are slow
         is_gzipped = path.suffix == ".gz"

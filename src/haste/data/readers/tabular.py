@@ -105,8 +105,8 @@ class Table(Layout):
     def _label_rows(self) -> Iterator[tuple[str, str, None]]:
         names = self._names
         for label in self._ids:
-            known = isinstance(label, int) and label < len(names)
-            yield str(label), names[label] if known else str(label), None
+            known = names[label] if isinstance(label, int) and label < len(names) else str(label)
+            yield str(label), known, None
 
     @property
     def _names(self) -> list[str]:
@@ -115,7 +115,7 @@ class Table(Layout):
         if not path.is_file():
             return []
         features = read_json(path).get("features", {})
-        column = next((features[name] for name in LABELS if name in features), {})
+        column: dict[str, Any] = next((features[name] for name in LABELS if name in features), {})
         found = column.get("names") or column.get("feature", {}).get("names") or []
         return list(map(str, found))
 
