@@ -1,11 +1,15 @@
 """Predictions and truth of any tool, from files."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 from pyarrow import csv, parquet
+from typer.testing import CliRunner
 
+from haste.cli import app
 from haste.errors import DataError
 from haste.metrics.tables import evaluate_files
 
@@ -70,6 +74,15 @@ def test_propensities_need_the_labels_of_the_training_documents(tmp_path):
     matrix(tmp_path / "train.npz", np.repeat(TRUTH, 5, axis=0))
     found = evaluate_files(tmp_path / "p.npz", tmp_path / "t.npz", tmp_path / "train.npz")
     assert 0 < found["metrics"]["PSP@1"] < 100
+
+
+def test_the_command_prints_the_metrics_as_json(tmp_path):
+    files = {"--predictions": tmp_path / "p.npz", "--truth": tmp_path / "t.npz"}
+    matrix(files["--predictions"], SCORES)
+    matrix(files["--truth"], TRUTH)
+    words = [str(word) for option in files.items() for word in option]
+    result = CliRunner().invoke(app, ["evaluate", *words])
+    assert json.loads(result.stdout)["P@1"] == pytest.approx(200 / 3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -45,10 +46,10 @@ def evaluate(
         return
     if run is not None or predictions is None or truth is None:
         raise ConfigError("evaluate: give the folder of a run, or --predictions and --truth.")
-    from haste.files import json_text
     from haste.metrics.tables import evaluate_files
 
-    typer.echo(json_text(evaluate_files(predictions, truth, training)["metrics"]), nl=False)
+    metrics = evaluate_files(predictions, truth, training)["metrics"]
+    typer.echo(json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False))
 
 
 @app.command()
