@@ -159,9 +159,9 @@ class Bench:
 
         whole, part = build(ALONE), build(ranks)
         batch = config.training.batch_size
-        positives = batch_positives(workload.documents()[1], np.arange(batch))
+        drawn = batch_positives(workload.documents()[1], np.arange(batch))
         positives = Positives(
-            *(torch.from_numpy(each).to(device) for each in (positives.label_row, positives.doc))
+            *(torch.from_numpy(each).to(device) for each in (drawn.label_row, drawn.doc))
         )
         random = torch.Generator(device).manual_seed(0)
         errors = dict.fromkeys(MOST_ERROR, 0.0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import nn
 
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
 from haste.config import RunConfig
@@ -20,6 +19,9 @@ from haste.errors import ConfigError
 from haste.labels.order import LabelOrder
 from haste.labels.split import head_size
 from haste.model import Model, assemble
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEPS = 12
 """timed steps of a row"""
@@ -90,7 +92,7 @@ def architecture(model: str) -> Any:
 
 def random_transformer(
     shape: Any, dtype: torch.dtype, device: torch.device, attention: str
-) -> nn.Module:
+) -> PreTrainedModel:
     """An untrained model of transformers; `attention` as encoder.attention."""
     from transformers import AutoModel
 
