@@ -3,7 +3,7 @@
 # make test-slurm grids through sbatch, on a Slurm of this machine alone (as root; installs Debian's)
 # make test-kubernetes   a small grid through Kubernetes' API without a shared disk (needs rsync)
 # make test-all   lint, smoke and all tests
-# make lint       ruff, import-linter, snakefmt, snakemake --lint
+# make lint       ruff, import-linter, mypy, snakefmt, snakemake --lint
 # make smoke      the whole graph on a few hundred documents, and a look at its page
 # make report     Snakemake's report.html beside the page: how each result was made, and how long it took
 # make unlock     after a kill: remove the locks that Snakemake left; then the same command goes on
@@ -77,6 +77,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check $(SNAKEFILES)
 	$(BIN)/snakemake --lint
 
@@ -101,4 +102,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .mypy_cache .hypothesis
