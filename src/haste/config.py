@@ -178,7 +178,7 @@ class RewireConfig:
     growth: Literal["none", "random", "gradient"] = "random"
     """none, random, or gradient (RigL at the granularity of the pattern)"""
     scope: Literal["global", "group"] = "global"
-    """the weakest are pruned over the whole layer, or in each `group`"""
+    """those of lowest score are pruned over the whole layer, or in each `group`"""
     fraction: Annotated[Float, Field(ge=0, le=0.9)] = 0.2
     """share of indices pruned and regrown each time"""
     interval: Annotated[Int, Field(ge=1)] = 100

@@ -77,7 +77,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _is_left(middle: str, changed: float) -> bool:
-    """Whether nobody writes a temporary file any more; `middle`: of its name."""
+    """Whether no process writes a temporary file any more; `middle`: of its name."""
     match = re.fullmatch(r"(?P<process>(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8})-[a-z0-9_]{8}", middle)
     if not match or match["process"] == _PROCESS:
         return False

@@ -60,7 +60,7 @@ UNTUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("training", "learning_rate"): {"stable_step": True},
     ("layer", "dropout"): {"dropout": 0.4},
 }
-"""section and key that nobody has set -> what suits most data in its section"""
+"""section and key that a grid does not set -> what suits most data in its section"""
 
 
 @dataclass(frozen=True, order=True)

@@ -32,7 +32,7 @@ MEASURED_ROOM = 2
 START_MINUTES = 15
 """asked for besides: to start, and a slow file system"""
 UNKNOWN_MINUTES = 7 * 24 * 60
-"""for a run on a data set whose number of documents nobody knows"""
+"""for a run on a data set whose number of documents is not known"""
 CUDA_HOST_MEMORY = 6 * 1024 * MIB
 """main memory of a process that trains on a GPU, besides the state it writes to a checkpoint"""
 CORPUS_DOCUMENT_BYTES = 2048

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from haste.data.batches import WINDOW, EpochBatches, batch_positives, collate
 from haste.data.ragged import Ragged
-from haste.errors import ConfigError
+from haste.errors import ConfigError, DataError
 
 
 def ragged(rows, dtype=np.int32):
@@ -96,7 +96,10 @@ def test_to_torch_keeps_values_and_dtypes():
     assert batch.offsets.dtype == torch.int64
     assert batch.positives.label_row.tolist() == [1]
     assert batch.size == 1
-    assert collate(tokens, None, np.array([0])).to_torch().positives is None
+    without = collate(tokens, None, np.array([0])).to_torch()
+    assert without.positives is None
+    with pytest.raises(DataError, match="positives"):
+        _ = without.targets
     assert batch.weights is None
     weighted = Ragged(tokens.values, tokens.offsets, np.array([0.5, 2], np.float32))
     assert collate(weighted, labels, np.array([0])).to_torch().weights.tolist() == [0.5, 2]

@@ -26,6 +26,7 @@ from haste.report.claims import (
     judge_ratio,
 )
 from haste.report.load import Sources
+from haste.report.published import Published
 
 METHODS = ("dense", "spartex", "block-sparse", "haste")
 ABLATIONS = ("grouping", "head_tail", "group_size")
@@ -437,3 +438,9 @@ def test_a_claim_is_a_row(sources, monkeypatch):
     (finding,) = by_claim(sources).values()
     assert (finding.claim, finding.verdict) == (added, HOLDS)
     assert [each.what for each in finding.comparisons] == ["R@10, Dense − Spartex (points)"]
+
+
+def test_a_published_number_that_a_claim_is_held_to_is_asked_for():
+    c1 = next(claim for claim in module.claims() if claim.id == "C1")
+    with pytest.raises(DataError, match=r"forward speedup.*C1"):
+        module.kernel_target(Published({}), c1)

@@ -192,14 +192,14 @@ def _chosen_from(problem: Problem, layer: str, part: Part) -> int:
 
 def _kernels(part: Part, x: Tensor, dz: Tensor) -> dict[str, Callable[[], Tensor]]:
     """The products of a part, without bias: out [B, L] for x [B, H]; dx [B, H] and dw [L, F] for dz [B, L]."""
-    weight, index, n_features, dtype = part.weight, part.index, part.n_features, part.weight.dtype
+    weight, n_features, dtype = part.weight, part.n_features, part.weight.dtype
     if part.pattern == "dense":
         return {
             "out": lambda: torch.mm(x, weight.t()),
             "dx": lambda: torch.mm(dz, weight),
             "dw": lambda: torch.mm(dz.t(), x),
         }
-    assert index is not None  # only a dense part has none
+    index = part.sparse_index
     if part.pattern == "fixed_fan_in":
         return {
             "out": lambda: fixed.forward(x, weight, index, None, unique=True),
@@ -283,11 +283,7 @@ def _naive_dense(problem: Problem, part: Part) -> Step:
         target = torch.zeros(len(x), len(weight), dtype=x.dtype, device=x.device)
         target[positives.doc.long(), positives.label_row.long()] = 1
         loss = loss_of(torch.nn.functional.linear(leaf, weight, bias), target)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        assert leaf.grad is not None  # of `backward`
-        return loss.detach(), leaf.grad
+        return released_cuda.backward_and_update(loss, leaf, optimizer)
 
     return step
 

@@ -48,8 +48,7 @@ def products(
 
     `transposed`: by the kernels for features [H, B], which are given as they want them.
     """
-    library, index = _library(), part.index
-    assert index is not None  # only a dense part has none
+    library, index = _library(), part.sparse_index
     columns = (x.t() if transposed else x).float().contiguous()
     weight, wide = part.weight.float(), dz.float().contiguous()
     batch, n_labels, fan_in = len(x), *weight.shape

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from haste.errors import KernelError
 from haste.kernels import reference
 from haste.kernels.rounding import FP8, FP8_SCALE
 from haste.kernels.state import LayerState, Positives
@@ -20,7 +21,7 @@ GATE_HEAD = 512
 BLOCK_SIZE = 16
 """contiguous features of a block of the block-sparse layer"""
 INDEX_POOL = 16_384
-"""distinct index sets; of more groups, several have the same, each in its own row of memory"""
+"""different index sets; of more groups, several have the same, each in its own row of memory"""
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ class Part(LayerState):
     def n_features(self) -> int:
         """H: features that its labels choose from."""
         return self.columns.stop - self.columns.start
+
+    @property
+    def sparse_index(self) -> Tensor:
+        """`index` of a part that is not dense; raises KernelError for one that is."""
+        if self.index is None:
+            raise KernelError(f"index: a {self.pattern} part reads all features and has none.")
+        return self.index
 
     @property
     def block_size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -57,8 +57,7 @@ def step(
     """One step of a dense head and the released tail by autograd: concatenated logits, BCE by elementwise
     passes in bf16, backward, SGD. Features are a leaf, so the encoder is not timed."""
     head, tail = parts
-    index = tail.index
-    assert index is not None  # only a dense part has none
+    index = tail.sparse_index
     weights = [torch.nn.Parameter(p) for part in parts for p in (part.weight, part.bias)]
     optimizer = torch.optim.SGD(weights, lr=lr)
     doc, label = positives.doc.long(), positives.label_row.long()
@@ -71,10 +70,16 @@ def step(
         fp32 = {"dtype": torch.float32}
         loss = logits.clamp(min=0).sum(**fp32) - logits[doc, label].sum(**fp32)
         loss = loss + logits.abs().neg().exp().add(1).log().sum(**fp32)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        assert leaf.grad is not None  # of `backward`
-        return loss.detach(), leaf.grad
+        return backward_and_update(loss, leaf, optimizer)
 
     return run
+
+
+def backward_and_update(
+    loss: Tensor, leaf: Tensor, optimizer: torch.optim.Optimizer
+) -> tuple[Tensor, Tensor]:
+    """Loss and dX of a step by autograd, whose weights `optimizer` updates; `leaf`: the features."""
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), cast(Tensor, leaf.grad)

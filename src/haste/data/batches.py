@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.data.ragged import Ragged
-from haste.errors import ConfigError
+from haste.errors import ConfigError, DataError
 from haste.kernels.state import Positives
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ class Batch:
     """tokens of the longest document, known to the host"""
     of: int | None = None
     """of how many documents these are this rank's part, and the positives those of all; None for all"""
+
+    @property
+    def targets(self) -> Positives:
+        """`positives` of a batch to train on; raises DataError for one without."""
+        if self.positives is None:
+            raise DataError(
+                "a batch without positives cannot be trained on; collate it with labels."
+            )
+        return self.positives
 
     @property
     def size(self) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from haste.errors import DataError
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.presets import ablation, method
 from haste.report.benchmarks import Results, time_ratios
@@ -349,11 +350,13 @@ LAYERS = {
 def kernel_target(published: Published, claim: Claim) -> tuple[str, float]:
     """(the paper's number as printed, the ratio that has to be reached or kept to)."""
     number = published.find(HASTE, "kernel", *claim.published)
-    # claims.yaml names a row of published.csv, which has a value where the claim has no bound
-    assert number is not None
-    if claim.at_most is not None:
+    if number is not None and claim.at_most is not None:
         return number.text, claim.at_most
-    assert number.value is not None
+    if number is None or number.value is None:
+        raise DataError(
+            f"published numbers: no number of {HASTE}, kernel, {', '.join(map(str, claim.published))}, which "
+            f"{claim.id} is held to. Add it, or leave --published out."
+        )
     return f"{number.text}×", number.value
 
 

@@ -151,7 +151,7 @@ def write_figure(prefix: Path | str, draw: Callable[[], tuple[Figure, pd.DataFra
         with atomic(paths[2]) as temporary:
             figure.savefig(temporary)
             with Image.open(temporary) as image:
-                # a third of the bytes, and nobody sees the difference
+                # a third of the bytes, without a visible difference
                 small = image.convert("RGB").quantize(dither=Image.Dither.NONE)
             small.save(temporary, optimize=True)
         plt.close(figure)

@@ -36,7 +36,7 @@ class Progress:
     documents: int = 0
     """documents of the epoch so far"""
     rewired: int = 0
-    """slots moved in the epoch so far"""
+    """indices moved in the epoch so far"""
     seconds: float = 0.0
     """of training so far"""
     epoch_seconds: list[float] = field(default_factory=list)

@@ -61,9 +61,7 @@ class BatchShape:
         flat = np.zeros(self.size, np.int32)
         offsets, ids, label, row = self.parts()
         flat[label] = pad_label
-        positives = batch.positives
-        # a batch without has no shape
-        assert positives is not None
+        positives = batch.targets
         for at, values in (
             (offsets, batch.offsets),
             (ids, batch.ids),

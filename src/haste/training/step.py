@@ -34,7 +34,7 @@ class StepOutcome:
     loss: Tensor
     """fp32 scalar, summed over batch and labels"""
     moved: int = 0
-    """slots of the output layer that were rewired"""
+    """indices of the output layer that were rewired"""
 
 
 class TrainStep:
@@ -133,10 +133,8 @@ class TrainStep:
         begins(REST)
         if not rewires:
             return StepOutcome(loss)
-        # as for the layer step
-        assert batch.positives is not None
         random = generator(self.model.device, self.config.seed, done, 3)
-        stats = self.model.layer.rewire(random, (given, batch.positives))
+        stats = self.model.layer.rewire(random, (given, batch.targets))
         return StepOutcome(loss, stats.moved)
 
     def _optimize(self) -> None:
@@ -145,10 +143,8 @@ class TrainStep:
 
     def _layer(self, features: Tensor, batch: Batch) -> StepResult:
         lr, step = self._scalars
-        # a batch to train on has them
-        assert batch.positives is not None
         return self.model.layer.step(
-            features, batch.positives, StepContext(lr, self.config.seed, step)
+            features, batch.targets, StepContext(lr, self.config.seed, step)
         )
 
     def _backward(self, features: Tensor, gradient: Tensor) -> None:
