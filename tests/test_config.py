@@ -269,6 +269,8 @@ HEADED = {
     "fixed-fan-in-head": "fixed-fan-in",
     "spartex-head": "spartex",
     "block-sparse-head": "block-sparse",
+    "fixed-fan-in-64-head": "fixed-fan-in-64",
+    "spartex-64-head": "spartex-64",
     "unstructured-head": "unstructured",
     "haste": "group-fan-in",
 }

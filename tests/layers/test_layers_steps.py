@@ -230,6 +230,29 @@ def test_gradient_growth_takes_the_largest_gradient():
     assert layer.index[0, 4] == free[7]
 
 
+def test_gradient_growth_of_single_weights_takes_the_largest_gradients():
+    options = LayerOptions(growth="gradient", fraction=2 / (20 * 16), momentum=0.9)
+    layer = Unstructured(32, 20, 16, options, seeded())
+    layer.weight.copy_(layer.mask)
+    weakest = [[row, int(layer.mask[row].nonzero()[5])] for row in (3, 11)]
+    for value, (row, column) in zip((0.01, -0.02), weakest, strict=True):
+        layer.weight[row, column] = value
+    shared = int((~layer.mask[6] & ~layer.mask[9]).nonzero()[0])
+    before = layer.mask.clone()
+    # documents without any other feature: |dz h| is largest for the two labels that are wrong there
+    features = torch.zeros(2, 32)
+    features[0, shared] = 3.0
+    positives = Positives(
+        torch.tensor([6, 9], dtype=torch.int32), torch.zeros(2, dtype=torch.int32)
+    )
+    layer.bias.fill_(-4.0)
+    stats = layer.rewire(seeded(), (features, positives))
+    assert stats.moved == 2
+    assert (before & ~layer.mask).nonzero().tolist() == weakest
+    assert (layer.mask & ~before).nonzero().tolist() == [[6, shared], [9, shared]]
+    assert (layer.weight[layer.mask & ~before] == 0).all()
+
+
 def test_initialisation_follows_the_method():
     layer = Sparse(64, 4000, 16, LayerOptions(), seeded(), group_size=16)
     assert layer.weight.abs().max() <= 0.25

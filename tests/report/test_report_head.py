@@ -7,7 +7,8 @@ from haste.report.registry import entries
 
 def test_pairs_differ_in_the_head_alone():
     assert dict(head_pairs()) == {
-        **{n: f"{n}-head" for n in ("unstructured", "fixed-fan-in", "spartex", "block-sparse")},
+        **{f"{n}{f}": f"{n}{f}-head" for n in ("fixed-fan-in", "spartex") for f in ("", "-64")},
+        **{n: f"{n}-head" for n in ("unstructured", "block-sparse")},
         "group-fan-in": "haste",
     }
 

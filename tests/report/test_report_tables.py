@@ -129,6 +129,14 @@ def test_a_grid_without_the_papers_data_sets_has_no_paper_columns(tmp_path):
     assert not [column for column in found.columns if "paper" in column.key]
 
 
+def test_main_says_what_a_row_must_not_hide(tmp_path):
+    methods = ("haste", "haste-released-private")
+    fake = FakeGrid(tmp_path, methods=methods, seeds=(0,), documents=20, labels=30)
+    leak = [note for note in make(fake.write(), "main").notes if "test documents too" in note]
+    assert len(leak) == 1
+    assert leak[0].startswith("HASTE (released code, private halves): ")
+
+
 def test_main_bolds_the_best_accuracy(main):
     part = markdown("All", main).split("### ")[1]
     bold = [line for line in part.splitlines() if "**" in line]

@@ -24,6 +24,8 @@ class Method:
     published_as: tuple[str, str] | None
     """(paper, method) in published.csv"""
     settings: Mapping[str, Mapping[str, Any]]
+    note: str = ""
+    """what the table must say of the row"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def methods() -> Mapping[str, Method]:
             kind=row.get("kind", "trained"),
             published_as=tuple(published) if published else None,
             settings=settings,
+            note=row.get("note", ""),
         )
     return table
 

@@ -75,6 +75,7 @@ def main_table(sources: Sources) -> Table:
         *(MEMORY_NOTES[on_gpu] for on_gpu in sorted({run.on_gpu for run in sources.runs})),
         "State: parameters, optimiser state and index sets, counted exactly.",
         CONVERGED_NOTE,
+        *(f"{row.title}: {row.note}." for row in sources.methods() if row.note),
     ]
     if reciprocal:
         notes.append(
