@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from haste.bench import cases, check
+from haste.bench import cases, check, encoder_checks
+from haste.kernels.triton import packed_attention, residual
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -23,11 +24,19 @@ def few(monkeypatch):
         products = [case for case in cases_of if case[2] == "autograd"]
         chosen[family] = (*products[:1], *[case for case in cases_of if "step" in case[2]][:1])
     monkeypatch.setattr(check, "LAYERS", chosen)
-    monkeypatch.setattr(check, "TOKENS", (16,))
+    monkeypatch.setattr(encoder_checks, "TOKENS", (16,))
+    small(monkeypatch)
+
+
+def small(monkeypatch):
+    """Activations that the interpreter passes over in a second."""
+    monkeypatch.setattr(encoder_checks, "WIDTHS", (96,))
+    monkeypatch.setattr(encoder_checks, "ROWS", 6)
 
 
 def test_all_kernels_are_right_here(monkeypatch):
-    monkeypatch.setattr(check, "TOKENS", (16, 64))
+    monkeypatch.setattr(encoder_checks, "TOKENS", (16, 64))
+    small(monkeypatch)
     state = torch.get_rng_state()
     every = list(check.checks(DEVICE))
     assert [each for each in every if not each.passed] == []
@@ -52,7 +61,12 @@ def scaled(result):
         (cases, "group_fused_step", "group", "loss"),
         (cases, "group_fused_step", "fixed_fan_in", "loss"),
         (cases, "dense_fused_step", "dense", "loss"),
-        (check, "short_attention", "attention", "values"),
+        (encoder_checks, "short_attention", "attention", "values"),
+        (packed_attention, "attend", "packed", "values"),
+        (packed_attention, "attend_backward", "packed", "gradient of query"),
+        (residual, "add_norm", "packed", "sum"),
+        (residual, "norm_backward", "packed", "gradient of sum"),
+        (residual, "gelu_backward", "packed", "gradient of inner"),
         (check, "dropout", "dropout", "values kept"),
         (check, "topk", "topk", "scores"),
     ],
@@ -91,22 +105,22 @@ def test_a_wrong_update_is_found(monkeypatch, function, result):
 
 
 def test_dropout_of_another_share_is_found(monkeypatch):
-    right = check.short_attention
+    right = encoder_checks.short_attention
 
     def thrice(query, key, value, keys, p, scale):
         return right(query, key, value, keys, 3 * p, scale) * (1 - 3 * p) / (1 - p)
 
-    monkeypatch.setattr(check, "short_attention", thrice)
-    monkeypatch.setattr(check, "TOKENS", (16, 24))
+    monkeypatch.setattr(encoder_checks, "short_attention", thrice)
+    monkeypatch.setattr(encoder_checks, "TOKENS", (16, 24))
     wrong = [each for each in results("attention") if not each.passed]
     assert [each.what for each in wrong] == [
-        f"attention with dropout, {tokens} tokens" for tokens in check.TOKENS
+        f"attention with dropout, {tokens} tokens" for tokens in encoder_checks.TOKENS
     ]
     assert {each.judgement.result for each in wrong} == {"share dropped"}
 
 
 def test_gradients_of_other_weights_than_were_dropped_are_found(monkeypatch):
-    right = check.short_attention
+    right = encoder_checks.short_attention
 
     def other(query, key, value, keys, p, scale):
         out = right(query, key, value, keys, p, scale)
@@ -117,9 +131,31 @@ def test_gradients_of_other_weights_than_were_dropped_are_found(monkeypatch):
         drawn_again = right(query, key, value, keys, p, scale)
         return drawn_again + (out - drawn_again).detach()
 
-    monkeypatch.setattr(check, "short_attention", other)
-    monkeypatch.setattr(check, "TOKENS", (16, 32))
-    assert [each.passed for each in results("attention")] == [True, False, True, False]
+    monkeypatch.setattr(encoder_checks, "short_attention", other)
+    monkeypatch.setattr(encoder_checks, "TOKENS", (16, 32))
+    assert [each.passed for each in results("attention")] == [True, True, False, False]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("module", "name", "site", "result"),
+    [
+        (packed_attention, "attend_backward", 6, "gradient of query"),
+        (residual, "norm_backward", 6, "gradient of the second summand"),
+    ],
+)
+def test_gradients_with_the_dropout_of_another_place_are_found(
+    monkeypatch, module, name, site, result
+):
+    right = getattr(module, name)
+
+    def other(*args):
+        return right(*args[:site], args[site] + 1, *args[site + 1 :])
+
+    monkeypatch.setattr(module, name, other)
+    wrong = [each for each in results("packed") if not each.passed]
+    assert {each.judgement.result for each in wrong} == {result}
+    assert all("with dropout" in each.what for each in wrong)
 
 
 def test_topk_without_the_last_labels_is_found(monkeypatch):
