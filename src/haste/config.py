@@ -77,16 +77,6 @@ class EncoderConfig:
     gradient_checkpointing: Bool = False
     """transformer: activations inside its blocks are computed again for the backward pass, not kept;
     less memory, a third more work"""
-    optimizer_in_backward: Bool = False
-    """each weight is updated in the backward pass, as soon as its gradient is there, which is not kept"""
-
-    def __post_init__(self) -> None:
-        if self.attention == "packed" and self.optimizer_in_backward:
-            raise SettingError(
-                "optimizer_in_backward",
-                "a packed encoder writes its gradients where the optimiser reads them, all in one place; "
-                "remove it, or set encoder.attention: auto",
-            )
 
     @property
     def model_folder(self) -> Path | None:
@@ -239,8 +229,8 @@ class TrainingConfig:
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
     graphs: Bool = True
     """on a GPU, steps of a transformer are replayed as CUDA graphs, for which lengths are rounded up; off,
-    the host launches each kernel. Not with optimizer_in_backward, the torch backend, or gradient_checkpointing
-    of encoders that are not packed"""
+    the host launches each kernel. Not with the torch backend, or gradient_checkpointing of encoders that are
+    not packed"""
     deterministic: Bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: Annotated[Int, Field(ge=1, le=4096)] = 1

@@ -11,14 +11,17 @@ from haste.errors import ConfigError
 SETTINGS = {
     "encoder": {
         "recompute": "gradient_checkpointing",
-        "fused_optimizer": "optimizer_in_backward",
     },
     "layer": {"run": "block_size"},
     "training": {"by_length": "group_by_length", "calibrate": "tune_tail_bias"},
 }
 """section of a configuration -> former key -> key"""
 REMOVED: dict[str, dict[str, Any]] = {
-    "encoder": {"label_embeddings": "documents"},
+    "encoder": {
+        "label_embeddings": "documents",
+        "fused_optimizer": False,
+        "optimizer_in_backward": False,
+    },
     "training": {"label_texts": False},
 }
 """section of a configuration -> key that there is no more -> the one value with which it is still read"""

@@ -153,8 +153,3 @@ def test_an_encoder_without_a_way_of_its_own_runs_as_it_is():
     assert (type(encoder), encoder.packed) == (TransformerEncoder, False)
     assert encoder(IDS, OFFSETS).shape == (4, 32)
     assert transformer_encoder(model_of(SHAPES["bert"]), config).packed
-
-
-def test_the_optimiser_cannot_step_in_a_packed_backward_pass():
-    with pytest.raises(ConfigError, match="optimizer_in_backward"):
-        EncoderConfig(kind="transformer", attention="packed", optimizer_in_backward=True)

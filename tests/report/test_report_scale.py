@@ -36,13 +36,13 @@ def test_the_papers_numbers_stand_beside_ours(fake):
     write_scale(fake.root / "results")
     found = table(fake)
     rows = {(r["dataset"], r["method"], r["preset"]): r for r in found.rows}
-    ours = rows["Amazon-3M", "HASTE", "speed"]
+    ours = rows["Amazon-3M", "HASTE", "default"]
     assert ours["device"] == "h200"
     assert (ours["epoch_minutes"], ours["paper_peak_gib"]) == (5.0, 5.67)
     assert ours["paper_epoch_minutes"] == pytest.approx(21.65)  # 21:39
-    assert rows["LF-Paper2Keywords-8.6M", "HASTE", "memory"]["paper_peak_gib"] == 12.5
-    assert rows["Amazon-670K", "ELMO (bf16)", "memory"]["paper_peak_gib"] is not None
-    assert rows["sweep", "HASTE", "memory"]["paper_peak_gib"] is None
+    assert rows["LF-Paper2Keywords-8.6M", "HASTE", "default"]["paper_peak_gib"] == 12.5
+    assert rows["Amazon-670K", "ELMO (bf16)", "default"]["paper_peak_gib"] is not None
+    assert rows["sweep", "HASTE", "default"]["paper_peak_gib"] is None
     text = markdown("Scale", found)
     assert "20.00" in text  # milliseconds a step
     assert "12.5" in text  # per cent of the layer
@@ -63,7 +63,7 @@ def test_a_file_without_what_is_needed(fake):
 def test_a_value_is_that_of_its_row(tmp_path):
     results = Results.load(write_scale(tmp_path))
     assert results.names("dataset") == ["Amazon-670K", "Amazon-3M", "LF-Paper2Keywords-8.6M"]
-    row = results.find(dataset="Amazon-3M", method="spartex", preset="speed")
+    row = results.find(dataset="Amazon-3M", method="spartex", preset="default")
     assert (row["epoch_minutes"], row["busy_share"]) == (25.0, None)
     assert results.find(dataset="Amazon-3M", method="bottleneck") == {}
 
@@ -108,7 +108,7 @@ def test_claims_about_time_and_memory_are_judged_by_the_benchmark(fake):
     assert memory.comparisons[0].ours == pytest.approx(3.0)
     assert (memory.verdict, memory.reason) == (
         HOLDS,
-        "3.00×; the claim needs at least 2.38×; scale benchmark, preset memory",
+        "3.00×; the claim needs at least 2.38×; scale benchmark, preset default",
     )
     # time: five times as long; the paper has it for one data set
     epoch = found["C10", "Amazon-3M, h200"]

@@ -30,20 +30,12 @@ def test_a_batch_that_fits_is_named(tiny):
         in text
     )
     assert "encoder.gradient_checkpointing: true" in text
-    assert "encoder.optimizer_in_backward: true" in text
 
 
 def test_what_is_set_already_is_not_advised(tiny):
-    config = tiny.config(
-        encoder={
-            "kind": "transformer",
-            "gradient_checkpointing": True,
-            "optimizer_in_backward": True,
-        }
-    )
+    config = tiny.config(encoder={"kind": "transformer", "gradient_checkpointing": True})
     text = said(config, MemoryUse(100 * GIB, 95 * GIB, 25 * GIB, 10 * GIB))
     assert "gradient_checkpointing" not in text
-    assert "optimizer_in_backward" not in text
 
 
 @pytest.mark.parametrize(

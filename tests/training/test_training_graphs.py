@@ -33,7 +33,6 @@ def test_models_that_cannot_be_captured(tiny, lacking):
     [
         ("training", {"graphs": False}),
         ("encoder", {"gradient_checkpointing": True}),
-        ("encoder", {"optimizer_in_backward": True}),
     ],
 )
 def test_settings_that_leave_steps_to_the_host(tiny, section, settings):

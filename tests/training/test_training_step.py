@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from haste.files import read_json
 from haste.inputs import RunInputs
 from haste.model import build_model
-from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 from haste.training.step import TrainStep
 
@@ -36,11 +35,11 @@ def same(a, b):
     "encoder",
     [
         {},
-        {"optimizer_in_backward": True, "dtype": "bfloat16"},
+        {"dtype": "bfloat16"},
         {"gradient_checkpointing": True},
         {"gradient_checkpointing": True, "attention": "packed"},
     ],
-    ids=["plain", "fused", "gradient_checkpointing", "packed"],
+    ids=["plain", "bfloat16", "gradient_checkpointing", "packed"],
 )
 def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, encoder):
     whole = trained(tiny, bert, "whole", **encoder)
@@ -51,9 +50,10 @@ def test_a_stopped_transformer_goes_on_to_the_same_weights(tiny, bert, stop, enc
     )
 
 
-@pytest.mark.parametrize("option", ["optimizer_in_backward", "gradient_checkpointing"])
-def test_what_saves_memory_changes_no_number(tiny, bert, option):
-    assert same(trained(tiny, bert, "plain"), trained(tiny, bert, option, **{option: True}))
+def test_what_saves_memory_changes_no_number(tiny, bert):
+    assert same(
+        trained(tiny, bert, "plain"), trained(tiny, bert, "again", gradient_checkpointing=True)
+    )
 
 
 def test_packed_what_saves_memory_changes_no_number(tiny, bert):
@@ -64,27 +64,6 @@ def test_packed_what_saves_memory_changes_no_number(tiny, bert):
     assert not same(plain, trained(tiny, bert, "padded"))
 
 
-def test_a_fused_optimizer_keeps_no_gradients_and_takes_the_schedules_step_size(tiny, monkeypatch):
-    seen = []
-    step = Trainer.step
-
-    def look(self, batch):
-        loss = step(self, batch)
-        weights = [*self.model.encoder.parameters(), *self.model.projection.parameters()]
-        seen.append((self.optimizers[0].param_groups[0]["lr"], [w.grad for w in weights]))
-        return loss
-
-    monkeypatch.setattr(Trainer, "step", look)
-    config = tiny.config(
-        encoder={"learning_rate": 1e-3, "max_len": 12, "optimizer_in_backward": True}
-    )
-    train_and_evaluate(config, tiny.run_dir("run", config))
-    rates = [rate for rate, _ in seen]
-    assert rates[0] == pytest.approx(5e-4)  # the first of two steps of warm-up
-    assert rates[-1] < 1e-5
-    assert all(grad is None for _, grads in seen for grad in grads)
-
-
 def test_batches_by_length_train(tiny):
     config = tiny.config(training={"group_by_length": True})
     run = tiny.run_dir("run", config)
@@ -92,9 +71,8 @@ def test_batches_by_length_train(tiny):
     assert read_json(run.resources)["steps"] == 20
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_model_that_is_given_up_is_freed(tiny, fused):
-    config = tiny.config(encoder={"max_len": 12, "optimizer_in_backward": fused})
+def test_a_model_that_is_given_up_is_freed(tiny):
+    config = tiny.config(encoder={"max_len": 12})
     model = build_model(config, RunInputs.load(config), torch.device("cpu"))
     step = TrainStep(config, model, 10)
     features = model.encoder.inner(torch.ones(1, model.encoder.feature_size))

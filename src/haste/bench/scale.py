@@ -78,11 +78,10 @@ PROFILE_COLUMNS = (
 )
 """of scale_profile.csv, which has the kernels that take most of a step"""
 METHODS = ("haste", "spartex", "elmo-bf16", "bottleneck", "fixed-fan-in")
-DEFAULT, SPEED, MEMORY = "default", "speed", "memory"
+DEFAULT, SPEED = "default", "speed"
 PRESETS: dict[str, dict[str, dict[str, bool | str]]] = {
     DEFAULT: {"encoder": {"attention": "packed", "gradient_checkpointing": True}},
     SPEED: {"encoder": {"attention": "packed"}},
-    MEMORY: {"encoder": {"gradient_checkpointing": True, "optimizer_in_backward": True}},
 }
 """changes of a run's settings, by section"""
 SWEEP = "sweep"
@@ -133,7 +132,6 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
         *all_datasets(ours, SPEED),
         *all_datasets(others, DEFAULT),
         *sweep(ours, SWEEP_LABELS),
-        *all_datasets(ours, MEMORY),
         *all_datasets(others, SPEED),
         *sweep(others, [size for size in SWEEP_LABELS if size <= SWEEP_MOST]),
         *sweep(ours, SWEEP_BEYOND),

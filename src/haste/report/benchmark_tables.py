@@ -258,15 +258,13 @@ def scale_table(sources: Sources) -> Table:
         "with the published number a document. Hyper-parameters are those of workflow/configs/paper.yaml.",
         "Preset default: documents lie end to end without padding, activations of the encoder are computed "
         "again in the backward pass, steps replayed as CUDA graphs. Preset speed: the same with all "
-        "activations kept; until default was there, batches of documents of like length, rounded up to one of "
-        "eight lengths. Preset memory: launched by the host, activations computed again, and weights "
-        "updated in the backward pass.",
+        "activations kept.",
         "A step's parts are by the GPU's own clock, and the rest is what is left of the step; an epoch is "
         "its steps times the step. Peak: the most memory allocated, and reserved, while training, rewiring "
         "included. GPU busy: time of kernels over time of the step. Synchronizations: how often the host "
         "synchronizes with the GPU in a step. Top 100 of 256: the best labels of 256 documents, from their features.",
         "Spartex is measured with its auxiliary loss, as at the start of a run. Rows of the sweep have the "
-        "hyper-parameters of LF-Paper2Keywords-8.6M, the preset memory and other numbers of labels.",
+        "hyper-parameters of LF-Paper2Keywords-8.6M, the preset default and other numbers of labels.",
     )
     return Table.of(columns, rows, notes, section="device")
 

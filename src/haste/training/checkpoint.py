@@ -15,7 +15,6 @@ from haste.config import RunConfig
 from haste.model import Model, check_fit, copy_into
 from haste.runs import fingerprint
 from haste.tensor_file import Blocks, load_tensors, save_tensors
-from haste.training.optim import restore, state_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def save(
     """Replace the checkpoint in `folder` by the present state, that of one rank: any number of them resumes."""
     tensors = model.whole_tensors(momenta=True)
     packed = [
-        _pack(state_of(optimizer), f"optimizer{number}", tensors)
+        _pack(optimizer.state_dict(), f"optimizer{number}", tensors)
         for number, optimizer in enumerate(optimizers)
     ]
     header = {
@@ -68,7 +67,7 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
     path = folder / FILE
     if not path.is_file():
         return None
-    unused = [state_of(optimizer) for optimizer in optimizers]
+    unused = [optimizer.state_dict() for optimizer in optimizers]
     try:
         tensors, header = load_tensors(path, need_digest=True, rows=model.row_ranges())
         if header["config"] != fingerprint(config):
@@ -80,11 +79,11 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
         weights = {name: tensors[name] for name in targets}
         check_fit(targets, weights, path)
         for optimizer, state in zip(optimizers, states, strict=True):
-            restore(optimizer, state)
+            optimizer.load_state_dict(state)
     except Exception as error:
         log.warning("%s: cannot be read (%s: %s); starting anew", path, type(error).__name__, error)
         for optimizer, state in zip(optimizers, unused, strict=True):
-            restore(optimizer, state)
+            optimizer.load_state_dict(state)
         return None
     copy_into(targets, weights, path)
     return progress

@@ -77,8 +77,6 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
             advice.append(
                 "set encoder.gradient_checkpointing: true, which keeps few of its activations"
             )
-        if not config.encoder.optimizer_in_backward and config.encoder.attention != "packed":
-            advice.append("set encoder.optimizer_in_backward: true, which keeps no gradients of it")
     if smaller := _fan_in(config, use, needed - room):
         advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
     # kernels bound what they hold of the logits themselves

@@ -30,14 +30,13 @@ Backward = Callable[[Tensor, Tensor], None]
 
 def can_capture(config: RunConfig, model: Model) -> bool:
     """Whether steps of a run can be captured: on a GPU, with kernels that read step size and step number from memory
-    and an encoder of fixed shapes, whose backward pass sets no generator back and moves no weights."""
+    and an encoder of fixed shapes, whose backward pass sets no generator back."""
     return (
         config.training.graphs
         and model.device.type == "cuda"
         and model.encoder.fixed_shapes
         and model.layer.capturable
         and (model.encoder.packed or not config.encoder.gradient_checkpointing)
-        and not config.encoder.optimizer_in_backward
     )
 
 

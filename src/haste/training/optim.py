@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from functools import partial
 from typing import Any
 
 import optimi
@@ -14,8 +12,6 @@ from haste.config import EncoderConfig
 from haste.encoders.base import Encoder
 from haste.training import flat
 
-_GROUP = "group"
-
 
 def build_optimizers(
     encoder: Encoder, projection: nn.Module, config: EncoderConfig
@@ -23,8 +19,7 @@ def build_optimizers(
     """Adam with Kahan summation for bf16 parameters; weight decay not on biases and norms; lazy
     Adam for parameters with sparse gradients (rows without a gradient rest).
 
-    The dense parameters become parts of one (`haste.training.flat`) for each weight decay; with
-    `config.optimizer_in_backward` they stay alone, and each steps in the backward pass.
+    The dense parameters become parts of one (`haste.training.flat`) for each weight decay.
     """
     sparse = {id(parameter): parameter for parameter in encoder.sparse_parameters()}
     decayed: list[nn.Parameter] = []
@@ -34,12 +29,7 @@ def build_optimizers(
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     kinds = [(decayed, config.weight_decay), (plain, 0.0)]
     groups: list[dict[str, Any]] = [
-        {
-            "params": own if config.optimizer_in_backward else [flat.flatten(own)],
-            "weight_decay": decay,
-        }
-        for own, decay in kinds
-        if own
+        {"params": [flat.flatten(own)], "weight_decay": decay} for own, decay in kinds if own
     ]
     if not groups:
         return []
@@ -49,15 +39,7 @@ def build_optimizers(
         kahan_sum=config.dtype == "bfloat16",
         # it does not always find out by itself that parameters are on a GPU
         triton=True if groups[0]["params"][0].is_cuda else None,
-        gradient_release=config.optimizer_in_backward,
     )
-    if config.optimizer_in_backward:
-        # a hook that held the optimiser would keep it, and so the model, for good: nothing collects
-        # cycles through hooks
-        step_alone = partial(_step_alone, weakref.ref(adam))
-        for group in groups:
-            for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(step_alone)
     optimizers: list[torch.optim.Optimizer] = [adam]
     if sparse:
         optimizers.append(torch.optim.SparseAdam(list(sparse.values()), lr=config.learning_rate))
@@ -67,20 +49,11 @@ def build_optimizers(
 def backward(
     encoder: Encoder,
     projection: nn.Module,
-    config: EncoderConfig,
     features: Tensor,
     gradient: Tensor,
 ) -> None:
-    """Gradients of what `build_optimizers` was given, from that of `features`; both [B, H].
-
-    With `config.optimizer_in_backward` this moves the weights, too, and leaves no gradients.
-    """
+    """Gradients of what `build_optimizers` was given, from that of `features`; both [B, H]."""
     gradient = gradient.to(features.dtype)
-    if config.optimizer_in_backward:
-        # its steps are hooks of torch's own backward pass
-        if features.requires_grad:
-            features.backward(gradient)
-        return
     written = {id(parameter) for parameter in encoder.written_gradients()}
     parameters = [*encoder.parameters(), *projection.parameters()]
     own = [each for each in parameters if each.requires_grad and id(each) not in written]
@@ -96,13 +69,12 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> Non
 
 
 def step(optimizers: list[torch.optim.Optimizer]) -> None:
-    """Step by the gradients there are, and forget these; fused optimisers have done so already."""
+    """Step by the gradients there are, and forget these."""
     for optimizer in optimizers:
-        if not _is_fused(optimizer):
-            optimizer.step()
-            if not isinstance(optimizer, optimi.Adam):
-                # those of Adam are parts of one tensor, and overwritten in place
-                optimizer.zero_grad()
+        optimizer.step()
+        if not isinstance(optimizer, optimi.Adam):
+            # those of Adam are parts of one tensor, and overwritten in place
+            optimizer.zero_grad()
 
 
 def parameters(optimizers: list[torch.optim.Optimizer]) -> list[nn.Parameter]:
@@ -115,24 +87,6 @@ def parameters(optimizers: list[torch.optim.Optimizer]) -> list[nn.Parameter]:
     ]
 
 
-def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What `restore` wants, in dicts and lists."""
-    found = optimizer.state_dict()
-    states = found["state"].items()
-    # a fused optimiser keeps with each parameter the group it is of
-    own = {at: {k: v for k, v in each.items() if k != _GROUP} for at, each in states}
-    return {**found, "state": own}
-
-
-def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put an optimiser of the same parameters in the state that `state_of` gave."""
-    optimizer.load_state_dict(state)
-    if _is_fused(optimizer):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter][_GROUP] = group
-
-
 def optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
     """Bytes of all state tensors."""
     return sum(
@@ -142,14 +96,3 @@ def optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-
-
-def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(optimizer.defaults.get("gradient_release"))
-
-
-def _step_alone(reference: weakref.ref[optimi.Adam], parameter: nn.Parameter) -> None:
-    optimizer = reference()
-    if optimizer is not None:
-        optimizer.step(param=parameter)
-        optimizer.zero_grad(param=parameter)

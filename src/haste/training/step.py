@@ -13,7 +13,6 @@ from torch import Tensor
 from haste.config import RunConfig
 from haste.data.batches import Batch
 from haste.distributed import Exchange
-from haste.errors import ConfigError
 from haste.kernels.rounding import generator, mix
 from haste.kernels.state import StepContext
 from haste.layers.base import StepResult
@@ -54,11 +53,6 @@ class TrainStep:
         self.model = model
         self.total_steps = total_steps
         self.ranks = model.ranks
-        if self.ranks.size > 1 and config.encoder.optimizer_in_backward:
-            raise ConfigError(
-                "encoder.optimizer_in_backward: steps by the gradients of one process, before those of the others "
-                "are added; set it false, or train in one process."
-            )
         self.optimizers = optim.build_optimizers(model.encoder, model.projection, config.encoder)
         device = model.device
         on_gpu = device.type == "cuda" and model.layer.capturable
@@ -149,7 +143,7 @@ class TrainStep:
 
     def _backward(self, features: Tensor, gradient: Tensor) -> None:
         model = self.model
-        optim.backward(model.encoder, model.projection, self.config.encoder, features, gradient)
+        optim.backward(model.encoder, model.projection, features, gradient)
 
     def _set_scalars(self, lr: float, done: int) -> None:
         if self._lr is None or self._step is None:
