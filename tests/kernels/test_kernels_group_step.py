@@ -9,7 +9,7 @@ from kernel_problems import DEVICE, NAMES, cast, error, naive, oracle, problem, 
 
 from haste.errors import ConfigError, KernelError
 from haste.kernels import group_fused_step
-from haste.kernels.state import Positives, Sgd, StepContext
+from haste.kernels.state import LayerState, Positives, Sgd, StepContext
 from haste.kernels.triton import group_step
 from haste.layers.build import choose_backend
 
@@ -181,9 +181,14 @@ def test_offsets_beyond_two_to_the_31():
     )
     features = p["features"].bfloat16()
     _, grad = group_step.group_step(
-        features, weight, index, bias, None, None, pairs, group_size=group_size,
-        sgd=Sgd(lr=1.0), seed=0, step=0,
-    )  # fmt: skip
+        features,
+        LayerState(weight, bias),
+        index,
+        pairs,
+        StepContext(1.0, 0, 0),
+        Sgd(),
+        group_size=group_size,
+    )
     z = features[1].double().sum() - 30
     assert torch.allclose(
         grad[1].double(), torch.full_like(grad[1], float(torch.sigmoid(z) - 1)).double(), rtol=1e-2

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig
 
 from haste.bench.documents import PublishedStatistics, draw_labels, draw_tokens
-from haste.bench.scale import ScaleRow, Workload, measure, workload_of
+from haste.bench.scale import PRESETS, ScaleRow, Workload, measure, workload_of
 from haste.bench.workload import random_transformer
 from haste.data.batches import collate
 from haste.encoders.transformer import transformer_encoder
@@ -64,7 +64,7 @@ def batches_for(its: Workload, step: TrainStep, count: int, longest: int = 112) 
     return found
 
 
-@pytest.mark.parametrize("preset", ["default", "speed", "memory"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_does_not_wait_for_the_gpu(device, preset):
     its = workload(preset)
     model = its.build(device)
@@ -89,11 +89,11 @@ def test_presets_of_short_documents_and_their_memory(device):
         )
 
     # workspaces of products stay, but once for each stream and thread
-    for name in ("default", "speed", "memory"):
+    for name in PRESETS:
         measure(short(name), device)
     gc.collect()
     before = torch.cuda.memory_allocated()
-    for name in ("memory", "speed", "default"):
+    for name in reversed(PRESETS):
         measure(short(name), device)
     gc.collect()
     assert torch.cuda.memory_allocated() - before < 1 << 20
