@@ -11,7 +11,7 @@ from haste.grid import GridConfig, RunKey
 from haste.metrics.metrics import METRICS
 from haste.metrics.names import HISTORY
 from haste.paths import RunDir
-from haste.runs import run_dir
+from haste.runs import IDENTITY, identity, run_dir
 
 SETTINGS = {
     "name": "small",
@@ -111,7 +111,13 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
     run.model.write_text("weights")
     write_json(
         run.resources,
-        {"device": "CPU", "seconds": {}, "peak_bytes": {}, "completed": True},
+        {
+            "device": "CPU",
+            "seconds": {},
+            "peak_bytes": {},
+            "completed": True,
+            IDENTITY: identity(config),
+        },
     )
     metrics = dict.fromkeys(METRICS, precision)
     write_json(

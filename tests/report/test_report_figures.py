@@ -80,7 +80,7 @@ def measured(fake, method, get):
 def test_every_figure_is_drawn(drawn):
     from matplotlib.image import imread
 
-    assert len(drawn) == 9
+    assert len(drawn) == 8
     for name, (table, pdf, png) in drawn.items():
         assert len(pd.read_csv(table)) >= 5, name
         # type 42 is an embedded TrueType font
@@ -127,7 +127,6 @@ def test_axes_start_at_zero_or_say_so(shown):
         ("precision_by_decile", "tiny, CPU (test)"),
         ("training_curves", "tiny, CPU (test)"),
         ("label_frequency", "tiny"),
-        ("cohesion", "tiny"),
         ("kernel_speedup", "h200"),
         ("scale_memory", "h200"),
     ],
@@ -212,12 +211,6 @@ def test_label_frequencies_by_rank(fake, drawn):
         np.interp(np.arange(1, 81), frame["rank"], frame["documents"]).round().astype(int), counts
     )
     assert set(frame["head"]) == {32}
-
-
-def test_cohesion_counts_every_group(drawn):
-    frame = read(drawn["cohesion"])
-    # 80 labels less a head of 32, in groups of 16
-    assert dict(frame.groupby("grouping")["groups"].sum()) == dict.fromkeys(GROUPINGS, 3)
 
 
 def test_several_data_sets_stand_beside_each_other(tmp_path):

@@ -37,7 +37,7 @@ def grid(tmp_path_factory):
         "datasets",
         "ablation_grouping",
         "ablation_sampling",
-        "kernels",
+        "kernel_times",
     ):
         write_table(grid.layout.table(name), entry("table", name, grid).title, make(grid, name))
     grid.layout.figure("x").parent.mkdir()
@@ -93,7 +93,7 @@ def test_what_has_nothing_to_compare_is_a_line(page):
     assert "sampling of index sets" not in text(section(page, "ablations")).lower()
     assert "snakemake ablation_sampling --configfile my.yaml" in text(lines)
     # no benchmark is committed
-    assert "table_kernels" in lines
+    assert "table_kernel_times" in lines
     assert "<table>" not in lines
 
 

@@ -30,12 +30,6 @@ def fake(tmp_path):
     return FakeGrid(tmp_path, methods=("haste",))
 
 
-def targets(fake):
-    """(what begins with, shape) -> row; `what` without the group size."""
-    rows = make(fake.grid, "kernels").rows
-    return {(str(row["what"]).split(", G=")[0], row["shape"]): row for row in rows}
-
-
 def drawn_of(fake, name, prefix):
     return pd.read_csv(draw(fake.grid, name, prefix)[0])
 
@@ -44,62 +38,6 @@ def judged(fake):
     """By claim, of those about kernels."""
     _, sources = load(replace(fake.grid, allow_partial=True), "claims")
     return {each.claim.id: each for each in findings(sources) if each.claim.evidence == "kernels"}
-
-
-# targets
-
-
-def test_each_target_is_met_or_missed_by_its_ratio(fake):
-    write_kernels(fake.root / "results", plain, peak_mib=65.0, state_mib=1500.0)
-    found = targets(fake)
-    dense = "forward, time over that of a dense bottleneck"
-    assert found[dense, "amazon3m"]["measured"] == pytest.approx(2.0 / 1.6)
-    assert found[dense, "amazon3m"]["target"] == "at most 1.1×"
-    assert found[dense, "amazon3m"]["verdict"] == "missed"
-    assert found[dense, "amazon3m-g32"]["target"] == "at most 1.5×"
-    assert found[dense, "amazon3m-g32"]["verdict"] == "met"
-    assert (dense, "amazon670k") not in found
-    products = "step of the tail, time over the three products of a dense bottleneck"
-    assert found[products, "amazon670k"]["measured"] == pytest.approx(2.0 / 4.8)
-    assert found[products, "amazon670k"]["target"] == "at most 1.8×"
-    over = "step of head and tail, our own dense step's time over it (768 features, bf16)"
-    assert found[over, "lfpaper2keywords"]["measured"] == pytest.approx(12.0 / 5.0)
-    assert found[over, "lfpaper2keywords"]["verdict"] == "met"
-    fixed = found["backward, time of our fixed fan-in over that of groups", "amazon3m"]
-    assert (fixed["measured"], fixed["verdict"]) == (pytest.approx(3.0), "reported")
-    assert "25×" in fixed["target"]
-    memory = "memory of a step beyond layer and inputs, 8.6 million labels (MiB)"
-    assert found[memory, "lfpaper2keywords"]["verdict"] == "missed"
-    whole = found["memory of layer and step together (MiB)", "lfpaper2keywords"]
-    assert (whole["measured"], whole["verdict"]) == (1565.0, "met")
-
-
-def test_a_step_is_compared_with_the_momentum_of_its_data_set(fake):
-    def slower(row):
-        return 20.0 if row.direction == "step_momentum" else plain(row)
-
-    write_kernels(fake.root / "results", slower, released=True)
-    found = targets(fake)
-    what = "step of head and tail, released code's time over ours"
-    assert found[what, "amazon670k"]["measured"] == pytest.approx(30.0 / 20.0)
-    assert found[what, "amazontitles670k"]["measured"] == pytest.approx(30.0 / 5.0)
-    assert found[what, "amazontitles670k"]["verdict"] == "missed"
-
-
-def test_a_row_without_a_time_is_not_measured_and_named(fake):
-    def broken(row):
-        wrong = (row.layer, row.direction) == ("bottleneck", "forward")
-        return None if wrong and row.shape.name == "amazon3m" else plain(row)
-
-    write_kernels(fake.root / "results", broken)
-    found = targets(fake)
-    what = "forward, time over that of a dense bottleneck"
-    assert found[what, "amazon3m"]["measured"] is None
-    assert found[what, "amazon3m"]["verdict"] == "not measured"
-    products = "step of the tail, time over the three products of a dense bottleneck"
-    assert found[products, "amazon3m"]["verdict"] == "not measured"
-    (note,) = [n for n in make(fake.grid, "kernel_times").notes if "no time" in n]
-    assert note.endswith("not able to run: amazon3m/bottleneck/forward.")
 
 
 # times
@@ -125,10 +63,19 @@ def test_times_stand_by_shape_layer_and_direction(fake):
 def test_devices_stand_apart(fake):
     for device, factor in (("a100", 2.0), ("h200", 1.0)):
         write_kernels(fake.root / "results", lambda row, f=factor: f * plain(row), device=device)
-    for name in ("kernels", "kernel_times"):
-        assert [title for title, _ in make(fake.grid, name).sections()] == ["a100", "h200"]
+    assert [title for title, _ in make(fake.grid, "kernel_times").sections()] == ["a100", "h200"]
     row = next(row for row in make(fake.grid, "kernel_times").rows if row["layer"] == "haste")
     assert (row["device"], row["step"]) == ("a100", 10.0)
+
+
+def test_a_row_without_a_time_is_named(fake):
+    def broken(row):
+        wrong = (row.layer, row.direction) == ("bottleneck", "forward")
+        return None if wrong and row.shape.name == "amazon3m" else plain(row)
+
+    write_kernels(fake.root / "results", broken)
+    (note,) = [n for n in make(fake.grid, "kernel_times").notes if "no time" in n]
+    assert note.endswith("not able to run: amazon3m/bottleneck/forward.")
 
 
 # claims
@@ -212,13 +159,13 @@ def test_results_without_sweeps_give_an_empty_figure(fake, tmp_path):
 
 def test_what_lies_beside_the_results_is_an_input(fake):
     path = write_kernels(fake.root / "results", plain)
-    for kind, name in (("table", "kernels"), ("figure", "copy_bandwidth")):
+    for kind, name in (("table", "kernel_times"), ("figure", "copy_bandwidth")):
         inputs = entry(kind, name, fake.grid).inputs_of(fake.grid)
         assert inputs.benchmarks == (path,)
         assert inputs.companions == (path.with_name("machine.json"),)
 
 
-@pytest.mark.parametrize("name", ["kernels", "kernel_times", "scale"])
+@pytest.mark.parametrize("name", ["kernel_times", "scale"])
 def test_committed_benchmarks_make_the_committed_tables(tmp_path, monkeypatch, name):
     monkeypatch.chdir(Path(__file__).parents[2])
     grid = read_grid([Path("workflow/configs/wordnet.yaml")])

@@ -54,7 +54,6 @@ def test_a_grid_has_tables_and_figures_of_its_ablations():
         "grouping_cohesion",
         "confusions",
         "runs",
-        "kernels",
         "kernel_times",
         "scale",
     }
@@ -184,11 +183,11 @@ def test_training_curves_leave_out_linear_methods():
 
 def test_benchmarks_are_what_lies_there(tmp_path):
     config = grid(results_dir=str(tmp_path))
-    assert table_inputs(config, "kernels").benchmarks == ()
+    assert table_inputs(config, "kernel_times").benchmarks == ()
     path = tmp_path / "benchmarks/h200/kernels.csv"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert table_inputs(config, "kernels").benchmarks == (path,)
+    assert table_inputs(config, "kernel_times").benchmarks == (path,)
     assert table_inputs(config, "claims").benchmarks == (path,)
     assert table_inputs(config, "scale").benchmarks == ()
 

@@ -16,7 +16,7 @@ from haste.paths import RunDir
 from haste.presets import methods
 from haste.report.render import markdown, write_table
 from haste.runs import run_dir
-from haste.transfer.importing import import_results
+from haste.transfer import import_results
 
 ROOT = Path(__file__).parents[2]
 TUNING = {

@@ -13,8 +13,7 @@ from haste.files import write_json
 from haste.grid import GridConfig, RunKey
 from haste.presets import method
 from haste.runs import run_dir
-from haste.transfer.exporting import export_results
-from haste.transfer.importing import import_results
+from haste.transfer import export_results, import_results
 from small_grid import CORPUS, write_run
 
 NEW = {**GRID, "overrides": {"dense": {"training": {"epochs": 3}}}}

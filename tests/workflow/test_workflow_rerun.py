@@ -108,7 +108,7 @@ def test_another_head_makes_orders_again(finished: Project):
     # semantic (2 seeds), balanced, frequency, frequency_shuffled, random
     assert jobs["group"] == 6
     assert jobs["train"] == 8
-    assert {"figure_label_frequency", "figure_cohesion", "table_grouping_cohesion"} <= set(jobs)
+    assert {"figure_label_frequency", "table_grouping_cohesion"} <= set(jobs)
     assert "embed" not in jobs
 
 
@@ -136,8 +136,8 @@ def test_where_a_run_is_trained_is_no_reason_to_train_it_again(project: Project)
 
 
 def test_a_deleted_figure_is_drawn_again(finished: Project):
-    (finished.root / "results/small/figures/cohesion.pdf").unlink()
-    assert finished.jobs() == {"figure_cohesion": 1, "index": 1}
+    (finished.root / "results/small/figures/label_frequency.pdf").unlink()
+    assert finished.jobs() == {"figure_label_frequency": 1, "index": 1}
 
 
 def test_a_run_gets_its_own_threads(finished: Project):

@@ -1,4 +1,4 @@
-"""Subcommands that measure this machine: kernels and training on its GPU, grouping on its CPU."""
+"""Subcommands that measure kernels and training on this machine's GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from haste.cli.app import app
 log = logging.getLogger(__name__)
 
 bench = typer.Typer(
-    no_args_is_help=True, help="Measure kernels, training steps and grouping on this machine."
+    no_args_is_help=True, help="Measure kernels and training steps on this machine."
 )
 app.add_typer(bench, name="bench")
 OutOption = Annotated[
@@ -126,36 +126,3 @@ def sharded(
         Bench(out, ranks, device).run(measured, labels or (GOAL_LABELS, 0), seconds)
     if ranks.first:
         log.info("wrote %s", out)
-
-
-@bench.command("grouping")
-def grouping(
-    out: Annotated[Path, typer.Option(help="Table to write (.csv).")],
-    labels: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1000, help="Number of labels; repeatable; if not given, 100,000 to 8,600,000."
-        ),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option("--grouping", help="semantic, balanced, frequency or random; repeatable."),
-    ] = None,
-    group_size: Annotated[int, typer.Option(help="Labels per group.")] = 32,
-    hidden: Annotated[int, typer.Option(help="Dimensions of an embedding.")] = 384,
-    scratch: Annotated[
-        Path | None, typer.Option(help="Folder for the embeddings, 2 bytes per value.")
-    ] = None,
-) -> None:
-    """Measure time, memory and cohesion of `haste group` on generated embeddings, by number of labels."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    from haste.bench.grouping import SIZES, measure_grouping, slopes
-    from haste.files import atomic
-
-    folder = out.parent if scratch is None else scratch
-    folder.mkdir(parents=True, exist_ok=True)
-    measured = measure_grouping(method or ["semantic"], labels or SIZES, group_size, hidden, folder)
-    with atomic(out) as temporary:
-        measured.to_csv(temporary, index=False)
-    for name, slope in slopes(measured).items():
-        log.info("%s: CPU seconds grow as labels^%.2f", name, slope)

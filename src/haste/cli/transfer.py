@@ -36,7 +36,7 @@ def export_results(
     Without weights, and without predictions of trials, which nothing reads.
     """
     from haste.grid import read_grid
-    from haste.transfer.exporting import export_results as export
+    from haste.transfer import export_results as export
 
     number = export(read_grid(grid), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
@@ -60,7 +60,7 @@ def import_results(
     finished on this machine are kept.
     """
     from haste.grid import read_grid
-    from haste.transfer.importing import import_results as take
+    from haste.transfer import import_results as take
 
     runs = take(archive, read_grid(grid), without_data=without_data)
     log.info("%d runs imported, %d were finished before", len(runs.taken), len(runs.kept))

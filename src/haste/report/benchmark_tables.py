@@ -1,8 +1,7 @@
-"""The tables of the committed benchmarks: targets of the kernels and their times, and training at scale."""
+"""The tables of the committed benchmarks: times of the kernels, and training at scale."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from haste.presets import methods
@@ -15,48 +14,9 @@ from haste.report.style import method_title
 if TYPE_CHECKING:
     from haste.report.load import Sources
 
-MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 PRODUCTS = {"forward": "forward", "dx": "dX", "dw": "dW"}
 """of an output layer, by direction in kernels.csv: what tables and figures call them"""
-OF_BOTTLENECK = {64: 1.1, 32: 1.5}
-"""by group size: times the products of a dense bottleneck that ours may take"""
-OVER_RELEASED = 3.0
-"""at least, for products of groups of 16, which no dense product is a measure of"""
-STEP_OVER_RELEASED = 10.0
-STEP_OF_PRODUCTS = {64: 1.2, 32: 1.6, 16: 1.8}
-"""by group size: times the three products of a bottleneck that a whole step of the tail may take"""
-OVER_DENSE = 2.0
-LARGEST = "lfpaper2keywords"
-PEAK_MIB, WHOLE_MIB = 64.0, 1.6 * 1024
 DIRECTIONS = ("forward", "dx", "dw", "backward", "step", "step_momentum")
-
-
-@table("kernels", "Kernels: targets", benchmark="kernels")
-def targets_table(sources: Sources) -> Table:
-    """What the output layer's kernels were to reach, and what they do, by device.
-
-    Each row is a target on one of the paper's output layers: "met" or "missed" follows from the committed
-    results of ``haste bench kernels``, whose times stand in ``kernel_times``. Without results the table says
-    that it needs CUDA: times taken on a CPU say nothing about the paper's claims on speed.
-    """
-    columns = (
-        Column("device", "Device"),
-        Column("what", "What", once=True, width=6),
-        Column("target", "Target", once=True),
-        Column("shape", "Shape"),
-        Column("measured", "Measured", digits=2),
-        Column("verdict", "Verdict"),
-    )
-    devices = sources.benchmarks
-    rows = [{"device": times.device, **row} for times in devices for row in _targets(times)]
-    notes = [
-        *(times.note() for times in devices),
-        "Targets were set before the kernels were written. Ratios are of median times in one run; a "
-        "dense bottleneck (one with as many features as the fan-in) is multiplied by cuBLAS in bf16.",
-        "A step is loss, all gradients and the update with stochastic rounding, with the momentum that "
-        "the data set is trained with.",
-    ]
-    return Table.of(columns, rows, notes, section="device")
 
 
 @table("kernel_times", "Kernel times", benchmark="kernels", long=True)
@@ -109,92 +69,6 @@ def times_table(sources: Sources) -> Table:
         *(words for times in devices if (words := _without_time(times))),
     ]
     return Table.of(columns, rows, notes, section="device")
-
-
-def _targets(times: Results) -> Iterator[Row]:
-    shapes = times.names("shape")
-    milliseconds = times.milliseconds
-    sizes = {
-        shape: int(size)
-        for shape in shapes
-        if (size := times.find(shape=shape, layer="group_fan_in").get("group_size"))
-    }
-    for direction, title in PRODUCTS.items():
-        for shape, size in sizes.items():
-            ours, bottleneck, released = (
-                milliseconds(shape, layer, direction)
-                for layer in ("group_fan_in", "bottleneck", "released_cuda")
-            )
-            if size in OF_BOTTLENECK:
-                what = f"{title}, time over that of a dense bottleneck, G={size}"
-                yield _target(what, shape, _ratio(ours, bottleneck), at_most=OF_BOTTLENECK[size])
-            else:
-                what = f"{title}, released extension's time over ours, G={size}"
-                yield _target(what, shape, _ratio(released, ours), at_least=OVER_RELEASED)
-    for shape in sizes:
-        released = milliseconds(shape, "released_cuda", "step")
-        if released is not None:
-            # with momentum where the data set is trained with it
-            ours = milliseconds(shape, "haste", "step_momentum")
-            ours = milliseconds(shape, "haste", "step") if ours is None else ours
-            what = "step of head and tail, released code's time over ours"
-            yield _target(what, shape, _ratio(released, ours), at_least=STEP_OVER_RELEASED)
-    for shape, size in sizes.items():
-        if size in STEP_OF_PRODUCTS:
-            times_of = [milliseconds(shape, "bottleneck", name) for name in PRODUCTS]
-            known = [time for time in times_of if time is not None]
-            products = sum(known) if len(known) == len(PRODUCTS) else None
-            ratio = _ratio(milliseconds(shape, "group_fan_in", "step"), products)
-            what = f"step of the tail, time over the three products of a dense bottleneck, G={size}"
-            yield _target(what, shape, ratio, at_most=STEP_OF_PRODUCTS[size])
-    for shape in sizes:
-        dense, ours = (milliseconds(shape, layer, "step") for layer in ("dense768", "haste"))
-        what = "step of head and tail, our own dense step's time over it (768 features, bf16)"
-        yield _target(what, shape, _ratio(dense, ours), at_least=OVER_DENSE)
-    for direction, published in (("forward", "4.4×"), ("backward", "25×")):
-        for shape in shapes:
-            fixed, ours = (
-                milliseconds(shape, layer, direction) for layer in ("fixed_fan_in", "group_fan_in")
-            )
-            what = f"{direction}, time of our fixed fan-in over that of groups"
-            yield _target(what, shape, _ratio(fixed, ours), published=published)
-    step = times.find(shape=LARGEST, layer="haste", direction="step")
-    peak, state = step.get("peak_mib"), step.get("state_mib")
-    what = "memory of a step beyond layer and inputs, 8.6 million labels (MiB)"
-    yield _target(what, LARGEST, peak, at_most=PEAK_MIB, unit=" MiB")
-    whole = None if peak is None or state is None else float(peak) + float(state)
-    what = "memory of layer and step together (MiB)"
-    yield _target(what, LARGEST, whole, at_most=WHOLE_MIB, unit=" MiB")
-
-
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or denominator is None:
-        return None
-    return float(numerator) / float(denominator)
-
-
-def _target(
-    what: str,
-    shape: str,
-    value: float | None,
-    *,
-    at_most: float | None = None,
-    at_least: float | None = None,
-    published: str = "",
-    unit: str = "×",
-) -> Row:
-    """A row about a value that has one of two bounds, or none and only a published one beside it."""
-    if at_most is not None:
-        target = f"at most {at_most:,g}{unit}"
-        verdict = MET if value is not None and value <= at_most else MISSED
-    elif at_least is not None:
-        target = f"at least {at_least:g}{unit}"
-        verdict = MET if value is not None and value >= at_least else MISSED
-    else:
-        target, verdict = f"none; published: up to {published}", "reported"
-    if value is None:
-        verdict = NOT_MEASURED
-    return {"what": what, "target": target, "shape": shape, "measured": value, "verdict": verdict}
 
 
 def _without_time(times: Results) -> str | None:

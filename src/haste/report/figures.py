@@ -6,7 +6,6 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from haste.config import GROUPINGS
 from haste.grid import GridConfig
 from haste.presets import ablation, method
 from haste.report.registry import Inputs, ablation_runs, figure, order_paths, unique
@@ -15,7 +14,6 @@ from haste.report.runs import place, run_row
 from haste.report.style import (
     BLUE,
     COLUMN_WIDTH,
-    GREEN,
     GREY,
     LABEL_SIZE,
     ORANGE,
@@ -44,9 +42,6 @@ if TYPE_CHECKING:
     from haste.report.load import Sources
 
     Drawing = tuple[Figure, pd.DataFrame]
-
-BINS = 50
-"""of the histograms of cohesion, from 0 to 1"""
 
 
 def _main(grid: GridConfig) -> Inputs:
@@ -385,67 +380,6 @@ def label_frequency(sources: Sources) -> Drawing:
             axes.text(head, 0.97, label, ha="right", color=VERMILION, **corner)
             axes.text(head, 0.97, f" tail: {len(counts) - head:,}", color=GREY, **corner)
     axes_of[0][0].set_ylabel("Training documents (logarithmic)")
-    return chart, pd.concat(frames)
-
-
-@figure(
-    "cohesion",
-    "Cohesion of the label groups",
-    inputs=lambda grid: Inputs(orders=order_paths(grid, grid.datasets, GROUPINGS)),
-)
-def cohesion(sources: Sources) -> Drawing:
-    """Cohesion of the tail's groups, by grouping: the mean cosine of a group's labels to the group's mean.
-
-    A bar counts groups; the black line is the mean. The further right, the more alike are the labels that
-    share their features. The two-stage ``semantic`` grouping has a tail on the left: labels that its clusters
-    leave over end up together; ``balanced`` cuts clusters in two instead and has none. The same numbers are
-    summed up in the table ``grouping_cohesion``.
-    """
-    import numpy as np
-    import pandas as pd
-    import seaborn as sns
-
-    orders, datasets = sources.orders(), sources.grid.datasets
-    groupings = list(dict.fromkeys(grouping for _, grouping, _ in orders))
-    colours = dict(zip(groupings, (VERMILION, ORANGE, BLUE, GREEN, GREY), strict=False))
-    chart, axes_of = panels(
-        len(groupings),
-        len(datasets),
-        (1.4 * COLUMN_WIDTH * len(datasets), 0.6 + 1.05 * len(groupings)),
-        sharex=True,
-    )
-    bins = np.linspace(0.0, 1.0, BINS + 1)
-    frames = []
-    for dataset, grouping, order in orders:
-        axes = axes_of[groupings.index(grouping), datasets.index(dataset)]
-        values = order.cohesion
-        mean = float(values.mean()) if values.size else None
-        frames.append(
-            pd.DataFrame(
-                {
-                    "dataset": dataset,
-                    "grouping": grouping,
-                    "low": bins[:-1].round(6),
-                    "high": bins[1:].round(6),
-                    "groups": np.histogram(values, bins)[0],
-                    "mean cohesion": np.nan if mean is None else mean,
-                }
-            )
-        )
-        axes.text(0.01, 0.93, grouping, transform=axes.transAxes, va="top", fontweight="bold")
-        words = "no embeddings" if mean is None else f"mean {mean:.2f}"
-        axes.text(0.01, 0.68, words, transform=axes.transAxes, va="top", fontsize=8)
-        if mean is None:
-            axes.set_yticks([])
-        else:
-            sns.histplot(x=values, bins=bins, color=colours[grouping], alpha=1, ax=axes)
-            axes.axvline(mean, color="black", linewidth=1.2)
-        axes.set(ylabel="", xlim=(0, 1))
-        axes.grid(axis="x", visible=False)
-    for column, dataset in enumerate(datasets):
-        axes_of[0][column].set_title(dataset)
-        axes_of[-1][column].set_xlabel("Cohesion: mean cosine of a group's labels to its mean")
-    chart.supylabel("Groups", fontsize=9)
     return chart, pd.concat(frames)
 
 

@@ -1,0 +1,263 @@
+"""Finished runs carried from one machine to another: a zip of their folders, without weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from haste import patterns
+from haste.config import RunConfig
+from haste.errors import DataError
+from haste.files import atomic, read_json, read_yaml
+from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
+from haste.metrics.runs import read_predictions
+from haste.paths import CorpusDir, RunDir
+from haste.report.runs import load_run
+from haste.runs import (
+    IDENTITY,
+    differences,
+    input_digest,
+    input_files,
+    is_done,
+    is_trained,
+    read_resources,
+    remove_results,
+    run_dir,
+    run_files,
+)
+from haste.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+TOP = 10
+"""predictions kept a document: tables, figures and the paired bootstrap read P@k, PSP@k and nDCG@k up to
+k = 5 from them; R@10 and R@100 are in metrics.json"""
+AGAIN = "Make it again by haste export-results, and copy it whole."
+FORMER = "manifest.json"
+"""of archives by earlier versions, which nothing reads"""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Names of the runs of an archive."""
+
+    taken: tuple[str, ...]
+    kept: tuple[str, ...]
+    """that were finished here already, with the same configuration"""
+
+
+def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[str] = ()) -> int:
+    """Write the finished trained runs of a grid to the zip `out`; returns how many.
+
+    `only`: patterns of dataset/method/variant/seedK or of one of the four, trials only for one that says
+    `trial-`; without a pattern all runs, trials included. Each run's predictions are cut to the first `top`
+    of a document, but kept whole where the data set takes reciprocal pairs out of them before they are
+    measured: the next best move up then. Those of trials are left out, because nothing reads them; so are
+    runs that lack a file, with an error in the log. Raises DataError where no such run is finished, and
+    ConfigError for a pattern that no run matches.
+    """
+    keys = _trained(grid)
+    if only:
+        keys = patterns.select(
+            keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for
+        )
+    exported = 0
+    with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in keys:
+            run, config = run_dir(grid, key), grid.resolve(key)
+            if not is_done(run, config):
+                continue
+            lacking = next((path for path in run_files(run, key) if not path.is_file()), None)
+            if lacking is not None:
+                log.error(
+                    "%s: no such file, though the run is finished; the run is left out. Remove %s and train "
+                    "it again.",
+                    lacking,
+                    run.metrics,
+                )
+                continue
+            for name, path in _members(run, key).items():
+                if path == run.predictions and not _is_filtered(config):
+                    archive.writestr(name, _first_columns(run, top))
+                else:
+                    archive.write(path, name)
+            exported += 1
+        if not exported:
+            named = f" that --only {' '.join(only)} names" if only else ""
+            raise DataError(
+                f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export."
+            )
+    return exported
+
+
+def import_results(
+    archive_path: Path,
+    grid: GridConfig,
+    logs: Path = Path("logs"),
+    *,
+    without_data: bool = False,
+) -> Imported:
+    """Take the runs of a zip by `export_results` into the grid's folder of runs.
+
+    Snakemake counts them as up to date afterwards, though no weights are there, and of trials no
+    predictions; where it made other runs in their place, what it has to forget is a warning. `logs`: where
+    the logs of such runs lie. Runs that are finished here are left alone. Raises DataError, before anything
+    is written, for an archive that is damaged or has files of no run of the grid, runs that are not whole
+    or whose configuration is not the grid's, and runs that were trained from other inputs than lie here
+    or, unless `without_data`, that cannot be compared with them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        runs = _unpack(archive_path, grid, Path(folder))
+        unknown = [
+            key.name for key, run in runs.items() if not _check(archive_path, grid, key, run)
+        ]
+        if unknown and not without_data:
+            raise DataError(
+                f"{archive_path}: {len(unknown)} runs ({unknown[0]}, ...) cannot be compared with their data, "
+                "which is not all here, or which their results do not name. Nothing was taken; make the data "
+                "first, by snakemake or by a copy of data/, or take them unseen: --without-data."
+            )
+        if unknown:
+            log.warning(
+                "%d runs (%s, ...) are taken without their data, so it was not compared; Snakemake trains "
+                "them again once it has made it",
+                len(unknown),
+                unknown[0],
+            )
+        taken, kept, replaced = [], [], []
+        for key, unpacked in runs.items():
+            run = run_dir(grid, key)
+            if is_done(run, grid.resolve(key)):
+                log.info("%s: finished here already; left alone", key.name)
+                kept.append(key.name)
+                continue
+            replaced += [str(run.config)] if run.config.exists() else []
+            _take(unpacked, grid, key, logs)
+            log.info("%s: taken", key.name)
+            taken.append(key.name)
+    if replaced:
+        log.warning(
+            "%d runs were started here before. Where Snakemake did that, let it forget how, or it trains "
+            "them again: snakemake --cleanup-metadata %s",
+            len(replaced),
+            " ".join(replaced),
+        )
+    return Imported(tuple(taken), tuple(kept))
+
+
+def _trained(grid: GridConfig) -> list[RunKey]:
+    return [key for key in (*grid.runs(), *grid.trial_runs()) if is_trained(key)]
+
+
+def _members(run: RunDir, key: RunKey) -> dict[str, Path]:
+    """Name in an archive -> file: all that tables and figures read of a run."""
+    return {f"runs/{key.name}/{path.name}": path for path in run_files(run, key)}
+
+
+def _is_asked_for(key: RunKey, pattern: str) -> bool:
+    return not key.is_trial or TRIAL_PREFIX in pattern
+
+
+def _is_filtered(config: RunConfig) -> bool:
+    """Whether pairs leave the predictions of a run before they are measured; so where nothing says it."""
+    info = CorpusDir(Path(config.inputs.corpus)).info
+    return not info.is_file() or bool(read_json(info).get("filtered", False))
+
+
+def _first_columns(run: RunDir, width: int) -> bytes:
+    """A run's first `width` predictions a document as .npz."""
+    ids, scores = (array[:, :width] for array in read_predictions(run))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, ids=ids, scores=scores)
+    return buffer.getvalue()
+
+
+def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
+    """The runs of an archive, each unpacked below `folder`."""
+    with _opened(path) as archive:
+        names = {name for name in archive.namelist() if name != FORMER}
+        runs: dict[RunKey, RunDir] = {}
+        for key in _trained(grid):
+            run = RunDir(folder / "runs" / key.name)
+            members = _members(run, key).keys()
+            if missing := sorted(members - names):
+                if len(missing) < len(members):
+                    raise DataError(f"{path}: {missing[0]} is missing; nothing was taken. {AGAIN}")
+                continue
+            # names that are in it and of the grid: none leads out of the folder
+            archive.extractall(folder, members)
+            names -= members
+            runs[key] = run
+    if names:
+        raise DataError(
+            f"{path}: {min(names)} is of no run of the grid {grid.name}; nothing was taken. Give the grid that "
+            "the archive was made from."
+        )
+    return runs
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Whatever is wrong with an archive as a zip is a DataError that names it."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the zip that haste export-results wrote.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{path}: not a zip, or damaged ({error}). {AGAIN}") from error
+
+
+def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
+    """Whether an unpacked run could be compared with the inputs that lie here.
+
+    Raises DataError where it is not a whole run of the grid's configuration, or was trained from others.
+    """
+    config = grid.resolve(key)
+    if differ := differences(config, read_yaml(run.config)):
+        raise DataError(
+            f"{path}: the configuration of {key.name} is not what the grid {grid.name} says now: "
+            f"{'; '.join(differ[:3])}. Nothing was taken; train with this grid, or import with the grid it was "
+            "trained with."
+        )
+    try:
+        load_run(run.root)
+        recorded = read_resources(run).get(IDENTITY)
+    except DataError as error:
+        what = str(error).replace(f"{run.root}{os.sep}", "")
+        raise DataError(f"{path}: {key.name}: {what} Nothing was taken.") from error
+    return None not in (recorded and recorded["inputs"], input_digest(config.inputs))
+
+
+def _take(unpacked: RunDir, grid: GridConfig, key: RunKey, logs: Path) -> None:
+    """Put a run into its folder; metrics.json, by which it counts as finished, last."""
+    run, config = run_dir(grid, key), grid.resolve(key)
+    # weights and a checkpoint that lie there are of another run, and so is Snakemake's benchmark beside
+    # the log: it takes a run to be as old as the oldest of its outputs
+    remove_results(run)
+    log_folder = logs / grid.name / key.dataset / key.method / key.variant
+    (log_folder / f"seed{key.seed}.tsv").unlink(missing_ok=True)
+    checkpoint.discard(run.checkpoint)
+    files = sorted(run_files(run, key), key=lambda path: path == run.metrics)
+    for path in files:
+        with atomic(path) as temporary:
+            temporary.write_bytes((unpacked.root / path.name).read_bytes())
+    # Snakemake goes by times: no output may be older than an input, and the configuration is one; none may
+    # be of the future either, where a table that is made now would be older than its runs
+    inputs: Mapping[str, list[Path]] = input_files(config.inputs) or {}
+    read = [path.stat().st_mtime for paths in inputs.values() for path in paths]
+    now = max([time.time(), *read])
+    for path in files:
+        stamp = now - 1 if path == run.config else now
+        os.utime(path, (stamp, stamp))
