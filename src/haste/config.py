@@ -35,7 +35,12 @@ from haste.settings import (
 
 Grouping = Literal["semantic", "balanced", "frequency", "frequency_shuffled", "random"]
 Pattern = Literal[
-    "dense", "bottleneck", "fixed_fan_in", "group_fan_in", "block_sparse", "unstructured"
+    "dense",
+    "bottleneck",
+    "fixed_fan_in",
+    "group_fan_in",
+    "block_sparse",
+    "unstructured",
 ]
 
 EncoderKind = Literal["bag", "transformer", "none"]
@@ -127,6 +132,8 @@ class LayerConfig:
     """of weights narrower than float32 after an update: stochastic or nearest"""
     loss_dtype: Literal["float32", "bfloat16"] = "float32"
     """in which the loss and its gradient are computed; bfloat16 as in the released code"""
+    loss: Literal["bce", "squared_hinge"] = "bce"
+    """bce (binary cross-entropy), or squared_hinge as in Spartex's released code, of the torch backend alone"""
 
     def __post_init__(self) -> None:
         if self.chunks > 1 and self.sparse and self.head_ratio == 0:
@@ -171,6 +178,8 @@ class RewireConfig:
     """those of lowest score are pruned over the whole layer, or in each `group`"""
     fraction: Annotated[Float, Field(ge=0, le=0.9)] = 0.2
     """share of indices pruned and regrown each time"""
+    threshold: Annotated[Float, Field(ge=0, le=100)] = 0.0
+    """above 0: not a share, but all indices whose score, mean |w| over the labels that share them, is below it"""
     interval: Annotated[Int, Field(ge=1)] = 100
     """steps between rewirings"""
     until: Share = 0.66
@@ -193,7 +202,7 @@ class AuxiliaryConfig:
 
 @settings("training")
 class TrainingConfig:
-    """The loop and the classifier's optimiser (SGD; the loss is summed over batch and labels)."""
+    """The loop and the classifier's optimiser (the loss is summed over batch and labels)."""
 
     epochs: Annotated[Int, Field(ge=1, le=100_000)] = 20
     min_steps: Annotated[Int, Field(ge=0, le=10**9)] = 0
@@ -206,7 +215,10 @@ class TrainingConfig:
     stable_step: Bool = False
     """a learning_rate with which the most frequent label's weights would diverge is lowered, by batch size,
     frequency and features; true in a grid that says no `learning_rate`"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """of the output layer: sgd, or adamw as in Spartex's released code, of the torch backend alone"""
     momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
+    """of sgd; the first beta of adamw"""
     weight_decay: Annotated[Float, Field(ge=0, le=1)] = 1e-4
     warmup: Share = 0.1
     """share of steps of linear warm-up, for encoder and classifier alike; cosine to 0 after"""

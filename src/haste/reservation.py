@@ -125,7 +125,8 @@ def training_request(
     known = benchmarks.get(config.dataset, {})
     seconds, memory = model_of_run(config, size, registry)
     if config.training.device == "cuda":
-        moments = 2 if config.training.momentum else 1
+        training = config.training
+        moments = 1 + bool(training.momentum) + (training.optimizer == "adamw")
         state = 4 * moments * stored_weights(config, size, registry)
         memory = CUDA_HOST_MEMORY + state + 8 * PREDICTIONS * size.test
     if config.training.device == "cuda" and config.method in known:

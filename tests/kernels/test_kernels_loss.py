@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from haste.kernels.loss import bce_sum
+from haste.kernels.loss import bce_sum, squared_hinge_sum
 
 
 def pairs(*entries):
@@ -45,3 +45,15 @@ def test_the_released_bf16_loss_gives_confident_positives_no_gradient():
     _, released = bce_sum(logits.clone(), *pairs((0, 0)), torch.bfloat16)
     assert exact.item() == pytest.approx(-0.0015, abs=1e-4)
     assert released.item() == 0
+
+
+def test_squared_hinge_by_hand():
+    # negatives pay above -1, positives below 1
+    logits = torch.tensor([[-2.0, -1.0, 0.5], [0.0, 2.0, -1.0]])
+    loss, gradient = squared_hinge_sum(logits, *pairs((1, 0), (1, 1), (1, 2)))
+    assert loss == 1.5**2 + 1 + 2**2
+    assert gradient.tolist() == [[0, 0, 3], [-2, 0, -4]]
+    assert gradient is logits
+    # 1.5 + 2^-9 has more digits than bf16
+    rounded, _ = squared_hinge_sum(torch.tensor([[0.501953125]]), *pairs(), torch.bfloat16)
+    assert rounded == 1.5**2

@@ -96,6 +96,22 @@ def test_other_arguments_of_a_step_that_do_not_fit(name, backend):
             layer.step(features, pairs, StepContext(lr, 0, 0))
 
 
+@pytest.mark.parametrize("other", [{"loss": "squared_hinge"}, {"optimizer": "adamw"}])
+@pytest.mark.parametrize("name", ["dense", "fixed", "group"])
+def test_what_only_plain_torch_steps(name, other):
+    layer = LAYERS[name](LayerOptions(backend="triton", **other))
+    with pytest.raises(KernelError, match="backend: triton steps by SGD on bce alone"):
+        layer.step(torch.zeros(4, H), PAIRS, StepContext(0.1, 0, 0))
+
+
+@pytest.mark.parametrize("lacking", ["momentum", "squared_momentum", "bias_squared_momentum"])
+def test_adamw_needs_its_momenta(lacking):
+    layer = dense(LayerOptions(optimizer="adamw"))
+    setattr(layer, lacking, None)
+    with pytest.raises(KernelError, match=lacking):
+        layer.step(torch.zeros(4, H), PAIRS, StepContext(0.1, 0, 0))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("rows", [slice(0, L + 1), slice(-1, 3), slice(5, 5), slice(None)])
 def test_rows_of_no_labels(name, rows):
@@ -123,6 +139,9 @@ def test_growth_by_gradient_needs_a_batch(name):
         ({"dtype": torch.int8}, "dtype: torch.int8 is not allowed; use one of torch.float32"),
         ({"loss_dtype": torch.float16}, "loss_dtype: torch.float16 is not allowed"),
         ({"rounding": "up"}, "rounding: up is not allowed; use one of stochastic, nearest"),
+        ({"loss": "hinge"}, "loss: hinge is not allowed; use one of bce, squared_hinge"),
+        ({"optimizer": "adam"}, "optimizer: adam is not allowed; use one of sgd, adamw"),
+        ({"threshold": -1}, "threshold: -1 is not allowed"),
         ({"growth": "fast"}, "growth: fast is not allowed"),
         ({"scope": "all"}, "scope: all is not allowed"),
         ({"backend": "cuda"}, "backend: cuda is not allowed; use one of triton, torch"),

@@ -125,6 +125,53 @@ def test_three_steps_equal_autograd(name):
     assert torch.allclose(got_bias, bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dense", "unstructured", "fixed", "group"])
+def test_steps_by_adamw_on_squared_hinge_equal_torchs_own(name, monkeypatch):
+    settings = {"loss": "squared_hinge", "optimizer": "adamw"}
+    options = LayerOptions(momentum=0.8, weight_decay=1e-2, **settings)
+    monkeypatch.setitem(globals(), "OPTIONS", options)
+    layer = LAYERS[name]()
+    mask = support(layer)
+    weight, bias = (torch.nn.Parameter(each) for each in spread(layer))
+    adamw = torch.optim.AdamW([weight, bias], lr=0.05, betas=(0.8, 0.999), weight_decay=1e-2)
+    for step in range(3):
+        features, positives, target = batch(step)
+        wide = features.double().requires_grad_()
+        margins = (wide @ (weight * mask).t() + bias) * (2 * target.t().double() - 1)
+        loss = (1 - margins).clamp(min=0).square().sum()
+        adamw.zero_grad()
+        loss.backward()
+        result = layer.step(features, positives, StepContext(0.05, 0, step))
+        assert torch.allclose(result.loss.double(), loss.detach(), rtol=1e-5)
+        assert torch.allclose(result.dx.double(), wide.grad, rtol=1e-4, atol=1e-4)
+        adamw.step()
+    got_weight, got_bias = spread(layer)
+    assert torch.allclose(got_weight, weight.detach() * mask, atol=1e-4)
+    assert torch.allclose(got_bias, bias.detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unstructured", "fixed", "group"])
+def test_a_threshold_prunes_all_that_is_below_it_and_nothing_else(name, monkeypatch):
+    options = LayerOptions(optimizer="adamw", threshold=0.02, fraction=0.9)
+    monkeypatch.setitem(globals(), "OPTIONS", options)
+    layer = LAYERS[name]()
+    layer.weight.copy_(layer.weight.sign() * 0.5)
+    # of an index, in the group that has label 3
+    weak = 0 if name == "group" else 3, int(support(layer)[3].nonzero()[4])
+    rows = slice(0, G) if name == "group" else 3
+    at = weak[1] if name == "unstructured" else 4
+    layer.weight[rows, at] = 0.019
+    layer.squared_momentum.fill_(1.0)
+    before = support(layer)
+    assert layer.rewire(seeded(9)).moved == 1
+    gone = (before & ~support(layer)).nonzero()
+    assert gone[:, 1].unique().tolist() == [weak[1]]
+    assert len(gone) == (G if name == "group" else 1)
+    assert (layer.squared_momentum[layer.weight == 0] == 0).any()
+    assert layer.rewire(seeded(9)).moved == 1, "what is new is below it, too"
+    assert layer.squared_momentum.max() == 1
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_logits_of_any_slice_are_columns_of_all(name):
     layer = LAYERS[name]()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from haste.grid import UNTUNED, GridConfig
+from haste.inputs import RunInputs
 from haste.runs import is_done
-from haste.training.adapt import largest_step
+from haste.training.adapt import adapted, largest_step
 from haste.training.run import train_and_evaluate
 
 GRID = {"name": "g", "datasets": ["d"], "methods": ["haste"], "seeds": [0]}
@@ -41,6 +42,14 @@ def test_a_frequent_label_and_a_large_batch_lower_the_step(tiny):
     assert largest_step(large, frequent, 100, 32) == pytest.approx(step / 4)
     # more than half of the documents: its complement is the rare one
     assert largest_step(small, np.array([99]), 100, 32) >= step
+
+
+@pytest.mark.parametrize(("optimizer", "lowered"), [("sgd", True), ("adamw", False)])
+def test_the_step_of_adamw_is_not_one_that_diverges(tiny, optimizer, lowered):
+    training = {"learning_rate": 100, "stable_step": True, "optimizer": optimizer}
+    config = tiny.config(training=training)
+    rate = adapted(config, RunInputs.load(config)).training.learning_rate
+    assert (rate < 100) == lowered
 
 
 def test_few_documents_are_repeated_until_there_are_enough_steps(tiny):

@@ -48,6 +48,14 @@ LAYERS = {
 }
 
 
+SPARTEX = {
+    "layer": {"pattern": "fixed_fan_in", "fan_in": 16, "loss": "squared_hinge"},
+    "rewire": {"interval": 3, "until": 1.0, "threshold": 0.05},
+    "auxiliary": {"scale": 0.5, "cluster_size": 16},
+    "training": {"optimizer": "adamw", "learning_rate": 0.01},
+}
+
+
 def rows(run):
     with run.history.open() as stream:
         return list(csv.DictReader(stream))
@@ -89,8 +97,9 @@ def test_every_pattern_trains_and_learns(tiny, name):
         {"layer": {"fan_in": 16, "bias_init": "log_prior"}},
         {"layer": {"fan_in": 16}, "auxiliary": {"scale": 0.5, "cluster_size": 16}},
         {"layer": {"fan_in": 16, "sampling": "with_replacement", "loss_dtype": "bfloat16"}},
+        SPARTEX,
     ],
-    ids=["head-tail", "private", "projections", "log-prior", "auxiliary", "released"],
+    ids=["head-tail", "private", "projections", "log-prior", "auxiliary", "released", "spartex"],
 )
 def test_every_option_trains(tiny, sections):
     config = tiny.config(**sections)
@@ -180,9 +189,16 @@ SECTIONS = {
 }
 
 
-@pytest.mark.parametrize("stop_after", [1, 7, 10, 19, 30])
-def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, stop_after):
-    config = tiny.config(head=8, **SECTIONS)
+RESUMED = {"head": {"head": 8, **SECTIONS}, "adamw": SPARTEX}
+
+
+@pytest.mark.parametrize(
+    ("name", "stop_after"),
+    [*(("head", step) for step in (1, 7, 10, 19, 30)), ("adamw", 7)],
+)
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, name, stop_after):
+    training = {**RESUMED[name].get("training", {}), **SECTIONS["training"]}
+    config = tiny.config(**{**RESUMED[name], "training": training})
     whole = tiny.run_dir("whole", config)
     train_and_evaluate(config, whole)
 
@@ -406,6 +422,14 @@ def test_no_gpu_is_said(monkeypatch):
     with pytest.raises(ConfigError, match=r"training\.device: cuda, but torch sees no CUDA GPU"):
         choose_device("cuda")
     assert choose_device("auto") == torch.device("cpu")
+
+
+def test_triton_has_neither_the_loss_nor_the_optimiser_of_spartex(tiny):
+    for changes in ({"layer": SPARTEX["layer"]}, {"training": SPARTEX["training"]}):
+        training = {**changes.get("training", {}), "backend": "triton"}
+        config = tiny.config(**{**changes, "training": training})
+        with pytest.raises(ConfigError, match=r"training\.backend: triton has neither"):
+            train_and_evaluate(config, tiny.run_dir("run", config))
 
 
 def test_fan_in_above_the_feature_size_is_refused(tiny):

@@ -34,6 +34,7 @@ from haste.kernels.checks import (
     check_sgd,
     check_tensor,
 )
+from haste.kernels.loss import LOSSES
 from haste.kernels.reference import block_index
 from haste.kernels.rounding import dequantize, mix
 from haste.kernels.state import FAN_INS, LayerState, Positives, Sgd, StepContext
@@ -179,6 +180,7 @@ def group_fused_step(
     unique_indices: bool = False,
     deterministic: bool = False,
     loss_dtype: torch.dtype = torch.float32,
+    loss: str = "bce",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One SGD step of sum-BCE on a sparse layer: loss (fp32 scalar) and dX fp32 [B, H].
@@ -186,14 +188,16 @@ def group_fused_step(
     `state` is updated in place; no B x L tensor is held. Shapes and promises as in `group_linear`.
     bf16 and E4M3 are rounded as `sgd` says: to nearest, or stochastically from (seed, step). `loss_dtype`
     bf16 mimics the released code. Indices are not checked for range, which would synchronize at each step.
+    The torch backend has another `loss`, squared_hinge, and another optimiser, AdamW.
     """
     check_groups(features, state.weight, index, state.bias, group_size, block_size)
-    _check_step(features, state, positives, context, sgd, loss_dtype)
     features = features.contiguous()
-    if choose_backend(backend, features) == "torch":
+    backend = choose_backend(backend, features)
+    _check_step(features, state, positives, context, sgd, loss_dtype, loss, backend)
+    if backend == "torch":
         return torch_backend.sparse_step(
             features.float(), state, index if block_size == 1 else block_index(index, block_size),
-            positives, context, sgd, group_size=group_size, loss_dtype=loss_dtype,
+            positives, context, sgd, group_size=group_size, loss_dtype=loss_dtype, loss_name=loss,
         )  # fmt: skip
     _check_order(deterministic, unique_indices)
     from haste.kernels.triton import dense, group_step
@@ -217,6 +221,7 @@ def dense_fused_step(
     mask: Tensor | None = None,
     labels_per_chunk: int | None = None,
     loss_dtype: torch.dtype = torch.float32,
+    loss: str = "bce",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `group_fused_step`, for rows that read all features: weight [L, H].
@@ -225,17 +230,18 @@ def dense_fused_step(
     held at a time (the Triton backend also bounds them to `triton.dense.CHUNK_BYTES`).
     """
     check_rows(features, state.weight, state.bias, features.shape[-1])
-    _check_step(features, state, positives, context, sgd, loss_dtype)
     features = features.contiguous()
+    backend = choose_backend(backend, features)
+    _check_step(features, state, positives, context, sgd, loss_dtype, loss, backend)
     if mask is not None:
         check_tensor("mask", mask, tuple(state.weight.shape), (torch.bool,), features.device)
     if labels_per_chunk is not None:
         check_count("labels_per_chunk", labels_per_chunk)
     labels_per_chunk = labels_per_chunk or len(state.weight)
-    if choose_backend(backend, features) == "torch":
+    if backend == "torch":
         return torch_backend.dense_step(
             features.float(), state, positives, context, sgd, mask=mask,
-            labels_per_chunk=labels_per_chunk, loss_dtype=loss_dtype,
+            labels_per_chunk=labels_per_chunk, loss_dtype=loss_dtype, loss_name=loss,
         )  # fmt: skip
     from haste.kernels.triton.dense import dense_step
 
@@ -261,12 +267,19 @@ def _check_step(
     context: StepContext,
     sgd: Sgd,
     loss_dtype: torch.dtype,
+    loss: str,
+    backend: str,
 ) -> None:
     """Raise KernelError for arguments of a step that `check_rows` does not check."""
     check_sgd(sgd, context)
-    check_momentum(state)
+    check_momentum(state, sgd)
     check_positives(positives, len(features), features.device)
     check_one_of("loss_dtype", loss_dtype, LOSS_DTYPES)
+    check_one_of("loss", loss, tuple(LOSSES))
+    if backend != "torch" and (loss != "bce" or sgd.adamw):
+        raise KernelError(
+            f"backend: {backend} steps by SGD on bce alone; for AdamW and squared_hinge use torch."
+        )
 
 
 def _check_order(deterministic: bool, unique_indices: bool) -> None:

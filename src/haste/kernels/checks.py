@@ -185,12 +185,23 @@ def check_sgd(sgd: Sgd, context: StepContext) -> None:
     check_one_of("rounding", sgd.rounding, ROUNDINGS)
 
 
-def check_momentum(state: LayerState) -> None:
-    """Raise KernelError unless both momenta, or neither, are given, in the shapes of weight and bias."""
+def check_momentum(state: LayerState, sgd: Sgd) -> None:
+    """Raise KernelError unless both momenta, or neither, are given, in the shapes of weight and bias, and for AdamW
+    those of the squared gradients, too."""
     momentum, bias_momentum, bias = state.momentum, state.bias_momentum, state.bias
     if (momentum is None) != (bias_momentum is None):
         raise KernelError("momentum: give one for the weights and one for the biases, or neither.")
+    if sgd.adamw and momentum is None:
+        raise KernelError(
+            "momentum: AdamW needs it; give one for the weights and one for the biases."
+        )
     if momentum is not None and bias_momentum is not None:
         dtypes = (bias.dtype,)
         check_tensor("momentum", momentum, tuple(state.weight.shape), dtypes, bias.device)
         check_tensor("bias_momentum", bias_momentum, tuple(bias.shape), dtypes, bias.device)
+    if sgd.adamw:
+        for name, value, of in (
+            ("squared_momentum", state.squared_momentum, state.weight),
+            ("bias_squared_momentum", state.bias_squared_momentum, bias),
+        ):
+            check_tensor(name, value, tuple(of.shape), (torch.float32,), bias.device)  # type: ignore[arg-type]  # None is said

@@ -66,7 +66,7 @@ class RowRange:
 @dataclass(frozen=True)
 class LayerState:
     """The tensors that a step updates in place: weight [L, F] fp32, bf16, fp16 or E4M3, bias [L] (bf16 beside E4M3)
-    and momenta, both or none, of the bias's dtype."""
+    and momenta, both or none, of the bias's dtype; for AdamW also those of the squared gradients, in fp32."""
 
     weight: Tensor
     bias: Tensor
@@ -74,6 +74,8 @@ class LayerState:
     bias_momentum: Tensor | None = None
     rows: RowRange | None = None
     """which rows of a layer these are, None for all: random numbers are those of the whole layer"""
+    squared_momentum: Tensor | None = None
+    bias_squared_momentum: Tensor | None = None
 
     @property
     def first_row(self) -> int:
@@ -101,8 +103,12 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Sgd:
-    """Constants of the update v <- momentum v + g + weight_decay w; w <- w - lr v."""
+    """Constants of the update v <- momentum v + g + weight_decay w; w <- w - lr v.
+
+    With `adamw` it is AdamW's, whose first beta is `momentum`; of the torch backend alone.
+    """
 
     momentum: float = 0.0
     weight_decay: float = 0.0
     rounding: str = "stochastic"
+    adamw: bool = False

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from haste.kernels.loss import bce_sum
+from haste.kernels.loss import LOSSES
 from haste.kernels.rounding import FP8, dequantize, generator, round_to
 from haste.kernels.state import LayerState, Positives, Sgd, StepContext, tiles
 
 TILE_BYTES = 64 << 20
 """rough bound on the largest temporary of a step"""
+ADAM_BETA, ADAM_EPSILON = 0.999, 1e-8
+"""of the squared gradients; added to their root"""
 
 
 def positives_of(positives: Positives[Tensor], rows: slice) -> tuple[Tensor, Tensor]:
@@ -37,6 +39,7 @@ def dense_step(
     *,
     labels_per_chunk: int,
     loss_dtype: torch.dtype,
+    loss_name: str = "bce",
     mask: Tensor | None = None,
     index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -46,7 +49,7 @@ def dense_step(
     is of fixed fan-in, and its weights are densified chunk by chunk: on a CPU that takes a fifth of the
     time of gathering.
     """
-    update = _updates(state, context, sgd)
+    update = updates(state, context, sgd)
     dx = torch.zeros_like(features)
     columns = features.t().contiguous()
     loss = features.new_zeros(())
@@ -56,7 +59,7 @@ def dense_step(
             row_index = index[rows].long()
             tile = features.new_zeros(len(tile), len(columns)).scatter_add_(1, row_index, tile)
         logits = torch.addmm(state.bias[rows, None].float(), tile, columns)
-        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
+        tile_loss, dz = LOSSES[loss_name](logits, *positives_of(positives, rows), loss_dtype)
         loss += tile_loss
         dx.addmm_(dz.t(), tile)
         dw = dz @ features
@@ -78,6 +81,7 @@ def sparse_step(
     *,
     group_size: int,
     loss_dtype: torch.dtype,
+    loss_name: str = "bce",
 ) -> tuple[Tensor, Tensor]:
     """As `dense_step`, with an index set for each group: weight [L, F], index int [K, F].
 
@@ -85,17 +89,17 @@ def sparse_step(
     """
     if group_size == 1:
         return dense_step(
-            features, state, positives, context, sgd, index=index, loss_dtype=loss_dtype,
+            features, state, positives, context, sgd, index=index, loss_dtype=loss_dtype, loss_name=loss_name,
             labels_per_chunk=max(1, TILE_BYTES // (4 * features.shape[1])),
         )  # fmt: skip
-    update = _updates(state, context, sgd)
+    update = updates(state, context, sgd)
     columns = features.t().contiguous()
     dx = torch.zeros_like(columns)
     loss = features.new_zeros(())
     for rows, gathered, features_of_tile in _group_tiles(columns, state.weight, index, group_size):
         tile = dequantize(state.weight[rows]).view(len(gathered), -1, state.weight.shape[1])
         logits = torch.bmm(tile, gathered).flatten(0, 1).add_(state.bias[rows, None].float())
-        tile_loss, dz = bce_sum(logits, *positives_of(positives, rows), loss_dtype)
+        tile_loss, dz = LOSSES[loss_name](logits, *positives_of(positives, rows), loss_dtype)
         loss += tile_loss
         group_dz = dz.view(*tile.shape[:2], -1)
         group_dx = torch.bmm(tile.transpose(1, 2), group_dz)
@@ -193,10 +197,33 @@ def sgd_(
         value.copy_(round_to(current, value.dtype, sgd.rounding, random))
 
 
-def _updates(
+def adamw_(
+    value: Tensor,
+    momentum: Tensor,
+    squared_momentum: Tensor,
+    gradient: Tensor,
+    lr: float,
+    sgd: Sgd,
+    step: int,
+    random: torch.Generator | None,
+) -> None:
+    """AdamW's update of `value` and its momenta (same shape) in place, as the step-th of a run, from 0.
+
+    `gradient` is fp32; tensors narrower than that are rounded as in `sgd_`.
+    """
+    mean = momentum.float().lerp(gradient, 1 - sgd.momentum)
+    momentum.copy_(round_to(mean, momentum.dtype, sgd.rounding, random))
+    squared_momentum.lerp_(gradient.square(), 1 - ADAM_BETA)
+    size = (squared_momentum / (1 - ADAM_BETA ** (step + 1))).sqrt_().add_(ADAM_EPSILON)
+    current = dequantize(value) * (1 - lr * sgd.weight_decay)
+    current.addcdiv_(mean, size, value=-lr / (1 - sgd.momentum ** (step + 1)))
+    value.copy_(round_to(current, value.dtype, sgd.rounding, random))
+
+
+def updates(
     state: LayerState, context: StepContext, sgd: Sgd
 ) -> Callable[[slice, Tensor, Tensor], None]:
-    """The update of a slice of labels by its dw and dz, with the random numbers of (seed, step)."""
+    """The update of a slice of labels by its dw and dz [n, B], with the random numbers of (seed, step)."""
     random = None
     if state.weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic":
         # rows of a larger layer have numbers of their own
@@ -206,10 +233,14 @@ def _updates(
     lr = float(context.lr)
 
     def update(rows: slice, dw: Tensor, dz: Tensor) -> None:
-        for value, momentum, gradient in (
-            (state.weight, state.momentum, dw),
-            (state.bias, state.bias_momentum, dz.sum(1)),
+        for value, momentum, squared, gradient in (
+            (state.weight, state.momentum, state.squared_momentum, dw),
+            (state.bias, state.bias_momentum, state.bias_squared_momentum, dz.sum(1)),
         ):
+            if sgd.adamw and momentum is not None and squared is not None:
+                own = value[rows], momentum[rows], squared[rows]
+                adamw_(*own, gradient, lr, sgd, int(context.step), random)
+                continue
             row_momentum = None if momentum is None else momentum[rows]
             sgd_(value[rows], row_momentum, gradient, lr, sgd, random)
 

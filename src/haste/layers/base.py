@@ -23,6 +23,7 @@ from haste.kernels.checks import (
     check_one_of,
     check_positives,
 )
+from haste.kernels.loss import LOSSES
 from haste.kernels.rounding import FP8, ROUNDINGS, round_to
 from haste.kernels.state import LayerState, Positives, RowRange, Sgd, StepContext, tiles
 from haste.kernels.topk import topk
@@ -31,6 +32,12 @@ _BLOCK = 1 << 26
 """weights that are drawn together"""
 LABELS_PER_CHUNK = 65536
 """whose logits are held at a time where the best are looked for"""
+
+
+def distinct(rows: Tensor, doc: Tensor, batch: int) -> Positives[Tensor]:
+    """Pairs int [P] in the order of positives, each once; documents lie in `batch`."""
+    pairs = torch.unique(rows.long() * batch + doc.long())
+    return Positives((pairs // batch).to(torch.int32), (pairs % batch).to(torch.int32))
 
 
 Examples = tuple[Tensor, Positives[Tensor]]
@@ -62,12 +69,15 @@ class LayerOptions:
 
     dtype: torch.dtype = torch.float32
     loss_dtype: torch.dtype = torch.float32
+    loss: str = "bce"
+    optimizer: str = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
     rounding: str = "stochastic"
     growth: str = "random"
     scope: str = "global"
     fraction: float = 0.2
+    threshold: float = 0.0
     reset_momentum: bool = True
     with_replacement: bool = False
     backend: str = "torch"
@@ -78,6 +88,8 @@ class LayerOptions:
     def __post_init__(self) -> None:
         check_one_of("dtype", self.dtype, STORED)
         check_one_of("loss_dtype", self.loss_dtype, LOSS_DTYPES)
+        check_one_of("loss", self.loss, tuple(LOSSES))
+        check_one_of("optimizer", self.optimizer, ("sgd", "adamw"))
         check_one_of("rounding", self.rounding, ROUNDINGS)
         check_one_of("growth", self.growth, ("none", "random", "gradient"))
         check_one_of("scope", self.scope, ("global", "group"))
@@ -85,11 +97,13 @@ class LayerOptions:
         check_number("fraction", self.fraction, 0, 1)
         check_number("momentum", self.momentum, 0, 1)
         check_number("weight_decay", self.weight_decay, 0, sys.float_info.max)
+        check_number("threshold", self.threshold, 0, sys.float_info.max)
 
     @property
     def sgd(self) -> Sgd:
-        """The constants of the SGD update."""
-        return Sgd(self.momentum, self.weight_decay, self.rounding)
+        """The constants of the update."""
+        adamw = self.optimizer == "adamw"
+        return Sgd(self.momentum, self.weight_decay, self.rounding, adamw)
 
 
 class OutputLayer(nn.Module, ABC):
@@ -182,6 +196,8 @@ class LinearRows(OutputLayer):
     bias: Tensor
     momentum: Tensor | None
     bias_momentum: Tensor | None
+    squared_momentum: Tensor | None
+    bias_squared_momentum: Tensor | None
 
     def __init__(
         self,
@@ -213,11 +229,17 @@ class LinearRows(OutputLayer):
         dtype = torch.bfloat16 if options.dtype == FP8 else options.dtype
         self.register_buffer("bias", torch.zeros(n_labels, dtype=dtype, device=device))
         momentum = bias_momentum = None
-        if options.momentum > 0:
+        if options.momentum > 0 or options.sgd.adamw:
             momentum = torch.zeros(shape, dtype=dtype, device=device)
             bias_momentum = torch.zeros_like(self.bias)
         self.register_buffer("momentum", momentum)
         self.register_buffer("bias_momentum", bias_momentum)
+        squared = bias_squared = None
+        if options.sgd.adamw:
+            squared = torch.zeros(shape, dtype=torch.float32, device=device)
+            bias_squared = torch.zeros(n_labels, dtype=torch.float32, device=device)
+        self.register_buffer("squared_momentum", squared)
+        self.register_buffer("bias_squared_momentum", bias_squared)
 
     def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
         """Weights U(-1/sqrt F, 1/sqrt F)."""
@@ -251,7 +273,15 @@ class LinearRows(OutputLayer):
     def state(self) -> LayerState:
         """The tensors that a step updates."""
         rows = None if self.rows.whole else self.rows
-        return LayerState(self.weight, self.bias, self.momentum, self.bias_momentum, rows)
+        return LayerState(
+            self.weight, self.bias, self.momentum, self.bias_momentum, rows,
+            self.squared_momentum, self.bias_squared_momentum,
+        )  # fmt: skip
+
+    @property
+    def weight_momenta(self) -> list[Tensor]:
+        """Those of the weights that the optimiser keeps."""
+        return [each for each in (self.momentum, self.squared_momentum) if each is not None]
 
     @property
     def capturable(self) -> bool:

@@ -89,29 +89,43 @@ def layer_options(config: RunConfig, device: torch.device) -> LayerOptions:
     return LayerOptions(
         dtype=DTYPES[layer.dtype],
         loss_dtype=DTYPES[layer.loss_dtype],
+        loss=layer.loss,
+        optimizer=training.optimizer,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         rounding=layer.rounding,
         growth=rewire.growth,
         scope=rewire.scope,
         fraction=rewire.fraction,
+        threshold=rewire.threshold,
         reset_momentum=rewire.reset_momentum,
         with_replacement=repeats,
         backend=choose_backend(
-            training.backend, device, ordered_repeats=training.deterministic and repeats
+            training.backend,
+            device,
+            ordered_repeats=training.deterministic and repeats,
+            plain=layer.loss != "bce" or training.optimizer != "sgd",
         ),
         deterministic=training.deterministic,
     )
 
 
-def choose_backend(name: str, device: torch.device, *, ordered_repeats: bool = False) -> str:
+def choose_backend(
+    name: str, device: torch.device, *, ordered_repeats: bool = False, plain: bool = False
+) -> str:
     """The backend that `training.backend` names: auto is triton on a GPU and torch on a CPU.
 
     `ordered_repeats`: sums in a fixed order over index sets that name features twice, which triton does
-    not support. Raises ConfigError for triton where it cannot run.
+    not support; `plain`: another loss or optimiser than its kernels have. Raises ConfigError for triton where it
+    cannot run.
     """
     if name == "auto":
-        return "triton" if device.type == "cuda" and not ordered_repeats else "torch"
+        return "triton" if device.type == "cuda" and not (ordered_repeats or plain) else "torch"
+    if name == "triton" and plain:
+        raise ConfigError(
+            "training.backend: triton has neither layer.loss squared_hinge nor training.optimizer adamw; use "
+            "torch or auto."
+        )
     if name == "triton" and ordered_repeats:
         raise ConfigError(
             "training.backend: triton has no fixed order for features that a group names twice; with "
@@ -165,10 +179,12 @@ def _part(
         )
     match pattern:
         case "dense" | "bottleneck":
-            layer: LinearRows = Dense(n_features, n_labels, options, random, settings.chunks, ranks)
+            layer: OutputLayer = Dense(
+                n_features, n_labels, options, random, settings.chunks, ranks
+            )
         case "unstructured" if ranks.size > 1:
             raise ConfigError(
-                "layer.pattern: unstructured cannot be distributed over several processes; train it in one."
+                f"layer.pattern: {pattern} cannot be distributed over several processes; train it in one."
             )
         case "unstructured":
             layer = Unstructured(n_features, n_labels, settings.fan_in, options, random)
@@ -183,8 +199,10 @@ def _part(
     return _shard(layer)
 
 
-def _shard(layer: LinearRows) -> OutputLayer:
-    return layer if layer.ranks.size == 1 else Shard(layer)
+def _shard(layer: OutputLayer) -> OutputLayer:
+    if isinstance(layer, LinearRows) and layer.ranks.size > 1:
+        return Shard(layer)
+    return layer
 
 
 def _set_log_prior(layer: OutputLayer, frequencies: np.ndarray, n_documents: int) -> None:

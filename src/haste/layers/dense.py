@@ -47,7 +47,7 @@ class Dense(LinearRows):
         loss, dx = dense_fused_step(
             features, self.state, positives, context, self.options.sgd, mask=self.mask,
             labels_per_chunk=self.labels_per_chunk, loss_dtype=self.options.loss_dtype,
-            backend=self.options.backend,
+            loss=self.options.loss, backend=self.options.backend,
         )  # fmt: skip
         return StepResult(loss, dx)
 

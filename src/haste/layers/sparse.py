@@ -13,7 +13,7 @@ from haste.errors import KernelError
 from haste.kernels import torch_backend
 from haste.kernels.api import group_fused_step, product
 from haste.kernels.checks import check_count
-from haste.kernels.loss import bce_sum
+from haste.kernels.loss import LOSSES
 from haste.kernels.reference import block_index
 from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives, RowRange, StepContext, tiles
@@ -104,7 +104,7 @@ class Sparse(LinearRows):
             unique_indices=not options.with_replacement,
             # the sums of fixed fan-in always have a fixed order
             deterministic=options.deterministic and self.group_size > 1,
-            loss_dtype=options.loss_dtype, backend=options.backend,
+            loss_dtype=options.loss_dtype, loss=options.loss, backend=options.backend,
         )  # fmt: skip
         return StepResult(loss, dx)
 
@@ -134,7 +134,8 @@ class Sparse(LinearRows):
         )  # fmt: skip
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
-        """Prune the indices with the lowest mean |weight| over their group's labels and regrow as many.
+        """Prune the indices with the lowest mean |weight| over their group's labels and regrow as many: a share of
+        them, or those below the threshold.
 
         New weights are 0, and so is their momentum unless `reset_momentum` is off. Works in blocks of
         groups, without a temporary of the size of the weights.
@@ -149,17 +150,18 @@ class Sparse(LinearRows):
             return self._scores() if kept is None else kept
 
         lowest = None
-        if options.scope == "global":
+        if options.scope == "global" and not options.threshold:
             lowest = StreamingBottomK(scores, int(options.fraction * total), self.ranks)
 
         def pruned_blocks() -> Iterator[Tensor]:
             own = copy.copy(lowest)
             for score in scores():
+                if options.threshold:
+                    yield score < options.threshold
+                    continue
                 yield own.take(score) if own else prune_mask(score, options.fraction, "group")
 
-        cleared = [self.weight]
-        if self.momentum is not None and options.reset_momentum:
-            cleared.append(self.momentum)
+        cleared = [self.weight, *(self.weight_momenta if options.reset_momentum else [])]
         moved = torch.zeros((), dtype=torch.int64, device=self.indices.device)
         for (groups, labels), pruned, elsewhere in zip(
             self._group_blocks(), pruned_blocks(), self._elsewhere(pruned_blocks), strict=True
@@ -232,7 +234,8 @@ class Sparse(LinearRows):
         features = features.float()
         candidates = self.n_features // self.block_size
         logits = self.logits(features, labels).t().contiguous()
-        _, dz = bce_sum(logits, *torch_backend.positives_of(positives, labels))
+        pairs = torch_backend.positives_of(positives, labels)
+        _, dz = LOSSES[self.options.loss](logits, *pairs, torch.float32)
         gradient = (dz @ features).abs()
         if self.block_size > 1:
             gradient = gradient.view(len(gradient), candidates, self.block_size).mean(dim=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from haste.kernels.loss import bce_sum
+from haste.kernels.loss import LOSSES
 from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives
 from haste.kernels.torch_backend import positives_of
@@ -39,13 +39,16 @@ class Unstructured(Dense):
         storage_view(self.weight).mul_(self.mask)
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
-        """Prune the smallest weights, over the layer or in each label, and regrow as many."""
+        """Prune the smallest weights, over the layer or in each label, or those below the threshold, and regrow as
+        many."""
         by_gradient = self.options.growth == "gradient"
         if by_gradient:
             features, positives = self.check_examples(examples)
         used = int(self.mask.sum())
         score = dequantize(self.weight).abs().masked_fill_(~self.mask, torch.inf)
-        if self.options.scope == "global":
+        if self.options.threshold:
+            pruned = score < self.options.threshold
+        elif self.options.scope == "global":
             pruned = bottom_k_mask(score, int(self.options.fraction * used))
         else:
             share = self.options.fraction * used / score.numel()
@@ -57,14 +60,15 @@ class Unstructured(Dense):
         grown = bottom_k_mask(-key, int(pruned.sum()))
         self.mask ^= pruned | grown
         storage_view(self.weight).mul_(self.mask).masked_fill_(grown, 0)
-        if self.momentum is not None and self.options.reset_momentum:
-            self.momentum.masked_fill_(pruned | grown, 0)
+        if self.options.reset_momentum:
+            for momentum in self.weight_momenta:
+                momentum.masked_fill_(pruned | grown, 0)
         return RewireStats(indices=used, moved=int(grown.sum()))
 
     def _gradient(self, features: Tensor, positives: Positives[Tensor]) -> Tensor:
         rows = slice(0, self.n_labels)
         logits = self.logits(features, rows).t().contiguous()
-        _, dz = bce_sum(logits, *positives_of(positives, rows))
+        _, dz = LOSSES[self.options.loss](logits, *positives_of(positives, rows), torch.float32)
         return (dz @ features.float()).abs()
 
     def trained_parameters(self) -> int:

@@ -13,7 +13,7 @@ from haste.kernels.checks import check_share
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
-from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult
+from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult, distinct
 
 
 class WrappedLayer(OutputLayer):
@@ -114,8 +114,7 @@ class WithAuxiliary(WrappedLayer):
             pad_label = self.auxiliary.n_labels
             cluster = torch.where(positives.label_row < n_labels, cluster, pad_label)
             return Positives(cluster, positives.doc)
-        pairs = torch.unique(cluster.long() * batch + positives.doc.long())
-        return Positives((pairs // batch).to(torch.int32), (pairs % batch).to(torch.int32))
+        return distinct(cluster, positives.doc, batch)
 
 
 def auxiliary_scale(

@@ -284,8 +284,9 @@ def training_curves(sources: Sources) -> Drawing:
     """Training loss (a document, logarithmic) and P@1 on the validation split by epoch.
 
     Lines are means over seeds, bands reach from the lowest to the highest seed. Losses of different methods
-    are comparable: each is the binary cross-entropy summed over the labels (Spartex's auxiliary loss is not in
-    it). A loss falls for as long as one trains; whether a run has converged is judged by validation.
+    are comparable where they are the binary cross-entropy summed over the labels: of all but
+    ``spartex-released``, a squared hinge loss. Spartex's auxiliary loss is not in it. A loss falls for as long as
+    one trains; whether a run has converged is judged by validation.
     """
     import pandas as pd
 

@@ -58,6 +58,7 @@ MARKER_STYLES = {
     "rigl": MarkerStyle(GREEN, (3, 1, 45), DOTTED, size=8),
     "fixed-fan-in": MarkerStyle(BLUE, "<"),
     "spartex": MarkerStyle(PURPLE, ">"),
+    "spartex-released": MarkerStyle(PURPLE, (8, 1, 22), DOTTED, size=8),
     "block-sparse": MarkerStyle(ORANGE, "P", size=7),
     "unstructured-head": MarkerStyle(GREEN, (4, 1, 0), DASHED, size=8),
     "fixed-fan-in-head": MarkerStyle(BLUE, "H", DASHED),

@@ -21,7 +21,7 @@ def adapted(config: RunConfig, inputs: RunInputs) -> RunConfig:
     n_documents = len(inputs.tokens.splits["train"])
     epochs = training.epochs_on(n_documents)
     rate = training.learning_rate
-    if training.stable_step:
+    if training.stable_step and training.optimizer == "sgd":
         size = feature_size(config.encoder, config.inputs.model, inputs.tokens)
         rate = min(rate, largest_step(config, inputs.label_frequencies, n_documents, size))
     if (rate, epochs) != (training.learning_rate, training.epochs):
