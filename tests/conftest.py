@@ -79,13 +79,8 @@ class Tiny:
         }
         sections["encoder"] = {"max_len": 12, **sections["encoder"]}
         sections["training"] = {**training, **sections.get("training", {})}
-        if (
-            sections["layer"].get("pattern", "group_fan_in") in ("group_fan_in", "block_sparse")
-            or head
-        ):
-            order = str(self.order(head))
-        else:
-            order = None
+        layer = build_section("layer", sections["layer"])
+        order = str(self.order(head)) if layer.grouped or head else None
         clusters = str(self.order(0)) if sections.get("auxiliary") else None
         return RunConfig(
             dataset="tiny",

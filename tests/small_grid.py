@@ -21,7 +21,7 @@ SETTINGS = {
         "spartex",
         "fixed-fan-in",
         "dense",
-        "lightxml",
+        "renee",
         "haste",
         "popularity",
     ],

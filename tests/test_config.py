@@ -13,7 +13,7 @@ from haste.presets import ablation, ablations, method, methods
 GRID = {
     "name": "test",
     "datasets": ["wordnet-mini"],
-    "methods": ["dense", "elmo-fp8", "lightxml", "haste", "popularity"],
+    "methods": ["dense", "elmo-fp8", "renee", "haste", "popularity"],
     "ablations": ["grouping", "head_tail"],
     "seeds": [0, 1],
     "ablation_seeds": [0],
@@ -130,6 +130,10 @@ def test_every_variant_changes_its_run():
         ({"layer": {"dropout": 1.0}}, r"layer\.dropout: 1\.0"),
         ({"layer": {"features": "private"}}, r"layer\.features: 'private' needs a head"),
         ({"layer": {"chunks": 2}}, r"layer\.chunks: 2, but group_fan_in without a head"),
+        (
+            {"methods": ["lightxml"], "overrides": {"lightxml": {"layer": {"head_ratio": 0.1}}}},
+            r"layer\.head_ratio: 0\.1 is not for label_tree; set it 0",
+        ),
         ({"methods": ["hast"]}, r"methods: .* 'hast'\. Did you mean 'haste'\?"),
         ({"ablations": ["grouppping"]}, r"ablations: .* Did you mean 'grouping'\?"),
         ({"overrides": {"dens": {}}}, r"'dens'\. Did you mean 'dense'\?"),
@@ -515,7 +519,7 @@ def test_trials_count_no_labels_of_the_test_split():
         ),
         ({"base": {"dens": {}}}, r"there is no method 'dens'\. Did you mean 'dense'\?"),
         ({"base": {"popularity": {}}}, r"tuning\.base: 'popularity' is not trained here"),
-        ({"scale": {"lightxml": {}}}, r"tuning\.scale: 'lightxml' is not trained here"),
+        ({"scale": {"renee": {}}}, r"tuning\.scale: 'renee' is not trained here"),
         (
             {"scale": {"dense": {"training.learning_rte": 10}}},
             r"tuning\.scale\.dense: unknown key 'training\.learning_rte'\. Did you mean "

@@ -41,6 +41,7 @@ Pattern = Literal[
     "group_fan_in",
     "block_sparse",
     "unstructured",
+    "label_tree",
 ]
 
 EncoderKind = Literal["bag", "transformer", "none"]
@@ -102,13 +103,18 @@ class LayerConfig:
     """The output layer: its sparsity pattern, its head, its dtypes."""
 
     pattern: Pattern = "group_fan_in"
-    """dense, bottleneck, fixed_fan_in, group_fan_in, block_sparse or unstructured; with a head, that of the tail"""
+    """dense, bottleneck, fixed_fan_in, group_fan_in, block_sparse or unstructured; with a head, that of the tail; or
+    label_tree: dense rows, of which those of the best clusters of labels are scored"""
     fan_in: FanIn = 32
     """F: features each label reads (weights a label; for `unstructured` on average)"""
     group_size: GroupSize = 16
-    """G: labels that share an index set"""
+    """G: labels that share an index set; of label_tree those of a cluster"""
     block_size: Literal[4, 8, 16, 32] = 8
     """block_sparse: length of a contiguous run of features"""
+    shortlist: Annotated[Int, Field(ge=1, le=4096)] = 32
+    """label_tree: clusters of which all labels are scored; in training those of the positives are added"""
+    tree_levels: Annotated[Int, Field(ge=1, le=4)] = 1
+    """label_tree: clusters of labels, clusters of G of these, ...; the clusters of the last level are all scored"""
     head_ratio: Annotated[Float, Field(ge=0, le=0.9)] = 0.0
     """share of labels, most frequent first, in a dense head; 0 for no head"""
     grouping: Grouping = "random"
@@ -146,6 +152,14 @@ class LayerConfig:
             raise SettingError(
                 "features", f"{self.features!r} needs a head; set layer.head_ratio above 0"
             )
+        if self.pattern == "label_tree":
+            for key, value, allowed in (
+                ("head_ratio", self.head_ratio, 0),
+                ("bias_init", self.bias_init, "zero"),
+                ("chunks", self.chunks, 1),
+            ):
+                if value != allowed:
+                    raise SettingError(key, f"{value!r} is not for label_tree; set it {allowed}")
         if self.fan_in % self.block_size and self.pattern == "block_sparse":
             raise SettingError(
                 "block_size", f"{self.block_size} does not divide layer.fan_in, {self.fan_in}"
@@ -154,16 +168,16 @@ class LayerConfig:
     @property
     def grouped(self) -> bool:
         """Whether the order of labels matters to the pattern."""
-        return self.pattern in ("group_fan_in", "block_sparse")
+        return self.pattern in ("group_fan_in", "block_sparse", "label_tree")
 
     @property
     def sparse(self) -> bool:
         """Whether the layer has connections to rewire."""
-        return self.pattern not in ("dense", "bottleneck")
+        return self.pattern not in ("dense", "bottleneck", "label_tree")
 
     def stored_per_label(self, n_features: int) -> int:
         """Numbers that a label takes in a file: its weights, and indices where it has its own."""
-        if self.pattern in ("dense", "unstructured"):
+        if self.pattern in ("dense", "unstructured", "label_tree"):
             return n_features
         return self.fan_in * (2 if self.pattern == "fixed_fan_in" else 1)
 

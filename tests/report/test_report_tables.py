@@ -13,7 +13,7 @@ from haste.errors import DataError
 from haste.files import read_csr
 from haste.report.render import markdown
 
-METHODS = ("dense", "elmo-fp8", "spartex", "lightxml", "haste", "omikuji", "popularity")
+METHODS = ("dense", "elmo-fp8", "spartex", "renee", "haste", "omikuji", "popularity")
 
 
 def rows_by(table, key):
@@ -54,7 +54,7 @@ def test_main_has_every_method_in_the_order_of_the_presets(main):
         "Dense",
         "ELMO (fp8)",
         "Spartex",
-        "LightXML",
+        "Renee",
         "HASTE",
         "TF-IDF + omikuji",
         "Popularity",
@@ -77,10 +77,10 @@ def test_main_shows_mean_and_deviation_of_what_the_runs_measured(fake, main):
 
 def test_main_says_what_was_not_run_and_why(main):
     runs = {row["method"]: row["runs"] for row in main.rows}
-    assert runs["LightXML"] == "not trained here"
+    assert runs["Renee"] == "not trained here"
     assert runs["HASTE"] == "3 seeds"
     assert runs["Popularity"] == "1 run"
-    assert rows_by(main, "method")["LightXML"]["P@1 mean"] is None
+    assert rows_by(main, "method")["Renee"]["P@1 mean"] is None
 
 
 def test_seconds_of_runs_that_shared_a_gpu_are_marked(tmp_path):
@@ -109,7 +109,7 @@ def test_main_says_what_has_converged(main):
 def test_the_papers_numbers_stand_only_beside_the_papers_data_sets(main):
     paper = {(row["dataset"], row["method"]): row.get("P@1 paper") for row in main.rows}
     assert paper["amazon-670k", "HASTE"] == 48.1
-    assert paper["amazon-670k", "LightXML"] == 47.3
+    assert paper["amazon-670k", "Renee"] == 50.6
     assert paper["amazon-670k", "ELMO (fp8)"] == 50.34
     assert paper["amazon-670k", "TF-IDF + omikuji"] is None
     assert not any(paper[key] for key in paper if key[0] == "tiny")
@@ -124,7 +124,7 @@ def test_the_papers_numbers_stand_only_beside_the_papers_data_sets(main):
 
 
 def test_a_grid_without_the_papers_data_sets_has_no_paper_columns(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste", "lightxml"), seeds=(0,), documents=20, labels=30)
+    fake = FakeGrid(tmp_path, methods=("haste", "renee"), seeds=(0,), documents=20, labels=30)
     found = make(fake.write(), "main")
     assert not [column for column in found.columns if "paper" in column.key]
 

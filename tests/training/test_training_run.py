@@ -35,6 +35,7 @@ from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 from haste.training.stopping import stop_signals
 
+LABEL_TREE = {"pattern": "label_tree", "group_size": 16, "shortlist": 2, "bias_init": "zero"}
 LAYERS = {
     "dense": {"pattern": "dense"},
     "elmo": {"pattern": "dense", "chunks": 3, "dtype": "bfloat16"},
@@ -45,6 +46,7 @@ LAYERS = {
     "fixed": {"pattern": "fixed_fan_in", "fan_in": 16},
     "block": {"pattern": "block_sparse", "fan_in": 16},
     "group": {"fan_in": 16},
+    "label-tree": LABEL_TREE,
 }
 
 
@@ -98,8 +100,12 @@ def test_every_pattern_trains_and_learns(tiny, name):
         {"layer": {"fan_in": 16}, "auxiliary": {"scale": 0.5, "cluster_size": 16}},
         {"layer": {"fan_in": 16, "sampling": "with_replacement", "loss_dtype": "bfloat16"}},
         SPARTEX,
+        {"layer": {**LABEL_TREE, "tree_levels": 2, "shortlist": 1, "dropout": 0.2}},
     ],
-    ids=["head-tail", "private", "projections", "log-prior", "auxiliary", "released", "spartex"],
+    ids=[
+        *("head-tail", "private", "projections", "log-prior", "auxiliary", "released", "spartex"),
+        "label-tree",
+    ],
 )
 def test_every_option_trains(tiny, sections):
     config = tiny.config(**sections)
@@ -189,12 +195,16 @@ SECTIONS = {
 }
 
 
-RESUMED = {"head": {"head": 8, **SECTIONS}, "adamw": SPARTEX}
+RESUMED = {
+    "head": {"head": 8, **SECTIONS},
+    "adamw": SPARTEX,
+    "label-tree": {"layer": {**SECTIONS["layer"], **LABEL_TREE}},
+}
 
 
 @pytest.mark.parametrize(
     ("name", "stop_after"),
-    [*(("head", step) for step in (1, 7, 10, 19, 30)), ("adamw", 7)],
+    [*(("head", step) for step in (1, 7, 10, 19, 30)), ("adamw", 7), ("label-tree", 7)],
 )
 def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, name, stop_after):
     training = {**RESUMED[name].get("training", {}), **SECTIONS["training"]}

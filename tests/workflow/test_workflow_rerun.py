@@ -98,7 +98,7 @@ def test_one_more_ablation(finished: Project):
 
 
 def test_a_row_of_published_numbers_runs_nothing(finished: Project):
-    finished.configure(changed(methods=[*GRID["methods"], "cascadexml"]))
+    finished.configure(changed(methods=[name for name in GRID["methods"] if name != "renee"]))
     assert finished.jobs() == {"table_main": 1, "table_claims": 1, "index": 1}
 
 

@@ -18,7 +18,7 @@ STUB = Path(__file__).with_name("stub_haste.py")
 GRID = {
     "name": "small",
     "datasets": ["wordnet-smoke"],
-    "methods": ["dense", "spartex", "lightxml", "haste", "omikuji"],
+    "methods": ["dense", "spartex", "renee", "haste", "omikuji"],
     "ablations": ["grouping", "fan_in"],
     "seeds": [0, 1],
     "ablation_seeds": [0],

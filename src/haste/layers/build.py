@@ -17,6 +17,7 @@ from haste.labels.order import LabelOrder
 from haste.layers.base import LayerOptions, LinearRows, OutputLayer
 from haste.layers.dense import Dense
 from haste.layers.head_tail import HeadTail
+from haste.layers.label_tree import label_tree
 from haste.layers.sharded import Shard
 from haste.layers.sparse import Sparse
 from haste.layers.unstructured import Unstructured
@@ -172,7 +173,7 @@ def _part(
     ranks: Ranks,
 ) -> OutputLayer:
     settings = config.layer
-    if settings.fan_in > n_features and pattern not in ("dense", "bottleneck"):
+    if settings.fan_in > n_features and pattern not in ("dense", "bottleneck", "label_tree"):
         raise ConfigError(
             f"layer.fan_in: {settings.fan_in} is more than the {n_features} features that "
             f"{config.method} reads; lower layer.fan_in."
@@ -182,10 +183,15 @@ def _part(
             layer: OutputLayer = Dense(
                 n_features, n_labels, options, random, settings.chunks, ranks
             )
-        case "unstructured" if ranks.size > 1:
+        case "unstructured" | "label_tree" if ranks.size > 1:
             raise ConfigError(
                 f"layer.pattern: {pattern} cannot be distributed over several processes; train it in one."
             )
+        case "label_tree":
+            layer = label_tree(
+                n_features, n_labels, options, random, cluster_size=settings.group_size,
+                shortlist=settings.shortlist, levels=settings.tree_levels,
+            )  # fmt: skip
         case "unstructured":
             layer = Unstructured(n_features, n_labels, settings.fan_in, options, random)
         case _:

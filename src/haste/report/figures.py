@@ -285,8 +285,9 @@ def training_curves(sources: Sources) -> Drawing:
 
     Lines are means over seeds, bands reach from the lowest to the highest seed. Losses of different methods
     are comparable where they are the binary cross-entropy summed over the labels: of all but
-    ``spartex-released``, a squared hinge loss. Spartex's auxiliary loss is not in it. A loss falls for as long as
-    one trains; whether a run has converged is judged by validation.
+    ``spartex-released``, a squared hinge loss, and the label trees (``lightxml``, ``cascadexml``), summed over
+    shortlists. Spartex's auxiliary loss is not in it. A loss falls for as long as one trains; whether a run has
+    converged is judged by validation.
     """
     import pandas as pd
 

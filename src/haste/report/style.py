@@ -71,6 +71,8 @@ MARKER_STYLES = {
     "group-fan-in-64": MarkerStyle(VERMILION, (3, 1, 60), DOTTED, size=8),
     "block-sparse-plus": MarkerStyle(ORANGE, (6, 1, 0), DASH_DOT, size=8),
     "group-fan-in": MarkerStyle(VERMILION, (3, 1, 0), DOTTED, size=8),
+    "lightxml": MarkerStyle(BROWN, (7, 1, 13), DASH_DOT, size=8),
+    "cascadexml": MarkerStyle(BROWN, (9, 1, 0), DASHED, size=8),
     "haste": MarkerStyle(VERMILION, "*", size=11, width=2.0),
     "haste-released": MarkerStyle(VERMILION, "X", DASHED, size=7),
     "haste-released-private": MarkerStyle(VERMILION, (6, 1, 30), DASHED, size=8),
