@@ -22,6 +22,7 @@ from haste.cli import app, command
 from haste.device import choose_device
 from haste.errors import ConfigError, DataError, TrainingError
 from haste.files import read_json, read_yaml, write_yaml
+from haste.inputs import RunInputs
 from haste.metrics.metrics import MAX_RANK
 from haste.metrics.names import HISTORY
 from haste.metrics.runs import evaluate_run, read_predictions
@@ -226,6 +227,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, stop, name, stop_after)
         assert {k: v for k, v in a.items() if k not in timed} == {
             k: v for k, v in b.items() if k not in timed
         }
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_restored_model_predicts_what_the_run_did(tiny, name):
+    config = tiny.config(**RESUMED[name])
+    run = tiny.run_dir("run", config)
+    train_and_evaluate(config, run)
+    documents = RunInputs.load(config).tokens.splits["test"]
+    restored = Predictor(run, torch.device("cpu")).model.predict(documents, MAX_RANK)
+    for got, want in zip(restored, read_predictions(run), strict=True):
+        assert np.array_equal(got, want)
 
 
 STOPPED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
