@@ -191,6 +191,23 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("value", [100.1, -1, float("nan"), "high", True])
+def test_metrics_that_are_no_percentages_are_refused(exported, value):
+    def change(members):
+        metrics = json.loads(members[f"{PREFIX}metrics.json"])
+        metrics["metrics"]["P@1"] = value
+        members[f"{PREFIX}metrics.json"] = json.dumps(metrics).encode()
+
+    rewrite(change)
+    refused(exported, "P@1 is .*, not a percentage")
+
+
+def test_what_unpacks_to_far_more_than_results_do_is_refused(exported):
+    with zipfile.ZipFile(ZIP, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", b" " * (65 << 20))
+    refused(exported, "more than 100 for each of its own, as no results do")
+
+
 @pytest.mark.parametrize(("change", "text"), REFUSED.values(), ids=REFUSED)
 def test_what_export_does_not_write_is_refused(exported, change, text):
     rewrite(change)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,8 @@ TOP = 10
 """predictions kept a document: tables, figures and the paired bootstrap read P@k, PSP@k and nDCG@k up to
 k = 5 from them; R@10 and R@100 are in metrics.json"""
 AGAIN = "Make it again by haste export-results, and copy it whole."
+MOST_UNPACKED = 100
+"""bytes for each byte of an archive: what text of results does not reach by far"""
 FORMER = "manifest.json"
 """of archives by earlier versions, which nothing reads"""
 
@@ -186,6 +189,12 @@ def _first_columns(run: RunDir, width: int) -> bytes:
 def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
     """The runs of an archive, each unpacked below `folder`."""
     with _opened(path) as archive:
+        size = sum(info.file_size for info in archive.infolist())
+        if size > MOST_UNPACKED * path.stat().st_size:
+            raise DataError(
+                f"{path}: unpacks to {size:,} bytes, more than {MOST_UNPACKED} for each of its own, as no results "
+                "do; nothing was taken."
+            )
         names = {name for name in archive.namelist() if name != FORMER}
         runs: dict[RunKey, RunDir] = {}
         for key in _trained(grid):
@@ -232,12 +241,20 @@ def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
             "trained with."
         )
     try:
-        load_run(run.root)
+        metrics = load_run(run.root).metrics
+        if wrong := [name for name, value in metrics.items() if not _is_percentage(value)]:
+            raise DataError(
+                f"{run.metrics}: {wrong[0]} is {metrics[wrong[0]]!r}, not a percentage."
+            )
         recorded = read_resources(run).get(IDENTITY)
     except DataError as error:
         what = str(error).replace(f"{run.root}{os.sep}", "")
         raise DataError(f"{path}: {key.name}: {what} Nothing was taken.") from error
     return None not in (recorded and recorded["inputs"], input_digest(config.inputs))
+
+
+def _is_percentage(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 100 + 1e-6  # but for a rounding error
 
 
 def _take(unpacked: RunDir, grid: GridConfig, key: RunKey, logs: Path) -> None:
