@@ -30,7 +30,7 @@ from haste.report.runs import SHARED, Run, place, run_row
 
 if TYPE_CHECKING:
     from haste.metrics.bootstrap import Interval
-    from haste.report.load import Sources
+    from haste.report.load import Documents, Sources
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided here"
 
@@ -300,7 +300,7 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
             verdict, reason = judge({r.what: ours[r.what] for r in tested}, judged, claim.at_most)
         comparisons = tuple(
             Comparison(
-                row.what,
+                row.what + _of_seeds(sources.documents[dataset], row, runs),
                 ours.get(row.what),
                 _paper_difference(sources.published, row),
                 "; ".join(_setting(side, runs[side.title]) for side in (row.a, row.b)),
@@ -309,6 +309,11 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
         )
         every = [run for side in runs.values() for run in side]
         yield Finding(claim, place(dataset, every), comparisons, verdict, reason)
+
+
+def _of_seeds(documents: Documents, row: Difference, runs: Mapping[str, list[Run]]) -> str:
+    compared = [*runs[row.a.title], *runs[row.b.title]]
+    return "" if documents.by_document(compared, row.metric) else ", interval over seeds alone"
 
 
 def _setting(side: Side, runs: Sequence[Run]) -> str:

@@ -41,6 +41,7 @@ class Documents:
     def __init__(self, directory: CorpusDir) -> None:
         self.directory = directory
         self._values: dict[tuple[Path, str], np.ndarray] = {}
+        self._lengths: dict[Path, int] = {}
 
     @cached_property
     def truth(self) -> Truth:
@@ -75,8 +76,22 @@ class Documents:
         return self._values[key]
 
     def difference(self, a: Sequence[Run], b: Sequence[Run], metric: str) -> Interval:
-        """Mean of a - b with its interval, see `seed_interval`, in points."""
-        return seed_interval(a, b, lambda run: self.values(run, metric))
+        """Mean of a - b with its interval, see `seed_interval`, in points; over seeds alone where
+        `by_document` is false."""
+        if self.by_document([*a, *b], metric):
+            return seed_interval(a, b, lambda run: self.values(run, metric))
+        return seed_interval(a, b, lambda run: np.array([run.metrics[metric]]))
+
+    def by_document(self, runs: Iterable[Run], metric: str) -> bool:
+        """Whether the runs' predictions are long enough for the metric: results that were carried from
+        another machine may have fewer."""
+        rank = int(metric.split("@")[1].split()[0])
+        return all(self._length(run) >= rank for run in runs)
+
+    def _length(self, run: Run) -> int:
+        if run.root not in self._lengths:
+            self._lengths[run.root] = run.predictions().shape[1]
+        return self._lengths[run.root]
 
 
 def seed_interval(
