@@ -85,3 +85,32 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(ConfigError, match="has files in it"):
         HasteClassifier(folder=tmp_path).fit(TEXTS, NAMES)
+
+
+def test_tuning_ends_in_a_fit_with_the_best_trial():
+    few = {"epochs": 2, "batch_size": 64}
+    model = HasteClassifier(training=few, device="cpu", features=128)
+    assert model.tune(TEXTS, NAMES, trials=2) is model
+    assert [trial.name for trial in model.trials] == ["000", "001"]
+    best = max(model.trials, key=lambda trial: trial.score)
+    for key, value in best.changed.items():
+        section, name = key.split(".")
+        assert model.sections[section][name] == value
+    assert model.sections["training"]["epochs"] == 2
+    assert len(model.predict(TEXTS[:3])[0]) == 3
+
+
+def test_patience_ends_training_when_validation_gets_no_better(tmp_path):
+    training = {"epochs": 200, "batch_size": 64, "patience": 2}
+    layer = {"dropout": 0.0}
+    model = HasteClassifier(
+        training=training, layer=layer, device="cpu", features=128, folder=tmp_path
+    )
+    model.fit(TEXTS, NAMES)
+    (history,) = tmp_path.rglob("history.csv")
+    rows = [line.split(",") for line in history.read_text().splitlines()]
+    scores = [
+        sum(float(row[rows[0].index(k)]) for k in ("P@1", "P@5", "PSP@5")) for row in rows[1:]
+    ]
+    assert len(scores) < 200
+    assert len(scores) - 1 - scores.index(max(scores)) == 2

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
-from haste.config import RunConfig
+from haste.config import EncoderConfig
 from haste.data.arrays import (
+    TRIAL_VALIDATION,
+    VALIDATION,
     Documents,
     Labels,
     NamedLabels,
@@ -19,31 +22,23 @@ from haste.data.arrays import (
     is_dense,
     write_arrays,
 )
-from haste.data.corpus import Corpus, load_corpus
 from haste.data.labelspace import LabelSpace
-from haste.data.tokens import tokenize
 from haste.device import choose_device
-from haste.encoders.features import encode_training_documents
-from haste.encoders.words import write_word_model
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, write_json
-from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
-from haste.labels.embed import label_embeddings
-from haste.labels.frequency import count_labels
-from haste.labels.grouping import order_labels
-from haste.labels.spec import OrderSpec
+from haste.files import read_json
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, laid_over
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.propensity import inverse_propensity
-from haste.paths import RunDir, TokenDir
+from haste.paths import CorpusDir, Layout, RunDir
 from haste.portable import save_pretrained, train_frequencies
 from haste.predict import Predictor
+from haste.prepare import own_encoder, prepare
 from haste.runs import run_dir
+from haste.search import MOST_TRIALS, Search, Trial
 
 log = logging.getLogger(__name__)
 
 DATASET = "arrays"
-BY_EMBEDDINGS = ("semantic", "balanced")
-"""groupings that need label embeddings"""
 FEW_LABELS = 64
 """with fewer a dense layer is trained, whatever the method"""
 
@@ -83,6 +78,7 @@ class HasteClassifier:
             "rewire": dict(rewire or {}),
             "training": {"device": device, **(training or {})},
         }
+        self.trials: list[Trial] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._predictor: Predictor | None = None
         self._names: list[str | int] = []
@@ -97,42 +93,36 @@ class HasteClassifier:
         from haste.training.run import train_and_evaluate
 
         given, named = as_documents(documents), NamedLabels.of(labels)
-        root = self._root()
-        sections = self._sections(documents, given, root)
-        method = self.method
-        if len(named.names) < FEW_LABELS:
-            method = "dense"
-            log.info(
-                "%d labels: too few for a sparse layer; training a dense one", len(named.names)
-            )
-        grid = GridConfig.from_dict(
-            {
-                "name": "fit",
-                "datasets": [DATASET],
-                "methods": [method],
-                "seeds": [self.seed],
-                "data_dir": str(root / "data"),
-                "results_dir": str(root),
-                **sections,
-                # what is given counts, also where the method's preset says otherwise
-                "overrides": {method: sections},
-            }
-        )
+        settings, space = self._write(documents, given, named, self._root(), VALIDATION)
+        grid = GridConfig.from_dict(settings)
+        (method,) = grid.methods
         key = RunKey(DATASET, method, DEFAULT_VARIANT, self.seed)
         config = grid.resolve(key)
-        _, space = write_arrays(
-            Path(config.inputs.corpus), given, named, max_len=config.encoder.max_len
-        )
-        corpus = load_corpus(config.inputs.corpus)
-        tokenize(corpus, config.inputs.model, config.encoder.max_len, config.inputs.tokens)
-        _write_orders(config, corpus)
+        prepare(config)
         run = run_dir(grid, key)
         train_and_evaluate(config, run, force=True)
         self._predictor = Predictor(run, choose_device(self.device))
         self._names = [named.names[label] for label in space.ids]
-        self._train_frequency = count_labels(corpus.positives("train"))
+        self._train_frequency = train_frequencies(CorpusDir(Path(config.inputs.corpus)))
         self._n_documents = self._predictor.n_documents
         return self
+
+    def tune(
+        self, documents: Documents, labels: Labels, minutes: float = 5.0, trials: int = MOST_TRIALS
+    ) -> HasteClassifier:
+        """Search for settings, see `haste.search.Search`, for so many minutes, then `fit` with the best.
+
+        One document in ten, at most 2,000, is held out to compare the trials, which stand in `trials` afterwards,
+        and the settings in `sections`. Raises what `fit` raises.
+        """
+        given, named = as_documents(documents), NamedLabels.of(labels)
+        with tempfile.TemporaryDirectory(prefix="haste-") as folder:
+            settings, _ = self._write(documents, given, named, Path(folder), TRIAL_VALIDATION)
+            search = Search(settings)
+            search.run(minutes, trials)
+        self.trials = search.trials
+        self.sections = laid_over(self.sections, search.best_delta)
+        return self.fit(documents, labels)
 
     def predict(self, documents: Documents, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The k best labels [N, k], as the user calls them, and their probabilities float32 [N, k], best first.
@@ -191,43 +181,43 @@ class HasteClassifier:
         root.mkdir(parents=True, exist_ok=True)
         return root
 
-    def _sections(self, documents: Documents, given: Any, root: Path) -> dict[str, dict[str, Any]]:
-        """The sections of the grid, with the encoder that suits the documents."""
-        encoder = dict(self.sections["encoder"])
-        made = root / "words"
-        if is_dense(documents):
-            encoder.setdefault("kind", "none")
-        if encoder.get("model") is None:
-            encoder["model"] = str(made)
-            if isinstance(given, list):
-                encoder.setdefault("max_len", 256)
-                write_word_model(given, made, self.features, self.seed)
-            else:
-                write_json(made / "config.json", {"hidden_size": self.features})
-        return {**self.sections, "encoder": encoder}
-
-
-def _write_orders(config: RunConfig, corpus: Corpus) -> None:
-    """The label orders that a run reads."""
-    inputs, n_labels = config.inputs, corpus.info.n_labels
-    specs = {
-        inputs.order: OrderSpec.of_layer(config.layer, config.encoder, config.seed),
-        inputs.clusters: OrderSpec.of_clusters(config.auxiliary, config.encoder, config.seed),
-    }
-    positives = corpus.positives("train")[:, :n_labels]
-    embeddings = None
-    for path, spec in specs.items():
-        if path is None:
-            continue
-        if spec.grouping in BY_EMBEDDINGS and embeddings is None:
-            embeddings = label_embeddings(
-                encode_training_documents(
-                    config.encoder.kind,
-                    Path(inputs.model),
-                    TokenDir(Path(inputs.tokens)),
-                    corpus.directory,
-                    pooling=config.encoder.pooling,
-                ),
-                positives,
+    def _write(
+        self,
+        documents: Documents,
+        given: list[str] | sp.csr_matrix,
+        named: NamedLabels,
+        root: Path,
+        validation: float,
+    ) -> tuple[dict[str, Any], LabelSpace]:
+        """The corpus, with a share of `validation` documents, and the model in `root`; returns the settings of a
+        grid of one run, and the labels' places."""
+        method = self.method
+        if len(named.names) < FEW_LABELS:
+            method = "dense"
+            log.info(
+                "%d labels: too few for a sparse layer; training a dense one", len(named.names)
             )
-        order_labels(spec, embeddings, count_labels(positives)).save(path)
+        encoder = own_encoder(
+            self.sections["encoder"],
+            given if isinstance(given, list) else None,
+            root / "words",
+            dense=is_dense(documents),
+            size=self.features,
+            seed=self.seed,
+        )
+        layout = Layout(root / "data", root, "fit")
+        max_len = encoder.get("max_len", EncoderConfig().max_len)
+        _, space = write_arrays(layout.corpus(DATASET).root, given, named, max_len, validation)
+        sections = {**self.sections, "encoder": encoder}
+        settings = {
+            "name": layout.grid,
+            "datasets": [DATASET],
+            "methods": [method],
+            "seeds": [self.seed],
+            "data_dir": str(layout.data_dir),
+            "results_dir": str(layout.results_dir),
+            **sections,
+            # what is given counts, also where the method's preset says otherwise
+            "overrides": {method: sections},
+        }
+        return settings, space

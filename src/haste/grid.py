@@ -311,16 +311,17 @@ def read_grid(paths: Sequence[Path]) -> GridConfig:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = _laid_over(merged, read_settings(path))
+        merged = laid_over(merged, read_settings(path))
     with naming(*paths):
         if {"dataset", "inputs"} <= merged.keys():
             raise ConfigError("the configuration of one run, not of a grid; haste train trains it.")
         return GridConfig.from_dict(merged)
 
 
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on `under`: mappings key by key, at any depth, anything else is replaced."""
     result = dict(under)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _laid_over(result[key], value) if both else value
+        result[key] = laid_over(result[key], value) if both else value
     return result

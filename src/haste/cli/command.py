@@ -16,7 +16,7 @@ from haste.errors import HasteError
 
 for stage in (
     *("data", "synth", "labels", "training", "evaluation"),
-    *("bench", "report", "plan", "transfer", "gpu"),
+    *("bench", "report", "plan", "tune", "transfer", "gpu"),
 ):
     # in the order in which `haste --help` lists them
     importlib.import_module(f"haste.cli.{stage}")

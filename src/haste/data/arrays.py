@@ -24,8 +24,10 @@ Labels: TypeAlias = sp.spmatrix | np.ndarray | Sequence[Sequence[str | int]] | S
 """[N, L], nonzero where a document has a label; or each document's labels, by name or number"""
 
 VALIDATION = 0.04
+TRIAL_VALIDATION = 0.1
+"""share of the given documents that is held out; more where trials are compared by them"""
 MOST_VALIDATION = 2000
-"""documents held out of those that are given"""
+"""documents held out"""
 
 
 def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
@@ -96,9 +98,13 @@ def _plain(label: str | int | np.generic) -> str | int:
 
 
 def write_arrays(
-    root: Path, documents: list[str] | sp.csr_matrix, labels: NamedLabels, max_len: int
+    root: Path,
+    documents: list[str] | sp.csr_matrix,
+    labels: NamedLabels,
+    max_len: int,
+    validation: float = VALIDATION,
 ) -> tuple[CorpusInfo, LabelSpace]:
-    """A corpus of training documents, see `as_documents`, of which some are held out for validation.
+    """A corpus of training documents, see `as_documents`, of which a share of `validation` is held out.
 
     There is no test split: the validation documents stand in its place. Raises DataError for documents
     that nothing could be learnt from.
@@ -108,7 +114,7 @@ def write_arrays(
         raise DataError(f"X has {number} documents, Y has {len(labels)}.")
     if number < 2:
         raise DataError(f"{number} documents; give at least two, one of them for validation.")
-    held = held_out(number, min(VALIDATION, MOST_VALIDATION / number))
+    held = held_out(number, min(validation, MOST_VALIDATION / number))
     rows = {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}
     rows["test"] = rows["validation"]
     chosen = {split: labels.rows.take(rows[split]) for split in SPLITS}
