@@ -44,7 +44,7 @@ def grid_of_folder(
     own = layout.data_dir / DATASET
     if out.exists() and any(out.iterdir()) and not own.exists():
         raise ConfigError(f"--out: {out} has other files in it; give a new folder.")
-    described = {"path": str(data), "validation": TRIAL_VALIDATION}
+    described: dict[str, Any] = {"path": str(data), "validation": TRIAL_VALIDATION}
     dataset = Dataset(name=DATASET, **described)
     corpus = layout.corpus(DATASET)
     if not _is_made_of(dataset, corpus):
