@@ -27,6 +27,9 @@ def check_models(grid: GridConfig, registry: Registry) -> None:
     trained = (key for key in grid.all_runs() if method(key.method).kind == "trained")
     runs = (grid.resolve(key) for key in trained)
     for encoder, model in dict.fromkeys((run.encoder, run.inputs.model) for run in runs):
+        if encoder.kind == "none":
+            # features as they are need no model
+            continue
         if encoder.model_folder is not None:
             check_folder(encoder.model_folder)
         elif encoder.model not in registry.models and not Path(model).is_dir():

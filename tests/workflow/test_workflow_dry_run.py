@@ -5,7 +5,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import yaml
 from workflow_project import GRID, ROOT, Project, write_documents
 
@@ -167,6 +169,31 @@ def test_a_model_of_ones_own(project: Project, tmp_path):
     (folder / "config.json").write_text('{"max_position_embeddings": 8}')
     result = project.snakemake("-n", "--configfile", "mine.yaml")
     assert "mine.yaml: encoder.max_len: 16" in result.stdout
+
+
+def test_features_as_they_are_need_no_model(project: Project, tmp_path):
+    write_documents(tmp_path / "texts")
+    folder = tmp_path / "dense"
+    folder.mkdir()
+    for split in ("trn", "tst"):
+        np.save(folder / f"X.{split}.npy", np.ones((9, 4), np.float32))
+        sp.save_npz(folder / f"Y.{split}.npz", sp.eye(9, format="csr"))
+    grid = {
+        "name": "mine",
+        "datasets": {"dense": {"path": str(folder)}},
+        "methods": ["haste"],
+        "per_dataset": {"dense": {"encoder": {"kind": "none"}}},
+    }
+    (project.root / "mine.yaml").write_text(yaml.safe_dump(grid))
+    jobs = project.jobs("--configfile", "mine.yaml")
+    assert "fetch_model" not in jobs
+    assert jobs["train"] == jobs["embed"] + 2 == jobs["tokenize"] + 2 == 3
+    # beside texts, which do
+    grid["datasets"]["texts"] = {"path": str(tmp_path / "texts")}
+    (project.root / "mine.yaml").write_text(yaml.safe_dump(grid))
+    assert project.jobs("--configfile", "mine.yaml")["fetch_model"] == 1
+    shown = project.snakemake("-np", "--configfile", "mine.yaml", "--until", "tokenize").stdout
+    assert "data/models/all-MiniLM-L6-v2/SOURCE.json" in shown
 
 
 def test_short_names_are_targets(finished: Project):

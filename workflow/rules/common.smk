@@ -171,6 +171,12 @@ MODEL_FILES = {
     )
     for run in CONFIGS
 }
+# features as they are need no model
+READS_MODEL = {
+    (run.dataset, run.encoder.model_name)
+    for run in CONFIGS
+    if run.encoder.kind != "none"
+}
 # of documents of one length for one model
 TRANSFORMER_READS = {
     (encoder.model_name, str(encoder.max_len))
@@ -279,12 +285,17 @@ def token_files(dataset, model, max_len):
     return [tokens.info, tokens.vocabulary, *splits]
 
 
+def model_files(encoder):
+    """The files of an encoder's model, where it has one."""
+    return [] if encoder.kind == "none" else MODEL_FILES[encoder.model_name]
+
+
 def encoder_inputs(wildcards):
     """Tokens and model of an encoder."""
     encoder = ENCODERS[wildcards.encoder]
     return {
         "tokens": token_files(wildcards.dataset, encoder.model_name, encoder.max_len),
-        "model": MODEL_FILES[encoder.model_name],
+        "model": model_files(encoder),
     }
 
 
@@ -304,7 +315,7 @@ def train_inputs(wildcards):
     return [
         *corpus_files(run.dataset),
         *token_files(run.dataset, encoder.model_name, encoder.max_len),
-        *MODEL_FILES[encoder.model_name],
+        *model_files(encoder),
         *(path for path in (run.inputs.order, run.inputs.clusters) if path),
     ]
 

@@ -104,7 +104,11 @@ rule corpus:
 rule tokenize:
     input:
         corpus=lambda wildcards: corpus_files(wildcards.dataset),
-        model=lambda wildcards: MODEL_FILES[wildcards.model],
+        model=lambda wildcards: (
+            MODEL_FILES[wildcards.model]
+            if (wildcards.dataset, wildcards.model) in READS_MODEL
+            else []
+        ),
     output:
         token_files("{dataset}", "{model}", "{max_len}"),
     log:
