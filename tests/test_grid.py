@@ -34,6 +34,17 @@ def test_later_files_lie_over_earlier_ones(tmp_path):
     assert read_grid([base]).sections["training"]["epochs"] == 9
 
 
+def test_the_first_file_names_a_grid_without_a_name(tmp_path):
+    bare = write(tmp_path / "mine.yaml", "{datasets: [d], methods: [dense]}")
+    over = write(tmp_path / "over.yaml", "{seeds: [0]}")
+    assert read_grid([bare]).name == read_grid([bare, over]).name == "mine"
+    named = write(tmp_path / "named.yaml", "{name: other}")
+    assert read_grid([bare, named]).name == "other"
+    odd = write(tmp_path / "my grid.yaml", bare.read_text())
+    with pytest.raises(ConfigError, match="my grid' is not a plain name"):
+        read_grid([odd])
+
+
 def test_a_file_without_settings_is_named(tmp_path):
     empty = write(tmp_path / "empty.yaml", "")
     with pytest.raises(ConfigError, match=r"empty\.yaml: no configuration in it"):

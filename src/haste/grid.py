@@ -104,7 +104,8 @@ class GridConfig:
     """config.yaml and its siblings: which runs there are."""
 
     name: Name
-    """results go to `results/NAME/`"""
+    """results go to `results/NAME/`; if not given, the name of the file without its suffix, of several files
+    that of the first"""
     datasets: Annotated[tuple[Name, ...], *FILLED]
     """names of the registry; or a mapping, name -> settings, for data sets of one's own"""
     methods: Annotated[tuple[MethodName, ...], *FILLED]
@@ -302,9 +303,15 @@ def _variant_delta(key: RunKey) -> Mapping[str, Mapping[str, Any]]:
     raise ConfigError(f"{key.method}: no variant {key.variant!r}.{suggest(key.variant, known)}")
 
 
+def named_after(config: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """The configuration of a grid that was read from files, with the name that these give it where it has
+    none of its own."""
+    return {**config, "name": config.get("name") or Path(paths[0]).stem} if paths else dict(config)
+
+
 def read_grid(paths: Sequence[Path]) -> GridConfig:
     """The grid of one file, or of several laid one over the other, as Snakemake's --configfile does it:
-    mappings key by key, anything else is replaced.
+    mappings key by key, anything else is replaced. Where no file names it, the first one does.
 
     Raises DataError for a file that is missing or damaged, ConfigError for what is wrong in it; both name
     the file.
@@ -315,7 +322,7 @@ def read_grid(paths: Sequence[Path]) -> GridConfig:
     with naming(*paths):
         if {"dataset", "inputs"} <= merged.keys():
             raise ConfigError("the configuration of one run, not of a grid; haste train trains it.")
-        return GridConfig.from_dict(merged)
+        return GridConfig.from_dict(named_after(merged, paths))
 
 
 def laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def grid_schema() -> dict[str, Any]:
     """The JSON schema of a grid's configuration."""
     schema = TypeAdapter(GridConfig).json_schema()
     properties = schema["properties"]
+    # the file's name stands in for it
+    schema["required"].remove("name")
     # given under `datasets:`, not by a key of their own
     del properties["dataset_settings"]
     of_each = _dataset_settings() | None

@@ -126,6 +126,15 @@ def test_a_generated_data_set(project: Project):
     assert "--raw data/small-Amazon-670K/raw" in shown
 
 
+def test_a_grid_is_named_after_its_file(project: Project):
+    bare = {key: GRID[key] for key in ("datasets", "methods")}
+    (project.root / "bare.yaml").write_text(yaml.safe_dump(bare))
+    shown = project.snakemake("-np", "--configfile", "bare.yaml").stdout
+    assert "--out results/bare/tables/main" in shown
+    project.configure(bare)
+    assert "--grid results/config/grid.yaml" in project.snakemake("-np").stdout
+
+
 def test_a_folder_of_ones_own(project: Project, tmp_path):
     folder = tmp_path / "my files"
     folder.mkdir()

@@ -17,7 +17,7 @@ from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.gpu_slot import visible_gpus
 from haste.former_names import renamed_grid, stored_path
-from haste.grid import GridConfig, RunKey, naming
+from haste.grid import GridConfig, RunKey, named_after, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste import paths
 from haste.paths import SPLITS
@@ -63,6 +63,7 @@ try:
         read_yaml(path)
     # before the schema, because this names the nearest key
     REGISTRY = load_registry(REGISTRY_FILE)
+    config |= named_after(config, workflow.configfiles)
     with naming(*workflow.configfiles):
         GRID = GridConfig.from_dict(config)
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
