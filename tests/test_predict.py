@@ -2,7 +2,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -69,9 +71,9 @@ def test_a_name_stays_on_its_line_and_in_its_column(run, tmp_path, monkeypatch):
     path.write_text("w01\n")
     made = Predictor.__init__
 
-    def rename(self, *args):
-        made(self, *args)
-        self.names = ["a\tb\nc\u2028d"] * len(self.names)
+    def rename(self, *args, **options):
+        made(self, *args, **options)
+        self.names = pa.chunked_array([["a\tb\nc\u2028d"] * len(self.names)])
 
     monkeypatch.setattr(Predictor, "__init__", rename)
     (line,) = CliRunner().invoke(app, command(run, path)).stdout.splitlines()
@@ -140,3 +142,25 @@ def test_a_run_that_is_not_finished_is_named(tiny):
     run = tiny.run_dir("run", config)
     with pytest.raises(DataError, match=r"model.safetensors: no such file"):
         Predictor(run, torch.device("cpu"))
+
+
+def test_weights_are_mapped_and_verified_on_request(run):
+    texts = ["w01 w02", "w03"]
+    predictor = Predictor(run, torch.device("cpu"))
+    expected = predictor(texts, 3)
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        assert str(run.model) in maps.read_text()
+    content = bytearray(run.model.read_bytes())
+    content[-1] ^= 1
+    # another file in its place: what is mapped stays
+    run.model.unlink()
+    run.model.write_bytes(content)
+    assert predictor(texts, 3) == expected
+    Predictor(run, torch.device("cpu"))
+    with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
+        Predictor(run, torch.device("cpu"), verify=True)
+    path = run.root / "texts.txt"
+    path.write_text("w01")
+    result = CliRunner().invoke(app, command(run, path, "--verify"))
+    assert isinstance(result.exception, DataError)

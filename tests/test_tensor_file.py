@@ -53,6 +53,21 @@ def test_any_flipped_bit_is_found(tmp_path):
             load_tensors(path, need_digest=True)
 
 
+def test_a_file_that_is_mapped_is_held_to_its_sizes_alone(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS)
+    assert same(load_tensors(path, verify=False)[0], TENSORS)
+    written = path.read_bytes()
+    path.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    assert not same(load_tensors(path, verify=False)[0], TENSORS)
+    with pytest.raises(DataError, match=path.name):
+        load_tensors(path)
+    for wrong in (written[:-1], written + b"0", written[:9]):
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match=path.name):
+            load_tensors(path, verify=False)
+
+
 def test_tensors_are_read_by_their_former_names(tmp_path):
     path = tmp_path / "model.safetensors"
     save_tensors(path, {"layer.tail.slots": torch.ones(2), "layer.weight": torch.ones(3)})

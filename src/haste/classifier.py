@@ -131,8 +131,10 @@ class HasteClassifier:
         """
         ids, scores = self._fitted().predict(as_documents(documents), k)
         numbers = all(isinstance(name, int) for name in self._names)
-        names = np.array([*self._names, -1 if numbers else None], np.int64 if numbers else object)
-        return names[ids], scores
+        none = -1 if numbers else None
+        names = np.empty(ids.size, np.int64 if numbers else object)
+        names[:] = [self._names[label] if label >= 0 else none for label in ids.ravel().tolist()]
+        return names.reshape(ids.shape), scores
 
     def evaluate(self, documents: Documents, labels: Labels) -> dict[str, float]:
         """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k in percent; labels that training has not seen count in the
@@ -153,14 +155,19 @@ class HasteClassifier:
         save_pretrained(self._fitted(), Path(folder), numbered=numbered)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str = "auto") -> HasteClassifier:
-        """Read what `save_pretrained` wrote, or any finished run of the pipeline, from its folder."""
-        predictor = Predictor(RunDir(Path(folder)), choose_device(device))
+    def from_pretrained(
+        cls, folder: Path | str, device: str = "auto", *, verify: bool = False
+    ) -> HasteClassifier:
+        """Read what `save_pretrained` wrote, or any finished run of the pipeline, from its folder.
+
+        Weights are mapped into memory; with `verify` they are read and held to their digest first.
+        """
+        predictor = Predictor(RunDir(Path(folder)), choose_device(device), verify=verify)
         model = cls(predictor.config.method, seed=predictor.config.seed, device=device)
         model._predictor = predictor
         described = Path(folder) / "config.json"
         numbered = described.is_file() and read_json(described).get("numbered_labels", False)
-        model._names = [int(name) if numbered else name for name in predictor.names]
+        model._names = [int(name) if numbered else name for name in predictor.names.to_pylist()]
         model._train_frequency = train_frequencies(predictor.files.corpus)
         model._n_documents = predictor.n_documents
         return model

@@ -87,13 +87,16 @@ class Model:
 
     def tensors(self, *, momenta: bool) -> dict[str, Tensor]:
         """All tensors by name: to be saved, or loaded into. `momenta` are only needed to go on."""
-        parts = {"encoder": self.encoder, "projection": self.projection, "layer": self.layer}
         return {
             f"{part}.{name}": value
-            for part, module in parts.items()
+            for part, module in self.parts().items()
             for name, value in module.state_dict().items()
             if momenta or not name.endswith("momentum")
         }
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that have tensors, by the first part of those's names."""
+        return {"encoder": self.encoder, "projection": self.projection, "layer": self.layer}
 
     def row_ranges(self) -> dict[str, RowRange]:
         """Of the tensors of which this rank has only some rows: which."""
@@ -156,7 +159,8 @@ def restore_model(
     device: torch.device,
     path: Path,
 ) -> Model:
-    """The trained model with the tensors of the file `path`, for prediction.
+    """The trained model with the tensors of the file `path`, for prediction alone: without momenta, and
+    where `device` is a CPU of these tensors themselves.
 
     `folder`: of the encoder's configuration. Raises DataError when tensors and configuration do not fit.
     """
@@ -175,24 +179,43 @@ def restore_model(
         if name.startswith("encoder.")
     }
     with reading(path, "the weights of this configuration"):
-        encoder = restore_encoder(config.encoder, folder, weights).to(device)
-    flat = replace(config.layer, bias_init="zero")
-    model = assemble(replace(config, layer=flat), encoder, order, **parts)
-    copy_into(model.tensors(momenta=False), tensors, path)
+        encoder = restore_encoder(config.encoder, folder, weights, device)
+    config = replace(
+        config,
+        layer=replace(config.layer, bias_init="zero"),
+        training=replace(config.training, momentum=0.0),
+    )
+    model = assemble(config, encoder, order, device=device, drawn=False, **parts)
+    targets = model.tensors(momenta=False)
+    check_fit(targets, tensors, path)
+    for part, module in model.parts().items():
+        own = {
+            name.removeprefix(f"{part}."): tensors[name].to(device, target.dtype)
+            for name, target in targets.items()
+            if name.startswith(f"{part}.")
+        }
+        module.load_state_dict(own, assign=True)
     return model
 
 
 def assemble(
-    config: RunConfig, encoder: Encoder, order: LabelOrder, *, ranks: Ranks = ALONE, **settings: Any
+    config: RunConfig,
+    encoder: Encoder,
+    order: LabelOrder,
+    *,
+    ranks: Ranks = ALONE,
+    device: torch.device | None = None,
+    **settings: Any,
 ) -> Model:
-    """An untrained model around `encoder`, on its device and in its precision.
+    """An untrained model around `encoder`, in its precision, on `device`, by default the encoder's.
 
     `settings`: those of `haste.layers.build.build_layer`.
     """
+    device = device or encoder.device
     projection = build_projection(config, encoder.feature_size)
-    projection = projection.to(encoder.device, encoder.dtype)
+    projection = projection.to(device, encoder.dtype)
     size = getattr(projection, "out_features", encoder.feature_size)
-    layer = build_layer(config, size, order, encoder.device, ranks=ranks, **settings)
+    layer = build_layer(config, size, order, device, ranks=ranks, **settings)
     return Model(encoder, projection, layer, order, ranks)
 
 

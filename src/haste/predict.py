@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 from haste.checksums import read_description
 from haste.config import read_run
 from haste.data.corpus import MADE_BY
-from haste.data.ragged import Ragged
+from haste.data.ragged import Ragged, offsets_of
 from haste.errors import DataError
 from haste.files import reading
 from haste.labels.order import LabelOrder
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """A predicted label of a text."""
 
     uid: str
@@ -52,8 +52,12 @@ class TrainedFiles:
 class Predictor:
     """Scores documents with a trained run."""
 
-    def __init__(self, run: RunDir, device: torch.device) -> None:
-        """Raises DataError when the run is not finished or its files do not fit."""
+    def __init__(self, run: RunDir, device: torch.device, *, verify: bool = False) -> None:
+        """Raises DataError when the run is not finished or its files do not fit.
+
+        The weights are the file itself, mapped into memory: on a CPU several processes share it. With
+        `verify` all of it is read first and held to its digest.
+        """
         self.run = run
         self.config = config = read_run(run.config)
         self.files = TrainedFiles(
@@ -62,7 +66,7 @@ class Predictor:
             corpus=CorpusDir(_found(config.inputs.corpus, run.root)),
             order=_found(config.inputs.order, run.root) if config.inputs.order else None,
         )
-        tensors, _ = load_tensors(run.model)
+        tensors, _ = load_tensors(run.model, verify=verify)
         described = read_description(self.files.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
         self.n_documents = int(described["documents"]["train"])
@@ -70,8 +74,9 @@ class Predictor:
         path = self.files.corpus.labels
         with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
             labels = file.read(columns=["uid", "name"])
-            self.uids: list[str] = labels["uid"].to_pylist()
-            self.names: list[str] = labels["name"].to_pylist()
+            # not lists: of millions only a few are ever looked at
+            self.uids: pa.ChunkedArray = labels["uid"]
+            self.names: pa.ChunkedArray = labels["name"]
         order = LabelOrder.load(self.files.order) if self.files.order else None
         self.model = restore_model(
             config, self.files.model, order or LabelOrder.identity(described["n_labels"]), tensors, device, run.model
@@ -101,12 +106,16 @@ class Predictor:
         rows = [row for row, text in enumerate(texts) if text.strip()]
         k = min(k, self.model.order.n_labels)
         ids, probabilities = self.predict([texts[row] for row in rows], k)
-        for row, labels, values in zip(rows, ids, probabilities, strict=True):
-            suggestions[row] = [
-                Suggestion(self.uids[label], self.names[label], float(value))
-                for label, value in zip(labels, values, strict=True)
-                if label >= 0
-            ]
+        there = ids >= 0
+        chosen = ids[there]
+        # pa.array imports pandas, which takes a second
+        labels = pa.Int32Array.from_buffers(
+            pa.int32(), len(chosen), [None, pa.py_buffer(chosen.astype(np.int32))]
+        )
+        uids, names = (column.take(labels).to_pylist() for column in (self.uids, self.names))
+        found = map(Suggestion, uids, names, probabilities[there].tolist())
+        for row, count in zip(rows, there.sum(1).tolist(), strict=True):
+            suggestions[row] = list(islice(found, count))
         return suggestions
 
     def _tokens(self, documents: Sequence[str] | sp.csr_matrix) -> Ragged:
@@ -115,8 +124,9 @@ class Predictor:
             was, now = ("texts", "features")[:: 1 if self.reads_text else -1]
             raise DataError(f"{self.run.root}: was trained on {was}, and cannot read {now}.")
         if self.tokenizer is not None:
-            encoded = self.tokenizer.encode_batch(list(documents))
-            return Ragged.of([np.asarray(item.ids, np.int32) for item in encoded])
+            ids = [item.ids for item in self.tokenizer.encode_batch_fast(list(documents))]
+            offsets = offsets_of([len(each) for each in ids])
+            return Ragged(np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets)
         features: sp.csr_matrix = documents
         if features.shape[1] != self.n_features:
             raise DataError(

@@ -1,5 +1,7 @@
 """Every layer's step and logits against one dense oracle trained by autograd in fp64."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -452,3 +454,14 @@ def test_repeated_indices_are_trained_in_a_fixed_order_by_the_torch_backend():
     layer = Sparse(H, L, F, options, seeded(), group_size=G)
     features, positives, _ = batch()
     assert layer.step(features, positives, StepContext(0.1, 0, 0)).loss.isfinite()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_that_is_not_drawn_has_the_tensors_of_one_that_is(monkeypatch, name):
+    drawn = LAYERS[name]().state_dict()
+    monkeypatch.setattr(sys.modules[__name__], "seeded", lambda _=0: None)
+    empty = LAYERS[name]().state_dict()
+    assert {each.device.type for each in empty.values()} == {"meta"}
+    assert {key: (each.shape, each.dtype) for key, each in empty.items()} == {
+        key: (each.shape, each.dtype) for key, each in drawn.items()
+    }

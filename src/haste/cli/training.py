@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -72,6 +73,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="A .parquet file to write instead of printing.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="First hold all of the weights to their digest.")
+    ] = False,
 ) -> None:
     """Print the best labels of new texts, with their probabilities: one line per line of the input.
 
@@ -82,6 +86,9 @@ def predict(
     space and its name; an empty line where there are none.
     As jsonl: {"text": ..., "labels": [{"uid": ..., "name": ..., "score": ...}]}.
     With --out: a Parquet file with the column text and lists labels, names, scores.
+
+    The weights are mapped into memory, which several processes share, and of their
+    file only the header and the sizes are checked; --verify reads all of it first.
     """
     import sys
 
@@ -102,7 +109,7 @@ def predict(
         from haste.device import choose_device
         from haste.predict import Predictor
 
-        predictor = Predictor(RunDir(run), choose_device(device))
+        predictor = Predictor(RunDir(run), choose_device(device), verify=verify)
         show = _as_json if output_format == "jsonl" else _as_text
         # a progress bar would be printed between the results
         printed = out is None and sys.stdout.isatty()
@@ -155,15 +162,20 @@ def export(
     from haste.predict import Predictor
     from haste.program import write_program
 
-    predictor = Predictor(RunDir(run), choose_device("cpu"))
+    predictor = Predictor(RunDir(run), choose_device("cpu"), verify=True)
     save_pretrained(predictor, out)
     if program:
         write_program(predictor.model, out / "model.pt2")
 
 
 def _as_text(_: str, labels: Sequence[Suggestion]) -> str:
-    # a name may have tabs and line breaks
-    return "\t".join(f"{label.score:.3f} {' '.join(label.name.split())}" for label in labels)
+    return "\t".join([f"{label.score:.3f} {_one_line(label.name)}" for label in labels])
+
+
+@lru_cache(maxsize=1 << 16)
+def _one_line(name: str) -> str:
+    """A name that may have tabs and line breaks, without."""
+    return " ".join(name.split())
 
 
 def _as_json(text: str, labels: Sequence[Suggestion]) -> str:

@@ -56,19 +56,23 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
     return BagEncoder(embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
 
 
-def restore_encoder(config: EncoderConfig, model: Path, weights: Mapping[str, Tensor]) -> Encoder:
-    """An encoder of the shapes of trained `weights`, which are still to be copied into it.
+def restore_encoder(
+    config: EncoderConfig, model: Path, weights: Mapping[str, Tensor], device: torch.device
+) -> Encoder:
+    """An encoder of the shapes of trained `weights`, which are still to take the places of its own; what is
+    not among these is on `device`.
 
     Of `model`, a folder, the configuration of a transformer is read and nothing else.
     """
     if config.kind == "none":
-        return AsGiven(int(weights["size"]))
+        return AsGiven(int(weights["size"])).to(device)
     if config.kind == "transformer":
         transformer = empty_transformer(model, DTYPES[config.dtype], config.attention)
-        return transformer_encoder(transformer, config)
+        return transformer_encoder(transformer, config).to(device)
     lookup = weights["lookup"]
     vocabulary = (lookup >= 0).nonzero().flatten()
-    return BagEncoder(weights["embedding.weight"], vocabulary, len(lookup))
+    # of its size and nothing else: millions of features have large embeddings
+    return BagEncoder(weights["embedding.weight"].to("meta"), vocabulary, len(lookup))
 
 
 def feature_size(config: EncoderConfig, model: Path | str, tokens: Tokens) -> int:

@@ -48,8 +48,9 @@ def load_transformer(
 def empty_transformer(
     model: Path | str, dtype: torch.dtype, attention: str = "auto"
 ) -> PreTrainedModel:
-    """A model of the configuration in a folder, its weights still to be read; raises ConfigError."""
+    """A model of the configuration in a folder, its weights not initialised; raises ConfigError."""
     from transformers import AutoConfig, AutoModel
+    from transformers.initialization import no_init_weights
 
     from haste.encoders.attention import implementation
 
@@ -57,9 +58,10 @@ def empty_transformer(
         described = AutoConfig.from_pretrained(
             str(model), local_files_only=True, trust_remote_code=False
         )
-        return AutoModel.from_config(
-            described, dtype=dtype, attn_implementation=implementation(attention)
-        )
+        with no_init_weights():
+            return AutoModel.from_config(
+                described, dtype=dtype, attn_implementation=implementation(attention)
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"encoder.model: {model}: no configuration of a model ({error})."

@@ -205,11 +205,12 @@ class LinearRows(OutputLayer):
         n_labels: int,
         row_size: int,
         options: LayerOptions,
-        device: torch.device,
+        random: torch.Generator | None,
         ranks: Ranks = ALONE,
         unit: int = 1,
     ) -> None:
-        """`n_labels`: of the whole layer; `unit`: labels that stay together on a rank."""
+        """`n_labels`: of the whole layer; `unit`: labels that stay together on a rank. Where `random` is None the
+        buffers are on the meta device, to be replaced by those of a trained layer."""
         super().__init__()
         for name, size in (
             ("n_features", n_features),
@@ -220,6 +221,7 @@ class LinearRows(OutputLayer):
         self.ranks = ranks
         self.rows = ranks.split(n_labels, unit, "output layer")
         n_labels = len(self.rows)
+        device = device_of(random)
         self.n_features = n_features
         self.n_labels = n_labels
         self.options = options
@@ -241,15 +243,19 @@ class LinearRows(OutputLayer):
         self.register_buffer("squared_momentum", squared)
         self.register_buffer("bias_squared_momentum", bias_squared)
 
-    def fill_uniform(self, fan_in: int, random: torch.Generator) -> None:
-        """Weights U(-1/sqrt F, 1/sqrt F)."""
+    def fill_uniform(self, fan_in: int, random: torch.Generator | None) -> None:
+        """Weights U(-1/sqrt F, 1/sqrt F); nothing where `random` is None."""
+        if random is None:
+            return
         bound = fan_in**-0.5
         for size, inside, rows in self._blocks():
             values = torch.rand(size, generator=random, device=self.weight.device)[inside]
             _fill(self.weight[rows], values.mul_(2 * bound).sub_(bound))
 
-    def fill_normal(self, std: float, random: torch.Generator) -> None:
-        """Weights N(0, std)."""
+    def fill_normal(self, std: float, random: torch.Generator | None) -> None:
+        """Weights N(0, std); nothing where `random` is None."""
+        if random is None:
+            return
         for size, inside, rows in self._blocks():
             values = torch.randn(size, generator=random, device=self.weight.device)[inside]
             _fill(self.weight[rows], values.mul_(std))
@@ -291,6 +297,11 @@ class LinearRows(OutputLayer):
     def trained_parameters(self) -> int:
         """Weights and biases."""
         return self.weight.numel() + self.bias.numel()
+
+
+def device_of(random: torch.Generator | None) -> torch.device:
+    """Where a layer is drawn: the meta device where it is not."""
+    return torch.device("meta") if random is None else random.device
 
 
 def _fill(rows: Tensor, values: Tensor) -> None:

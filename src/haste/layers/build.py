@@ -55,8 +55,10 @@ def build_layer(
     clusters: np.ndarray | None = None,
     auxiliary_scale: Callable[[int | Tensor], float | Tensor] | None = None,
     ranks: Ranks = ALONE,
+    drawn: bool = True,
 ) -> OutputLayer:
-    """The output layer of a run, on `device`, with weights drawn from the run's seed.
+    """The output layer of a run, on `device`, with weights drawn from the run's seed; where they are not to
+    be `drawn`, with buffers on the meta device.
 
     `n_features`: H after the projection; `order`: the layer's rows; `frequencies` int [L] by label
     id and `n_documents` for biases at the log prior; `clusters` int [L] by label id and
@@ -64,7 +66,7 @@ def build_layer(
     or KernelError.
     """
     options = layer_options(config, device)
-    random = generator(device, config.seed, 0, 0)
+    random = generator(device, config.seed, 0, 0) if drawn else None
     layer: OutputLayer
     if order.head:
         layer = _head_tail(config, n_features, order, options, random, ranks)
@@ -145,7 +147,7 @@ def _head_tail(
     n_features: int,
     order: LabelOrder,
     options: LayerOptions,
-    random: torch.Generator,
+    random: torch.Generator | None,
     ranks: Ranks,
 ) -> HeadTail:
     whole, half = slice(0, n_features), n_features // 2
@@ -168,7 +170,7 @@ def _part(
     n_features: int,
     n_labels: int,
     options: LayerOptions,
-    random: torch.Generator,
+    random: torch.Generator | None,
     part: int,
     ranks: Ranks,
 ) -> OutputLayer:

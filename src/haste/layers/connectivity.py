@@ -27,12 +27,14 @@ def sample_indices(
     groups: int,
     count: int,
     n: int,
-    random: torch.Generator,
+    random: torch.Generator | None,
     *,
     with_replacement: bool = False,
     part: RowRange | None = None,
 ) -> Tensor:
     """int32 [groups, count] drawn uniformly from 0..n-1, each row sorted; of these only the rows `part`.
+
+    Without `random` nothing is drawn: the result is on the meta device.
 
     Raises KernelError when a set of `count` cannot be drawn from `n`.
     """
@@ -41,6 +43,8 @@ def sample_indices(
             f"fan-in: {count} indices do not fit in {n} choices; lower fan_in or widen the features."
         )
     part = part or RowRange(0, groups, groups)
+    if random is None:
+        return torch.empty(len(part), count, dtype=torch.int32, device="meta")
     index = torch.empty(len(part), count, dtype=torch.int32, device=random.device)
     for block in blocks(groups, n):
         size = block.stop - block.start

@@ -29,12 +29,12 @@ class Dense(LinearRows):
         n_features: int,
         n_labels: int,
         options: LayerOptions,
-        random: torch.Generator,
+        random: torch.Generator | None,
         chunks: int = 1,
         ranks: Ranks = ALONE,
     ) -> None:
         check_count("chunks", chunks)
-        super().__init__(n_features, n_labels, n_features, options, random.device, ranks)
+        super().__init__(n_features, n_labels, n_features, options, random, ranks)
         self.labels_per_chunk = -(-self.n_labels // chunks)
         self.register_buffer("mask", None)
         self.fill_normal(INITIAL_STD, random)

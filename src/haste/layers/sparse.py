@@ -41,7 +41,7 @@ class Sparse(LinearRows):
         n_labels: int,
         fan_in: int,
         options: LayerOptions,
-        random: torch.Generator,
+        random: torch.Generator | None,
         *,
         group_size: int = 1,
         block_size: int = 1,
@@ -61,9 +61,7 @@ class Sparse(LinearRows):
             raise KernelError(
                 f"block_size: {block_size} must divide both fan_in ({fan_in}) and the features ({n_features})."
             )
-        super().__init__(
-            n_features, n_labels, fan_in, options, random.device, ranks, unit=group_size
-        )
+        super().__init__(n_features, n_labels, fan_in, options, random, ranks, unit=group_size)
         self.group_size = group_size
         self.block_size = block_size
         indices = sample_indices(

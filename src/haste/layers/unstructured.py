@@ -9,7 +9,7 @@ from haste.kernels.loss import LOSSES
 from haste.kernels.rounding import dequantize, storage_view
 from haste.kernels.state import Positives
 from haste.kernels.torch_backend import positives_of
-from haste.layers.base import Examples, LayerOptions, RewireStats
+from haste.layers.base import Examples, LayerOptions, RewireStats, device_of
 from haste.layers.connectivity import bottom_k_mask, prune_mask, sample_indices
 from haste.layers.dense import Dense
 
@@ -29,11 +29,11 @@ class Unstructured(Dense):
         n_labels: int,
         fan_in: int,
         options: LayerOptions,
-        random: torch.Generator,
+        random: torch.Generator | None,
     ) -> None:
         super().__init__(n_features, n_labels, options, random)
         index = sample_indices(n_labels, fan_in, n_features, random)
-        mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=random.device)
+        mask = torch.zeros(n_labels, n_features, dtype=torch.bool, device=device_of(random))
         self.mask = mask.scatter_(1, index.long(), True)
         self.fill_uniform(fan_in, random)
         storage_view(self.weight).mul_(self.mask)
