@@ -125,6 +125,14 @@ def test_a_reader_that_has_enough_is_no_fault():
         assert process.wait(60) == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("words", [[], ["bench"]], ids=" ".join)
+def test_a_command_without_a_subcommand_prints_its_help(words):
+    done = haste(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
+    assert done.stdout == haste(*words, "-h").stdout
+
+
 @pytest.mark.parametrize(
     "option",
     [

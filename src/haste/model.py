@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,12 +59,18 @@ class Model:
 
     @torch.no_grad()
     def predict(
-        self, tokens: Ragged, k: int, batch_size: int = 256
+        self,
+        tokens: Ragged,
+        k: int,
+        batch_size: int = 256,
+        tick: Callable[[int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and scores fp32 [N, k] (logits) of all documents, best first.
 
-        Where there are fewer than k labels the rest is -1. B x L is never in memory.
+        Where there are fewer than k labels the rest is -1. B x L is never in memory. `tick` is called with the
+        number of documents done.
         """
+        done = 0
         ids = np.full((len(tokens), k), -1, np.int32)
         scores = np.full((len(tokens), k), -np.inf, np.float32)
         for rows, features in self.features_of(tokens, batch_size):
@@ -72,6 +78,9 @@ class Model:
             label_rows = at.cpu().numpy()
             ids[rows] = np.where(label_rows < 0, -1, self.order.labels[label_rows])
             scores[rows] = best.cpu().numpy()
+            done += len(rows)
+            if tick:
+                tick(done)
         return ids, scores
 
     def features_of(

@@ -19,6 +19,7 @@ from haste.bench.rows import slug, write_rows
 from haste.bench.timing import Gpu, Times
 from haste.errors import KernelError
 from haste.files import write_json
+from haste.progress import counting
 
 log = logging.getLogger(__name__)
 
@@ -115,17 +116,19 @@ def bench(out: Path, rows: Sequence[KernelRow], timer: Gpu) -> Path:
     path = folder / "kernels.csv"
     judged: dict[KernelRow, Judgement] = {}
     records: list[dict[str, object]] = []
-    for shape in dict.fromkeys(row.shape for row in rows):
-        begin = time.perf_counter()
-        records += measure_shape(
-            shape,
-            [row for row in rows if row.shape == shape],
-            timer,
-            machine["copy_terabytes_per_second"],
-            judged,
-        )
-        write_rows(path, COLUMNS, records)
-        log.info("%s: measured in %.0f s", shape.name, time.perf_counter() - begin)
+    with counting("Measuring", len(rows)) as tick:
+        for shape in dict.fromkeys(row.shape for row in rows):
+            begin = time.perf_counter()
+            records += measure_shape(
+                shape,
+                [row for row in rows if row.shape == shape],
+                timer,
+                machine["copy_terabytes_per_second"],
+                judged,
+            )
+            write_rows(path, COLUMNS, records)
+            log.info("%s: measured in %.0f s", shape.name, time.perf_counter() - begin)
+            tick(len(records))
     return path
 
 

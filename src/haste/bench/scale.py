@@ -31,6 +31,7 @@ from haste.errors import KernelError
 from haste.files import read_json, write_json
 from haste.former_names import renamed_columns
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
+from haste.progress import counting
 from haste.resources import machine
 
 log = logging.getLogger(__name__)
@@ -174,22 +175,24 @@ def bench(
     write_json(folder / "scale.json", {**described, "date": date})
     begin = time.perf_counter()
     full: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        if row.labels and row.labels >= full.get(row.method, row.labels + 1):
-            continue
-        spent = time.perf_counter() - begin
-        if seconds is not None and spent > seconds:
-            left = ", ".join(dict.fromkeys(skipped.name for skipped in rows[number:]))
-            log.warning("%.0f s are over; not measured: %s", seconds, left)
-            break
-        record, kernels = _measured(row, workload_of(row, grid), device)
-        if record["note"] and row.labels:
-            full[row.method] = row.labels
-        records.append(record)
-        profiles += kernels
-        write_rows(folder / "scale.csv", COLUMNS, map(rounded, records))
-        write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, map(rounded, profiles))
-        log.info("%s", _summary(record, time.perf_counter() - begin - spent))
+    with counting("Measuring", len(rows)) as tick:
+        for number, row in enumerate(rows):
+            tick(number)
+            if row.labels and row.labels >= full.get(row.method, row.labels + 1):
+                continue
+            spent = time.perf_counter() - begin
+            if seconds is not None and spent > seconds:
+                left = ", ".join(dict.fromkeys(skipped.name for skipped in rows[number:]))
+                log.warning("%.0f s are over; not measured: %s", seconds, left)
+                break
+            record, kernels = _measured(row, workload_of(row, grid), device)
+            if record["note"] and row.labels:
+                full[row.method] = row.labels
+            records.append(record)
+            profiles += kernels
+            write_rows(folder / "scale.csv", COLUMNS, map(rounded, records))
+            write_rows(folder / "scale_profile.csv", PROFILE_COLUMNS, map(rounded, profiles))
+            log.info("%s", _summary(record, time.perf_counter() - begin - spent))
     return folder / "scale.csv"
 
 

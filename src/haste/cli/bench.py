@@ -13,9 +13,18 @@ from haste.cli.app import app
 log = logging.getLogger(__name__)
 
 bench = typer.Typer(
-    no_args_is_help=True, help="Measure kernels and training steps on this machine."
+    invoke_without_command=True, help="Measure kernels and training steps on this machine."
 )
 app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def show_help(context: typer.Context) -> None:
+    """Without a subcommand print the help, as `haste` does."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 OutOption = Annotated[
     Path, typer.Option("--out", help="Folder of results: csv and json files in OUT/<device>.")
 ]

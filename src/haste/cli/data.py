@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from haste.cli.app import CorpusOption, RegistryOption, app
-from haste.cli.progress import counting, downloading
 from haste.paths import REGISTRY, Layout
+from haste.progress import counting, downloading
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from haste.cli.app import CorpusOption, app
+from haste.progress import working
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,16 @@ def evaluate(
         from haste.metrics.runs import evaluate_run
         from haste.paths import RunDir
 
-        _show(evaluate_run(RunDir(run)))
+        with working("Evaluating"):
+            metrics = evaluate_run(RunDir(run))
+        _show(metrics)
         return
     if run is not None or predictions is None or truth is None:
         raise ConfigError("evaluate: give the folder of a run, or --predictions and --truth.")
     from haste.metrics.tables import evaluate_files
 
-    metrics = evaluate_files(predictions, truth, training)["metrics"]
+    with working("Evaluating"):
+        metrics = evaluate_files(predictions, truth, training)["metrics"]
     typer.echo(json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False))
 
 
@@ -67,7 +71,9 @@ def baseline(
     from haste.metrics.linear_baselines import run_baseline
     from haste.paths import RunDir
 
-    _show(run_baseline(name, load_corpus(corpus), RunDir(out), seed, threads))
+    with working(f"Training {name}"):
+        metrics = run_baseline(name, load_corpus(corpus), RunDir(out), seed, threads)
+    _show(metrics)
 
 
 def _show(metrics: dict) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from haste.cli.app import CorpusOption, app
+from haste.progress import counting, working
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def embed(
     n_labels = opened.info.n_labels
     remove_beside(out)
     with atomic(out) as temporary:
-        with Console(stderr=True).status("Encoding the documents"):
+        with counting("Encoding documents", opened.info.documents["train"]) as tick:
             features = encode_training_documents(
                 encoder,
                 model,
@@ -50,6 +50,7 @@ def embed(
                 pooling=pooling,
                 # those of millions of documents do not fit into memory
                 scratch=out.parent,
+                tick=tick,
             )
         belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])
@@ -93,7 +94,7 @@ def group(
     n_labels = opened.info.n_labels
     vectors = None if embeddings is None else load_embeddings(embeddings, n_labels)
     frequencies = label_frequencies(opened.directory, spec.frequencies)[:n_labels]
-    with Console(stderr=True).status(f"Grouping {n_labels} labels ({spec.grouping})"):
+    with working(f"Grouping {n_labels} labels ({spec.grouping})"):
         made = order_labels(spec, vectors, frequencies)
     made.save(out)
     log.info(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from haste.cli.app import app
-from haste.cli.progress import counting
+from haste.progress import counting
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from haste.cli.app import app
-from haste.cli.progress import counting
+from haste.progress import counting, working
 
 if TYPE_CHECKING:
     from haste.predict import Suggestion
@@ -109,7 +109,8 @@ def predict(
         from haste.device import choose_device
         from haste.predict import Predictor
 
-        predictor = Predictor(RunDir(run), choose_device(device), verify=verify)
+        with working("Loading the model"):
+            predictor = Predictor(RunDir(run), choose_device(device), verify=verify)
         show = _as_json if output_format == "jsonl" else _as_text
         # a progress bar would be printed between the results
         printed = out is None and sys.stdout.isatty()
@@ -162,10 +163,11 @@ def export(
     from haste.predict import Predictor
     from haste.program import write_program
 
-    predictor = Predictor(RunDir(run), choose_device("cpu"), verify=True)
-    save_pretrained(predictor, out)
-    if program:
-        write_program(predictor.model, out / "model.pt2")
+    with working(f"Writing {out}"):
+        predictor = Predictor(RunDir(run), choose_device("cpu"), verify=True)
+        save_pretrained(predictor, out)
+        if program:
+            write_program(predictor.model, out / "model.pt2")
 
 
 def _as_text(_: str, labels: Sequence[Suggestion]) -> str:
@@ -217,10 +219,11 @@ def doctor(
         table.add_column(column, overflow="fold")
     wrong = False
     lines = examine_slurm(Site.read(profile), Path()) if slurm else examine(Path(), kernels=kernels)
-    for line in lines:
-        mark = "ok" if line.ok else "optional" if line.optional else "--"
-        table.add_row(mark, line.what, line.state, "" if line.ok else line.consequence)
-        wrong |= line.wrong
+    with working("Checking this machine"):
+        for line in lines:
+            mark = "ok" if line.ok else "optional" if line.optional else "--"
+            table.add_row(mark, line.what, line.state, "" if line.ok else line.consequence)
+            wrong |= line.wrong
     Console().print(table)
     if wrong:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from haste.cli.app import GridOption, app
+from haste.progress import working
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ def export_results(
     from haste.grid import read_grid
     from haste.transfer import export_results as export
 
-    number = export(read_grid(grid), out, top, only or ())
+    with working(f"Writing {out}"):
+        number = export(read_grid(grid), out, top, only or ())
     log.info("wrote %s: %d runs, %.1f MiB", out, number, out.stat().st_size / 2**20)
 
 
@@ -64,5 +66,6 @@ def import_results(
     from haste.grid import read_grid
     from haste.transfer import import_results as take
 
-    runs = take(archive, read_grid(grid), without_data=without_data)
+    with working(f"Reading {archive}"):
+        runs = take(archive, read_grid(grid), without_data=without_data)
     log.info("%d runs imported, %d were finished before", len(runs.taken), len(runs.kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,16 @@ from haste.paths import CorpusDir, TokenDir
 
 @torch.no_grad()
 def encode(
-    encoder: Encoder, tokens: Ragged, batch_size: int = 256, out: np.ndarray | None = None
+    encoder: Encoder,
+    tokens: Ragged,
+    batch_size: int = 256,
+    out: np.ndarray | None = None,
+    tick: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """fp32 [N, H]: features of all documents, in evaluation mode.
 
     Documents of like length share a batch, so little of it is padding. `out` takes the features,
-    where they are to lie in a file that is mapped to memory.
+    where they are to lie in a file that is mapped to memory. `tick` is called with the number of documents done.
     """
     encoder.eval()
     device = encoder.device
@@ -37,6 +42,8 @@ def encode(
         batch = collate(tokens, None, rows).to_torch(device)
         encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()
+        if tick:
+            tick(begin + len(rows))
     return features
 
 
@@ -47,11 +54,14 @@ def encode_training_documents(
     corpus: CorpusDir,
     pooling: Pooling = "mean",
     scratch: Path | None = None,
+    tick: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """fp32 [N, H]: features of the training documents from the untrained encoder `kind`.
 
     With `scratch` they lie in an unnamed file in that folder, mapped to memory. Sparse features
-    get the same random embeddings each time. Raises ConfigError for an encoder that cannot read
+    get the same random embeddings each time. `tick` is called with the number of documents done.
+
+    Raises ConfigError for an encoder that cannot read
     these documents, DataError when tokens or model are missing, damaged or stale.
     """
     opened = load_tokens(tokens, corpus)
@@ -63,4 +73,4 @@ def encode_training_documents(
     if scratch is not None:
         with naming_target(scratch), tempfile.TemporaryFile(dir=scratch) as file:
             out = mapped_array(file, np.float32, (len(chosen), encoder.feature_size))
-    return encode(encoder, chosen, out=out)
+    return encode(encoder, chosen, out=out, tick=tick)

@@ -8,21 +8,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from haste.config import RunConfig
 from haste.data.batches import Batch, EpochBatches
 from haste.errors import ConfigError, DataError
 from haste.files import atomic
 from haste.inputs import RunInputs
 from haste.metrics.names import HISTORY, VALIDATED
 from haste.paths import RunDir
+from haste.progress import counting
 from haste.training import checkpoint, failures, loader
 from haste.training.padding import PaddedBatch
 from haste.training.step import TrainStep
@@ -71,7 +69,8 @@ class Trainer:
         out, and Stopped, after a checkpoint, when a signal asked for it."""
         self.resume()
         begin = time.perf_counter() - self.progress.seconds
-        with _bar(self.config, self.total_steps, shown=self.ranks.first) as advance:
+        name = f"{self.config.method} {self.config.variant}"
+        with counting(name, self.total_steps, shown=self.ranks.first) as advance:
             while self.progress.step < self.total_steps and not self._out_of_patience():
                 epoch, first = divmod(self.progress.step, len(self.batches))
                 self.model.train(True)
@@ -268,15 +267,3 @@ def log_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 writer.add_scalar(name, value, row["step"])
-
-
-@contextmanager
-def _bar(config: RunConfig, total_steps: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; nothing in a log, which has a line for each epoch."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    hidden = not (shown and console.is_terminal)
-    remaining = TimeRemainingColumn()
-    with Progress(*columns, remaining, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(f"{config.method} {config.variant}", total=total_steps)
-        yield lambda step: bar.update(task, completed=step)

@@ -24,6 +24,7 @@ from haste.metrics.runs import write_predictions
 from haste.metrics.truth import Truth, truth_of
 from haste.model import build_model
 from haste.paths import RunDir
+from haste.progress import counting
 from haste.resources import Meter
 from haste.run_lock import locked
 from haste.runs import IDENTITY, claim, identity, is_done, remove_results
@@ -98,7 +99,9 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> N
             # after the checkpoint, so a run that resumes from it is not shifted twice
             tail_bias_offset = tune_tail_bias(model, documents["validation"], truth)
         split = config.training.evaluate
-        ids, scores = model.predict(documents[split], MAX_RANK)
+        number = len(documents[split])
+        with counting(f"Predicting {split}", number, shown=ranks.first) as tick:
+            ids, scores = model.predict(documents[split], MAX_RANK, tick=tick)
         metrics: dict[str, Any] = {}
         if ranks.first and split == "validation":
             metrics = truth.evaluate(ids, scores)
