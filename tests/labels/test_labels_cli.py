@@ -56,8 +56,9 @@ def features(monkeypatch):
     given = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
     asked = []
 
-    def encode_training_documents(*arguments, scratch, **options):
+    def encode_training_documents(*arguments, scratch, tick, **options):
         assert scratch.is_dir()
+        tick(len(given))
         asked.append((*arguments, options))
         return given
 

@@ -292,10 +292,10 @@ def test_a_signal_after_the_last_step_leaves_the_evaluation_alone(tiny, monkeypa
     owner = {"save": Trainer, "predict": Model, "write_predictions": training_run}[at]
     original = getattr(owner, at)
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **options):
         if at != "predict" or arguments[1:] == (MAX_RANK,):
             os.kill(os.getpid(), signal.SIGHUP)
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, at, interrupted)
@@ -370,7 +370,7 @@ def test_a_damaged_model_is_named(tiny):
     train_and_evaluate(config, run)
     flip(run.model)
     with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
-        Predictor(run, torch.device("cpu"))
+        Predictor(run, torch.device("cpu"), verify=True)
 
 
 @pytest.mark.parametrize(
