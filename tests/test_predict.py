@@ -164,3 +164,25 @@ def test_weights_are_mapped_and_verified_on_request(run):
     path.write_text("w01")
     result = CliRunner().invoke(app, command(run, path, "--verify"))
     assert isinstance(result.exception, DataError)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"layer": {"pattern": "label_tree", "group_size": 16, "shortlist": 2}},
+        {"training": {"optimizer": "adamw", "learning_rate": 1e-3}},
+        {"layer": {"pattern": "unstructured", "fan_in": 16}},
+        {"auxiliary": {"scale": 0.5}},
+    ],
+    ids=["label_tree", "adamw", "unstructured", "auxiliary"],
+)
+def test_what_is_mapped_predicts_what_was_trained(tiny, sections):
+    from haste.data.corpus import load_corpus
+
+    training = {"epochs": 1, **sections.get("training", {})}
+    config = tiny.config(**{**sections, "training": training})
+    folder = tiny.run_dir("run", config)
+    train_and_evaluate(config, folder)
+    ids, _ = read_predictions(folder)
+    found = Predictor(folder, torch.device("cpu"))(load_corpus(tiny.corpus).texts("test"), 1)
+    assert [row[0].name for row in found] == [f"label {row[0]}" for row in ids]

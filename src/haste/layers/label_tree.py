@@ -22,7 +22,7 @@ def label_tree(
     n_features: int,
     n_labels: int,
     options: LayerOptions,
-    random: torch.Generator,
+    random: torch.Generator | None,
     *,
     cluster_size: int,
     shortlist: int,
