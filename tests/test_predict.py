@@ -169,7 +169,7 @@ def test_weights_are_mapped_and_verified_on_request(run):
 @pytest.mark.parametrize(
     "sections",
     [
-        {"layer": {"pattern": "label_tree", "group_size": 16, "shortlist": 2}},
+        {"layer": {"pattern": "label_tree", "bias_init": "zero", "shortlist": 2}},
         {"training": {"optimizer": "adamw", "learning_rate": 1e-3}},
         {"layer": {"pattern": "unstructured", "fan_in": 16}},
         {"auxiliary": {"scale": 0.5}},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from haste.cli.app import app
-from haste.cli.progress import counting
+from haste.progress import counting
 
 if TYPE_CHECKING:
     from rich.table import Table
