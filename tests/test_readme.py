@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.config import SECTIONS
+from haste.config import SECTIONS, build_section
+from haste.data.registry import load_registry
+from haste.strict_yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results/FINDINGS.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +59,17 @@ def test_commands_and_options_exist(command):
     assert shown.exit_code == 0, shown.output
     for option in (word for word in words if word.startswith("--")):
         assert option in shown.output
+
+
+def test_entries_of_the_registry_and_of_presets_are_read(tmp_path):
+    text = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
+    source, preset = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "datasets.yaml"
+    path.write_text(source, encoding="utf-8")
+    assert load_registry(path).dataset("recipes").source == "recipes"
+    (sections,) = parse_yaml(preset, "methods.yaml").values()
+    for section, values in sections.items():
+        assert section == "title" or build_section(section, values)
 
 
 def links(page: Path) -> list[Path]:
