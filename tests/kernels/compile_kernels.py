@@ -29,7 +29,9 @@ TYPES = {
     **dict.fromkeys(("x_ptr", "w_ptr", "bias_ptr", "dz_ptr", "old_w_ptr", "dense_ptr"), HALF),
     **dict.fromkeys(("momentum_ptr", "bias_momentum_ptr", "out_ptr"), HALF),
     **dict.fromkeys(("dx_ptr", "loss_ptr", "dw_ptr"), WIDE),
-    **dict.fromkeys(("index_ptr", "bounds_ptr", "label_ptr", "doc_ptr", "block_ptr"), INDEX),
+    **dict.fromkeys(("index_ptr", "bounds_ptr", "bound_ptr", "block_ptr"), INDEX),
+    **dict.fromkeys(("label_ptr", "doc_ptr"), INDEX),
+    "value_ptr": HALF,
     **dict.fromkeys(("lr", "momentum", "decay", "scale"), "fp32"),
     **dict.fromkeys(("seed", "total"), "i64"),
     "targets_ptr": "*i8",
@@ -76,9 +78,15 @@ FREE = {"POSITIVES": False, "BY_PAIR": False, "targets_ptr": None}
 ATOMIC = {"dz_ptr": None, "old_w_ptr": None}
 DENSIFIED = {"DENSIFY": True, "dx_ptr": None}
 DENSE_DX = {"G": 16, "F": 32, "BLOCK_B": 64, "BLOCK_H": 64, "BLOCK_L": 32, "NONE": 255}
-LOSS = {"BLOCK_L": 64, "BLOCK_B": 128, "BLOCK_H": 32, "PADDED": True}
-UPDATE_TILE = {"BLOCK_L": 64, "BLOCK_H": 64, "BLOCK_B": 32, "NUM_TILES": 2, "HAS_MASK": True}
-BIAS_TILE, BIAS, DW = {"BLOCK_L": 32, "BLOCK_B": 64}, {"momentum_ptr": HALF}, {"dw_ptr": HALF}
+LOSS = {
+    **{"BLOCK_L": 64, "BLOCK_B": 128, "BLOCK_H": 32, "NUM_TILES": 2},
+    **{"EVEN": False, "STAGES": 3, "PADDED": True, "HAS_POSITIVES": True},
+}
+UPDATE_TILE = {
+    **{"BLOCK_L": 64, "BLOCK_H": 64, "BLOCK_B": 32},
+    **{"EVEN": False, "STAGES": 3, "HAS_MASK": True},
+}
+DW = {"dw_ptr": HALF}
 
 
 def case(kernel, *parts, types=None, **constants):
@@ -131,14 +139,13 @@ CASES = [
     ),
     case(densify._gather_columns_kernel, F=32, BLOCK=1024),
     case(fixed._forward, F=32, BLOCK_L=16, BLOCK_B=64, BLOCK_F=8),
-    case(dense._loss_and_dz, PRODUCT, LOSS, BF16_LOSS=False),
-    case(dense._loss_and_dz, PRODUCT, LOSS, BF16_LOSS=True),
-    case(dense._add_positives, EXACT, PADDED_H=512),
-    case(dense._add_positives, PADDED_H=512, BF16_LOSS=True),
-    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE),
-    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE, types=IN_MEMORY),
-    case(dense._update_bias, UPDATE, BIAS_TILE, types=BIAS),
-    case(dense._update_bias, UPDATE, BIAS_TILE, types={**BIAS, **IN_MEMORY}),
+    case(dense._loss_and_dz, PRODUCT, UPDATE, LOSS, BF16_LOSS=False),
+    case(dense._loss_and_dz, PRODUCT, UPDATE, LOSS, BF16_LOSS=True, types=IN_MEMORY),
+    case(dense._positives, EXACT, PADDED_H=512),
+    case(dense._positives, PADDED_H=512, BF16_LOSS=True),
+    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE, NUM_TILES=1),
+    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE, NUM_TILES=1, types={"w_ptr": "*u8"}),
+    case(dense._update, PRODUCT, UPDATE, UPDATE_TILE, NUM_TILES=2, dx_ptr=None, types=IN_MEMORY),
     case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32),
     case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32, types=IN_MEMORY),
     case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF}),

@@ -54,13 +54,17 @@ def _grow(p, q):
 def bce_rows(z, e):
     """Sum over axis 1 of max(z, 0) + log1p(e): the loss of negatives.
 
-    Up to 64 columns with one logarithm a row: the sum of log1p(e) is log1p of P - 1, P the product of
+    One logarithm for 64 columns of a row: the sum of log1p(e) is log1p of P - 1, P the product of
     all 1 + e, and P - 1 grows by p + q + p q, which keeps the digits of small e.
     """
-    # more columns could overflow; the interpreter reduces by such a function element by element
     positive = tl.sum(tl.maximum(z, 0.0), 1)
-    if INTERPRETED or e.shape[1] > 64:
+    # the interpreter reduces by such a function element by element
+    if INTERPRETED:
         return positive + tl.sum(_log1p(e), 1)
+    if e.shape[1] > 64:
+        # the product of more could overflow
+        parts = tl.reshape(e, [e.shape[0], e.shape[1] // 64, 64])
+        return positive + tl.sum(_log1p(tl.reduce(parts, 2, _grow)), 1)
     return positive + _log1p(tl.reduce(e, 1, _grow))
 
 
@@ -117,11 +121,10 @@ def to_fp8(value, noise):
     Values beyond the largest, 448 FP8_SCALE, become it; NaN stays NaN.
     """
     scaled = tl.minimum(tl.abs(value) * (1.0 / FP8_SCALE), 448.0)
-    noise = noise & 0xFFFFF
-    normal = ((scaled.to(tl.int32, bitcast=True) + noise) >> 20) - (120 << 3)
-    # below 2^-6 the steps are 2^-9 wide, evenly
-    even = (scaled * 512.0 + noise.to(tl.float32) * (1.0 / 1048576)).to(tl.int32)
-    code = tl.where(scaled < 0.015625, even, normal)
+    # below 2^-6 the steps are 2^-9 wide, evenly, like those from 2^-6 to 2^-5
+    even = scaled < 0.015625
+    bits = tl.where(even, scaled + 0.015625, scaled).to(tl.int32, bitcast=True)
+    code = ((bits + (noise & 0xFFFFF)) >> 20) - tl.where(even, 121 << 3, 120 << 3)
     code = tl.where(value == value, code, 0x7F)
     sign = (value.to(tl.int32, bitcast=True) >> 24) & 0x80
     return (code | sign).to(tl.uint8)
