@@ -196,7 +196,8 @@ def _update(
     lr, momentum, decay, seed, step, first_row,
     BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, NUM_TILES: tl.constexpr,
     EVEN: tl.constexpr, STAGES: tl.constexpr, HAS_MASK: tl.constexpr,
-    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr, DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    HAS_MOMENTUM: tl.constexpr, STOCHASTIC: tl.constexpr,
+    DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """dX and SGD in place for a slice of BLOCK_H features and every n-th tile of the labels first..last.
 
@@ -311,9 +312,9 @@ class _Chunks:
         self.dz = torch.empty(size, self.width, dtype=self.dtype, device=weight.device)
         self.positive_dz = torch.empty(self.pairs, dtype=self.dtype, device=weight.device)
         borders = torch.arange(count + 1, dtype=torch.int32, device=weight.device)
-        self.bounds = torch.searchsorted(
-            positives.label_row, borders * self.label_tile, out_int32=True
-        )
+        # positives beyond the last label are of another part
+        borders = (borders * self.label_tile).clamp_(max=self.n_labels)
+        self.bounds = torch.searchsorted(positives.label_row, borders, out_int32=True)
         self.scalars = (
             context.lr, sgd.momentum, sgd.weight_decay, context.seed, context.step,
             state.first_row,
