@@ -1,9 +1,13 @@
 """The fused step of dense rows in Triton, chunk by chunk of labels, without a B x L tensor.
 
-One kernel computes the logits of a chunk and from them loss and dz [labels, B]; dX, dz times the weights,
-is a product by cuBLAS; another kernel computes dW tile by tile and updates the weights with it before it is
-ever written. Fixed fan-in does the same with weights that are densified to all features: on tensor cores
-that is faster than gathering for each label.
+The weights are read twice and written once. One kernel computes the logits of a chunk and from them loss and
+dz [labels, B], puts in dz of the positives, which a kernel before it has multiplied, and updates the biases.
+Another walks over tiles of the weights and takes from one read their part of dX, which it sums in registers,
+and dW, by which SGD changes them before dW is ever written. E4M3 weights are converted tile by tile. Of a
+batch that does not fit in one tile, dX is a product by cuBLAS.
+
+Fixed fan-in takes logits and dz by the same kernel, from weights that are densified to all features, and both
+gradients by cuBLAS: on tensor cores that is faster than gathering for each label.
 """
 
 from __future__ import annotations
@@ -385,7 +389,7 @@ def dense_step(
     one_tile = chunks.tiles == 1
     block = UPDATE_COLUMNS
     slices = triton.cdiv(n_features, block)
-    warps = _warps(batch_tile * block, SMALL_SUMS // 2, chunks.wide)
+    warps = _update_warps(batch_tile, weight)
     programs = triton.cdiv(num_sms(weight.device) * (2 if "maxnreg" in warps else 1), slices)
     programs = min(programs, triton.cdiv(len(chunks.dz), UPDATE_LABELS))
     if one_tile:
@@ -461,6 +465,14 @@ def _warps(sums: int, most: int, wide: bool) -> dict[str, int]:
     if wide:
         return {"num_warps": 4}
     return {"num_warps": 8, "maxnreg": 128} if sums <= most else {"num_warps": 8}
+
+
+def _update_warps(batch_tile: int, weight: Tensor) -> dict[str, int]:
+    """As `_warps`, of the update: one that multiplies and rounds more for each byte has 4 warps."""
+    sums = batch_tile * UPDATE_COLUMNS
+    if sums <= SMALL_SUMS // 2 and batch_tile >= 64 * weight.element_size():
+        return {"num_warps": 4, "maxnreg": 255}
+    return _warps(sums, SMALL_SUMS // 2, weight.dtype == torch.float32)
 
 
 def most_labels_per_chunk(batch: int) -> int:
