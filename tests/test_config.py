@@ -8,7 +8,7 @@ from haste.config import SECTIONS, EncoderConfig, RunConfig, build_section
 from haste.errors import ConfigError
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
-from haste.presets import ablation, ablations, method, methods
+from haste.presets import ablations, method, methods
 
 GRID = {
     "name": "test",
@@ -42,15 +42,6 @@ def test_the_run_table():
     ]
     assert keys == main | {("popularity", "default", 0)} | {("haste", v, 0) for v in variants}
     assert len(grid().runs()) == len(keys)
-
-
-def test_an_ablation_holds_its_preset_with_the_same_seeds():
-    keys = list(grid(ablation_seeds=[3]).ablation_runs("group_size"))
-    assert [(k.variant, k.seed) for k in keys] == [
-        ("default", 3),
-        ("group_size-32", 3),
-        ("group_size-64", 3),
-    ]
 
 
 def test_a_model_is_the_one_that_is_given():
@@ -236,37 +227,12 @@ def test_an_unknown_variant_is_named():
         of(grid(), "haste", "grouping-semntic")
 
 
-def test_a_run_file_with_a_missing_key_is_named():
-    value = of(grid(), "dense").as_dict()
-    del value["seed"]
-    with pytest.raises(ConfigError, match=r"run\.seed: missing"):
-        RunConfig.from_dict(value)
-
-
 @pytest.mark.parametrize("encoder", ["bag-all-MiniLM-L6-v2-32", "transformer-x-128"])
 def test_order_names_can_be_read_back(encoder):
     spec = OrderSpec("semantic", 0.05, 32, "train_and_test", encoder, 7)
     assert OrderSpec.parse(spec.name) == spec
     with pytest.raises(ConfigError, match="'semantic' is not the name of a label order"):
         OrderSpec.parse("semantic")
-
-
-def test_presets_name_only_known_settings():
-    assert set(SECTIONS) == {"encoder", "layer", "rewire", "auxiliary", "training"}
-    for name in methods():
-        method(name)
-    for name in ablations():
-        assert ablation(name).method in methods()
-
-
-def test_patterns_of_the_presets():
-    patterns = {
-        name: m.settings["layer"]["pattern"]
-        for name, m in methods().items()
-        if "layer" in m.settings
-    }
-    assert patterns["fixed-fan-in"] == patterns["spartex"] == "fixed_fan_in"
-    assert patterns["haste"] == patterns["haste-released"] == "group_fan_in"
 
 
 HEADED = {
@@ -350,14 +316,6 @@ def test_variants_without_a_head_can_do_with_private_features():
         assert (run.layer.head_ratio, run.layer.features) == (0.0, "shared")
 
 
-def test_ablations_can_keep_to_some_data_sets():
-    everywhere = grid(datasets=["a", "b"])
-    assert {key.dataset for key in everywhere.ablation_runs("grouping")} == {"a", "b"}
-    one = grid(datasets=["a", "b"], ablation_datasets=["b"])
-    assert {key.dataset for key in one.ablation_runs("grouping")} == {"b"}
-    assert {key.dataset for key in one.main_runs()} == {"a", "b"}
-
-
 def test_data_sets_can_be_described_in_place():
     changed = grid(datasets={"wordnet-mini": None, "mine": {"path": "/data/mine"}})
     assert changed.datasets == changed.ablation_datasets == ("wordnet-mini", "mine")
@@ -413,16 +371,6 @@ def test_a_search_leaves_each_method_its_own_trials():
     assert list(tuned(**whole).trial_runs()) == list(tuned().trial_runs())
 
 
-def test_a_trial_is_trained_with_each_seed():
-    keys = list(tuned(seeds=[4, 5]).trial_runs())
-    assert [(k.variant, k.seed) for k in keys if k.method == "dense"] == [
-        ("trial-a", 4),
-        ("trial-a", 5),
-        ("trial-b", 4),
-        ("trial-b", 5),
-    ]
-
-
 def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
     config = tuned()
     a, b = trial(config, "a"), trial(config, "b")
@@ -451,18 +399,6 @@ def test_overrides_leave_trials_alone():
     assert trial(changed, "a") == trial(plain, "a")
     run = of(changed)
     assert (run.training.momentum, run.layer.dropout) == (0.3, 0.5)
-
-
-def test_trials_follow_the_sections_of_the_grid_and_of_the_data_set():
-    changed = GridConfig.from_dict(
-        {
-            **GRID,
-            "tuning": TUNING,
-            "layer": {"fan_in": 64},
-            "per_dataset": {"wordnet-mini": {"layer": {"group_size": 32}}},
-        }
-    )
-    assert (trial(changed, "a").layer.fan_in, trial(changed, "a").layer.group_size) == (64, 32)
 
 
 def test_base_comes_before_the_delta_and_scale_after_it():
@@ -546,11 +482,6 @@ def test_trials_count_no_labels_of_the_test_split():
 def test_faults_of_tuning_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         tuned(**changes)
-
-
-def test_tuning_says_its_budget():
-    with pytest.raises(ConfigError, match=r"tuning\.epochs: missing"):
-        grid(tuning={"seeds": [0]})
 
 
 def test_an_unknown_trial_is_named():

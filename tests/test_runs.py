@@ -1,20 +1,18 @@
 """What counts as a finished run, in its own folder and no other."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from haste.checksums import write_description
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_yaml, write_yaml
 from haste.report.runs import load_run
 from haste.run_lock import RunLockedError, locked
-from haste.runs import differences, fingerprint, input_digest, is_done, results
+from haste.runs import differences, fingerprint, is_done, results
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 
@@ -191,29 +189,3 @@ def test_a_second_run_file_does_not_replace_the_run_of_the_first(tiny, finished,
     command = ["train", str(tiny.root / "second.yaml"), "--out", str(run.root), "--force"]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert read_yaml(run.config)["seed"] == 3
-
-
-def test_a_run_file_in_its_own_folder_is_not_rewritten(tiny, finished):
-    config, _ = finished
-    folder = tiny.root / "own"
-    folder.mkdir()
-    text = "# by hand\n"
-    write_yaml(folder / "config.yaml", config.as_dict())
-    text += (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text)
-    assert CliRunner().invoke(app, ["train", str(folder / "config.yaml")]).exit_code == 0
-    assert (folder / "config.yaml").read_text() == text
-
-
-def test_inputs_copied_elsewhere_are_the_same_inputs(tiny, finished):
-    config, run = finished
-    copied = tiny.root / "copied"
-    shutil.copytree(tiny.tokens, copied)
-    told = read_json(run.resources)["run"]["inputs"]
-    assert input_digest(replace(config.inputs, tokens=str(copied))) == told
-
-
-def test_a_resources_file_of_another_shape_is_no_finished_run(finished):
-    config, run = finished
-    write_description(run.resources, {"completed": "yes"})
-    assert not is_done(run, config)

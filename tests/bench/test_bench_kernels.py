@@ -15,7 +15,7 @@ from haste.bench import cases, plain_cuda, released_cuda, timing
 from haste.bench.cases import build
 from haste.bench.check import LARGE_LR, TINY, judge
 from haste.bench.kernels import COLUMNS, KernelRow, bench, measure_shape, plan
-from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
+from haste.bench.problems import SHAPES, Problem, Shape, sweep_shapes
 from haste.bench.timing import Times
 from haste.errors import ConfigError, KernelError
 from haste.files import read_json
@@ -46,58 +46,6 @@ def measure(*pairs, shape=SHAPE):
 
 
 # the plan
-
-
-def test_each_data_set_has_every_layer_in_every_direction():
-    rows = [row for row in plan(sweeps=False) if row.shape.name == "amazon670k"]
-    found = {(row.layer, row.direction) for row in rows}
-    products = {layer for layer, direction in found if direction == "forward"}
-    assert products == {
-        "group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768",
-    }  # fmt: skip
-    for direction in ("dx", "dw", "backward"):
-        assert {layer for layer, own in found if own == direction} == products
-    assert {layer for layer, own in found if own == "step"} == products - {"dense"} | {
-        "haste", "group_fan_in_fp8", "dense768_fp8", "naive_dense",
-    }  # fmt: skip
-    assert {layer for layer, own in found if own == "step_momentum"} == {"haste", "group_fan_in"}
-    assert len(rows) == len(found)
-
-
-def test_momentum_and_a_second_dense_layer_only_where_they_differ():
-    names = {row.name for row in plan(sweeps=False)}
-    assert "amazon3m/haste/step_momentum" in names
-    assert "lfpaper2keywords/haste/step_momentum" not in names
-    # the tail of Amazon-3M reads all 768 features
-    assert "amazon3m/dense/forward" in names
-    assert "amazon3m/dense768/forward" not in names
-    assert "amazon3m/dense768/step" in names
-
-
-def test_the_released_extension_is_planned_only_where_it_is_installed():
-    assert not [row for row in plan() if row.layer == "released_cuda"]
-    found = [row for row in plan(released=True) if row.layer == "released_cuda"]
-    assert {row.direction for row in found} == {"forward", "dx", "dw", "step"}
-    assert {row.shape for row in found} == set(SHAPES)
-
-
-def test_sweeps_vary_one_number_at_a_time():
-    for shape in sweep_shapes()[1:]:
-        differing = [
-            name
-            for name in ("batch", "features", "labels", "fan_in", "group_size")
-            if getattr(shape, name) != getattr(SWEEP, name)
-        ]
-        assert len(differing) == 1, shape.name
-    fan_ins, batches, sizes = (
-        {getattr(shape, name) for shape in sweep_shapes()}
-        for name in ("fan_in", "batch", "group_size")
-    )
-    assert fan_ins == {16, 32, 64, 128, 256}
-    assert batches == {16, 32, 64, 128, 256, 512}
-    assert sizes == {16, 32, 64, 128}
-    by_size = [row.layer for row in plan() if row.shape.name == "sweep-group-size-16"]
-    assert by_size == ["group_fan_in", "group_fan_in"]
 
 
 def test_only_takes_names_and_patterns():

@@ -46,18 +46,6 @@ def tiny(grid, method="haste", preset="speed"):
     )
 
 
-def test_rows_come_in_the_order_of_what_is_asked_first(grid):
-    rows = plan(grid)
-    firsts = [(row.method, row.preset) for row in rows[:24:4]]
-    assert firsts[:3] == [("haste", "default"), ("haste", "speed"), ("spartex", "default")]
-    assert sorted(firsts[2:]) == sorted((name, "default") for name in scale.METHODS[1:])
-    swept = [row.labels for row in rows if row.dataset == "sweep" and row.method == "haste"]
-    assert swept == sorted(swept)
-    assert {131_073, 8_623_847, 100_000_000} < set(swept)
-    assert max(c.labels for c in rows if c.labels and c.method != "haste") == 8_623_847
-    assert len(set(rows)) == len(rows)
-
-
 def test_only_some_rows(grid):
     assert [c.name for c in plan(grid, ["Amazon-3M/haste/*"])] == [
         "Amazon-3M/haste/default",
@@ -66,47 +54,6 @@ def test_only_some_rows(grid):
     assert {c.dataset for c in plan(grid, ["sweep"])} == {"sweep"}
     with pytest.raises(ConfigError, match=r"--only slow: no such row\. Use dataset/method/preset"):
         plan(grid, ["haste", "slow"])
-
-
-@pytest.mark.parametrize(
-    ("dataset", "numbers"),
-    [
-        # of the released configurations: batch, tokens, F, G, head ratio, momentum; published: L, N
-        ("Amazon-670K", (64, 128, 64, 16, 0.1, 0.9, 670_091, 490_449)),
-        ("AmazonTitles-670K", (256, 32, 128, 16, 0.1, 0.0, 670_091, 485_176)),
-        ("Amazon-3M", (128, 128, 128, 64, 0.02, 0.9, 2_812_281, 1_717_899)),
-        ("LF-Paper2Keywords-8.6M", (128, 128, 64, 32, 0.05, 0.0, 8_623_847, 2_020_621)),
-    ],
-)
-def test_the_papers_shapes(grid, dataset, numbers):
-    workload = workload_of(ScaleRow(dataset, "haste", "speed"), grid)
-    config, published = workload.config, workload.statistics
-    layer, training = config.layer, config.training
-    assert numbers == (
-        training.batch_size,
-        config.encoder.max_len,
-        layer.fan_in,
-        layer.group_size,
-        layer.head_ratio,
-        training.momentum,
-        published.labels,
-        published.documents,
-    )
-    blocks = 6 if dataset.startswith("LF") else 12
-    assert (workload.architecture.num_hidden_layers, workload.architecture.hidden_size) == (
-        blocks,
-        768,
-    )
-
-
-def test_presets_change_what_they_say_and_nothing_else(grid):
-    default, speed = (
-        workload_of(ScaleRow("Amazon-3M", "haste", name), grid).config for name in PRESETS
-    )
-    assert (default.encoder.attention, default.encoder.gradient_checkpointing) == ("packed", True)
-    assert (default.layer, default.training) == (speed.layer, speed.training)
-    assert (speed.encoder.attention, speed.encoder.gradient_checkpointing) == ("packed", False)
-    assert default.rewire == speed.rewire
 
 
 @pytest.mark.parametrize("preset", PRESETS)

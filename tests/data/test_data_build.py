@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,24 +119,10 @@ def test_the_same_corpus_twice_is_the_same_to_the_byte(raw, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_other_counts_than_expected_stop_and_show_both(raw, tmp_path):
-    dataset = replace(DATASET, expected={"train": 4, "test": 3, "labels": 7})
-    with pytest.raises(DataError, match="test: expected 3, found 2; labels: expected 7, found 6"):
-        build_corpus(dataset, raw, tmp_path / "corpus")
-    assert not (tmp_path / "corpus").exists()
-
-
 def test_a_source_of_another_name_is_refused(raw, tmp_path):
     (raw / "SOURCE.json").unlink()
     record(raw, name="other")
     with pytest.raises(DataError, match="holds the source 'other', tiny is made of 'words'"):
-        build_corpus(DATASET, raw, tmp_path / "corpus")
-
-
-def test_a_truncated_source_is_refused(raw, tmp_path):
-    path = raw / "english_wordnet_version_31.xml"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"truncated: .* Run: haste fetch words --out"):
         build_corpus(DATASET, raw, tmp_path / "corpus")
 
 
@@ -156,12 +141,6 @@ def test_a_fetched_source_in_a_published_layout(tmp_path):
     assert info.documents == {"train": 2, "validation": 1, "test": 1}
     assert info.licence == "free"
     assert info.source == {"via": "https", "url": address["url"], "file": "x", "sha256": "x"}
-
-
-def test_an_empty_data_set_is_refused(raw, tmp_path):
-    # the poodle alone: no label inside, so no document
-    with pytest.raises(DataError, match="the train split has no documents"):
-        build_corpus(replace(DATASET, root=noun(16)), raw, tmp_path / "corpus")
 
 
 REGISTRY = """

@@ -1,5 +1,4 @@
 import json
-import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -132,17 +131,6 @@ def test_changed_features_make_tokens_stale(weighted):
         load_tokens(folder, corpus.directory)
 
 
-def test_fresh_texts_are_not_read_again(corpus, tokens, monkeypatch):
-    corpus.directory.positives("train").touch()
-    monkeypatch.setattr("haste.data.tokens.sha256", None)
-    load_tokens(tokens, corpus.directory)
-
-
-def test_texts_that_were_only_copied_are_fresh(corpus, tokens):
-    os.utime(corpus.directory.documents("train"), (1, 1))
-    load_tokens(tokens, corpus.directory)
-
-
 def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
     """The first block was read, so the tokens are those of the old text."""
 
@@ -153,11 +141,6 @@ def test_a_change_while_tokenising_is_seen(corpus, model, tmp_path):
     tokenize(corpus, model, 5, tmp_path / "tokens", change)
     with pytest.raises(DataError, match="stale: the texts"):
         load_tokens(tmp_path / "tokens", corpus.directory)
-
-
-def test_tokens_made_before_times_and_digests_were_noted_are_read(corpus, tokens, describe_anew):
-    describe_anew(tokens / "tokens.json", corpus_seen=None, weighted=None)
-    load_tokens(tokens, corpus.directory)
 
 
 def test_a_corpus_of_other_length_than_it_says_is_refused(corpus, model, tmp_path, describe_anew):
@@ -223,24 +206,6 @@ def test_damaged_tokens_are_refused_without_digests_too(
         load_tokens(tokens, corpus.directory)
 
 
-def test_weights_of_another_length_are_refused(weighted, describe_anew):
-    corpus, folder = weighted
-    np.save(folder / "train.weights.npy", np.ones(3, np.float32))
-    describe_anew(folder / "tokens.json")
-    with pytest.raises(DataError, match=r"train\.weights\.npy: has 3 tokens"):
-        load_tokens(folder, corpus.directory)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"n_tokens": {"train": 11}}, {"vocab_size": 0}, {"vocab_size": "8"}, {"corpus_sha256": {}}],
-)
-def test_a_description_of_no_tokens_is_named(corpus, tokens, describe_anew, changed):
-    describe_anew(tokens / "tokens.json", **changed)
-    with pytest.raises(DataError, match=r"tokens\.json: not the description.*haste tokenize"):
-        load_tokens(tokens, corpus.directory)
-
-
 def test_tokenising_that_is_cut_short_is_seen(corpus, model, tokens):
     def stop(_):
         raise KeyboardInterrupt
@@ -265,14 +230,6 @@ def test_too_short_a_length_is_refused(corpus, model, tmp_path):
         ConfigError, match="2 leaves no room for text: colours adds 2 special tokens"
     ):
         tokenize(corpus, model, 2, tmp_path / "tokens")
-
-
-def test_no_tokenizer(corpus, tmp_path):
-    with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
-        tokenize(corpus, tmp_path, 5, tmp_path / "tokens")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match=r"tokenizer\.json: not a tokenizer"):
-        tokenize(corpus, tmp_path, 5, tmp_path / "tokens")
 
 
 @pytest.mark.parametrize(("options", "max_len"), [([], 4), (["--max-len", "5"], 5)])

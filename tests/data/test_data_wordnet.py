@@ -34,12 +34,6 @@ def test_both_formats_give_the_same_synsets(tmp_path, synsets, write_wndb):
     assert wordnet.read_synsets(write_wndb(tmp_path / "wndb")) == synsets
 
 
-def test_position_marks_and_repeated_pointers_go(synsets):
-    assert synsets["ENG31-00000005-a"].lemmas == ("big", "large")
-    assert synsets[noun(11)].targets == (noun(3), noun(13))
-    assert synsets[noun(11)].parents == (noun(3),)
-
-
 def test_pointers_at_satellites_are_repaired(synsets, caplog, tmp_path, write_xml):
     assert synsets["ENG31-00000005-a"].targets == (noun(1), "ENG31-00000006-s")
     # a pointer at a true adjective stays
@@ -54,19 +48,6 @@ def test_a_pointer_that_leads_nowhere_is_refused(tmp_path, write_xml, entries, t
     # 7 is an adverb: the satellite rule must not guess beyond adjectives
     write_xml(tmp_path, [*entries[:-1], replace(entries[-1], pointers=[("@", target)])])
     with pytest.raises(DataError, match="leads to ENG31-0000"):
-        wordnet.read_synsets(tmp_path)
-
-
-def test_a_synset_twice_is_refused(tmp_path, write_xml, entries):
-    write_xml(tmp_path, [*entries, entries[0]])
-    with pytest.raises(DataError, match="ENG31-00000001-n occurs twice"):
-        wordnet.read_synsets(tmp_path)
-
-
-def test_a_truncated_xml_is_refused(tmp_path, write_xml):
-    path = write_xml(tmp_path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match="not a WordNet XML file"):
         wordnet.read_synsets(tmp_path)
 
 
@@ -88,11 +69,6 @@ def test_a_bad_wndb_line_is_named(tmp_path, write_wndb, line, reason):
     with (tmp_path / "data.adv").open("a") as stream:
         stream.write(line)
     with pytest.raises(DataError, match=f"data.adv:3: .*{reason}"):
-        wordnet.read_synsets(tmp_path)
-
-
-def test_an_empty_folder_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="Run: haste fetch wordnet"):
         wordnet.read_synsets(tmp_path)
 
 

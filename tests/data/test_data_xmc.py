@@ -1,14 +1,11 @@
 """From a folder in a published layout to a corpus: what is held out, which column a label gets, what is refused."""
 
-import contextlib
 import gzip
 import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from haste.data import xmc
 from haste.data.build import build_corpus
@@ -152,12 +149,6 @@ def test_how_many_are_held_out(documents, share, number):
         assert np.flatnonzero(chosen).mean() == pytest.approx(documents / 2, rel=0.2)
 
 
-def test_one_training_document_is_too_few(tmp_path):
-    raw = write(tmp_path / "raw", [[0, 1]], [[1]])
-    with pytest.raises(DataError, match="the train split has 1 documents; one is needed for"):
-        build_corpus(dataset(), raw, tmp_path / "corpus")
-
-
 @pytest.mark.parametrize(
     ("expected", "labels", "text"),
     [
@@ -175,28 +166,6 @@ def test_other_counts_than_published_stop_and_show_both(tmp_path, expected, labe
     assert not (tmp_path / "corpus" / "corpus.json").exists()
 
 
-def test_counts_that_the_files_declare_are_compared_before_anything_is_read(tmp_path, monkeypatch):
-    raw = write(tmp_path / "raw", TRAIN, TEST, "abcdefgh")
-    monkeypatch.setattr(xmc, "stream", lambda *_: pytest.fail("documents were read"))
-    with pytest.raises(DataError, match="train_all: expected 7, found 6"):
-        build_corpus(dataset(expected={"train_all": 7}), raw, tmp_path / "corpus")
-
-
-def test_a_test_document_with_a_label_beyond_all_is_refused(tmp_path):
-    raw = write(tmp_path / "raw", TRAIN, [[0], [8]], "abcdefgh")
-    with pytest.raises(
-        DataError, match=r"tst\.json: line 2: expected labels from 0 to 7, found '8'"
-    ):
-        build_corpus(dataset(), raw, tmp_path / "corpus")
-    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == []
-
-
-def test_documents_without_any_label_are_refused(tmp_path):
-    raw = write(tmp_path / "raw", [[], []], [[]], filter_labels_test="0 0\n")
-    with pytest.raises(DataError, match="the train documents have no labels"):
-        build_corpus(dataset(), raw, tmp_path / "corpus")
-
-
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "ROWS", 250)
     plan = Plan(documents=10_000, test_documents=100, labels=50, labels_per_document=1.5, words=100)
@@ -208,20 +177,3 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     tracemalloc.stop()
     assert peak < text / 2
     assert pq.ParquetFile(tmp_path / "corpus" / "train.parquet").num_row_groups == 40
-
-
-BYTES = st.binary(max_size=6) | st.sampled_from([b"\n", b"1", b"[", b'"', b", ", b"99999999999"])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["trn.json", "tst.json", "lbl.json"]), st.data())
-def test_a_damaged_file_gives_a_corpus_or_a_data_error(tmp_path_factory, name, data):
-    folder = tmp_path_factory.mktemp("fuzz")
-    raw = write(folder / "raw", TRAIN, TEST, "abcdefgh", filter_labels_test="0 1\n")
-    content = (raw / name).read_bytes()
-    at = data.draw(st.integers(0, len(content)))
-    rest = content[at + data.draw(st.integers(0, 3)) :]
-    (raw / name).write_bytes(content[:at] + data.draw(BYTES) + rest)
-    with contextlib.suppress(DataError):
-        info = build_corpus(dataset(), raw, folder / "corpus")
-        assert load_corpus(folder / "corpus").positives("train").shape[0] == info.documents["train"]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.config import GROUPINGS
-from haste.errors import ConfigError, DataError
+from haste.errors import ConfigError
 from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, TokenDir
@@ -88,13 +88,6 @@ def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_pat
     ]
 
 
-@pytest.mark.parametrize("options", [("--dtype", "float64"), ("--pooling", "max")])
-def test_embed_refuses_and_writes_nothing(corpus, tmp_path, features, options):
-    assert embed(corpus, tmp_path, *options).exit_code == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
-    assert not features[1]
-
-
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_group_writes_head_and_tail(corpus, tmp_path, grouping, caplog):
     vectors = np.eye(N_LABELS, 4, dtype=np.float32)
@@ -145,14 +138,3 @@ def test_group_refuses_and_writes_nothing(corpus, tmp_path, order, error, messag
     with pytest.raises(error, match=message):
         group(corpus, order, tmp_path / "order.npz")
     assert not (tmp_path / "order.npz").exists()
-
-
-def test_group_refuses_embeddings_of_other_labels(corpus, tmp_path):
-    np.save(tmp_path / "embeddings.npy", np.eye(41, dtype=np.float32))
-    with pytest.raises(DataError, match=r"float32 \[41, 41\] is not float32 or float16 \[40, H\]"):
-        group(
-            corpus,
-            f"frequency-h0.1-g16-train-{ENCODER}-s1",
-            tmp_path / "order.npz",
-            *("--embeddings", tmp_path / "embeddings.npy"),
-        )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from haste.config import GROUPINGS
 from haste.errors import ConfigError, DataError
@@ -70,25 +70,6 @@ def test_no_side_of_a_cut_has_less_than_a_quarter_of_the_groups():
     assert 15 in order[cut:].tolist()
 
 
-def test_principal_direction_is_that_of_an_svd():
-    # longest along the second axis; the label farthest out lies along the first
-    vectors = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32) * [1, 3, 1]
-    vectors = np.concatenate([vectors, [[12, 0, 0]]]).astype(np.float32)
-    direction = arrange._principal_direction(vectors)
-    longest = np.linalg.svd(vectors - vectors.mean(axis=0))[2][0]
-    assert abs(direction @ longest) > 0.99
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_bisection_ends_where_no_label_wants_to_change_sides(seed):
-    vectors = unit(np.random.default_rng(seed).standard_normal((32, 3)))
-    order, cut = arrange._bisect(vectors, 4)
-    means = unit([vectors[order[:cut]].sum(axis=0), vectors[order[cut:]].sum(axis=0)])
-    again, cut_again = arrange._best_cut(vectors, means[0] - means[1], 4)
-    assert cut_again == cut
-    assert set(again[:cut].tolist()) == set(order[:cut].tolist())
-
-
 @pytest.mark.filterwarnings("error")
 @ARRANGEMENTS
 @given(
@@ -139,25 +120,6 @@ def test_of_many_centroids_almost_every_label_has_the_nearest(monkeypatch, block
     assert found.max(axis=1).mean() > similarity.max(axis=1).mean() - 0.01
 
 
-def test_a_centroid_that_no_label_is_nearest_to_begins_anew(monkeypatch):
-    # 3 of 4 centroids start as the same label; each of the four directions ends with its own
-    monkeypatch.setattr(clusters, "_sample", lambda _, ids, most: ids[:most])
-    vectors = np.tile(np.eye(4, dtype=np.float32)[[0, 0, 0, 1, 2, 3]], (10, 1))
-    centroids, nearest = clusters._kmeans_of_many(vectors, np.arange(60), 4, seed=0)
-    assert np.isfinite(centroids).all()
-    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-6)
-    assert set(nearest.tolist()) <= set(range(4))
-
-
-def test_lists_that_are_all_empty_give_the_first_centroid():
-    class Index:
-        def search(self, block, k):
-            return None, np.full((len(block), k), -1)
-
-    found = clusters._nearest(Index(), np.eye(3, dtype=np.float32), np.arange(3))
-    assert found.tolist() == [0, 0, 0]
-
-
 @pytest.mark.parametrize("most", [2, 1024])
 def test_a_cluster_far_larger_than_the_others_is_clustered_again(monkeypatch, most):
     monkeypatch.setattr(clusters, "MOST_EXACT", most)
@@ -203,27 +165,6 @@ def test_labels_that_cannot_be_told_apart(monkeypatch, method, most, direction):
     vectors = np.tile(np.float32([direction]), (1300, 1))
     order = group_labels(method, vectors, np.ones(1300), np.arange(1300), 4, seed=0)
     assert sorted(order.tolist()) == list(range(1300))
-
-
-def test_clusters_of_labels_that_cannot_be_told_apart_are_no_larger_than_others(monkeypatch):
-    monkeypatch.setattr(clusters, "LARGEST", 2)
-    parts = list(clusters._walk(np.zeros((1300, 2), np.float32), np.arange(1300), 32, seed=0))
-    assert sorted(np.concatenate(parts).tolist()) == list(range(1300))
-    assert max(map(len, parts)) <= 2 * 32
-
-
-@BY_EMBEDDINGS
-@pytest.mark.parametrize("most", [2, 1024])
-def test_half_precision_is_read_as_what_it_says(monkeypatch, method, most):
-    monkeypatch.setattr(clusters, "MOST_EXACT", most)
-    half = planted(20, 64)[0].astype(np.float16)
-    orders = [
-        group_labels(method, vectors, np.ones(1280), np.arange(1280), 16, 0)
-        for vectors in (half, half.astype(np.float32))
-    ]
-    assert orders[0].tolist() == orders[1].tolist()
-    same = [cohesion(vectors, orders[0], 16) for vectors in (half, half.astype(np.float32))]
-    np.testing.assert_array_equal(*same)
 
 
 # the groupings
@@ -283,22 +224,6 @@ def test_groups_do_not_depend_on_the_number_of_threads(monkeypatch, method, most
         with threadpool_limits(limits=threads):
             orders.append(group_labels(method, vectors, np.ones(2400), np.arange(2400), 16, 3))
     assert orders[0].tolist() == orders[1].tolist()
-
-
-def test_linear_algebra_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
-    seen = []
-
-    def record(*arguments):
-        seen.extend(pool["num_threads"] for pool in threadpool_info())
-        return arguments[1]
-
-    monkeypatch.setattr("haste.labels.clusters.group_in_clusters", record)
-    with threadpool_limits(limits=4):
-        before = [pool["num_threads"] for pool in threadpool_info()]
-        group_labels("balanced", planted(4, 20)[0], np.ones(80), np.arange(80), 16, 0)
-        assert [pool["num_threads"] for pool in threadpool_info()] == before
-    assert len(seen) > 1
-    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from haste.checksums import read_description
 from haste.cli import app
 from haste.data.corpus import Corpus
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, read_npz, read_yaml, write_npz
+from haste.files import read_json, read_npz, read_yaml
 from haste.metrics.label_trees import LabelTrees
 from haste.metrics.linear_baselines import Popularity, run_baseline
-from haste.metrics.runs import evaluate_run
 from haste.metrics.truth import load_truth
 from haste.paths import RunDir
 from small_corpus import one_hot, write_small_corpus
@@ -153,14 +151,6 @@ def test_texts_without_words_are_refused(make_corpus, tmp_path):
     assert not (tmp_path / "run").exists(), "half a run is left"
 
 
-def test_wrong_arguments_are_refused(corpus, tmp_path):
-    run = RunDir(tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"no 'omikiju'\. Did you mean 'omikuji'\?"):
-        run_baseline("omikiju", corpus, run, seed=0, threads=1)
-    with pytest.raises(ConfigError, match="0 threads; at least 1"):
-        run_baseline("popularity", corpus, run, seed=0, threads=0)
-
-
 def test_evaluate_writes_the_same_metrics_again(corpus, tmp_path):
     run = RunDir(tmp_path / "run")
     run_baseline("popularity", corpus, run, seed=0, threads=1)
@@ -189,25 +179,6 @@ def test_the_command_trains_a_baseline(corpus, tmp_path):
         "predictions.npz",
         "resources.json",
     ]
-
-
-def test_evaluate_names_what_is_wrong(corpus, tmp_path):
-    run = RunDir(tmp_path / "run")
-    with pytest.raises(DataError, match=r"config.yaml: no such file"):
-        evaluate_run(run)
-    run_baseline("popularity", corpus, run, seed=0, threads=1)
-    run.config.write_text("dataset: trees\n")
-    with pytest.raises(DataError, match=r"inputs\.corpus is missing"):
-        evaluate_run(run)
-    run.config.unlink()
-    run.metrics.unlink()
-    with pytest.raises(ConfigError, match=r"json: would be replaced, and no config\.yaml"):
-        run_baseline("popularity", corpus, run, seed=0, threads=1)
-    shutil.rmtree(run.root)
-    run_baseline("popularity", corpus, run, seed=0, threads=1)
-    write_npz(run.predictions, labels=np.zeros(3))
-    with pytest.raises(DataError, match="has labels; expected ids and scores"):
-        evaluate_run(run)
 
 
 def test_truth_comes_from_the_training_split_and_the_corpus_constants(corpus):

@@ -120,25 +120,6 @@ def test_axes_start_at_zero_or_say_so(shown):
         assert all(each["zero"] or "axis from" in each["y"] for each in axes), name
 
 
-@pytest.mark.parametrize(
-    ("name", "title"),
-    [
-        ("precision_memory", "tiny, CPU (test)"),
-        ("precision_by_decile", "tiny, CPU (test)"),
-        ("training_curves", "tiny, CPU (test)"),
-        ("label_frequency", "tiny"),
-        ("kernel_speedup", "h200"),
-        ("scale_memory", "h200"),
-    ],
-)
-def test_titles_name_data_set_and_device(shown, name, title):
-    assert shown[name][1][0]["title"] == title
-
-
-def test_deciles_are_called_those_of_label_frequency(shown):
-    assert shown["precision_by_decile"][1][1]["x"].startswith("Decile of label frequency")
-
-
 def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):
     frame = read(drawn["precision_by_decile"])
     haste = frame[frame["method"] == "haste"].set_index("decile")
@@ -150,16 +131,6 @@ def test_deciles_are_the_runs_and_sum_to_precision(fake, drawn):
     precision = statistics.mean(measured(fake, "haste", lambda m: m["metrics"]["P@5"]))
     assert haste["P@5 mean"].sum() == pytest.approx(precision)
     assert set(frame["method"]) == set(METHODS)
-
-
-def test_a_decile_without_positives_is_left_out(tmp_path):
-    own = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
-    path = own.run_dir(next(own.write().main_runs())).metrics
-    value = json.loads(path.read_text())
-    value["deciles"][9]["recall"] = None
-    path.write_text(json.dumps(value))
-    frame = read(draw(own.grid, "precision_by_decile", tmp_path / "out"))
-    assert np.isnan(frame.set_index("decile").loc[10, "recall mean"])
 
 
 def test_ablation_bars_are_differences_to_the_preset(drawn):
@@ -187,19 +158,6 @@ def test_curves_are_the_histories(drawn):
         "haste",
         "haste-released",
     }
-
-
-def test_epochs_without_validation_are_gaps(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30, epochs=4)
-    path = fake.run_dir(next(fake.write().main_runs())).history
-    lines = path.read_text().splitlines()
-    for i in (1, 3):
-        cells = lines[i].split(",")
-        cells[5:8] = ["", "", ""]
-        lines[i] = ",".join(cells)
-    path.write_text("\n".join(lines) + "\n")
-    frame = read(draw(fake.grid, "training_curves", tmp_path / "out"))
-    assert list(frame["validation P@1 mean"].isna()) == [True, False, True, False]
 
 
 def test_label_frequencies_by_rank(fake, drawn):
@@ -239,40 +197,11 @@ def test_several_data_sets_stand_beside_each_other(tmp_path):
         assert width > 0.8 * height, name
 
 
-def test_bars_of_ablations_are_to_the_preset_of_each_ones_method(tmp_path):
-    fake = FakeGrid(
-        tmp_path,
-        methods=("haste",),
-        ablations=("sampling", "corrections"),
-        hit_rate={"haste": 0.9, "haste-released": 0.3, "haste-released/corrections-semantic": 0.8},
-        seeds=(0,),
-        documents=40,
-        labels=60,
-    )
-    fake.write()
-    frame = read(draw(fake.grid, "ablations", tmp_path / "f")).set_index(["ablation", "variant"])
-    presets = frame[frame["preset"]]["P@1 mean"]
-    assert presets["sampling", "without replacement"] > presets["corrections", "as released"]
-    bar = frame.loc[("corrections", "semantic")]
-    assert float(bar["difference"]) == pytest.approx(
-        bar["P@1 mean"] - presets["corrections", "as released"]
-    )
-    assert bar["low"] > 0
-
-
 def test_methods_differ_in_more_than_colour():
     trained = [name for name, row in methods().items() if row.kind != "published"]
     assert set(trained) == set(MARKER_STYLES)
     assert len({marker_style(name).marker for name in trained}) == len(trained)
     assert marker_style("a method of later") == marker_style("another")
-
-
-def test_a_grid_of_linear_methods_has_no_training_curves(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("popularity",), seeds=(0,), documents=20, labels=40)
-    assert "training_curves" not in entries("figure", fake.write())
-    assert read(draw(fake.grid, "precision_memory", tmp_path / "f"))["method"].tolist() == [
-        "popularity"
-    ]
 
 
 def test_haste_figure_writes_the_files(fake, tmp_path):

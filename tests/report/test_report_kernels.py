@@ -12,9 +12,8 @@ from haste.bench.kernels import COLUMNS
 from haste.bench.rows import write_rows
 from haste.grid import read_grid
 from haste.report.benchmarks import Results
-from haste.report.claims import FAILS, HOLDS, findings
+from haste.report.claims import findings
 from haste.report.load import build
-from haste.report.registry import entry
 from haste.report.render import markdown, write_table
 
 OURS = {"group_fan_in": 2.0, "haste": 5.0, "fixed_fan_in": 6.0, "bottleneck": 1.6, "dense768": 12.0}
@@ -81,23 +80,6 @@ def test_a_row_without_a_time_is_named(fake):
 # claims
 
 
-def test_claims_take_the_largest_ratio_over_data_sets_and_sweeps(fake):
-    def own(row):
-        if row.layer == "fixed_fan_in" and row.shape.name == "sweep-batch-512":
-            return 60.0
-        return plain(row)
-
-    write_kernels(fake.root / "results", own)
-    found = judged(fake)
-    assert found["C1"].comparisons[0].ours == pytest.approx(30.0)
-    assert found["C1"].verdict == HOLDS
-    assert "from 3.00× on" in found["C1"].reason
-    assert found["C2"].comparisons[0].ours == pytest.approx(30.0)
-    assert found["C3"].comparisons[0].ours == pytest.approx(1.25)
-    assert found["C3"].verdict == FAILS
-    assert {finding.place for finding in found.values()} == {"h200"}
-
-
 def test_a_time_that_is_missing_decides_nothing(fake):
     def own(row):
         return None if row.layer == "fixed_fan_in" and row.direction == "forward" else plain(row)
@@ -155,14 +137,6 @@ def test_results_without_sweeps_give_an_empty_figure(fake, tmp_path):
     own = [row for row in Results.load(path).rows if not str(row["shape"]).startswith("sweep")]
     write_rows(path, COLUMNS, own)
     assert drawn_of(fake, "kernel_speedup", tmp_path / "f").empty
-
-
-def test_what_lies_beside_the_results_is_an_input(fake):
-    path = write_kernels(fake.root / "results", plain)
-    for kind, name in (("table", "kernel_times"), ("figure", "copy_bandwidth")):
-        inputs = entry(kind, name, fake.grid).inputs_of(fake.grid)
-        assert inputs.benchmarks == (path,)
-        assert inputs.companions == (path.with_name("machine.json"),)
 
 
 @pytest.mark.parametrize("name", ["kernel_times", "scale"])

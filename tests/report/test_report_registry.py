@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from haste.config import GROUPINGS
 from haste.errors import ConfigError
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
@@ -99,10 +98,6 @@ def test_files_of_a_run(name, variant, more):
     }
 
 
-def test_the_table_of_runs_reads_every_run_of_the_grid():
-    assert table_inputs(grid(), "runs").runs == tuple(grid().runs())
-
-
 def test_main_reads_every_run_that_is_made_once():
     runs = table_inputs(grid(), "main").runs
     assert len(set(runs)) == len(runs)
@@ -122,51 +117,11 @@ def test_an_ablation_reads_its_variants_the_preset_and_the_truth():
     assert inputs.corpora == ("one", "two")
 
 
-def test_an_ablation_may_be_of_another_method():
-    config = grid(ablations=["grouping", "corrections"], methods=["dense"])
-    expected = {
-        ("haste-released", variant, 3)
-        for variant in (
-            "default",
-            *(f"corrections-{v}" for v in ablations()["corrections"].variants),
-        )
-    }
-    inputs = table_inputs(config, "ablation_corrections")
-    assert {(r.method, r.variant, r.seed) for r in inputs.runs} == expected
-    drawn = {(r.method, r.variant, r.seed) for r in figure_inputs(config, "ablations").runs}
-    assert drawn > expected
-    assert {name for name, *_ in drawn} == {"haste", "haste-released"}
-
-
-def test_claims_read_only_ablations_of_the_grid():
-    variants = {key.variant for key in table_inputs(grid(), "claims").runs}
-    assert "grouping-random" in variants
-    assert not any(variant.startswith(("fan_in", "head_tail")) for variant in variants)
-
-
 def test_claims_read_only_the_variants_that_they_are_about():
     config = grid(ablations=["grouping", "head_tail", "group_size"])
     variants = {key.variant for key in table_inputs(config, "claims").runs}
     expected = {"grouping-frequency-shuffled", "grouping-random", "head_tail-off"}
     assert variants == {"default", *expected, "group_size-32", "group_size-64"}
-
-
-def test_confusions_are_measured_in_the_semantic_groups_of_each_data_set():
-    config = grid()
-    inputs = table_inputs(config, "confusions")
-    variants = {key.variant for key in inputs.runs}
-    assert variants == {"default", "grouping-frequency-shuffled", "grouping-random"}
-    assert [path.parents[2].name for path in inputs.orders] == list(config.ablation_datasets)
-    assert all(path.parent.name.startswith("semantic-") for path in inputs.orders)
-    assert inputs.corpora == config.ablation_datasets
-
-
-def test_cohesion_reads_every_order_of_a_data_set_with_the_first_ablation_seed():
-    orders = table_inputs(grid(), "grouping_cohesion").orders
-    assert len(orders) == 2 * len(GROUPINGS)
-    names = {path.parent.name.split("-")[0] for path in orders}
-    assert names == set(GROUPINGS)
-    assert all(path.parent.name.endswith("-s3") for path in orders)
 
 
 def test_the_order_of_the_preset_is_the_one_its_runs_train_with():

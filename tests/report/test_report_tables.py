@@ -93,19 +93,6 @@ def test_seconds_of_runs_that_shared_a_gpu_are_marked(tmp_path):
     assert "Seconds are of" not in notes("alone", haste={"runs_at_once": 1})
 
 
-def test_linear_rows_have_no_loss_and_no_late_gain(main):
-    row = rows_by(main, "method")["TF-IDF + omikuji"]
-    assert (row["loss mean"], row["late_gain mean"], row["converged"]) == (None, None, None)
-    assert row["P@1 std"] is None
-
-
-def test_main_says_what_has_converged(main):
-    rows = rows_by(main, "method")
-    assert rows["HASTE"]["converged"] == "yes"
-    assert rows["Spartex"]["converged"] == "no"
-    assert rows["Spartex"]["late_gain mean"] == pytest.approx(4 / 3, abs=1e-3)
-
-
 def test_the_papers_numbers_stand_only_beside_the_papers_data_sets(main):
     paper = {(row["dataset"], row["method"]): row.get("P@1 paper") for row in main.rows}
     assert paper["amazon-670k", "HASTE"] == 48.1
@@ -121,12 +108,6 @@ def test_the_papers_numbers_stand_only_beside_the_papers_data_sets(main):
     keys = [column.key for column in main.columns]
     assert keys.index("P@1 paper") == keys.index("P@1") + 1
     assert "R@100 paper" not in keys
-
-
-def test_a_grid_without_the_papers_data_sets_has_no_paper_columns(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste", "renee"), seeds=(0,), documents=20, labels=30)
-    found = make(fake.write(), "main")
-    assert not [column for column in found.columns if "paper" in column.key]
 
 
 def test_main_says_what_a_row_must_not_hide(tmp_path):
@@ -153,15 +134,6 @@ def test_columns_without_reciprocal_pairs_go_where_no_corpus_has_them(tmp_path):
     found = make(grid, "main")
     assert not [column for column in found.columns if "reciprocal" in column.key]
     assert not [note for note in found.notes if "reciprocal" in note]
-
-
-def test_a_missing_run_stops_the_table(tmp_path):
-    fake = FakeGrid(tmp_path, methods=("haste",), seeds=(0,), documents=20, labels=30)
-    grid = fake.write()
-    path = fake.run_dir(next(grid.main_runs())).metrics
-    path.unlink()
-    with pytest.raises(DataError, match=f"{path}: no such file.*haste train"):
-        make(grid, "main")
 
 
 def test_ablation_compares_with_the_preset_on_the_same_seeds_and_documents(fake):

@@ -80,17 +80,6 @@ def test_nothing_is_compared_with_a_preset_that_is_open(fake):
     assert found["balanced"]["difference"] is None
 
 
-def test_confusions_show_what_is_open(fake):
-    found = {row["grouping"]: row["difference"] for row in rows(fake, "confusions")}
-    assert found == {"semantic (preset)": None, "frequency-shuffled": "open", "random": "open"}
-
-
-def test_claims_lack_what_is_open(fake):
-    found = next(row for row in rows(fake, "claims") if row["claim"] == "C4a")
-    assert found["verdict"] == "cannot be decided here"
-    assert "Spartex" in found["reason"]
-
-
 def test_bars_are_drawn_of_ablations_with_a_finished_variant(fake, tmp_path):
     paths = draw(partial(fake), "ablations", tmp_path / "bars")
     drawn = pd.read_csv(paths[0])

@@ -12,7 +12,7 @@ import yaml
 from workflow_project import GRID, ROOT, Project, write_documents
 
 from haste.data.registry import load_registry
-from haste.grid import GridConfig, RunKey
+from haste.grid import GridConfig
 from haste.labels.spec import OrderSpec
 from haste.paths import REGISTRY
 from haste.presets import method
@@ -82,26 +82,6 @@ def test_jobs_of_a_grid(project: Project, config, profile):
         **dict.fromkeys([*short_names(grid), "index"], 1),
     }
     assert jobs == {rule: count for rule, count in expected.items() if count}
-
-
-def test_the_papers_grid():
-    grid = grid_of("workflow/configs/paper.yaml")
-    haste = {name: grid.resolve(RunKey(name, "haste", "default", 0)) for name in grid.datasets}
-    assert {
-        name: (run.layer.fan_in, run.layer.group_size, run.layer.head_ratio, run.training.epochs)
-        for name, run in haste.items()
-    } == {
-        "Amazon-670K": (64, 16, 0.1, 110),
-        "AmazonTitles-670K": (128, 16, 0.1, 101),
-        "Amazon-3M": (128, 64, 0.02, 101),
-        "LF-Paper2Keywords-8.6M": (64, 32, 0.05, 12),
-    }
-    for key in grid.runs():
-        if method(key.method).kind == "trained":
-            run = grid.resolve(key)
-            assert run.encoder.max_len == (32 if "Titles" in key.dataset else 128)
-            headed = key.method.startswith("haste") and not key.variant.startswith("head_tail")
-            assert not headed or run.layer.head_ratio == haste[key.dataset].layer.head_ratio
 
 
 def test_the_scaled_grid_is_the_papers():
@@ -271,13 +251,6 @@ def test_trials_are_made_when_they_are_asked_for(finished: Project):
     }
 
 
-def test_a_grid_without_trials_has_no_target_for_them(project: Project):
-    project.configure(GRID)
-    result = project.snakemake("-n", "tuning")
-    assert result.returncode != 0
-    assert "tuning" in result.stdout
-
-
 def test_a_configuration_stands_alone(project: Project):
     config = project.root / "own.yaml"
     config.write_text("{name: own, datasets: [wordnet-smoke], methods: [popularity]}\n")
@@ -339,11 +312,6 @@ def test_a_cluster_s_profile_names_no_sizes_of_rules(project: Project):
     assert 34_000 < max(asked["mem_mb"]) <= limits["max_mem_mb"]
 
 
-def test_benchmarks_are_on_a_gpu_of_the_cluster(project: Project):
-    shown = project.snakemake("-n", "bench_kernels", "--workflow-profile", "slurm").stdout
-    assert "slurm_partition=gpu" in job_of(shown, "bench_kernels")
-
-
 def test_an_account_left_as_it_was_is_refused(project: Project):
     project.configure({**GRID, "ablations": []})
     account = ("--default-resources", "slurm_account=myaccount")
@@ -390,12 +358,6 @@ def test_what_decides_most_is_trained_first(project: Project):
     rules = {rule for rule, _ in ranks}
     assert {"fetch", "fetch_model", "corpus", "tokenize", "embed", "group", "configure"} < rules
     assert min(rank for (rule, _), rank in ranks.items() if rule != "train") > max(trained.values())
-
-
-def test_slurm_does_not_ask_the_accounting_database():
-    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
-    assert profile["executor"] == "slurm"
-    assert profile["slurm-status-command"] == "squeue"
 
 
 def test_lint(project: Project):

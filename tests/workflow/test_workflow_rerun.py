@@ -56,26 +56,6 @@ def test_fan_in_of_one_method(finished: Project):
     }
 
 
-def test_epochs_of_a_method_without_ablations(finished: Project):
-    finished.configure(changed(overrides={"dense": {"training": {"epochs": 3}}}))
-    jobs = finished.jobs()
-    assert jobs.pop("configure") == jobs.pop("train") == 2
-    assert jobs == {
-        "index": 1,
-        "table_main": 1,
-        "table_claims": 1,
-        "table_runs": 1,
-        **dict.fromkeys(RUNS_FIGURES, 1),
-    }
-
-
-def test_epochs_of_all(finished: Project):
-    finished.configure(changed(training={"epochs": 3, "device": "cpu"}))
-    jobs = finished.jobs()
-    assert jobs["train"] == jobs["configure"] == 12
-    assert not {"corpus", "tokenize", "embed", "group", "baseline", "table_datasets"} & set(jobs)
-
-
 def test_one_more_seed(finished: Project):
     finished.configure(changed(seeds=[0, 1, 2]))
     jobs = finished.jobs()
@@ -138,11 +118,6 @@ def test_where_a_run_is_trained_is_no_reason_to_train_it_again(project: Project)
 def test_a_deleted_figure_is_drawn_again(finished: Project):
     (finished.root / "results/small/figures/label_frequency.pdf").unlink()
     assert finished.jobs() == {"figure_label_frequency": 1, "index": 1}
-
-
-def test_a_run_gets_its_own_threads(finished: Project):
-    metrics = finished.root / "results/small/runs/wordnet-smoke/dense/default/seed0/metrics.json"
-    assert metrics.read_text() == "resumed: False, threads: 1\n"
 
 
 def test_a_failed_run_keeps_its_checkpoint_and_goes_on(finished: Project):

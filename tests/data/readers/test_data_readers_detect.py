@@ -117,15 +117,6 @@ def test_files_are_all_that_reading_uses(tmp_path, name):
         assert len(read(detect(tmp_path), split)) == len(documents)
 
 
-def test_a_folder_linked_to_is_read(tmp_path):
-    write(tmp_path / "set", FILES["libsvm"])
-    (tmp_path / "link").mkdir()
-    (tmp_path / "link" / "raw").symlink_to(tmp_path / "set")
-    layout = detect(tmp_path / "link")
-    assert layout.files() == [tmp_path / "link/raw/train.txt", tmp_path / "link/raw/test.txt"]
-    assert len(read(layout, "train")) == 3
-
-
 @pytest.mark.parametrize("below", FILES)
 def test_outputs_in_a_folder_below_are_not_taken_for_the_data_set(tmp_path, below):
     write(tmp_path / "mine", FILES["libsvm"])
@@ -143,10 +134,3 @@ def test_half_a_layout_says_what_was_found_and_what_is_needed(tmp_path, missing)
     assert f"Found: {found}. Needed is one of: PECOS: X.trn.txt, X.tst.txt, Y.trn.npz" in str(
         error.value
     )
-
-
-def test_an_empty_folder_and_none(tmp_path):
-    with pytest.raises(DataError, match="Found: no file"):
-        detect(tmp_path)
-    with pytest.raises(DataError, match="no such folder"):
-        detect(tmp_path / "none")
