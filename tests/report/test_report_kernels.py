@@ -142,7 +142,7 @@ def test_results_without_sweeps_give_an_empty_figure(fake, tmp_path):
 @pytest.mark.parametrize("name", ["kernel_times", "scale"])
 def test_committed_benchmarks_make_the_committed_tables(tmp_path, monkeypatch, name):
     monkeypatch.chdir(Path(__file__).parents[2])
-    grid = read_grid([Path("workflow/configs/wordnet.yaml")])
+    grid = read_grid([Path("workflow/configs/wordnet-tuned.yaml")])
     chosen, sources = load(grid, name)
     for path in write_table(tmp_path / name, chosen.title, build(chosen, sources))[:3]:
         assert path.read_text() == Path(f"{grid.layout.table(name)}{path.suffix}").read_text()
