@@ -173,4 +173,5 @@ def test_a_dense_layer_has_no_head_or_fan_in_to_search(settings):
         "training.learning_rate",
         "encoder.learning_rate",
         "layer.dropout",
+        "encoder.token_dropout",
     }

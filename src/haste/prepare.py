@@ -20,6 +20,8 @@ from haste.paths import TokenDir
 
 BY_EMBEDDINGS = ("semantic", "balanced")
 """groupings that need label embeddings"""
+FEATURE_DROPOUT = 0.3
+"""of sparse features without a pretrained model"""
 MAX_LEN = 256
 """words kept of a document where no pretrained model reads it"""
 
@@ -46,7 +48,10 @@ def own_encoder(
     if encoder.get("model") is not None:
         return encoder
     encoder["model"] = str(folder)
-    if texts is not None:
+    encoder.setdefault("residual", False)
+    if texts is None:
+        encoder.setdefault("token_dropout", FEATURE_DROPOUT)
+    else:
         encoder.setdefault("max_len", MAX_LEN)
     if (folder / "config.json").is_file():
         return encoder

@@ -35,6 +35,7 @@ FACTORS = {
 """what is searched: factors on what the settings come to on the data"""
 LADDERS = {
     "layer.dropout": (0.0, 0.2, 0.4, 0.6),
+    "encoder.token_dropout": (0.0, 0.15, 0.3, 0.5),
     "layer.fan_in": (32, 64, 128),
     "layer.head_ratio": (0.05, 0.1, 0.2, 0.4),
 }
@@ -232,12 +233,15 @@ def _ladders(
         "training.learning_rate": config.training.learning_rate,
         "encoder.learning_rate": encoder.learning_rate,
         "layer.dropout": layer.dropout,
+        "encoder.token_dropout": encoder.token_dropout,
         "layer.fan_in": layer.fan_in,
         "layer.head_ratio": layer.head_ratio,
     }
     without = set(given)
     if encoder.kind == "none":
         without.add("encoder.learning_rate")
+    if encoder.kind != "bag":
+        without.add("encoder.token_dropout")
     if not layer.sparse:
         without.add("layer.fan_in")
     if not layer.head_ratio:

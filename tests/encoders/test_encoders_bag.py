@@ -74,3 +74,26 @@ def test_gradient_of_weighted_embeddings_is_sparse_and_shared_by_weight():
     assert torch.allclose(second, 3 * first, atol=1e-7)
     assert first.abs().sum() > 0
     assert torch.equal(third, torch.zeros(4))
+
+
+def test_without_the_block_untrained_features_are_the_same():
+    _, features = encode([4, 6], [9])
+    plain = BagEncoder(EMBEDDINGS, VOCABULARY, 12, residual=False)
+    ids, offsets = torch.tensor([4, 6, 9], dtype=torch.int32), torch.tensor([0, 2, 3])
+    assert torch.equal(plain(ids, offsets), features)
+    assert not any(name.startswith(("inner", "outer")) for name in plain.state_dict())
+
+
+def test_token_dropout_leaves_out_its_share_in_training_alone():
+    documents = 4000
+    encoder = BagEncoder(EMBEDDINGS, VOCABULARY, 12, token_dropout=0.25)
+    ids = torch.tensor([4, 6], dtype=torch.int32).repeat(documents)
+    offsets = torch.arange(0, 2 * documents + 1, 2)
+    whole = normalised([2.0, 1.0, 1.0, 3.0])
+    assert torch.allclose(encoder.eval()(ids, offsets), whole, atol=1e-6)
+    torch.manual_seed(0)
+    for weights in (None, torch.ones(2 * documents)):
+        features = encoder.train()(ids, offsets, weights)
+        kept = torch.isclose(features, whole, atol=1e-5).all(1).float().mean()
+        assert abs(kept - 0.75**2) < 0.03
+        assert abs((features == 0).all(1).float().mean() - 0.25**2) < 0.02

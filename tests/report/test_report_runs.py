@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from fake_grid import FakeGrid
@@ -78,3 +79,15 @@ def test_what_is_damaged_is_named_with_what_is_wrong(one, file, damage, fact):
     damage(getattr(one, file))
     with pytest.raises(DataError, match=f"{getattr(one, file).name}: .*{fact}"):
         load_run(one.root)
+
+
+def test_validation_is_that_of_the_weights_which_patience_kept(fake):
+    run = load_run(fake.run_dir(next(fake.grid.main_runs())).root)
+    history = run.history.copy()
+    history[["P@1", "P@5", "PSP@5"]] = 1.0
+    # two epochs of the same mean
+    history.loc[1, ["P@1", "P@5"]] = [5.0, 3.0]
+    history.loc[3, "P@1"] = 7.0
+    last, best = (replace(run, history=history, keeps_best=kept) for kept in (False, True))
+    assert last.validation()["P@1"] == 1.0
+    assert best.validation() == {"P@1": 7.0, "P@5": 1.0, "PSP@5": 1.0}

@@ -53,7 +53,7 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
         pretrained = word_embeddings(Path(model))
         _check_ids(int(vocabulary[-1]), len(pretrained), model)
         embeddings = torch.from_numpy(pretrained[vocabulary])
-    return BagEncoder(embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
+    return _bag(config, embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
 
 
 def restore_encoder(
@@ -72,7 +72,17 @@ def restore_encoder(
     lookup = weights["lookup"]
     vocabulary = (lookup >= 0).nonzero().flatten()
     # of its size and nothing else: millions of features have large embeddings
-    return BagEncoder(weights["embedding.weight"].to("meta"), vocabulary, len(lookup))
+    return _bag(config, weights["embedding.weight"].to("meta"), vocabulary, len(lookup))
+
+
+def _bag(config: EncoderConfig, embeddings: Tensor, vocabulary: Tensor, size: int) -> BagEncoder:
+    return BagEncoder(
+        embeddings,
+        vocabulary,
+        size,
+        residual=config.residual,
+        token_dropout=config.token_dropout,
+    )
 
 
 def feature_size(config: EncoderConfig, model: Path | str, tokens: Tokens) -> int:

@@ -46,6 +46,8 @@ class Run:
     """of the configuration"""
     head_ratio: float | None = None
     """share of the labels in a dense head, 0 for none; None where all are dense, and for linear methods"""
+    keeps_best: bool = False
+    """whether the weights are those of the best evaluation (`training.patience`), not of the last epoch"""
 
     @property
     def on_gpu(self) -> bool:
@@ -73,11 +75,16 @@ class Run:
         return None if self.history is None else has_converged(self.history)
 
     def validation(self) -> dict[str, float | None]:
-        """Percent on the validation split after the last epoch, by name, before the tail is calibrated;
+        """Percent on the validation split of the weights that were kept, by name, before the tail is calibrated;
         None for linear methods."""
         if self.history is None:
             return dict.fromkeys(VALIDATED)
-        return self.history[list(VALIDATED)].iloc[-1].to_dict()
+        rows = self.history[list(VALIDATED)]
+        if self.keeps_best:
+            means = rows.mean(axis=1)
+            # of equal ones the last, as training does
+            rows = rows[means == means.max()]
+        return rows.iloc[-1].to_dict()
 
     def predictions(self) -> np.ndarray:
         """int32 [N, k]: predicted label ids, best first, -1 where there are fewer than k."""
@@ -133,6 +140,7 @@ def load_run(run_dir: Path | str) -> Run:
         history=history,
         epochs=epochs,
         head_ratio=None if dense else resolved.layer.head_ratio,
+        keeps_best=resolved.training.patience > 0,
     )
 
 
@@ -168,7 +176,7 @@ def run_row(run: Run) -> dict[str, Any]:
 def run_cells(run: Run) -> dict[Column, Any]:
     """The columns of the table `runs` for a run, None where there is no such number.
 
-    Its name, metrics (percent; those of `validation` after the last epoch), the final training loss, resources
+    Its name, metrics (percent; those of `validation` of the weights that were kept), the final training loss, resources
     (bytes, seconds), and `machine ...`: versions and hardware.
     """
     resources, reciprocal = run.resources, run.without_reciprocal_pairs or {}
