@@ -23,7 +23,7 @@ class BagEncoder(Encoder):
     and tokens never trained on are left out, and a document of none gets the norm's bias. The block
     starts as the identity, so an untrained encoder gives the normalised mean embedding.
 
-    Without the block (`residual`) a step takes half the time. In training a share `token_dropout` of the tokens
+    Without the block (`residual`) a step is faster. In training a share `token_dropout` of the tokens
     is left out, others each time.
     """
 
