@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,9 +41,13 @@ def persons() -> Data:
 
 def names() -> Data:
     """Packages that a Debian package goes with, as sparse features, to the words of its name that have five
-    packages at least; a quarter of the packages."""
-    packages = read_packages("data/debian/raw").values()
-    chosen = [p for p in packages if p.related and zlib.crc32(p.source.encode()) % 4 == 0]
+    packages at least; three packages of a source, half of the sources."""
+    by_source = defaultdict(list)
+    for package in read_packages("data/debian/raw").values():
+        if package.related and zlib.crc32(package.source.encode()) % 2 == 0:
+            by_source[package.source].append(package)
+    # some have hundreds that are all alike, and would decide the result
+    chosen = [package for packages in by_source.values() for package in packages[:3]]
     words = [sorted(set(re.findall("[a-z]{2,}", package.name))) for package in chosen]
     counts = Counter(word for row in words for word in row)
     words = [[word for word in row if counts[word] >= 5] for row in words]
