@@ -10,7 +10,7 @@ from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.metrics.names import VALIDATED
 from haste.paths import Layout
 from haste.prepare import own_encoder
-from haste.runs import IDENTITY, identity, is_done
+from haste.runs import IDENTITY, claim, identity, is_done
 from haste.search import LADDERS, STEPS, Search
 
 DOCUMENTS, LABELS, BATCH = 300, 80, 32
@@ -47,6 +47,7 @@ def trained(monkeypatch):
     def train(config, run, *, force):
         if is_done(run, config) and not force:
             return
+        claim(run, config, force=force)
         seen.append(config)
         if config.layer.dropout == 0.0:
             raise TrainingError("the loss is no longer finite")
