@@ -28,9 +28,10 @@ def pins(name: str) -> dict[str, str]:
 
 
 def requirements(file: str) -> list[Requirement]:
-    """What a lock must have; few submit to Kubernetes."""
+    """What a lock must have; few submit to Kubernetes, and fewer look at TensorBoard."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
+    del extras["tensorboard"]
     if file != "kubernetes.txt":
         del extras["kubernetes"]
     return [
