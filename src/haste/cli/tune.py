@@ -44,7 +44,7 @@ def tune(
     best, a grid's configuration for snakemake --configfile, and OUT/run/config.yaml
     the run's, for haste train.
 
-    The same command goes on with what is there: finished trials are kept, one that
+    The same command resumes: finished trials are kept, one that
     was stopped resumes, and the minutes count anew.
     """
     from rich.console import Console

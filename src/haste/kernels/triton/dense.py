@@ -2,8 +2,8 @@
 
 The weights are read twice and written once. One kernel computes the logits of a chunk and from them loss and
 dz [labels, B], puts in dz of the positives, which a kernel before it has multiplied, and updates the biases.
-Another walks over tiles of the weights and takes from one read their part of dX, which it sums in registers,
-and dW, by which SGD changes them before dW is ever written. E4M3 weights are converted tile by tile. Of a
+Another, persistent, reads each tile of the weights once for its part of dX, which it sums in registers, and
+for dW, by which SGD changes them before dW is ever written. E4M3 weights are converted tile by tile. Of a
 batch that does not fit in one tile, dX is a product by cuBLAS.
 
 Fixed fan-in takes logits and dz by the same kernel, from weights that are densified to all features, and both
@@ -205,8 +205,8 @@ def _update(
 ):  # fmt: skip
     """dX and SGD in place for a slice of BLOCK_H features and every n-th tile of the labels first..last.
 
-    A program walks its tiles: the tile's part of dX is added to a sum in registers before SGD changes the
-    weights, and the next tile is loaded meanwhile. Sums of programs are in dx [programs, Bp, H]. If the
+    The kernel is persistent: of each of its tiles the part of dX is added to a sum in registers before SGD changes the
+    weights, and the next tile is loaded meanwhile. The sums of each program are in dx [programs, Bp, H]. If the
     batch has several tiles, dX is left to the caller.
     """
     lr = load_scalar(lr)
