@@ -24,12 +24,10 @@ def embed(
     pooling: Annotated[
         Literal["mean", "cls"], typer.Option(help="Of the features of a document's tokens.")
     ] = "mean",
-    dtype: Annotated[
-        Literal["float32", "float16"],
-        typer.Option(help="float16: half the disk for millions of labels."),
-    ] = "float32",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
+    import numpy as np
+
     from haste.checksums import remove_beside, write_beside
     from haste.data.corpus import load_corpus
     from haste.encoders.features import encode_training_documents
@@ -54,7 +52,7 @@ def embed(
             )
         belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])
-        embeddings = mapped_array(temporary, dtype, shape)
+        embeddings = mapped_array(temporary, np.float32, shape)
         label_embeddings(features, belongs, embeddings)
         embeddings.flush()
     write_beside(out)

@@ -49,7 +49,7 @@ def group_in_clusters(
 
     Spherical k-means makes about n / (16 G) clusters, and `arrange` cuts each into groups of G. What a
     cluster leaves over joins the labels of the next, along a chain of nearest centroids.
-    `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0); only blocks of it are copied.
+    `embeddings`: float32 [L, H], rows of length 1 (or 0); only blocks of it are copied.
     """
     order = []
     rest = ids[:0]
@@ -57,15 +57,10 @@ def group_in_clusters(
         members = np.concatenate([rest, cluster])
         grouped = len(members) // group_size * group_size
         if grouped:
-            members = members[arrange(gather(embeddings, members), group_size)]
+            members = members[arrange(embeddings[members], group_size)]
         order.append(members[:grouped])
         rest = members[grouped:]
     return np.concatenate([*order, rest])
-
-
-def gather(embeddings: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """float32 [n, H]: a copy of the rows `ids`, whatever the precision they are kept in."""
-    return np.asarray(embeddings[ids], np.float32)
 
 
 def _walk(
@@ -106,7 +101,7 @@ def _kmeans(
         max_points_per_centroid=SAMPLE,
     )
     sample = _sample(np.random.default_rng(seed), ids, SAMPLE * n_clusters)
-    kmeans.train(gather(embeddings, sample))
+    kmeans.train(embeddings[sample])
     assert kmeans.centroids is not None  # they are there after training
     return kmeans.centroids, _nearest(kmeans.index, embeddings, ids)
 
@@ -117,7 +112,7 @@ def _kmeans_of_many(
     """As `_kmeans`, where labels are compared with the centroids of the nearest lists alone."""
     rng = np.random.default_rng(seed)
     sample = _sample(rng, ids, SAMPLE_OF_MANY * n_clusters)
-    centroids = gather(embeddings, _sample(rng, sample, n_clusters))
+    centroids = embeddings[_sample(rng, sample, n_clusters)]
     for _ in range(ITERATIONS_OF_MANY):
         nearest = _nearest(_inverted_lists(centroids, seed), embeddings, sample)
         sums = np.zeros_like(centroids)
@@ -125,13 +120,13 @@ def _kmeans_of_many(
             assigned = nearest[start : start + BLOCK]
             n, ones = len(assigned), np.ones(len(assigned), np.float32)
             membership = sp.csr_matrix((ones, assigned, np.arange(n + 1)), (n, n_clusters))
-            sums += membership.T @ gather(embeddings, sample[start : start + BLOCK])
+            sums += membership.T @ embeddings[sample[start : start + BLOCK]]
         lengths = np.linalg.norm(sums, axis=1)
         empty = np.flatnonzero(lengths == 0)
         lengths[empty] = 1
         centroids = sums / lengths[:, None]
         # a centroid that no label is nearest to begins anew as one of them
-        centroids[empty] = gather(embeddings, _sample(rng, sample, len(empty)))
+        centroids[empty] = embeddings[_sample(rng, sample, len(empty))]
     return centroids, _nearest(_inverted_lists(centroids, seed), embeddings, ids)
 
 
@@ -157,8 +152,8 @@ def _nearest(index: faiss.Index, embeddings: np.ndarray, ids: np.ndarray) -> np.
     """int64 [n]: the centroid of the index nearest to each label."""
     nearest = np.empty(len(ids), np.int64)
     for start in range(0, len(ids), BLOCK):
-        block = gather(embeddings, ids[start : start + BLOCK])
-        nearest[start : start + BLOCK] = index.search(block, 1)[1][:, 0]
+        part = slice(start, start + BLOCK)
+        nearest[part] = index.search(embeddings[ids[part]], 1)[1][:, 0]
     # -1 where all lists looked into are empty
     return np.maximum(nearest, 0)
 

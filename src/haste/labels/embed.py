@@ -13,7 +13,6 @@ from haste.files import reading
 
 BLOCK = 65_536
 """labels worked on at once: temporaries are BLOCK x H, whatever L is"""
-DTYPES = ("float32", "float16")
 LENGTH_ERROR = 1e-3
 """how far from 1 the length of an embedding may be"""
 
@@ -24,7 +23,7 @@ def label_embeddings(
     """e_l = normalise(mean of h over the documents of l): float32 [L, H], rows of length 1.
 
     `features`: float32 [N, H], one row a document, perhaps mapped to memory; `labels`: CSR [N, L] of
-    ones; `out`: what takes the embeddings instead, of the same shape, in any precision.
+    ones; `out`: what takes the embeddings instead, float32 of the same shape.
     A label without a document, or whose documents cancel out, gets zeros. Raises DataError when the two
     do not fit together or a feature is not finite.
     """
@@ -49,7 +48,7 @@ def label_embeddings(
 
 
 def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
-    """The memory-mapped float32 or float16 [L, H] that haste embed wrote, checked block by block.
+    """The memory-mapped float32 [L, H] that haste embed wrote, checked block by block.
 
     Raises DataError when the file is missing or not what was written, is of another number of labels,
     or has a row whose length is neither 1 nor 0.
@@ -57,14 +56,13 @@ def load_embeddings(path: Path | str, n_labels: int) -> np.ndarray:
     check_beside(Path(path), "haste embed")
     with reading(path, "label embeddings (.npy)", "haste embed"):
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    if embeddings.dtype.name not in DTYPES or embeddings.ndim != 2 or len(embeddings) != n_labels:
+    if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != n_labels:
         raise DataError(
-            f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 or float16 "
-            f"[{n_labels}, H], one embedding a label of the corpus; run haste embed again."
+            f"{path}: {embeddings.dtype} {list(embeddings.shape)} is not float32 [{n_labels}, H], one "
+            "embedding a label of the corpus; run haste embed again."
         )
     for start in range(0, n_labels, BLOCK):
-        block = np.asarray(embeddings[start : start + BLOCK], np.float32)
-        lengths = np.linalg.norm(block, axis=1)
+        lengths = np.linalg.norm(embeddings[start : start + BLOCK], axis=1)
         wrong = ~((np.abs(lengths - 1) < LENGTH_ERROR) | (lengths == 0))
         if wrong.any():
             row = start + int(np.argmax(wrong))

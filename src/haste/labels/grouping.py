@@ -25,7 +25,7 @@ def order_labels(
 ) -> LabelOrder:
     """Head and groups of the tail as `spec` says, with the groups' cohesion where embeddings are given.
 
-    `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0), or None where the grouping needs none;
+    `embeddings`: float32 [L, H], rows of length 1 (or 0), or None where the grouping needs none;
     `frequencies`: int64 [L]. Raises what `group_labels` raises, and ConfigError where the head leaves no
     tail.
     """
@@ -60,7 +60,7 @@ def group_labels(
       WordNet's synsets do, and most of the tail's frequencies are ties
     * `random`: a permutation drawn with `seed`
 
-    `embeddings`: float32 or float16 [L, H], rows of length 1 (or 0), for the first two; `frequencies`: int64 [L];
+    `embeddings`: float32 [L, H], rows of length 1 (or 0), for the first two; `frequencies`: int64 [L];
     `tail_ids`: int [n_tail], in any order. The same seed gives the same groups on any number of threads.
     Raises ConfigError where embeddings are lacking, DataError when they and the labels do not fit together.
     """
@@ -100,7 +100,7 @@ def group_labels(
 def cohesion(embeddings: np.ndarray, order: np.ndarray, group_size: int) -> np.ndarray:
     """Mean cosine of each group's labels to the group's mean: float32 [K].
 
-    `embeddings`: float32 or float16 [L, H], rows of length 1, or 0 for a label without a direction, whose cosine is
+    `embeddings`: float32 [L, H], rows of length 1, or 0 for a label without a direction, whose cosine is
     0; `order`: int [n], label ids, group after group, the last perhaps shorter. For rows e_l of length 1
     and m their mean, mean(e_l . m / |m|) = |m|, so the cohesion is the length of the mean.
     """
@@ -108,7 +108,7 @@ def cohesion(embeddings: np.ndarray, order: np.ndarray, group_size: int) -> np.n
     for start in range(0, len(order), BLOCK * group_size):
         block = order[start : start + BLOCK * group_size]
         starts = np.arange(0, len(block), group_size)
-        sums = np.add.reduceat(np.asarray(embeddings[block], np.float32), starts, axis=0)
+        sums = np.add.reduceat(embeddings[block], starts, axis=0)
         members = np.diff(np.append(starts, len(block)))
         values.append((np.linalg.norm(sums, axis=1) / members).astype(np.float32))
     return np.concatenate(values)
