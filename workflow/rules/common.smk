@@ -17,7 +17,7 @@ from haste.errors import ConfigError, HasteError
 from haste.files import read_yaml
 from haste.gpu_slot import visible_gpus
 from haste.former_names import renamed_grid, stored_path
-from haste.grid import GridConfig, RunKey, named_after, naming
+from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, named_after, naming
 from haste.labels.spec import OrderSpec, encoder_id
 from haste import paths
 from haste.paths import SPLITS
@@ -40,7 +40,6 @@ from haste.reservation import (
     tokens_request,
     training_request,
 )
-from haste.run_order import run_order
 from haste.runs import is_finished, run_dir, run_files
 
 # relative, so that a project that was moved is not run again
@@ -141,8 +140,12 @@ TRAIN_RETRIES = (
     if LIMITS.minutes and workflow.is_main_process
     else 0
 )
-# what decides most is trained first, and what runs read is made before any of them
-PRIORITY = {key: priority for priority, key in enumerate(reversed(run_order(GRID)), 1)}
+# rows of the main table before ablations, these before trials, one seed after the other: a stop leaves what
+# decides most. What runs read is made before any of them
+IN_ORDER = sorted(
+    TRAINED, key=lambda key: (key.is_trial, key.variant != DEFAULT_VARIANT, key.seed)
+)
+PRIORITY = {key: priority for priority, key in enumerate(reversed(IN_ORDER), 1)}
 BEFORE_RUNS = len(PRIORITY) + 1
 # those of the preset too: tables of label orders show it, whether or not it is trained
 CONFIGS = [
