@@ -73,11 +73,6 @@ def read_description(path: Path, made_by: str) -> dict[str, Any]:
     return value
 
 
-def described_sums(path: Path, made_by: str) -> Mapping[str, Sum]:
-    """The Sums in a description; none where it, or they, have not been written."""
-    return read_description(path, made_by).get(SUMS, {}) if path.is_file() else {}
-
-
 def write_beside(path: Path) -> None:
     """Write down the Sum of a file that no description tells of, in a file beside it."""
     write_json(_beside(path), {path.name: file_sum(path)})

@@ -14,7 +14,6 @@ from haste.config import RunConfig
 from haste.data.corpus import MADE_BY, load_corpus
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, write_json, write_npz, write_yaml
-from haste.labels.frequency import label_frequencies
 from haste.paths import CorpusDir, RunDir
 from haste.predict import Predictor
 from haste.resources import machine
@@ -82,7 +81,7 @@ def train_frequencies(corpus: CorpusDir) -> np.ndarray:
     if counts.is_file():
         with np.load(counts, allow_pickle=False) as stored:
             return stored["counts"]
-    return label_frequencies(load_corpus(corpus).directory)
+    return load_corpus(corpus).label_frequencies()
 
 
 def _own_paths(config: RunConfig, *, has_order: bool) -> RunConfig:

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.config import GROUPINGS
+from haste.data.corpus import load_corpus
 from haste.errors import ConfigError
-from haste.labels.frequency import label_frequencies
 from haste.labels.order import LabelOrder
-from haste.paths import CorpusDir, TokenDir
+from haste.paths import TokenDir
 from small_corpus import write_small_corpus
 
 ENCODER = "bag-all-MiniLM-L6-v2-32"
@@ -101,7 +101,7 @@ def test_group_writes_head_and_tail(corpus, tmp_path, grouping, caplog):
     assert result.exit_code == 0
     order = LabelOrder.load(out)
     assert (order.n_labels, order.head, order.group_size, order.n_groups) == (40, 16, 16, 2)
-    frequencies = label_frequencies(CorpusDir(corpus))[:N_LABELS]
+    frequencies = load_corpus(corpus).label_frequencies()[:N_LABELS]
     assert frequencies[order.labels[:16]].min() >= frequencies[order.labels[16:]].max()
     assert order.cohesion.shape == (2,)
     assert "40 labels: head 16, tail 24 in 2 groups of 16" in caplog.text

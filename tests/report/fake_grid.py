@@ -13,7 +13,7 @@ import yaml
 
 from haste.files import read_csr, write_json, write_npz, write_yaml
 from haste.grid import GridConfig, RunKey
-from haste.labels.frequency import label_frequencies
+from haste.labels.frequency import count_labels
 from haste.labels.order import LabelOrder
 from haste.labels.spec import OrderSpec
 from haste.metrics.deciles import decile_rows
@@ -212,7 +212,7 @@ class FakeGrid:
         self, key: RunKey, corpus: CorpusDir, split: str = "test"
     ) -> tuple[np.ndarray, dict]:
         truth = read_csr(corpus.positives(split))
-        counts = label_frequencies(corpus)
+        counts = count_labels(read_csr(corpus.positives("train")))
         rate = self.hit_rate.get(f"{key.method}/{key.variant}", self.hit_rate.get(key.method, 0.5))
         rng = np.random.default_rng(zlib.crc32(f"{key.method} {key.seed}".encode()))
         ids = np.full((truth.shape[0], 100), -1, np.int32)

@@ -10,7 +10,7 @@ from fake_kernels import write_kernels
 from fake_scale import write_scale
 
 from haste.config import GROUPINGS
-from haste.labels.frequency import label_frequencies
+from haste.data.corpus import load_corpus
 from haste.presets import methods
 from haste.report.load import build
 from haste.report.registry import entries
@@ -162,7 +162,8 @@ def test_curves_are_the_histories(drawn):
 
 def test_label_frequencies_by_rank(fake, drawn):
     frame = read(drawn["label_frequency"])
-    counts = np.sort(label_frequencies(fake.grid.layout.corpus("tiny"))[:80])[::-1]
+    corpus = load_corpus(fake.grid.layout.corpus("tiny"))
+    counts = np.sort(corpus.label_frequencies()[:80])[::-1]
     assert list(frame["documents"]) == list(counts[frame["rank"] - 1])
     # the corners of a falling staircase give back every label
     assert np.array_equal(

@@ -83,7 +83,6 @@ def group(
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     from haste.data.corpus import load_corpus
     from haste.labels.embed import load_embeddings
-    from haste.labels.frequency import label_frequencies
     from haste.labels.grouping import order_labels
     from haste.labels.spec import OrderSpec
 
@@ -91,7 +90,7 @@ def group(
     opened = load_corpus(corpus)
     n_labels = opened.info.n_labels
     vectors = None if embeddings is None else load_embeddings(embeddings, n_labels)
-    frequencies = label_frequencies(opened.directory, spec.frequencies)[:n_labels]
+    frequencies = opened.label_frequencies(spec.frequencies)[:n_labels]
     with working(f"Grouping {n_labels} labels ({spec.grouping})"):
         made = order_labels(spec, vectors, frequencies)
     made.save(out)

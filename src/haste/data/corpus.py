@@ -134,6 +134,15 @@ class Corpus:
             )
         return matrix
 
+    def label_frequencies(self, over: str = "train") -> np.ndarray:
+        """Documents that have each label: int64 [L + E]; over `train` the last E are 0.
+
+        Over `train_and_test`, as the released code counts, the test set leaks into the head, the groups and the
+        propensities; that exists so that the leak's effect can be measured.
+        """
+        counts = count_labels(self.positives("train"))
+        return counts + count_labels(self.positives("test")) if over == "train_and_test" else counts
+
     def reciprocal(self, split: str) -> sp.csr_matrix:
         """float32 CSR [N, L + E]: the pairs of validation or test that a second evaluation leaves out."""
         return self._read_matrix(stored_path(self.directory.reciprocal(split)), split)

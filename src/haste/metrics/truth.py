@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from haste.data.corpus import Corpus, load_corpus
-from haste.labels.frequency import label_frequencies
 from haste.metrics.metrics import evaluate
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
@@ -47,7 +46,7 @@ class Truth:
 def load_truth(directory: CorpusDir | Path | str, split: str) -> Truth:
     """Read the truth of `validation` or `test`; raises DataError naming a missing or damaged file."""
     corpus = load_corpus(directory)
-    return truth_of(corpus, split, label_frequencies(corpus.directory))
+    return truth_of(corpus, split, corpus.label_frequencies())
 
 
 def truth_of(corpus: Corpus, split: str, train_frequency: np.ndarray) -> Truth:

@@ -350,14 +350,15 @@ def label_frequency(sources: Sources) -> Drawing:
     import pandas as pd
     import seaborn as sns
 
-    from haste.labels.frequency import label_frequencies
+    from haste.data.corpus import load_corpus
 
     frames = []
     datasets = sources.grid.datasets
     chart, axes_of = panels(1, len(datasets), (1.4 * COLUMN_WIDTH * len(datasets), 3.4))
     heads = {dataset: order.head for dataset, _, order in sources.orders()}
     for axes, dataset in zip(axes_of[0], datasets, strict=True):
-        counts = np.sort(label_frequencies(sources.grid.layout.corpus(dataset)))[::-1]
+        corpus = load_corpus(sources.grid.layout.corpus(dataset))
+        counts = np.sort(corpus.label_frequencies())[::-1]
         counts, head = counts[counts > 0], heads[dataset]
         # both ends of each step of the falling staircase
         ends = np.flatnonzero(np.diff(counts, append=0))

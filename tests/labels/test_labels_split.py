@@ -1,48 +1,13 @@
-"""Frequencies and the head-tail split."""
+"""The head-tail split."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haste.errors import DataError
-from haste.files import write_csr
-from haste.labels.frequency import label_frequencies
 from haste.labels.split import head_size, most_frequent_first, split_head_tail
-from haste.paths import CorpusDir
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """L = 3 labels and E = 1; the validation split has label 1 only."""
-    rows = {
-        "train": [[1, 0, 1, 0], [1, 0, 0, 0]],
-        "validation": [[0, 1, 0, 0]],
-        "test": [[0, 1, 1, 1], [0, 0, 1, 0]],
-    }
-    directory = CorpusDir(tmp_path)
-    for split, dense in rows.items():
-        write_csr(directory.positives(split), sp.csr_matrix(np.array(dense, np.float32)))
-    return directory
-
-
-def test_frequencies_count_training_documents(corpus):
-    counts = label_frequencies(corpus)
-    assert counts.tolist() == [2, 0, 1, 0]
-    assert counts.dtype == np.int64
-
-
-def test_frequencies_with_the_leak_add_the_test_but_not_the_validation_split(corpus):
-    assert label_frequencies(corpus, "train_and_test").tolist() == [2, 1, 3, 1]
-
-
-def test_damaged_labels_are_not_counted(corpus):
-    corpus.positives("train").write_bytes(b"cut off")
-    with pytest.raises(DataError, match=r"train\.labels\.npz: not a sparse matrix"):
-        label_frequencies(corpus)
 
 
 def test_most_frequent_first_breaks_ties_by_id():
