@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from haste.errors import ConfigError, DataError
+from haste.errors import DataError
 from haste.metrics.bootstrap import paired_bootstrap
 
 
@@ -22,8 +22,6 @@ def test_the_interval_is_that_of_the_mean():
     assert found.difference == 0.5
     assert found.low == pytest.approx(0.5 - 1.96 / 20, abs=0.01)
     assert found.high == pytest.approx(0.5 + 1.96 / 20, abs=0.01)
-    narrow = paired_bootstrap(signs + 0.5, np.zeros(400), n=4000, seed=3, level=0.5)
-    assert narrow.high - narrow.low == pytest.approx(2 * 0.674 / 20, abs=0.01)
 
 
 def test_documents_are_paired():
@@ -86,7 +84,3 @@ def test_bad_input_is_refused():
         paired_bootstrap(np.zeros((2, 3)), np.zeros(3), paired_seeds=True)
     with pytest.raises(DataError, match="not a finite number"):
         paired_bootstrap(np.array([np.nan]), np.zeros(1))
-    with pytest.raises(ConfigError, match=r"n = 0, level = 0\.95"):
-        paired_bootstrap(np.zeros(1), np.zeros(1), n=0)
-    with pytest.raises(ConfigError, match=r"level = 1\.5"):
-        paired_bootstrap(np.zeros(1), np.zeros(1), level=1.5)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haste.bench.judgement import relative_error
 from haste.bench.rows import rounded, write_rows
 from haste.bench.scale import DEFAULT, ScaleRow, workload_of
 from haste.bench.training_steps import GIB, forget_peak, measure, synchronize
@@ -176,8 +177,10 @@ class Bench:
             loss, dx = exchange.scatter(result.loss, result.dx)
             dx = ranks.stack(dx).flatten(0, 1)[:batch]
             want = whole.step(features, positives, context)
-            errors["loss_error"] = max(errors["loss_error"], _error(loss, want.loss))
-            errors["dx_error"] = max(errors["dx_error"], _error(dx, want.dx))
+            errors["loss_error"] = max(
+                errors["loss_error"], relative_error(loss, want.loss.double())
+            )
+            errors["dx_error"] = max(errors["dx_error"], relative_error(dx, want.dx.double()))
         unequal = _unequal(whole, part)
         log.info("%s, rank %d: %s, weights that differ %.2g", dataset, ranks.rank, errors, unequal)
         for name, error in errors.items():
@@ -268,10 +271,6 @@ def workloads(grid: GridConfig, datasets: Sequence[str]) -> dict[str, Workload]:
     """What is trained of each data set: HASTE with the preset `default`."""
     found = {name: workload_of(ScaleRow(name, "haste", DEFAULT), grid) for name in datasets}
     return {name: replace(each, profiled=False) for name, each in found.items()}
-
-
-def _error(value: Tensor, want: Tensor) -> float:
-    return float((value.float() - want.float()).norm() / want.float().norm().clamp(min=1e-30))
 
 
 def _unequal(whole: OutputLayer, part: OutputLayer) -> float:

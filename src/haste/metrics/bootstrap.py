@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from haste.errors import ConfigError, DataError
+from haste.errors import DataError
+
+LEVEL = 0.95
+"""share of the resampled differences inside the interval"""
 
 
 class Interval(NamedTuple):
@@ -22,11 +25,10 @@ def paired_bootstrap(
     b: np.ndarray,
     n: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     *,
     paired_seeds: bool = False,
 ) -> Interval:
-    """Mean of a - b, with the percentile interval over `n` resamples of seeds and documents.
+    """Mean of a - b, with the percentile interval (95%) over `n` resamples of seeds and documents.
 
     Each resample draws documents with replacement, the same for both methods, so what makes a document easy
     for both cancels; and seeds with replacement, the same for both where `paired_seeds`, else for each its
@@ -39,13 +41,10 @@ def paired_bootstrap(
         b: float [T, N] or [N], the other method's.
         n: number of resamples.
         seed: of the resamples; the same seed gives the same interval.
-        level: share of the resampled differences inside the interval, such as 0.95.
         paired_seeds: whether row s of a and row s of b are of the same seed; then S = T.
 
-    Raises:
-        DataError: a and b are not the same documents' (or, where paired, seeds': shapes differ) or are
-            empty or not finite.
-        ConfigError: n is below 1 or level is not between 0 and 1.
+    Raises DataError where a and b are not the same documents' (or, where paired, seeds': shapes differ) or are
+    empty or not finite.
     """
     a, b = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (a, b))
     comparable = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1] and a.size and b.size
@@ -56,10 +55,6 @@ def paired_bootstrap(
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise DataError("bootstrap: a value is not a finite number.")
-    if n < 1 or not 0 < level < 1:
-        raise ConfigError(
-            f"bootstrap: n = {n}, level = {level}; n must be at least 1, level in (0, 1)."
-        )
     sides = [a - b] if paired_seeds else [a, -b]
     rng = np.random.default_rng(seed)
     size = a.shape[1]
@@ -69,6 +64,6 @@ def paired_bootstrap(
         times = np.bincount(rng.integers(0, size, size), minlength=size)
         drawn = [rng.integers(0, len(side), len(side)) for side in sides]
         means[i] = sum((side @ times)[rows].mean() for side, rows in zip(sides, drawn, strict=True))
-    tail = (1.0 - level) / 2
+    tail = (1.0 - LEVEL) / 2
     low, high = np.quantile(means / size, [tail, 1.0 - tail])
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
