@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from haste.checksums import read_description
 from haste.config import read_run
 from haste.data.corpus import MADE_BY
-from haste.data.ragged import Ragged, offsets_of
+from haste.data.ragged import Ragged
+from haste.data.tokens import encode
 from haste.errors import DataError
 from haste.files import reading
 from haste.labels.order import LabelOrder
@@ -124,9 +125,7 @@ class Predictor:
             was, now = ("texts", "features")[:: 1 if self.reads_text else -1]
             raise DataError(f"{self.run.root}: was trained on {was}, and cannot read {now}.")
         if self.tokenizer is not None:
-            ids = [item.ids for item in self.tokenizer.encode_batch_fast(list(documents))]
-            offsets = offsets_of([len(each) for each in ids])
-            return Ragged(np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets)
+            return encode(self.tokenizer, documents)
         features: sp.csr_matrix = documents
         if features.shape[1] != self.n_features:
             raise DataError(

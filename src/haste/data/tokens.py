@@ -16,7 +16,7 @@ import numpy as np
 
 from haste.checksums import Sum, check_file, file_sums, read_description, write_description
 from haste.data.corpus import Corpus, Count, Positive
-from haste.data.ragged import Ragged, RaggedWriter
+from haste.data.ragged import Ragged, RaggedWriter, offsets_of
 from haste.errors import ConfigError, DataError
 from haste.files import atomic, read_json, reading, sha256
 from haste.paths import SPLITS, CorpusDir, TokenDir
@@ -151,13 +151,10 @@ def _tokenize_texts(
     for split in SPLITS:
         with RaggedWriter.saved(directory.ids(split), np.int32) as writer:
             for texts in corpus.text_blocks(split, BLOCK):
-                encodings = tokenizer.encode_batch_fast(texts)
-                lengths = [len(encoding) for encoding in encodings]
-                ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-                block = np.fromiter(ids, np.int32, sum(lengths))
-                writer.append(block, lengths)
+                block = encode(tokenizer, texts)
+                writer.append(block.values, block.lengths())
                 if split == "train":
-                    used[block] = True
+                    used[block.values] = True
                 done += len(texts)
                 if tick:
                     tick(done)
@@ -177,6 +174,14 @@ def _tokenize_texts(
         "tokenizer_sha256": sha256(model / TOKENIZER_FILE),
         "n_tokens": n_tokens,
     }
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Ragged:
+    """int32 ids of texts, cut as the tokenizer is set to cut."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    offsets = offsets_of([len(each) for each in ids])
+    values = np.fromiter(itertools.chain.from_iterable(ids), np.int32, offsets[-1])
+    return Ragged(values, offsets)
 
 
 def _take_features(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from haste.config import EncoderConfig, EncoderKind, Pooling
-from haste.data.batches import collate
+from haste.data.batches import by_length, collate
 from haste.data.ragged import Ragged
 from haste.data.tokens import load_tokens
 from haste.encoders.base import Encoder
@@ -36,14 +36,14 @@ def encode(
     device = encoder.device
     shape = (len(tokens), encoder.feature_size)
     features = np.empty(shape, np.float32) if out is None else out
-    shortest_first = np.argsort(tokens.lengths(), kind="stable")
-    for begin in range(0, len(tokens), batch_size):
-        rows = shortest_first[begin : begin + batch_size]
+    done = 0
+    for rows in by_length(tokens, batch_size):
         batch = collate(tokens, None, rows).to_torch(device)
         encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()
+        done += len(rows)
         if tick:
-            tick(begin + len(rows))
+            tick(done)
     return features
 
 
