@@ -30,9 +30,9 @@ def exported(run, tmp_path):  # noqa: F811
 
 
 def test_predicts_as_the_run_does_without_its_data(run, exported, monkeypatch):  # noqa: F811
-    wanted = Predictor(run, torch.device("cpu"))(TEXTS, 3)
+    wanted = list(Predictor(run, torch.device("cpu"))(TEXTS, 3))
     monkeypatch.chdir("/")
-    assert Predictor(RunDir(exported), torch.device("cpu"))(TEXTS, 3) == wanted
+    assert list(Predictor(RunDir(exported), torch.device("cpu"))(TEXTS, 3)) == wanted
     again = HasteClassifier.from_pretrained(exported, device="cpu")
     found, _ = again.predict(TEXTS[:2], k=3)
     assert found.tolist() == [[s.name for s in row] for row in wanted[:2]]
@@ -85,12 +85,14 @@ def test_a_program_of_torch_alone_gives_the_same_labels(tiny, tmp_path, pattern)
 
 def test_predictions_go_to_a_parquet_file(run, tmp_path):  # noqa: F811
     path, out = tmp_path / "texts.txt", tmp_path / "out.parquet"
-    path.write_text("\n".join(TEXTS))
+    path.write_text("\n".join(TEXTS) + "\n")
     made = CliRunner().invoke(app, command(run, path, "--out", str(out)))
     assert made.exit_code == 0, made.output
     table = pd.read_parquet(out)
     assert list(table) == ["text", "labels", "names", "scores"]
-    assert [len(row) for row in table["labels"]] == [2, 2, 0][: len(table)]
+    assert list(table["text"]) == TEXTS
+    rows = [list(zip(row.labels, row.names, row.scores, strict=True)) for row in table.itertuples()]
+    assert rows == list(Predictor(run, torch.device("cpu"))(TEXTS, 2))
     refused = CliRunner().invoke(app, command(run, path, "--out", "x.csv"))
     assert isinstance(refused.exception, ConfigError)
 
@@ -105,4 +107,5 @@ def test_a_run_is_read_from_any_working_folder(run, tmp_path, monkeypatch):  # n
     settings["inputs"] |= {name: f"data/{name}" for name in ("corpus", "tokens", "model")}
     write_yaml(config, settings)
     monkeypatch.chdir("/")
-    assert Predictor(RunDir(config.parent), torch.device("cpu"))(TEXTS, 2)
+    found = list(Predictor(RunDir(config.parent), torch.device("cpu"))(TEXTS, 2))
+    assert [len(row) for row in found] == [2, 2, 0]

@@ -83,7 +83,7 @@ def test_a_name_stays_on_its_line_and_in_its_column(run, tmp_path, monkeypatch):
 def test_blocks_give_what_all_together_gives(run):
     texts = [f"w{i % 60:02d} w{i * 7 % 60:02d}" for i in range(30)]
     predictor = Predictor(run, torch.device("cpu"))
-    together = predictor(texts, 3)
+    together = list(predictor(texts, 3))
     apart = [found for text in texts for found in predictor([text], 3)]
     assert [[s.uid for s in row] for row in apart] == [[s.uid for s in row] for row in together]
 
@@ -119,7 +119,7 @@ def test_a_prediction_imports_nothing_that_it_does_not_use(run):
     code = (
         "import sys; from pathlib import Path; from haste.device import choose_device; "
         "from haste.paths import RunDir; from haste.predict import Predictor; "
-        "Predictor(RunDir(Path(sys.argv[1])), choose_device('cpu'))(['w01'], 1); "
+        "Predictor(RunDir(Path(sys.argv[1])), choose_device('cpu'))(['w01'], 1).table(['w01']); "
         "heavy = {'pandas', 'faiss', 'sklearn', 'transformers', 'optimi', 'torch._dynamo'}; "
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
@@ -147,7 +147,7 @@ def test_a_run_that_is_not_finished_is_named(tiny):
 def test_weights_are_mapped_and_verified_on_request(run):
     texts = ["w01 w02", "w03"]
     predictor = Predictor(run, torch.device("cpu"))
-    expected = predictor(texts, 3)
+    expected = list(predictor(texts, 3))
     maps = Path("/proc/self/maps")
     if maps.is_file():
         assert str(run.model) in maps.read_text()
@@ -156,7 +156,7 @@ def test_weights_are_mapped_and_verified_on_request(run):
     # another file in its place: what is mapped stays
     run.model.unlink()
     run.model.write_bytes(content)
-    assert predictor(texts, 3) == expected
+    assert list(predictor(texts, 3)) == expected
     Predictor(run, torch.device("cpu"))
     with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
         Predictor(run, torch.device("cpu"), verify=True)

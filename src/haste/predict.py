@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from haste.checksums import read_description
 from haste.config import read_run
 from haste.data.corpus import MADE_BY
-from haste.data.ragged import Ragged
+from haste.data.ragged import Ragged, offsets_of
 from haste.data.tokens import encode
 from haste.errors import DataError
 from haste.files import reading
@@ -37,6 +37,49 @@ class Suggestion(NamedTuple):
     name: str
     score: float
     """probability of the label, the sigmoid of its logit"""
+
+
+SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("names", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+"""of the table of predictions, a row a text; labels are uids, best first"""
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """The predicted labels of N texts one after the other, best first, as columns."""
+
+    offsets: np.ndarray
+    """int64 [N + 1]: those of text i are [offsets[i], offsets[i + 1])"""
+    uids: pa.Array
+    names: pa.Array
+    scores: np.ndarray
+    """float32: probabilities"""
+
+    def __iter__(self) -> Iterator[list[Suggestion]]:
+        found = map(Suggestion, self.uids.to_pylist(), self.names.to_pylist(), self.scores.tolist())
+        for count in np.diff(self.offsets).tolist():
+            yield list(islice(found, count))
+
+    def table(self, texts: Sequence[str]) -> pa.Table:
+        """With the texts, of `SCHEMA`."""
+        offsets = _arrow(self.offsets.astype(np.int32), pa.int32())
+        encoded = [text.encode() for text in texts]
+        bounds = offsets_of([len(text) for text in encoded]).astype(np.int32)
+        data = pa.py_buffer(b"".join(encoded))
+        columns = [
+            pa.StringArray.from_buffers(len(encoded), pa.py_buffer(bounds), data),
+            *(
+                pa.ListArray.from_arrays(offsets, values)
+                for values in (self.uids, self.names, _arrow(self.scores, pa.float32()))
+            ),
+        ]
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -101,23 +144,17 @@ class Predictor:
         with np.errstate(over="ignore"):
             return ids, 1 / (1 + np.exp(-scores))
 
-    def __call__(self, texts: Sequence[str], k: int) -> list[list[Suggestion]]:
+    def __call__(self, texts: Sequence[str], k: int) -> Suggestions:
         """The k best labels of each text, best first; none for an empty text."""
-        suggestions: list[list[Suggestion]] = [[] for _ in texts]
         rows = [row for row, text in enumerate(texts) if text.strip()]
         k = min(k, self.model.order.n_labels)
         ids, probabilities = self.predict([texts[row] for row in rows], k)
         there = ids >= 0
-        chosen = ids[there]
-        # pa.array imports pandas, which takes a second
-        labels = pa.Int32Array.from_buffers(
-            pa.int32(), len(chosen), [None, pa.py_buffer(chosen.astype(np.int32))]
-        )
-        uids, names = (column.take(labels).to_pylist() for column in (self.uids, self.names))
-        found = map(Suggestion, uids, names, probabilities[there].tolist())
-        for row, count in zip(rows, there.sum(1).tolist(), strict=True):
-            suggestions[row] = list(islice(found, count))
-        return suggestions
+        counts = np.zeros(len(texts), np.int64)
+        counts[rows] = there.sum(1)
+        labels = _arrow(ids[there].astype(np.int32), pa.int32())
+        uids, names = (column.take(labels).combine_chunks() for column in (self.uids, self.names))
+        return Suggestions(offsets_of(counts), uids, names, probabilities[there])
 
     def _tokens(self, documents: Sequence[str] | sp.csr_matrix) -> Ragged:
         given = hasattr(documents, "indptr")
@@ -135,16 +172,9 @@ class Predictor:
         return Ragged(features.indices.astype(np.int32), offsets, features.data)
 
 
-def suggestion_table(texts: Sequence[str], found: Sequence[Sequence[Suggestion]]) -> pa.Table:
-    """Columns text, and lists `labels` (uids), `names` and `scores`, best first, a row a text."""
-    return pa.table(
-        {
-            "text": pa.array(texts, pa.string()),
-            "labels": pa.array([[s.uid for s in row] for row in found], pa.list_(pa.string())),
-            "names": pa.array([[s.name for s in row] for row in found], pa.list_(pa.string())),
-            "scores": pa.array([[s.score for s in row] for row in found], pa.list_(pa.float32())),
-        }
-    )
+def _arrow(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """The values as Arrow's, of the same dtype; pa.array imports pandas, which takes a second."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def _found(path: str, run: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from haste.cli.app import app
 from haste.progress import counting, working
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
     from haste.predict import Suggestion
 
 
@@ -119,7 +121,7 @@ def predict(
         for texts in LineStream(source.fileno()).blocks(name):
             found = predictor(texts, k)
             if writer:
-                writer(texts, found)
+                writer.write_table(found.table(texts))
             else:
                 lines = map(show, texts, found)
                 sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
@@ -130,16 +132,15 @@ def predict(
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Callable[[Sequence[str], Sequence[list[Suggestion]]], None]]:
-    """What writes blocks of texts and their labels to a Parquet file."""
+def _parquet(path: Path) -> Iterator[pq.ParquetWriter]:
+    """What writes tables of predictions to a Parquet file, which is there when all are written."""
     import pyarrow.parquet as pq
 
     from haste.files import atomic
-    from haste.predict import suggestion_table
+    from haste.predict import SCHEMA
 
-    schema = suggestion_table([], []).schema
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        yield lambda texts, found: writer.write_table(suggestion_table(texts, found))
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        yield writer
 
 
 @app.command()
