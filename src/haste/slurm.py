@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,11 @@ PROGRAMS = {
 }
 FIRST_LOOK = 20
 """seconds after which the profile lets Snakemake look for the first time"""
-SHARED = {
-    "nfs",
-    "nfs4",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "cephfs",
-    "fuse.ceph-fuse",
-    "cifs",
-    "9p",
-}
-SHARED |= {"panfs", "wekafs", "glusterfs", "fuse.glusterfs", "pvfs2", "afs", "smb2"}
+SHARED = (
+    "nfs nfs4 lustre gpfs beegfs ceph cephfs fuse.ceph-fuse cifs 9p panfs wekafs glusterfs fuse.glusterfs pvfs2 "
+    "afs smb2"
+)
+"""file systems, as `stat` calls them, that several machines see"""
 GIB_OF_MIB = 1024
 ENDED = {
     "TIMEOUT": "the time it asked for was over",
@@ -73,26 +65,12 @@ class Site:
         return cls(**{f.name: resources.get(f.name) for f in fields(cls)})
 
 
-@dataclass(frozen=True)
-class Partition:
-    """One that sinfo lists."""
-
-    name: str
-    up: bool
-    minutes: int | None
-    """None where a job may take any time"""
-    memory: int
-    """MiB of its smallest node"""
-    gpus: bool
-
-
 def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
     """A line each of programs, controller, account, partitions with their limits, and the disk of `folder`."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
     for name, consequence in PROGRAMS.items():
-        there = name not in missing
-        yield Finding(name, _where(name), there, consequence, wrong=not there)
-    if missing:
+        place = shutil.which(name)
+        yield Finding(name, place or "not there", bool(place), consequence, wrong=not place)
+    if not all(map(shutil.which, PROGRAMS)):
         return
     config, error = _ask("scontrol", "show", "config")
     yield Finding(
@@ -115,9 +93,9 @@ def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
     yield _account(site)
     yield _status(config)
     listed, _ = _ask("sinfo", "-h", "-o", "%R|%a|%l|%m|%G")
-    partitions = _partitions(listed)
+    partitions = [line.split("|") for line in listed.splitlines()]
     for key in ("slurm_partition", "gpu_partition"):
-        yield from _partition(site, key, partitions)
+        yield _partition(site, key, partitions)
     yield _disk(folder)
 
 
@@ -140,10 +118,6 @@ def ended_jobs(ids: Iterable[str]) -> Iterator[str]:
             yield f"{state}: {meaning}: job {', '.join(jobs[state])}"
 
 
-def _where(program: str) -> str:
-    return shutil.which(program) or "not there"
-
-
 def _ask(*command: str) -> tuple[str, str]:
     """What a program says, and what it says where it fails; never both."""
     try:
@@ -160,15 +134,14 @@ def _account(site: Site) -> Finding:
         return _wrong(
             "account", name, "default-resources.slurm_account: put your account there, or delete it"
         )
+    if name is None and shutil.which("sacct") is None:
+        return _wrong(
+            "account",
+            "none given, and sacct is not there",
+            "the plugin asks sacct for one and stops without it; install it (Debian: slurm-client)",
+        )
     if name is None:
-        found = "none given"
-        if shutil.which("sacct") is None:
-            return _wrong(
-                "account",
-                f"{found}, and sacct is not there",
-                "the plugin asks sacct for one and stops without it; install it (Debian: slurm-client)",
-            )
-        return Finding("account", found, True)
+        return Finding("account", "none given", True)
     user = getpass.getuser()
     known, error = _ask("sacctmgr", "-n", "-P", "list", "user", user, "withassoc", "format=account")
     if error and shutil.which("sshare") is None:
@@ -201,22 +174,6 @@ def _status(config: str) -> Finding:
     )
 
 
-def _partitions(listed: str) -> dict[str, Partition]:
-    found: dict[str, Partition] = {}
-    for line in listed.splitlines():
-        name, state, limit, memory, gres = line.split("|")
-        mib = int(re.split(r"\D", memory, maxsplit=1)[0])
-        before = found.get(name)
-        found[name] = Partition(
-            name,
-            state == "up",
-            _limit_minutes(limit),
-            min(mib, before.memory) if before else mib,
-            "gpu" in gres or bool(before and before.gpus),
-        )
-    return found
-
-
 def _limit_minutes(text: str) -> int | None:
     """Of sinfo's [days-]hours:minutes:seconds, minutes:seconds or `infinite`."""
     if not re.fullmatch(r"[\d:-]+", text):
@@ -227,35 +184,35 @@ def _limit_minutes(text: str) -> int | None:
     return (int(days or 0) * 24 + hours) * 60 + minutes
 
 
-def _partition(site: Site, key: str, partitions: Mapping[str, Partition]) -> Iterator[Finding]:
+def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding:
+    """Of `listed`, name, state, limit, memory and gres of each kind of nodes of each partition."""
     name = getattr(site, key)
     setting = f"default-resources.{key}"
     if name is None:
-        yield Finding(key, "none given", True)
-        return
-    if name not in partitions:
-        yield _wrong(
-            key, f"{name}: no such partition", f"{setting}: one of {', '.join(partitions)}"
-        )
-        return
-    partition = partitions[name]
-    limit = "any time" if partition.minutes is None else f"{partition.minutes} min"
-    found = f"{name}: {limit}, {partition.memory / GIB_OF_MIB:.0f} GiB a node"
-    found += ", GPUs" if partition.gpus else ""
+        return Finding(key, "none given", True)
+    rows = [row for row in listed if row[0] == name]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row[0] for row in listed))
+        return _wrong(key, f"{name}: no such partition", f"{setting}: one of {known}")
+    _, states, limits, memories, gres = zip(*rows, strict=True)
+    minutes, has_gpus = _limit_minutes(limits[0]), "gpu" in "".join(gres)
+    # MiB of its smallest node; 64000+ where its nodes of a kind differ
+    memory = min(int(each.rstrip("+")) for each in memories)
+    limit = "any time" if minutes is None else f"{minutes} min"
+    found = f"{name}: {limit}, {memory / GIB_OF_MIB:.0f} GiB a node{', GPUs' if has_gpus else ''}"
     faults = []
-    if not partition.up:
+    if states[0] != "up":
         faults.append("it is down: jobs wait until it is up")
-    if key == "gpu_partition" and not partition.gpus:
+    if key == "gpu_partition" and not has_gpus:
         faults.append(f"no node of it has gres gpu; {setting}: one that has, or delete it")
-    asked = site.max_runtime
-    if partition.minutes is not None and (asked is None or asked > partition.minutes):
-        faults.append(f"default-resources.max_runtime: at most {partition.minutes}")
-    if site.max_mem_mb is None or site.max_mem_mb > partition.memory:
-        faults.append(f"default-resources.max_mem_mb: at most {partition.memory}")
+    if minutes is not None and (site.max_runtime is None or site.max_runtime > minutes):
+        faults.append(f"default-resources.max_runtime: at most {minutes}")
+    if site.max_mem_mb is None or site.max_mem_mb > memory:
+        faults.append(f"default-resources.max_mem_mb: at most {memory}")
     # what no list tells: accounts of a partition, its limits for each user, names of GPUs
     if not faults and (refused := _refused(site, key)):
         faults.append(f"a job is refused: {refused}")
-    yield Finding(key, found, not faults, "; ".join(faults), wrong=bool(faults))
+    return Finding(key, found, not faults, "; ".join(faults), wrong=bool(faults))
 
 
 def _refused(site: Site, key: str) -> str:
@@ -280,7 +237,7 @@ def _disk(folder: Path) -> Finding:
     return Finding(
         "shared file system",
         f"{folder.resolve()} is on {kind}" + (", of the only node" if alone else ""),
-        alone or kind in SHARED,
+        alone or kind in SHARED.split(),
         "if other nodes do not see this folder, jobs fail at once; put the project on a file system "
         "that all share",
     )
