@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from haste.training.padding import PaddedBatch, Padding
 
 AHEAD = 4
 """batches prepared ahead"""
+_END: Any = object()
 
 Item = TypeVar("Item")
 
@@ -57,38 +58,11 @@ def ahead(items: Iterable[Item], depth: int = AHEAD) -> Generator[Item, None, No
     torch's DataLoader would make them in a process: seconds until the first batch of each epoch, each batch
     copied once more, and a draw from the default generator, which dropout uses.
     """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    left = threading.Event()
-
-    def put(kind: str, value: object) -> bool:
-        while not left.is_set():
-            try:
-                made.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-        except BaseException as error:
-            put("error", error)
-        else:
-            put("end", None)
-
-    worker = threading.Thread(target=work, name="batches", daemon=True)
-    worker.start()
+    source, pool = iter(items), ThreadPoolExecutor(1, thread_name_prefix="batches")
+    made = deque(pool.submit(next, source, _END) for _ in range(depth))
     try:
-        while True:
-            kind, value = made.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
+        while (item := made.popleft().result()) is not _END:
+            made.append(pool.submit(next, source, _END))
+            yield item
     finally:
-        left.set()
-        worker.join()
+        pool.shutdown(cancel_futures=True)
