@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import logging
 import shutil
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from haste.errors import DataError
-from haste.files import reading
+from haste.files import is_full, reading
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise NoRoomError(f"{target}: the disk is full. {MORE_ROOM}") from error
         if error.errno is None:
             raise

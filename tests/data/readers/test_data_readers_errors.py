@@ -194,7 +194,7 @@ def read_all(layout):
 def test_a_damaged_matrix_is_refused(tmp_path, changed, text):
     dense = [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     write(tmp_path, {**PECOS, "Y.trn.npz": npz(dense, **changed)})
-    with pytest.raises(DataError, match=rf"Y\.trn\.npz: not a sparse matrix \(.*{text}"):
+    with pytest.raises(DataError, match=rf"Y\.trn\.npz: not a sparse matrix, CSR.*\(.*{text}"):
         read(detect(tmp_path), "train")
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from haste.data.readers.base import MOST
-from haste.errors import DataError
+from haste.files import reading
 
-ADVICE = "Write it with scipy.sparse.save_npz as a CSR matrix, or replace it by a whole copy."
+EXPECTED = "a sparse matrix, CSR, as scipy.sparse.save_npz writes it"
 
 
 def read_shape(path: Path) -> tuple[int, int]:
     """Rows and columns, without reading the matrix; raises DataError."""
-    with _naming(path), np.load(path, allow_pickle=False) as archive:
+    with reading(path, EXPECTED), np.load(path, allow_pickle=False) as archive:
         shape = archive["shape"]
         if shape.dtype.kind not in "iu" or shape.shape != (2,):
             raise ValueError("shape must be two whole numbers")
@@ -30,7 +28,7 @@ def read_shape(path: Path) -> tuple[int, int]:
 def read_matrix(path: Path) -> sp.csr_matrix:
     """A float32 CSR matrix with indices in bounds, not necessarily sorted; raises DataError."""
     _, columns = read_shape(path)
-    with _naming(path):
+    with reading(path, EXPECTED):
         matrix = sp.load_npz(path)
         if matrix.format != "csr":
             raise ValueError(f"its format is {matrix.format}, not csr")
@@ -42,14 +40,3 @@ def read_matrix(path: Path) -> sp.csr_matrix:
         if not np.isfinite(matrix.data).all():
             raise ValueError("data has a number that is not finite")
         return matrix
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a damaged archive becomes a DataError that names it."""
-    try:
-        yield
-    except Exception as error:
-        raise DataError(
-            f"{path}: not a sparse matrix ({type(error).__name__}: {error}). {ADVICE}"
-        ) from error
