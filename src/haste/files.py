@@ -6,6 +6,7 @@ scipy is imported where a matrix is: many commands read none.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import glob
 import hashlib
@@ -18,7 +19,7 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -163,6 +164,14 @@ def read_yaml(path: Path | str) -> Any:
     """Read YAML as `parse_yaml` does; raises DataError naming the file when it is missing or damaged."""
     with reading(path, "a YAML file"):
         return parse_yaml(Path(path).read_text(encoding="utf-8"), path)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a csv of these columns; what is None, or not in a row, is an empty cell."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_csr(path: Path | str, matrix: sp.spmatrix) -> None:

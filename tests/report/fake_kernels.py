@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from haste.bench.kernels import COLUMNS, GROUPED, KernelRow, plan
-from haste.bench.rows import write_rows
-from haste.files import write_json
+from haste.files import write_json, write_rows
 
 
 def write_kernels(

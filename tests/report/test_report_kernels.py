@@ -9,7 +9,7 @@ from fake_grid import FakeGrid, draw, load, make
 from fake_kernels import write_kernels
 
 from haste.bench.kernels import COLUMNS
-from haste.bench.rows import write_rows
+from haste.files import write_rows
 from haste.grid import read_grid
 from haste.report.benchmarks import Results
 from haste.report.claims import findings

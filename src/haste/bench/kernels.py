@@ -15,10 +15,10 @@ from haste import patterns
 from haste.bench.cases import PLAIN_CUDA, RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
 from haste.bench.check import LARGE_LR, Judgement, judge
 from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
-from haste.bench.rows import slug, write_rows
+from haste.bench.rows import slug
 from haste.bench.timing import Gpu, Times
 from haste.errors import KernelError
-from haste.files import write_json
+from haste.files import write_json, write_rows
 from haste.progress import counting
 
 log = logging.getLogger(__name__)

@@ -1,21 +1,9 @@
-"""Writes the rows of a benchmark, in a folder per device."""
+"""How the rows of a benchmark are written, and the folder of a device."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-
-from haste.files import atomic
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a csv of these columns; None is an empty cell."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+from collections.abc import Mapping
 
 
 def rounded(row: Mapping[str, object]) -> dict[str, object]:

@@ -23,12 +23,12 @@ from triton.errors import TritonError
 
 from haste import patterns
 from haste.bench.documents import statistics
-from haste.bench.rows import rounded, slug, write_rows
+from haste.bench.rows import rounded, slug
 from haste.bench.training_steps import GIB, measure
 from haste.bench.workload import Workload, architecture
 from haste.commit import CHANGED
 from haste.errors import KernelError
-from haste.files import read_json, write_json
+from haste.files import read_json, write_json, write_rows
 from haste.former_names import renamed_columns
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.progress import counting

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from haste.bench.judgement import relative_error
-from haste.bench.rows import rounded, write_rows
+from haste.bench.rows import rounded
 from haste.bench.scale import DEFAULT, ScaleRow, workload_of
 from haste.bench.training_steps import GIB, forget_peak, measure, synchronize
 from haste.bench.workload import Workload
 from haste.data.batches import batch_positives
 from haste.distributed import ALONE, Exchange, Ranks
 from haste.errors import KernelError
-from haste.files import write_json
+from haste.files import write_json, write_rows
 from haste.grid import GridConfig
 from haste.kernels.state import Positives, StepContext
 from haste.layers.base import LayerOptions, OutputLayer

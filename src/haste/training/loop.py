@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -16,7 +14,7 @@ import torch
 
 from haste.data.batches import Batch, EpochBatches
 from haste.errors import ConfigError, DataError
-from haste.files import atomic
+from haste.files import write_rows
 from haste.inputs import RunInputs
 from haste.metrics.names import HISTORY, VALIDATED
 from haste.paths import RunDir
@@ -126,7 +124,7 @@ class Trainer:
             self.progress, self._resumed = found, found.step
             if self.ranks.first:
                 # the folder may have been cleared since, and no epoch may be left that would write it
-                write_history(self.out.history, found.history)
+                write_rows(self.out.history, HISTORY, found.history)
             log.info("resuming from step %d of %d", found.step, self.total_steps)
 
     def save(self) -> None:
@@ -229,7 +227,7 @@ class Trainer:
         progress.history.append(row)
         progress.loss, progress.documents, progress.rewired = 0.0, 0, 0
         if self.ranks.first:
-            write_history(self.out.history, progress.history)
+            write_rows(self.out.history, HISTORY, progress.history)
             if training.tensorboard:
                 log_to_tensorboard(self.out.root, row)
         found_so_far = self._evaluations()
@@ -243,16 +241,6 @@ class Trainer:
             "  ".join(f"{name} {value:.2f}" for name, value in found.items()),
             progress.epoch_seconds[-1],
         )
-
-
-def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write history.csv; what was not evaluated in an epoch stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def log_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
