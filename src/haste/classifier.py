@@ -168,7 +168,7 @@ class HasteClassifier:
         described = Path(folder) / "config.json"
         numbered = described.is_file() and read_json(described).get("numbered_labels", False)
         model._names = [int(name) if numbered else name for name in predictor.names.to_pylist()]
-        model._train_frequency = train_frequencies(predictor.files.corpus)
+        model._train_frequency = train_frequencies(predictor.corpus)
         model._n_documents = predictor.n_documents
         return model
 

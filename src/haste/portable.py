@@ -39,25 +39,27 @@ def save_pretrained(predictor: Predictor, out: Path, *, numbered: bool = False) 
     """
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: has files in it; give a new folder.")
-    run, files, config = predictor.run, predictor.files, predictor.config
+    run, config, corpus = predictor.run, predictor.config, predictor.corpus
     if not run.metrics.is_file():
         raise DataError(f"{run.metrics}: no such file. To make it: {made_by(run)}")
     out.mkdir(parents=True, exist_ok=True)
     encoder = out / ENCODER
     encoder.mkdir()
     for name in ENCODER_FILES:
-        if (files.model / name).is_file():
-            shutil.copyfile(files.model / name, encoder / name)
-    shutil.copyfile(files.weights, RunDir(out).model)
-    for path in (files.corpus.info, files.corpus.labels):
+        if (predictor.model_folder / name).is_file():
+            shutil.copyfile(predictor.model_folder / name, encoder / name)
+    shutil.copyfile(run.model, RunDir(out).model)
+    for path in (corpus.info, corpus.labels):
         shutil.copyfile(path, out / path.name)
-    write_npz(out / COUNTS, counts=train_frequencies(files.corpus))
-    if files.order:
-        shutil.copyfile(files.order, out / ORDER)
+    write_npz(out / COUNTS, counts=train_frequencies(corpus))
+    if predictor.order:
+        shutil.copyfile(predictor.order, out / ORDER)
     for path in (run.metrics, run.resources):
         shutil.copyfile(path, out / path.name)
-    write_yaml(RunDir(out).config, _own_paths(config, has_order=files.order is not None).as_dict())
-    described = read_description(files.corpus.info, MADE_BY)
+    write_yaml(
+        RunDir(out).config, _own_paths(config, has_order=predictor.order is not None).as_dict()
+    )
+    described = read_description(corpus.info, MADE_BY)
     write_json(
         out / "config.json",
         {

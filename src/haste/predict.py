@@ -82,17 +82,6 @@ class Suggestions:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-@dataclass(frozen=True)
-class TrainedFiles:
-    """Where the files lie that a prediction needs."""
-
-    weights: Path
-    model: Path
-    """folder of the encoder's configuration and tokenizer"""
-    corpus: CorpusDir
-    order: Path | None
-
-
 class Predictor:
     """Scores documents with a trained run."""
 
@@ -104,28 +93,27 @@ class Predictor:
         """
         self.run = run
         self.config = config = read_run(run.config)
-        self.files = TrainedFiles(
-            weights=run.model,
-            model=_found(config.inputs.model, run.root),
-            corpus=CorpusDir(_found(config.inputs.corpus, run.root)),
-            order=_found(config.inputs.order, run.root) if config.inputs.order else None,
-        )
+        inputs = config.inputs
+        # of the encoder's configuration and tokenizer
+        self.model_folder = _found(inputs.model, run.root)
+        self.corpus = CorpusDir(_found(inputs.corpus, run.root))
+        self.order = _found(inputs.order, run.root) if inputs.order else None
         tensors, _ = load_tensors(run.model, verify=verify)
-        described = read_description(self.files.corpus.info, MADE_BY)
+        described = read_description(self.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
         self.n_documents = int(described["documents"]["train"])
         self.n_features = int(described.get("n_features", 0))
-        path = self.files.corpus.labels
+        path = self.corpus.labels
         with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
             labels = file.read(columns=["uid", "name"])
             # not lists: of millions only a few are ever looked at
             self.uids: pa.ChunkedArray = labels["uid"]
             self.names: pa.ChunkedArray = labels["name"]
-        order = LabelOrder.load(self.files.order) if self.files.order else None
+        order = LabelOrder.load(self.order) if self.order else None
         self.model = restore_model(
-            config, self.files.model, order or LabelOrder.identity(described["n_labels"]), tensors, device, run.model
+            config, self.model_folder, order or LabelOrder.identity(described["n_labels"]), tensors, device, run.model
         )  # fmt: skip
-        path = self.files.model / "tokenizer.json"
+        path = self.model_folder / "tokenizer.json"
         self.tokenizer: Tokenizer | None = None
         if self.reads_text:
             with reading(path, "a tokenizer", "haste fetch"):
