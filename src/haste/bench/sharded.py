@@ -22,7 +22,7 @@ from torch import Tensor
 from haste.bench.judgement import relative_error
 from haste.bench.rows import rounded
 from haste.bench.scale import DEFAULT, ScaleRow, workload_of
-from haste.bench.training_steps import GIB, forget_peak, measure, synchronize
+from haste.bench.training_steps import GIB, average_seconds, forget_peak, measure
 from haste.bench.workload import Workload
 from haste.data.batches import batch_positives
 from haste.distributed import ALONE, Exchange, Ranks
@@ -247,7 +247,7 @@ class Bench:
             return layer.step(features, Positives(label, doc), context).loss
 
         step()
-        seconds = self._seconds(step, LABEL_STEPS)
+        seconds = average_seconds(step, LABEL_STEPS, self.device)
         return seconds, layer.layer_bytes(), torch.cuda.max_memory_allocated() if on_gpu else 0
 
     def _used(self) -> int:
@@ -256,15 +256,6 @@ class Bench:
             return 0
         free, total = torch.cuda.mem_get_info(self.device)
         return total - free
-
-    def _seconds(self, call: Callable[[], object], times: int) -> float:
-        """Of a call, on average."""
-        synchronize(self.device)
-        start = time.perf_counter()
-        for _ in range(times):
-            call()
-        synchronize(self.device)
-        return (time.perf_counter() - start) / times
 
 
 def workloads(grid: GridConfig, datasets: Sequence[str]) -> dict[str, Workload]:

@@ -7,6 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +146,15 @@ class TrainingSteps:
         forget_peak(self.device)
         before = _peak()[0]
         for _ in range(2):
-            synchronize(self.device)
-            start = time.perf_counter()
-            layer.topk(features, TOP)
-            synchronize(self.device)
-        return time.perf_counter() - start, _peak()[0] - before
+            seconds = average_seconds(lambda: layer.topk(features, TOP), 1, self.device)
+        return seconds, _peak()[0] - before
 
     def gradient_sum_seconds(self) -> float:
         """Of summing the encoder's gradients over ranks, a part of each step."""
         parameters = optim.parameters(self.step.optimizers)
-        self.model.ranks.sum_gradients(parameters)
-        synchronize(self.device)
-        start = time.perf_counter()
-        for _ in range(self.count):
-            self.model.ranks.sum_gradients(parameters)
-        synchronize(self.device)
-        return (time.perf_counter() - start) / self.count
+        total = partial(self.model.ranks.sum_gradients, parameters)
+        total()
+        return average_seconds(total, self.count, self.device)
 
     def profile(self) -> tuple[float, list[dict[str, Any]]]:
         """Seconds per step in kernels, and rows of those that take most."""
@@ -231,6 +225,16 @@ class Clock:
 def synchronize(device: torch.device) -> None:
     """Wait for what the device has to do."""
     torch.get_device_module(device).synchronize()
+
+
+def average_seconds(call: Callable[[], object], times: int, device: torch.device) -> float:
+    """Of so many calls, on average, with what they give the device to do."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / times
 
 
 def forget_peak(device: torch.device) -> None:
