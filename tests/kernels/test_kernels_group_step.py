@@ -52,7 +52,7 @@ def test_repeated_features_sum():
         assert error(got[name], want[name]) < 1e-5, name
 
 
-@pytest.mark.parametrize("launch", [(16, 1, 1), (32, 4, 2), (64, 2, 3)])
+@pytest.mark.parametrize("launch", [(16, 1, 1), (32, 4, 2), (64, 2, 3), (16, 4, 2, 2, False)])
 def test_the_launch_changes_nothing(launch):
     p = cast(problem(50, 64, 90, 32, 16), torch.float32)
     want = oracle(p, 16)

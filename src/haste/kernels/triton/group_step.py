@@ -12,6 +12,7 @@ multiplies them as if dense (`densify`); the order of its sums is fixed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,8 +48,8 @@ from haste.kernels.triton.route import Route, choose_route
 
 COPIES = 4
 """of [H, Bp] for the atomic sums; more are no faster, one is half as fast"""
-LABELS_PER_CHUNK = 98304
-"""on the route densify"""
+LABELS_PER_CHUNK = 262144
+"""at most, on the route densify; a chunk costs two launches and keeps 2 (B + F) bytes a label"""
 MOST_INDICES = 2**31 - 1
 """that kernels address with 32 bits; weights are addressed with 64"""
 FEW = 4
@@ -236,21 +237,25 @@ def _mark_positives(
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernel is launched: documents per tile, warps per program, programs per multiprocessor, and
-    stages of the pipeline over groups."""
+    """How the kernel is launched: documents per tile, warps per program, programs per multiprocessor, stages
+    of the pipeline over groups, and whether the loop over at most four tiles of documents is unrolled."""
 
     batch_tile: int
     warps: int
     blocks_per_sm: int
     stages: int = 2
+    unroll: bool = True
 
     def __post_init__(self) -> None:
         # the product of 1 + e over a tile's columns must stay finite
         check_one_of("batch_tile", self.batch_tile, (16, 32, 64))
 
 
-def choose_launch(batch: int, fan_in: int, group_size: int, item_size: int = 2) -> Launch:
-    """The launch measured to be best on an H200 for shapes like this one (`item_size`: bytes per weight)."""
+def choose_launch(
+    batch: int, fan_in: int, group_size: int, item_size: int = 2, momentum: bool = False
+) -> Launch:
+    """The launch measured to be best on an H100 or H200 for shapes like this one (`item_size`: bytes per
+    weight)."""
     small = 16 if batch <= 16 else 32
     if item_size > 2 or fan_in * group_size > 128 * 64:
         return Launch(small, 8 if fan_in * group_size > 128 * 64 else 4, 2, stages=1)
@@ -259,6 +264,11 @@ def choose_launch(batch: int, fan_in: int, group_size: int, item_size: int = 2) 
     if fan_in <= 64:
         return Launch(small, 2, 4)
     tile = small if batch <= 32 else 64
+    if group_size == 16:
+        return Launch(tile, 4, 2, unroll=False)
+    if group_size >= 64 and momentum:
+        # unrolled, its registers spill
+        return Launch(small, 4, 2, unroll=False)
     return Launch(tile, 4, 4 if group_size >= 64 else 2)
 
 
@@ -287,7 +297,9 @@ def group_step(
     check_sizes(weight, index, group_size)
     n_labels, fan_in = weight.shape
     batch, n_features = features.shape
-    launch = launch or choose_launch(batch, fan_in, group_size, weight.element_size())
+    launch = launch or choose_launch(
+        batch, fan_in, group_size, weight.element_size(), momentum is not None
+    )
     route = choose_route(
         batch, n_features, fan_in, group_size, weight.element_size(), unique=unique,
         deterministic=deterministic, fused=True,
@@ -310,7 +322,7 @@ def group_step(
         "STOCHASTIC": weight.dtype in (torch.bfloat16, FP8) and sgd.rounding == "stochastic",
         "DENSIFY": route is Route.DENSIFY,
         "PADDED": width != batch,
-        "UNROLL": batch_tiles <= 4,
+        "UNROLL": launch.unroll and batch_tiles <= 4,
         "BF16_LOSS": loss_dtype == torch.bfloat16,
         "DOT_DTYPE": dot_dtype(weight.dtype),
         "PRECISION": "ieee",
@@ -360,8 +372,9 @@ def _step_by_chunks(
     n_labels, fan_in = weight.shape
     n_features, width = columns.shape
     groups = len(index)
-    groups_per_chunk = max(1, LABELS_PER_CHUNK // group_size)
-    size = min(groups_per_chunk, groups) * group_size
+    chunks = math.ceil(groups * group_size / LABELS_PER_CHUNK)
+    groups_per_chunk = math.ceil(groups / chunks)
+    size = groups_per_chunk * group_size
     dz = torch.empty(size, width, dtype=columns.dtype, device=columns.device)
     old_weight = torch.empty(size, fan_in, dtype=columns.dtype, device=columns.device)
     dx = DenseDx(index, fan_in, n_features, width, group_size, block_size, columns.dtype)
