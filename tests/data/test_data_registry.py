@@ -217,7 +217,7 @@ PUBLISHED = (
 
 def test_the_projects_own_registry():
     registry = load_registry(REGISTRY_FILE)
-    own = {"wordnet", "wordnet-mini", "wordnet-smoke", "debian-relations"}
+    own = {"wordnet", "wordnet-mini", "wordnet-smoke", "debian-relations", "wikdict"}
     assert set(registry.datasets) == {*own, *PUBLISHED}
     assert [o.via for o in registry.source("wordnet").origins] == ["pip", "npm"]
     mini = registry.dataset("wordnet-mini")

@@ -29,6 +29,7 @@ CONFIGS = [
             "wordnet",
             "wordnet-tuned",
             "debian",
+            "wikdict",
             "paper",
             "paper-scaled",
         )

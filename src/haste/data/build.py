@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from haste.checksums import file_sums
-from haste.data import debian, wordnet
+from haste.data import debian, wikdict, wordnet
 from haste.data.corpus import CorpusInfo
 from haste.data.fetch import verify
 from haste.data.linked import Tick, write_linked
@@ -45,8 +45,10 @@ def build_corpus(
         synsets = wordnet.read_synsets(raw, tick)
         documents = wordnet.build_documents(synsets, dataset.root or None)
         names = {uid: synset.name for uid, synset in synsets.items()}
-    else:
+    elif dataset.kind == "debian":
         documents = debian.build_documents(debian.read_packages(raw, tick))
+    else:
+        documents = wikdict.build_documents(wikdict.read_senses(raw, tick))
     counts = {split: len(rows) for split, rows in documents.items()}
     labels = {label for document in documents["train"] for label in document.labels}
     dataset.check_counts({**counts, "labels": len(labels)})
@@ -60,6 +62,8 @@ def source_files(dataset: Dataset, raw: Path | str) -> list[Path]:
         return wordnet.wordnet_files(raw)
     if dataset.kind == "debian":
         return debian.debian_files(raw)
+    if dataset.kind == "wikdict":
+        return wikdict.wikdict_files(raw)
     return detect(raw, dataset.text).files()
 
 

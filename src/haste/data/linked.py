@@ -1,4 +1,5 @@
-"""Data sets whose documents are labels of one another: synsets that point at synsets, packages that need packages."""
+"""Data sets of documents that are linked to labels, which may be documents themselves: synsets that point at synsets,
+packages that need packages, senses that words express."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ REFUSED = {
     "https": ("package", "version"),
     "drive": ("package", "version"),
 }
-Kind = Literal["xmc", "wordnet", "debian"]
+Kind = Literal["xmc", "wordnet", "debian", "wikdict"]
 Text = Literal["title", "title+content"]
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
@@ -146,7 +146,7 @@ class Dataset:
 
     name: str
     kind: Kind = "xmc"
-    """how it is read: xmc (any layout of haste.data.readers, detected), wordnet or debian"""
+    """how it is read: xmc (any layout of haste.data.readers, detected), wordnet, debian or wikdict"""
     source: str = ""
     """a name of `sources`"""
     path: Annotated[str, AfterValidator(expand_home)] = ""
