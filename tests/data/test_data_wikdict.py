@@ -62,6 +62,8 @@ def test_a_sense_may_have_several_definitions_or_none():
         ("to lead", ["johtaa"]),
         ("to go on", ["johtaa"]),
     ]
+    # without an announcement, numbers are part of the definition
+    assert parsed("run <v>", "johtaa", "to lead", " 3.", "men") == [("to lead 3. men", ["johtaa"])]
     assert parsed("run <v>", "1. juosta", "2. johtaa", "to lead") == [("to lead", ["johtaa"])]
     assert parsed("run <v>", "juosta") == parsed("run <v>") == []
 
