@@ -49,12 +49,13 @@ def read_entries(package: Path) -> Iterator[list[str]]:
 
 def _dictionary(package: bytes) -> tuple[bytes, bytes]:
     """The index and the text."""
+    files = {}
     with tarfile.open(fileobj=io.BytesIO(_data_member(package))) as archive:
-        files = {
-            Path(member.name).suffix: archive.extractfile(member).read()
-            for member in archive
-            if member.isreg() and member.name.endswith((".index", ".dict.dz"))
-        }
+        for member in archive:
+            # folders have none
+            stream = archive.extractfile(member)
+            if stream and member.name.endswith((".index", ".dict.dz")):
+                files[Path(member.name).suffix] = stream.read()
     if len(files) != 2:
         raise ValueError("no .index or no .dict.dz")
     return files[".index"], gzip.decompress(files[".dz"])
