@@ -17,6 +17,7 @@ from pathlib import Path
 from haste.data.dictd import read_entries
 from haste.data.linked import Document, Tick, split_of
 from haste.errors import DataError
+from haste.files import reading
 from haste.paths import SPLITS
 
 LANGUAGES = ("bul", "cat", "fin", "ind", "jpn", "nor", "rus", "spa", "swe", "zho")
@@ -25,7 +26,7 @@ STRESS = "\u0301"
 """the accent that shows how a Cyrillic word is stressed and is no part of it; elsewhere NFC has it in the letter"""
 
 # "dog /dɒɡ/ <n>": pronunciations and part of speech, each where known
-_HEADLINE = re.compile(r"(?P<headword>.*?)(?: /.*/)?(?: <(?P<part_of_speech>[^<>]*)>)?", re.DOTALL)
+_HEADLINE = re.compile(r"(?P<headword>.+?)(?: /.*/)?(?: <(?P<part_of_speech>[^<>]*)>)?")
 _SENSE_NUMBER = re.compile(r"\d+\. ")
 # of the definitions of one sense the first comes after " 2." in the line of translations, others have lines
 _SEVERAL = " 2."
@@ -65,11 +66,12 @@ def read_senses(raw: Path | str, tick: Tick | None = None) -> dict[Sense, set[st
     """
     translations: dict[Sense, set[str]] = defaultdict(set)
     for language, path in zip(LANGUAGES, wikdict_files(raw), strict=True):
-        for lines in read_entries(path):
-            for sense, words in parse_entry(lines):
-                translations[sense].update(f"{language}:{word}" for word in words)
-                if tick:
-                    tick(len(translations))
+        with reading(path, "a dictionary of WikDict"):
+            for lines in read_entries(path):
+                for sense, words in parse_entry(lines):
+                    translations[sense].update(f"{language}:{word}" for word in words)
+                    if tick:
+                        tick(len(translations))
     return dict(sorted(translations.items()))
 
 
@@ -89,10 +91,11 @@ def parse_entry(lines: Sequence[str]) -> Iterator[tuple[Sense, list[str]]]:
     """Each definition of an entry and its translations; senses without a definition are left out.
 
     After the headword's line, each sense has a line of translations, separated by commas, and its definitions.
+    Raises ValueError when there is no headword.
     """
     headline = _HEADLINE.fullmatch(lines[0])
     if not headline:
-        raise ValueError(f"not the first line of an entry: {lines[0][:60]!r}")
+        raise ValueError("an entry without a headword")
     for first, *rest in _senses(lines[1:]):
         listed = first.removesuffix(_SEVERAL)
         words = [word for word in map(_word, listed.split(", ")) if word]
