@@ -17,7 +17,6 @@ from pathlib import Path
 from haste.data.dictd import read_entries
 from haste.data.linked import Document, Tick, split_of
 from haste.errors import DataError
-from haste.files import reading
 from haste.paths import SPLITS
 
 LANGUAGES = ("bul", "cat", "fin", "ind", "jpn", "nor", "rus", "spa", "swe", "zho")
@@ -25,8 +24,6 @@ LANGUAGES = ("bul", "cat", "fin", "ind", "jpn", "nor", "rus", "spa", "swe", "zho
 STRESS = "\u0301"
 """the accent that shows how a Cyrillic word is stressed and is no part of it; elsewhere NFC has it in the letter"""
 
-# "dog /dɒɡ/ <n>": pronunciations and part of speech, each where known
-_HEADLINE = re.compile(r"(?P<headword>.+?)(?: /.*/)?(?: <(?P<part_of_speech>[^<>]*)>)?")
 _SENSE_NUMBER = re.compile(r"\d+\. ")
 # of the definitions of one sense the first comes after " 2." in the line of translations, others have lines
 _SEVERAL = " 2."
@@ -66,12 +63,11 @@ def read_senses(raw: Path | str, tick: Tick | None = None) -> dict[Sense, set[st
     """
     translations: dict[Sense, set[str]] = defaultdict(set)
     for language, path in zip(LANGUAGES, wikdict_files(raw), strict=True):
-        with reading(path, "a dictionary of WikDict"):
-            for lines in read_entries(path):
-                for sense, words in parse_entry(lines):
-                    translations[sense].update(f"{language}:{word}" for word in words)
-                    if tick:
-                        tick(len(translations))
+        for lines in read_entries(path):
+            for sense, words in parse_entry(lines):
+                translations[sense].update(f"{language}:{word}" for word in words)
+                if tick:
+                    tick(len(translations))
     return dict(sorted(translations.items()))
 
 
@@ -91,20 +87,22 @@ def parse_entry(lines: Sequence[str]) -> Iterator[tuple[Sense, list[str]]]:
     """Each definition of an entry and its translations; senses without a definition are left out.
 
     After the headword's line, each sense has a line of translations, separated by commas, and its definitions.
-    Raises ValueError when there is no headword.
     """
-    headline = _HEADLINE.fullmatch(lines[0])
-    if not headline:
-        raise ValueError("an entry without a headword")
+    headword, part_of_speech = _headline(lines[0])
     for first, *rest in _senses(lines[1:]):
         listed = first.removesuffix(_SEVERAL)
         words = [word for word in map(_word, listed.split(", ")) if word]
         for definition in _definitions(rest, several=first != listed):
             if words:
-                yield (
-                    Sense(headline["headword"], headline["part_of_speech"] or "", definition),
-                    words,
-                )
+                yield Sense(headword, part_of_speech, definition), words
+
+
+def _headline(line: str) -> tuple[str, str]:
+    """Headword and part of speech of "dog /dɒɡ/ <n>"; one entry has no headword."""
+    word, bracket, part_of_speech = line.rpartition(" <")
+    if not bracket:
+        word, part_of_speech = line, ""
+    return word.partition(" /")[0], part_of_speech.removesuffix(">")
 
 
 def _senses(lines: Sequence[str]) -> Iterator[list[str]]:
