@@ -8,6 +8,7 @@ from haste.kernels.rounding import (
     generator,
     mix,
     round_to,
+    seed_torch,
     storage_view,
 )
 
@@ -74,3 +75,14 @@ def test_e4m3_is_rounded_stochastically_without_bias(low, step):
     rounded = dequantize(round_to(-value, FP8, "stochastic", torch.Generator().manual_seed(0)))
     assert set(rounded.unique().tolist()) == {-low, -(low + step)}
     assert (rounded < -low).float().mean().item() == pytest.approx(1 / 4, abs=0.005)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_torch_is_seeded_as_by_its_own_function(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    torch.rand(1, device=device)
+    torch.manual_seed(mix(3, 4))
+    wanted = torch.rand(8, device=device)
+    seed_torch(3, 4)
+    assert torch.equal(torch.rand(8, device=device), wanted)

@@ -37,6 +37,17 @@ def generator(device: torch.device, *parts: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mix(*parts))
 
 
+def seed_torch(*parts: int) -> None:
+    """Seed torch's own generators, of the CPU and of GPUs in use, with `mix(*parts)`.
+
+    As `torch.manual_seed`, which formats the stack for each kind of device that is not there: 0.3 ms and more a call.
+    """
+    seed = mix(*parts)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 def dequantize(value: Tensor) -> Tensor:
     """Stored values as fp32."""
     return value.float() * FP8_SCALE if value.dtype == FP8 else value.float()

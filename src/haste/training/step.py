@@ -13,7 +13,7 @@ from torch import Tensor
 from haste.config import RunConfig
 from haste.data.batches import Batch
 from haste.distributed import Exchange
-from haste.kernels.rounding import generator, mix
+from haste.kernels.rounding import generator, seed_torch
 from haste.kernels.state import StepContext
 from haste.layers.base import StepResult
 from haste.model import Model
@@ -93,7 +93,7 @@ class TrainStep:
             factor = self.factor(done)
             # documents of different ranks are different ones, and so is their dropout
             part = (self.ranks.rank,) if self.ranks.rank else ()
-            torch.manual_seed(mix(self.config.seed, done, 4, *part))
+            seed_torch(self.config.seed, done, 4, *part)
             optim.set_learning_rate(self.optimizers, factor * self.config.encoder.learning_rate)
             self._set_scalars(factor * self.config.training.learning_rate, done)
             rewires = rewires_at(done + 1, self.total_steps, self.config.rewire)
