@@ -31,7 +31,7 @@ def no_gpu(monkeypatch):
 
 RIGHT = Check("group_linear", "group", Judgement("values", 1e-3, 5e-3))
 WRONG = Check(
-    "attention with dropout, 16 tokens", "attention", Judgement("gradient of key", 0.5, 5e-3)
+    "packed attention with dropout, 16 tokens", "packed", Judgement("gradient of key", 0.5, 5e-3)
 )
 BROKEN = Check("dense_fused_step", "dense", None, "OutOfResources: shared memory")
 

@@ -1,10 +1,12 @@
 """A trained run in a folder that needs nothing else."""
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from haste import HasteClassifier
@@ -68,17 +70,36 @@ def test_a_program_of_torch_alone_gives_the_same_labels(tiny, tmp_path, pattern)
         head=0 if pattern == "dense" else 8,
         layer={"pattern": pattern, "fan_in": 16, "dropout": 0.1},
     )
+    assert_program_predicts_as_run(tiny, config, tmp_path)
+
+
+@pytest.mark.parametrize("attention", ["auto", "packed"])
+def test_a_program_of_a_transformer_sees_no_padding(tiny, tmp_path, attention):
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = tmp_path / "bert"
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=64, hidden_size=32, **shape)).save_pretrained(model)
+    shutil.copy(tiny.model / "tokenizer.json", model)
+    encoder = {"kind": "transformer", "attention": attention, "max_len": 12}
+    config = tiny.config(head=0, encoder=encoder, layer={"fan_in": 16})
+    config = replace(config, inputs=replace(config.inputs, model=str(model)))
+    assert_program_predicts_as_run(tiny, config, tmp_path)
+
+
+def assert_program_predicts_as_run(tiny, config, tmp_path):
+    """Of documents of different lengths."""
     folder = tiny.run_dir("run", config)
     train_and_evaluate(config, folder)
     out = tmp_path / "model"
     CliRunner().invoke(app, ["export", "--run", str(folder.root), "--out", str(out), "--program"])
     predictor = Predictor(folder, torch.device("cpu"))
+    texts = ["w01 w02", "w03", "w04 w05 w06"]
+    found, scores = predictor.predict(texts, 40)
     predictor.tokenizer.enable_padding(pad_id=0)
-    encoded = predictor.tokenizer.encode_batch(["w01 w02", "w03", "w04 w05 w06"])
+    encoded = predictor.tokenizer.encode_batch(texts)
     ids = torch.tensor([item.ids for item in encoded])
     mask = torch.tensor([item.attention_mask for item in encoded]).bool()
     logits = torch.export.load(out / "model.pt2").module()(ids, mask)
-    found, scores = predictor.predict(["w01 w02", "w03", "w04 w05 w06"], 40)
     own = torch.from_numpy(scores).gather(1, torch.from_numpy(found).long().argsort(1))
     assert torch.allclose(logits.sigmoid(), own, atol=1e-5)
 

@@ -46,8 +46,7 @@ PACKAGES = {
 REMEDY = "update Triton and check again; if it stays, report it"
 BACKEND = f"with training.backend: torch; {REMEDY}"
 KERNELS = {
-    "attention": f"train and use transformer encoders only with encoder.attention: torch; {REMEDY}",
-    "packed": f"do not train with encoder.attention: packed; {REMEDY}",
+    "packed": f"train and use transformer encoders only with encoder.attention: torch; {REMEDY}",
     "group": f"train and use layers of patterns group_fan_in and block_sparse only {BACKEND}",
     "fixed_fan_in": f"train and use layers of pattern fixed_fan_in only {BACKEND}",
     "dense": "train and use layers of patterns dense and bottleneck, and all with a head or an "

@@ -146,7 +146,7 @@ def build_model(
     `total_steps` sets the pace of the auxiliary loss. Raises ConfigError, DataError or KernelError.
     """
     torch.manual_seed(mix(config.seed, 1))
-    encoder = build_encoder(config.encoder, config.inputs.model, inputs.tokens).to(device)
+    encoder = build_encoder(config.encoder, config.inputs.model, inputs.tokens, device)
     prior = config.layer.bias_init == "log_prior"
     return assemble(
         config,

@@ -65,11 +65,7 @@ def _features(encoder: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
     # token ids come with one
     assert mask is not None
     if isinstance(encoder, TransformerEncoder):
-        hidden = encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        if encoder.pooling == "cls":
-            return hidden[:, 0]
-        share = mask.to(hidden.dtype)[:, :, None]
-        return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
+        return encoder.padded_features(ids, mask)
     if not isinstance(encoder, BagEncoder):
         raise ConfigError(f"{type(encoder).__name__}: this encoder cannot be exported.")
     compact = encoder.lookup[ids].long()

@@ -61,7 +61,6 @@ def scaled(result):
         (cases, "group_fused_step", "group", "loss"),
         (cases, "group_fused_step", "fixed_fan_in", "loss"),
         (cases, "dense_fused_step", "dense", "loss"),
-        (encoder_checks, "short_attention", "attention", "values"),
         (packed_attention, "attend", "packed", "values"),
         (packed_attention, "attend_backward", "packed", "gradient of query"),
         (residual, "add_norm", "packed", "sum"),
@@ -105,52 +104,43 @@ def test_a_wrong_update_is_found(monkeypatch, function, result):
 
 
 def test_dropout_of_another_share_is_found(monkeypatch):
-    right = encoder_checks.short_attention
+    right = packed_attention.attend
 
-    def thrice(query, key, value, keys, p, scale):
-        return right(query, key, value, keys, 3 * p, scale) * (1 - 3 * p) / (1 - p)
+    def thrice(qkv, documents, dropout):
+        p = dropout.p
+        return right(qkv, documents, replace(dropout, p=3 * p)) * (1 - 3 * p) / (1 - p)
 
-    monkeypatch.setattr(encoder_checks, "short_attention", thrice)
+    monkeypatch.setattr(packed_attention, "attend", thrice)
     monkeypatch.setattr(encoder_checks, "TOKENS", (16, 24))
-    wrong = [each for each in results("attention") if not each.passed]
+    small(monkeypatch)
+    wrong = [each for each in results("packed") if not each.passed]
     assert [each.what for each in wrong] == [
-        f"attention with dropout, {tokens} tokens" for tokens in encoder_checks.TOKENS
+        f"packed attention with dropout, {tokens} tokens" for tokens in encoder_checks.TOKENS
     ]
     assert {each.judgement.result for each in wrong} == {"share dropped"}
 
 
-def test_gradients_of_other_weights_than_were_dropped_are_found(monkeypatch):
-    right = encoder_checks.short_attention
-
-    def other(query, key, value, keys, p, scale):
-        out = right(query, key, value, keys, p, scale)
-        if not (p and out.requires_grad):
-            return out
-        torch.manual_seed(8)
-        # the value of one draw, the gradient of another
-        drawn_again = right(query, key, value, keys, p, scale)
-        return drawn_again + (out - drawn_again).detach()
-
-    monkeypatch.setattr(encoder_checks, "short_attention", other)
-    monkeypatch.setattr(encoder_checks, "TOKENS", (16, 32))
-    assert [each.passed for each in results("attention")] == [True, True, False, False]
-
-
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(
-    ("module", "name", "site", "result"),
+    ("module", "name", "argument", "moved", "result"),
     [
-        (packed_attention, "attend_backward", 6, "gradient of query"),
-        (residual, "norm_backward", 6, "gradient of the second summand"),
+        (
+            packed_attention,
+            "attend_backward",
+            2,
+            lambda dropout: replace(dropout, site=dropout.site + 1),
+            "gradient of query",
+        ),
+        (residual, "norm_backward", 6, lambda site: site + 1, "gradient of the second summand"),
     ],
 )
 def test_gradients_with_the_dropout_of_another_place_are_found(
-    monkeypatch, module, name, site, result
+    monkeypatch, module, name, argument, moved, result
 ):
     right = getattr(module, name)
 
     def other(*args):
-        return right(*args[:site], args[site] + 1, *args[site + 1 :])
+        return right(*args[:argument], moved(args[argument]), *args[argument + 1 :])
 
     monkeypatch.setattr(module, name, other)
     wrong = [each for each in results("packed") if not each.passed]

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, MPNetConfig, RobertaConfig
+from transformers import AutoModel, BertConfig, MPNetConfig, PreTrainedModel, RobertaConfig
 
 from haste.config import EncoderConfig
 from haste.encoders.packed import PackedEncoder
@@ -146,10 +146,48 @@ def test_sparse_features_are_refused():
         PackedEncoder(model_of(SHAPES["bert"]), "cls")(IDS, OFFSETS, torch.ones(len(IDS)))
 
 
-def test_an_encoder_without_a_way_of_its_own_runs_as_it_is():
+def chosen(attention, model):
+    """The class of encoder for encoder.attention."""
+    config = EncoderConfig(kind="transformer", attention=attention, max_len=12)
+    return type(transformer_encoder(model, config))
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Models in bf16 say that they are on an H100."""
+    monkeypatch.setattr(PreTrainedModel, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(PreTrainedModel, "dtype", torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+
+
+def test_documents_are_packed_on_a_cpu_where_that_is_asked_for():
+    model = model_of(SHAPES["bert"])
+    found = [chosen(attention, model) for attention in ("auto", "torch", "packed")]
+    assert found == [TransformerEncoder, TransformerEncoder, PackedEncoder]
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_documents_are_packed_on_a_gpu_unless_torch_is_asked_for():
+    model = model_of(SHAPES["bert"])
+    found = [chosen(attention, model) for attention in ("auto", "torch", "packed")]
+    assert found == [PackedEncoder, TransformerEncoder, PackedEncoder]
+    config = EncoderConfig(kind="transformer", max_len=12)
+    assert not transformer_encoder(model, config).gradient_checkpointing
+
+
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("attention", ["auto", "packed"])
+def test_what_flash_attention_does_not_take_is_padded(monkeypatch, attention):
+    odd = BertConfig(**{**SHAPES["bert"].to_dict(), "hidden_size": 48})
+    assert chosen(attention, model_of(odd)) == TransformerEncoder
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "dtype", torch.float32)
+        assert chosen(attention, model_of(SHAPES["bert"])) == TransformerEncoder
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert chosen(attention, model_of(SHAPES["bert"])) == TransformerEncoder
+
+
+@pytest.mark.parametrize("attention", ["auto", "packed"])
+def test_an_encoder_without_a_way_of_its_own_runs_as_it_is(attention):
     shape = MPNetConfig(hidden_size=32, intermediate_size=64, max_position_embeddings=20, **SMALL)
-    config = EncoderConfig(kind="transformer", attention="packed", max_len=12)
-    encoder = transformer_encoder(AutoModel.from_config(shape), config)
-    assert (type(encoder), encoder.packed) == (TransformerEncoder, False)
-    assert encoder(IDS, OFFSETS).shape == (4, 32)
-    assert transformer_encoder(model_of(SHAPES["bert"]), config).packed
+    assert chosen(attention, AutoModel.from_config(shape)) == TransformerEncoder

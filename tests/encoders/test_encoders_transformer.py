@@ -2,25 +2,25 @@ import json
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel, MPNetConfig
 
-from haste.encoders import attention
-from haste.encoders.transformer import TransformerEncoder, load_transformer
+from haste.encoders.transformer import TransformerEncoder, empty_transformer, load_transformer
 from haste.errors import ConfigError
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("bert")
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    BertModel(config).save_pretrained(path)
+    BertModel(BertConfig(**SMALL)).save_pretrained(path)
     return path
 
 
@@ -102,31 +102,23 @@ def test_the_mask_is_whole_and_never_left_to_transformers(folder, monkeypatch):
     assert seen[1][:, 0, 0].tolist() == [[True] * 4, [True] * 3 + [False]]
 
 
-def test_short_documents_may_be_attended_to_by_our_own_kernel(tmp_path, monkeypatch):
-    shape = BertConfig(
-        vocab_size=50,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    BertModel(shape).save_pretrained(tmp_path)
-    # without a GPU Triton's interpreter stands in for it
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = (
-        TransformerEncoder(load_transformer(tmp_path, torch.float32), "mean").eval().to(device)
-    )
-    ids, offsets, asked = IDS.to(device), OFFSETS.to(device), []
-    monkeypatch.setattr(attention, "can_attend", lambda _: False)
-    torchs = encoder(ids, offsets)
-    monkeypatch.setattr(attention, "can_attend", lambda query: asked.append(query.shape) or True)
-    assert torch.allclose(encoder(ids, offsets), torchs, atol=1e-6)
-    assert asked == [(2, 2, 4, 16)] * 2
-    plain = load_transformer(tmp_path, torch.float32, "torch")
-    assert torch.allclose(
-        TransformerEncoder(plain, "mean").eval().to(device)(ids, offsets), torchs, atol=1e-6
-    )
-    assert len(asked) == 2
+def test_models_without_fused_attention_see_no_padding_either(tmp_path):
+    torch.manual_seed(0)
+    AutoModel.from_config(MPNetConfig(**SMALL)).save_pretrained(tmp_path)
+    model = load_transformer(tmp_path, torch.float32)
+    assert not model._supports_sdpa
+    encoder = TransformerEncoder(model, "mean").eval()
+    alone = encoder(IDS[4:], torch.tensor([0, 3]))
+    assert torch.allclose(encoder(IDS, OFFSETS)[1:], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("load", [load_transformer, empty_transformer])
+def test_a_kernel_that_a_models_folder_names_is_not_fetched(folder, tmp_path, load):
+    BertModel.from_pretrained(folder).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    named = json.dumps({**config, "attn_implementation": "someone/kernel"})
+    (tmp_path / "config.json").write_text(named)
+    assert load(tmp_path, torch.float32).config._attn_implementation == "sdpa"
 
 
 def test_activations_computed_again_give_the_same_gradient(folder):

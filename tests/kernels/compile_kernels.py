@@ -10,7 +10,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from haste.kernels.triton import (
-    attention,
     dense,
     densify,
     dropout,
@@ -53,17 +52,11 @@ WALK = {
     "DENSIFY": False,
 }
 ATTENTION = {"T": 32, "D": 32, "DROPOUT": True, "ROUNDS": 7, **PRODUCT}
-BACKWARD = dict.fromkeys(("do_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), HALF)
 HEADS = {
-    **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), HALF),
-    "keys_ptr": "*u8",
+    **dict.fromkeys(("qkv_ptr", "dqkv_ptr", "do_ptr"), HALF),
+    "bounds_ptr": INDEX,
     "seed": "*i64",
     "boost": "fp32",
-}
-PACKED = {
-    **HEADS,
-    "bounds_ptr": INDEX,
-    **dict.fromkeys(("qkv_ptr", "dqkv_ptr", "do_ptr"), HALF),
 }
 ROWS = {"R": 4, "C": 1024, "ROUNDS": 7}
 NORM = {
@@ -150,10 +143,8 @@ CASES = [
     case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32, types=IN_MEMORY),
     case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF}),
     case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF, **IN_MEMORY}),
-    case(attention._attend, ATTENTION, types=HEADS),
-    case(attention._attend_backward, ATTENTION, types={**HEADS, **BACKWARD}),
-    case(packed_attention._attend_packed, ATTENTION, types=PACKED),
-    case(packed_attention._attend_packed_backward, ATTENTION, types=PACKED),
+    case(packed_attention._attend_packed, ATTENTION, types=HEADS),
+    case(packed_attention._attend_packed_backward, ATTENTION, types=HEADS),
     case(residual._add_norm, ROWS, DROPOUT=True, types=NORM),
     case(residual._add_norm, ROWS, DROPOUT=False, seed=None, types=NORM),
     case(residual._norm_backward, {**ROWS, "R": 1}, DROPOUT=True, types=NORM),

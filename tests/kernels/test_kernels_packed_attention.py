@@ -1,5 +1,7 @@
 """Attention of documents end to end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kernel_problems import DEVICE
@@ -46,22 +48,22 @@ def test_a_document_attends_to_itself(heads, size):
     assert far(attended.out, out.cpu()) < 1e-5
     found = attend_backward(qkv.cpu(), cpu, NONE, attended, gradient.cpu())
     assert far(found, d_qkv.cpu()) < 1e-5
-    own = documents.bounds, documents.longest, size**-0.5, 0.0, None, 0
-    assert far(ours.attend(qkv, *own), out) < 1e-5
-    assert far(ours.attend_backward(qkv, *own, gradient), d_qkv) < 1e-5
+    assert far(ours.attend(qkv, documents, NONE), out) < 1e-5
+    assert far(ours.attend_backward(qkv, documents, NONE, gradient), d_qkv) < 1e-5
 
 
 def test_dropout_is_the_same_in_the_backward_pass():
     qkv, documents, gradient = problem(2, 32)
-    own = documents.bounds, documents.longest, 0.3, 0.4, torch.tensor([77], device=DEVICE), 5
+    dropout = Dropout(0.4, torch.tensor([77], device=DEVICE), 5)
     moved = qkv.double()
     moved[:, 2] += gradient
     # the result is linear in the values, so its gradient is known whatever the weights are
-    slope = ((ours.attend(moved.float(), *own) - ours.attend(qkv, *own)) * gradient).sum()
-    d_value = ours.attend_backward(qkv, *own, gradient)[:, 2]
+    out = ours.attend(qkv, documents, dropout)
+    slope = ((ours.attend(moved.float(), documents, dropout) - out) * gradient).sum()
+    d_value = ours.attend_backward(qkv, documents, dropout, gradient)[:, 2]
     assert torch.allclose((d_value * gradient).sum(), slope, rtol=1e-4)
-    assert not torch.equal(ours.attend(qkv, *own), ours.attend(qkv, *own[:-1], 6))
-    assert far(ours.attend(qkv, *own), alone(qkv, documents, gradient)[0]) > 0.1
+    assert not torch.equal(out, ours.attend(qkv, documents, replace(dropout, site=6)))
+    assert far(out, alone(qkv, documents, gradient)[0]) > 0.1
 
 
 @pytest.mark.gpu

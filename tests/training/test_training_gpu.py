@@ -123,7 +123,7 @@ def trained(its: Workload, device, steps: int = 10):
 def test_replayed_steps_are_those_that_are_launched(device, rewired):
     its = workload("speed", deterministic=True)
     its = replace(
-        its, config=replace(its.config, encoder=replace(its.config.encoder, attention="auto"))
+        its, config=replace(its.config, encoder=replace(its.config.encoder, attention="torch"))
     )
     interval = 4 if rewired else 1000
     its = replace(
@@ -196,7 +196,7 @@ def test_packed_features_and_gradients_are_those_of_transformers_in_bf16(device,
         ("torch", torch.float32),
     ):
         torch.manual_seed(0)
-        model = random_transformer(shape, torch.float32, device, attention).to(dtype)
+        model = random_transformer(shape, torch.float32, device).to(dtype)
         config = replace(
             its.config.encoder, attention=attention, gradient_checkpointing=attention == "packed"
         )
@@ -249,7 +249,7 @@ def test_replayed_steps_draw_new_dropout_and_take_new_step_sizes(device, preset)
     assert torch.equal(head, kept)
 
 
-@pytest.mark.parametrize("encoder", [{}, {"attention": "packed", "gradient_checkpointing": True}])
+@pytest.mark.parametrize("encoder", [{}, {"gradient_checkpointing": True}, {"attention": "torch"}])
 @pytest.mark.parametrize("stop_after", [5, 12])
 def test_a_stopped_run_ends_in_the_same_weights(tiny, bert, stop, stop_after, encoder):
     settings = {"kind": "transformer", "learning_rate": 1e-3, "max_len": 12, "dtype": "bfloat16"}

@@ -103,7 +103,7 @@ LAYERS: Mapping[str, tuple[tuple[Shape, str, str], ...]] = {
     ),
 }
 """family of kernels -> the cases of the benchmark that its self-check runs"""
-FAMILIES = ("attention", "packed", *LAYERS, "dropout", "topk")
+FAMILIES = ("packed", *LAYERS, "dropout", "topk")
 
 WEIGHT_DECAY = 1e-2
 P = 0.1
@@ -151,9 +151,8 @@ def _plan(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Iterabl
     """Name, family and judgements of each check."""
     for p, more in ((0.0, ""), (P, " with dropout")):
         for tokens in encoder.TOKENS:
-            what = f"attention{more}, {tokens} tokens"
-            yield what, "attention", partial(encoder.attention, tokens, p, device)
-            yield f"packed {what}", "packed", partial(encoder.packed, tokens, p, device)
+            what = f"packed attention{more}, {tokens} tokens"
+            yield what, "packed", partial(encoder.packed, tokens, p, device)
         for width in encoder.WIDTHS:
             what = f"residual sum and norm{more}, width {width}"
             yield what, "packed", partial(encoder.norm, width, p, device)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from haste.bench.cases import Results
 from haste.bench.judgement import TWO_ROUNDINGS, Judgement, Random, compare, relative_error, share
-from haste.kernels.attention import short_attention
+from haste.kernels.packed_attention import Documents
+from haste.kernels.residual import Dropout
 from haste.kernels.triton import packed_attention, residual
 
 TOKENS = (3, 16, 24, 32, 64)
@@ -26,71 +26,16 @@ SITE = 5
 """of dropout"""
 
 
-def attention(tokens: int, p: float, device: torch.device) -> Iterator[Judgement]:
-    """`short_attention` on documents of `tokens` tokens."""
-    random = Random(device)
-    # more of short documents, so that shares have small deviations
-    shape = (max(2, 48 // tokens), tokens, HEADS * HEAD_SIZE)
-    heads = [random.normal(*shape).unflatten(2, (HEADS, HEAD_SIZE)).transpose(1, 2) for _ in "qkvg"]
-    leaves, upstream = dict(zip(("query", "key", "value"), heads, strict=False)), heads[3]
-    keys = torch.ones(shape[:2], dtype=torch.bool, device=device)
-    # the last document is shorter
-    keys[-1, (tokens + 1) // 2 :] = False
-    scale, kept = HEAD_SIZE**-0.5, None
-    if p:
-        factors = _dropout_factors(leaves["query"], leaves["key"], keys, p, scale)
-        kept = torch.where(factors > 0.5, 1 / (1 - p), 0.0)
-        yield Judgement("factors of dropout", relative_error(factors, kept), TWO_ROUNDINGS)
-        attended = keys[:, None, None].expand(kept.shape)
-        yield share("share dropped", kept[attended] == 0, p)
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return _seeded(query, key, value, keys, p, scale)
-
-    def naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return _attended(query, key, value, keys, scale, kept)
-
-    yield from compare(
-        _gradients(attend, leaves, upstream, torch.bfloat16),
-        _gradients(naive, leaves, upstream, torch.bfloat16),
-        _gradients(naive, leaves, upstream, torch.float64),
-    )
-
-
 def _attended(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, scale: float, kept: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, kept: Tensor | None
 ) -> Tensor:
-    """By torch, with the factors `kept` of dropout [B, heads, T, T]; all else as in `short_attention`."""
-    scores = query @ key.mT * scale
+    """By torch, of padded documents [B, heads, T, D], with keys bool [B, T] and the factors `kept` of dropout
+    [B, heads, T, T]."""
+    scores = query @ key.mT * HEAD_SIZE**-0.5
     # finite, for documents without tokens
     lowest = torch.finfo(scores.dtype).min
     weights = scores.masked_fill(~keys[:, None, None], lowest).softmax(3)
     return (weights if kept is None else weights * kept.to(weights.dtype)) @ value
-
-
-def _seeded(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, p: float, scale: float
-) -> Tensor:
-    """`short_attention` that drops the same weights at every call."""
-    device = query.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(7)
-        return short_attention(query, key, value, keys, p, scale)
-
-
-def _dropout_factors(query: Tensor, key: Tensor, keys: Tensor, p: float, scale: float) -> Tensor:
-    """fp64 [B, heads, T, T], from the kernel: with columns of an identity matrix as values its output is
-    the weights after dropout."""
-    documents, heads, tokens, size = query.shape
-    identity = torch.eye(tokens, device=query.device, dtype=query.dtype)
-    identity = torch.nn.functional.pad(identity, (0, -tokens % size))
-    factors = []
-    for columns in identity.split(size, 1):
-        value = columns.expand(documents, heads, tokens, size)
-        dropped = _seeded(query, key, value, keys, p, scale).double()
-        whole = _seeded(query, key, value, keys, 0.0, scale).double()
-        factors.append(torch.where(whole > 0, dropped / whole, 0.0))
-    return torch.cat(factors, 3)[..., :tokens]
 
 
 def _gradients(
@@ -115,13 +60,13 @@ def packed(longest: int, p: float, device: torch.device) -> Iterator[Judgement]:
     query, key, value, upstream = drawn
     qkv = torch.stack([query[inside], key[inside], value[inside]], 1)
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-    scale, kept = HEAD_SIZE**-0.5, None
-    seed = torch.tensor([2**40 + 7], device=device) if p else None
-    how = bounds, longest, scale, p, seed, SITE
+    documents, dropout, kept = Documents(bounds, longest), Dropout(0.0, None, SITE), None
     if p:
         place = inside.nonzero()[:, 1]
-        whole = _packed_weights(qkv, place, bounds, longest, scale, 0.0, None, SITE)
-        factors = torch.where(whole > 0, _packed_weights(qkv, place, *how) / whole, 0.0)
+        whole = _packed_weights(qkv, place, documents, dropout)
+        dropout = Dropout(p, torch.tensor([2**40 + 7], device=device), SITE)
+        left = _packed_weights(qkv, place, documents, dropout)
+        factors = torch.where(whole > 0, left / whole, 0.0)
         found = torch.where(factors > 0.5, 1 / (1 - p), 0.0)
         yield Judgement("factors of dropout", relative_error(factors, found), TWO_ROUNDINGS)
         yield share("share dropped", found[whole > 0] == 0, p)
@@ -131,34 +76,35 @@ def packed(longest: int, p: float, device: torch.device) -> Iterator[Judgement]:
 
     def naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (each.transpose(1, 2) for each in (query, key, value))
-        return _attended(q, k, v, inside, scale, kept).transpose(1, 2)
+        return _attended(q, k, v, inside, kept).transpose(1, 2)
 
     def answer(dtype: torch.dtype) -> Results:
         leaves = {"query": query, "key": key, "value": value}
         found = _gradients(naive, leaves, upstream, dtype)
         return {name: result[inside] for name, result in found.items()}
 
-    gradient = packed_attention.attend_backward(qkv, *how, upstream[inside])
+    gradient = packed_attention.attend_backward(qkv, documents, dropout, upstream[inside])
     names = ("gradient of query", "gradient of key", "gradient of value")
     got = {
-        "values": packed_attention.attend(qkv, *how),
+        "values": packed_attention.attend(qkv, documents, dropout),
         **dict(zip(names, gradient.unbind(1), strict=True)),
     }
     yield from compare(got, answer(torch.bfloat16), answer(torch.float64))
 
 
-def _packed_weights(qkv: Tensor, place: Tensor, bounds: Tensor, longest: int, *how: Any) -> Tensor:
+def _packed_weights(qkv: Tensor, place: Tensor, documents: Documents, dropout: Dropout) -> Tensor:
     """fp64 [tokens, heads, longest], from the kernel: the weights after dropout.
 
     `place` [tokens]: which of its document's tokens each is.
     """
+    longest = documents.longest
     identity = torch.eye(longest, device=qkv.device, dtype=qkv.dtype)
     identity = torch.nn.functional.pad(identity, (0, -longest % HEAD_SIZE))
     weights = []
     for columns in identity.split(HEAD_SIZE, 1):
         values = columns[place][:, None].expand(-1, HEADS, -1)
         marked = torch.stack([qkv[:, 0], qkv[:, 1], values], 1)
-        weights.append(packed_attention.attend(marked, bounds, longest, *how).double())
+        weights.append(packed_attention.attend(marked, documents, dropout).double())
     return torch.cat(weights, 2)[..., :longest]
 
 

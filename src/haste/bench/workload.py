@@ -61,9 +61,8 @@ class Workload:
     def build(self, device: torch.device, ranks: Ranks = ALONE) -> Model:
         """The model, with random weights."""
         config = self.config
-        transformer = random_transformer(
-            self.architecture, DTYPES[config.encoder.dtype], device, config.encoder.attention
-        )
+        dtype = DTYPES[config.encoder.dtype]
+        transformer = random_transformer(self.architecture, dtype, device)
         encoder = transformer_encoder(transformer, config.encoder)
         auxiliary: dict[str, Any] = {}
         if config.auxiliary.scale > 0:
@@ -90,16 +89,9 @@ def architecture(model: str) -> Any:
     )
 
 
-def random_transformer(
-    shape: Any, dtype: torch.dtype, device: torch.device, attention: str
-) -> PreTrainedModel:
-    """An untrained model of transformers; `attention` as encoder.attention."""
+def random_transformer(shape: Any, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """An untrained model of transformers."""
     from transformers import AutoModel
 
-    from haste.encoders.attention import implementation
-
     with device:
-        model = AutoModel.from_config(
-            shape, dtype=dtype, attn_implementation=implementation(attention)
-        )
-        return model.to(device)
+        return AutoModel.from_config(shape, dtype=dtype).to(device)

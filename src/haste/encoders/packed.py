@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 from haste.encoders.base import SPARE
 from haste.encoders.transformer import TransformerEncoder, refuse_weights
-from haste.kernels.packed_attention import Attended, Documents, attend, attend_backward
+from haste.kernels.packed_attention import (
+    Attended,
+    Documents,
+    attend,
+    attend_backward,
+    can_attend,
+)
 from haste.kernels.residual import Dropout, add_norm, gelu_backward, norm_backward
 
 if TYPE_CHECKING:
@@ -40,13 +46,14 @@ NO_DROPOUT = Dropout(0.0, None, 0)
 
 
 def can_pack(model: PreTrainedModel) -> TypeGuard[BertModel | RobertaModel]:
-    """Whether a model of transformers can be computed on documents that lie end to end."""
+    """Whether a model of transformers can be computed on documents that lie end to end, where it is."""
     config = model.config
     return (
         config.model_type in KINDS
         and config.hidden_act == "gelu"
         and not getattr(config, "is_decoder", False)
         and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
+        and can_attend(config.hidden_size // config.num_attention_heads, model.dtype, model.device)
     )
 
 
@@ -56,8 +63,6 @@ class PackedEncoder(TransformerEncoder):
     The gradients of the layers' weights are no business of autograd: a backward pass overwrites the
     `grad` of those parameters (see `written_gradients`), and hooks on them are not called. With
     `gradient_checkpointing` a layer keeps two tensors [T, H] instead of some sixteen.
-
-    On a GPU in fp32, which flash attention does not take, it is a TransformerEncoder.
     """
 
     packed = True
@@ -83,8 +88,6 @@ class PackedEncoder(TransformerEncoder):
     ) -> Tensor:
         """See Encoder."""
         refuse_weights(weights)
-        if self._is_padded():
-            return super().forward(ids, offsets, weights, longest)
         lengths = offsets.diff()
         longest = int(lengths.max()) if longest is None else longest
         # padding is documents of its own: every token attends to something
@@ -112,14 +115,8 @@ class PackedEncoder(TransformerEncoder):
 
     def written_gradients(self) -> Iterable[nn.Parameter]:
         """See Encoder."""
-        if self._is_padded():
-            return ()
         norm = self.model.embeddings.LayerNorm
         return itertools.chain(self.model.encoder.parameters(), norm.parameters())
-
-    def _is_padded(self) -> bool:
-        like = next(self.model.parameters())
-        return like.is_cuda and like.dtype == torch.float32
 
     def _places(self, ids: Tensor, bounds: Tensor) -> Tensor:
         """int64 [T]: rows of the embeddings of positions."""

@@ -26,18 +26,20 @@ FEATURE_EMBEDDING_SCALE = 0.05
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> Encoder:
-    """The untrained encoder of a run, on the CPU.
+def build_encoder(
+    config: EncoderConfig, model: Path | str, tokens: Tokens, device: torch.device | str = "cpu"
+) -> Encoder:
+    """The untrained encoder of a run.
 
     `model` is a folder with config.json, tokenizer.json and model.safetensors. Sparse features get random
     embeddings, from torch's generator, of the size of the model's. Raises ConfigError or DataError.
     """
     if config.kind == "none":
-        return _as_given(tokens)
+        return _as_given(tokens).to(device)
     check_fetched(Path(model))
     check_length(config.kind, Path(model), tokens.info.max_len)
     if config.kind == "transformer":
-        transformer = load_transformer(model, DTYPES[config.dtype], config.attention)
+        transformer = load_transformer(model, DTYPES[config.dtype], device)
         largest = max(int(ids.values.max(initial=-1)) for ids in tokens.splits.values())
         words = cast(nn.Embedding, transformer.get_input_embeddings())
         _check_ids(largest, words.num_embeddings, model)
@@ -53,7 +55,8 @@ def build_encoder(config: EncoderConfig, model: Path | str, tokens: Tokens) -> E
         pretrained = word_embeddings(Path(model))
         _check_ids(int(vocabulary[-1]), len(pretrained), model)
         embeddings = torch.from_numpy(pretrained[vocabulary])
-    return _bag(config, embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
+    bag = _bag(config, embeddings, torch.from_numpy(vocabulary), tokens.info.vocab_size)
+    return bag.to(device)
 
 
 def restore_encoder(
@@ -67,8 +70,8 @@ def restore_encoder(
     if config.kind == "none":
         return AsGiven(int(weights["size"])).to(device)
     if config.kind == "transformer":
-        transformer = empty_transformer(model, DTYPES[config.dtype], config.attention)
-        return transformer_encoder(transformer, config).to(device)
+        transformer = empty_transformer(model, DTYPES[config.dtype], device)
+        return transformer_encoder(transformer, config)
     lookup = weights["lookup"]
     vocabulary = (lookup >= 0).nonzero().flatten()
     # of its size and nothing else: millions of features have large embeddings

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+FUSED, PLAIN = "sdpa", "eager"
+"""attention by torch's one function or by products, as transformers calls them"""
+
+
 def load_transformer(
-    model: Path | str, dtype: torch.dtype, attention: str = "auto"
+    model: Path | str, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
-    """A pretrained model from a folder, whose own code is never run; raises ConfigError when there is none.
-
-    `attention`: as encoder.attention.
-    """
+    """A pretrained model from a folder, whose own code is never run; raises ConfigError when there is none."""
     from transformers import AutoModel
-
-    from haste.encoders.attention import implementation
 
     if not Path(model).is_dir():
         raise ConfigError(f"encoder.model: {model} is no folder with a model.")
     try:
-        return AutoModel.from_pretrained(
+        loaded = AutoModel.from_pretrained(
             str(model),
             dtype=dtype,
-            attn_implementation=implementation(attention),
+            # said, because otherwise config.json may name a kernel that is downloaded and run
+            attn_implementation=PLAIN,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -43,29 +43,34 @@ def load_transformer(
             f"encoder.model: cannot load {model!s}: {error}. Give a folder with config.json, "
             "tokenizer.json and model.safetensors."
         ) from error
+    return _with_fused_attention(loaded.to(device))
 
 
 def empty_transformer(
-    model: Path | str, dtype: torch.dtype, attention: str = "auto"
+    model: Path | str, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
     """A model of the configuration in a folder, its weights not initialised; raises ConfigError."""
     from transformers import AutoConfig, AutoModel
     from transformers.initialization import no_init_weights
-
-    from haste.encoders.attention import implementation
 
     try:
         described = AutoConfig.from_pretrained(
             str(model), local_files_only=True, trust_remote_code=False
         )
         with no_init_weights():
-            return AutoModel.from_config(
-                described, dtype=dtype, attn_implementation=implementation(attention)
-            )
+            empty = AutoModel.from_config(described, dtype=dtype, attn_implementation=PLAIN)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"encoder.model: {model}: no configuration of a model ({error})."
         ) from error
+    return _with_fused_attention(empty.to(device))
+
+
+def _with_fused_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """A model with attention by torch's one function, where it can have that."""
+    if model._supports_sdpa:
+        model.set_attn_implementation(FUSED)
+    return model
 
 
 class TransformerEncoder(Encoder):
@@ -83,7 +88,6 @@ class TransformerEncoder(Encoder):
         are computed again instead of kept."""
         super().__init__()
         self.model = model
-        self.gradient_checkpointing = gradient_checkpointing
         if getattr(model, "pooler", None) is not None:
             # nothing reads it, so it has no gradient
             model.register_module("pooler", None)
@@ -109,16 +113,20 @@ class TransformerEncoder(Encoder):
         # by gathering: to scatter ids to where the mask is true would wait for the number of those
         source = (offsets[:-1, None] + place).clamp_(max=len(ids) - 1)
         padded = ids[source].long().masked_fill_(~mask, self.pad_id)
+        return self.padded_features(padded, mask)
+
+    def padded_features(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """[B, H] of padded documents: ids int64 [B, T], and bool [B, T], which of them are tokens."""
+        fused = self.model.config._attn_implementation == FUSED
         # also where there is no padding: without a mask, transformers makes one of its own in CUDA graphs,
         # with which attention falls back to its slowest kernel. One of four dimensions is taken as it is,
-        # where others are first searched for padding.
-        hidden = self.model(
-            input_ids=padded, attention_mask=mask[:, None, None, :]
-        ).last_hidden_state
+        # where others are first searched for padding; plain attention would add it to the scores as it is.
+        whole = mask[:, None, None, :] if fused else mask
+        hidden = self.model(input_ids=ids, attention_mask=whole).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0].contiguous()
         weights = mask.to(hidden.dtype).unsqueeze(2)
-        return (hidden * weights).sum(1) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
+        return (hidden * weights).sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(hidden.dtype)
 
 
 def refuse_weights(weights: Tensor | None) -> None:
@@ -131,10 +139,16 @@ def refuse_weights(weights: Tensor | None) -> None:
 
 
 def transformer_encoder(model: PreTrainedModel, config: EncoderConfig) -> TransformerEncoder:
-    """The encoder of a run around a model of transformers."""
+    """The encoder of a run around a model of transformers, which is on the device where it is to compute.
+
+    What encoder.attention comes to is decided here and nowhere else.
+    """
     from haste.encoders.packed import PackedEncoder, can_pack
 
     again = config.gradient_checkpointing
-    if config.attention == "packed" and can_pack(model):
+    wanted = (
+        model.device.type == "cuda" if config.attention == "auto" else config.attention == "packed"
+    )
+    if wanted and can_pack(model):
         return PackedEncoder(model, config.pooling, gradient_checkpointing=again)
     return TransformerEncoder(model, config.pooling, gradient_checkpointing=again)

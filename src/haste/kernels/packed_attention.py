@@ -13,8 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from haste.kernels.attention import LONGEST, SIZES
 from haste.kernels.residual import Dropout
+
+LONGEST = 64
+"""tokens of a document in the kernel for short ones, at most"""
+SIZES = (16, 32, 64, 128)
+"""dimensions D of a head in that kernel"""
+LARGEST, MULTIPLE = 256, 8
+"""dimensions of a head in flash attention: at most, and a multiple of"""
+CAPABILITY = (8, 0)
+"""of a GPU that flash attention runs on, at least"""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,10 @@ class Documents:
     """int32 [N + 1], from 0 to T"""
     longest: int
     """tokens of a document, at most"""
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.bounds) - 1
 
 
 @dataclass(frozen=True)
@@ -37,23 +49,34 @@ class Attended:
     """of flash attention: logarithms of sums, and the state of the generator that dropout began with"""
 
 
+def can_attend(size: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `attend` takes heads of `size` and documents of any length in `dtype` on `device`."""
+    if device.type == "cpu":
+        return True
+    return (
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and size <= LARGEST
+        and size % MULTIPLE == 0
+        and torch.cuda.get_device_capability(device) >= CAPABILITY
+    )
+
+
 def attend(qkv: Tensor, documents: Documents, dropout: Dropout) -> Attended:
     """Every token attends to all tokens of its document: softmax(q kᵀ / √D) v.
 
-    `qkv` [T, 3, heads, D] in bf16 or fp16 (on a CPU fp32, too). Can be captured in a CUDA graph.
+    `qkv` [T, 3, heads, D] of what `can_attend`. On a GPU it can be captured in a CUDA graph.
     Dropout of flash attention draws from the device's generator, all other from that of `dropout`.
     """
-    scale = qkv.shape[3] ** -0.5
     if not qkv.is_cuda:
-        return Attended(_softmax(qkv, documents, scale, dropout))
+        return Attended(_softmax(qkv, documents, dropout))
     if _is_short(qkv, documents):
         from haste.kernels.triton import packed_attention
 
-        own = documents.bounds, documents.longest, scale, dropout.p, dropout.seed, dropout.site
-        return Attended(packed_attention.attend(qkv, *own))
+        return Attended(packed_attention.attend(qkv, documents, dropout))
     bounds, longest = documents.bounds, documents.longest
     out, sums, state, unused, _ = torch.ops.aten._flash_attention_forward(
-        *qkv.unbind(1), bounds, bounds, longest, longest, dropout.p, False, False, scale=scale
+        *qkv.unbind(1), bounds, bounds, longest, longest, dropout.p, False, False
     )
     return Attended(out, (sums, state, unused))
 
@@ -62,22 +85,20 @@ def attend_backward(
     qkv: Tensor, documents: Documents, dropout: Dropout, attended: Attended, gradient: Tensor
 ) -> Tensor:
     """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave, [T, heads, D]."""
-    scale = qkv.shape[3] ** -0.5
     if not qkv.is_cuda:
         with torch.enable_grad():
             leaf = qkv.detach().requires_grad_()
-            out = _softmax(leaf, documents, scale, dropout)
+            out = _softmax(leaf, documents, dropout)
         return torch.autograd.grad(out, leaf, gradient)[0]
     if _is_short(qkv, documents):
         from haste.kernels.triton import packed_attention
 
-        own = documents.bounds, documents.longest, scale, dropout.p, dropout.seed, dropout.site
-        return packed_attention.attend_backward(qkv, *own, gradient)
+        return packed_attention.attend_backward(qkv, documents, dropout, gradient)
     bounds, longest = documents.bounds, documents.longest
     sums, state, unused = attended.others
     gradients = torch.ops.aten._flash_attention_backward(
         gradient, *qkv.unbind(1), attended.out, sums, bounds, bounds, longest, longest, dropout.p, False,
-        state, unused, scale=scale,
+        state, unused,
     )  # fmt: skip
     return torch.stack(gradients, 1)
 
@@ -86,13 +107,13 @@ def _is_short(qkv: Tensor, documents: Documents) -> bool:
     return documents.longest <= LONGEST and qkv.shape[3] in SIZES
 
 
-def _softmax(qkv: Tensor, documents: Documents, scale: float, dropout: Dropout) -> Tensor:
+def _softmax(qkv: Tensor, documents: Documents, dropout: Dropout) -> Tensor:
     begin, lengths = documents.bounds[:-1].long(), documents.bounds.diff()
     place = torch.arange(documents.longest, device=qkv.device)
     inside = place < lengths[:, None]
     # [3, N, heads, longest, D]
     query, key, value = qkv[(begin[:, None] + place).clamp(max=len(qkv) - 1)].permute(2, 0, 3, 1, 4)
-    scores = (query @ key.transpose(2, 3)) * scale
+    scores = (query @ key.transpose(2, 3)) * qkv.shape[3] ** -0.5
     # finite, so that documents without tokens have no gradient that is not a number
     lowest = torch.finfo(scores.dtype).min
     weights = F.softmax(scores.masked_fill(~inside[:, None, None], lowest), 3)

@@ -3,14 +3,23 @@ a document."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.triton.attention import SMALLEST
 from haste.kernels.triton.common import PHILOX_ROUNDS, cast, dot_dtype
 from haste.kernels.triton.residual import dropped, kept_factor
+
+if TYPE_CHECKING:
+    from haste.kernels.packed_attention import Documents
+    from haste.kernels.residual import Dropout
+
+SMALLEST = 32
+"""tokens of a tile. With 16, in one warp, dropout in bf16 took wrong weights on an H100 (Triton 3.6),
+while fp32, no dropout, and the interpreter were right."""
 
 
 @triton.jit
@@ -87,50 +96,40 @@ def _attend_packed_backward(
     tl.store(to + width, cast(dk, dtype), mask=mask)
 
 
-def attend(
-    qkv: Tensor,
-    bounds: Tensor,
-    longest: int,
-    scale: float,
-    p: float,
-    seed: Tensor | None,
-    site: int,
-) -> Tensor:
+def attend(qkv: Tensor, documents: Documents, dropout: Dropout) -> Tensor:
     """[T, heads, D] from qkv [T, 3, heads, D]; see `haste.kernels.packed_attention`."""
     tokens, _, heads, size = qkv.shape
     out = qkv.new_empty(tokens, heads, size)
-    _attend_packed[((len(bounds) - 1) * heads,)](
-        qkv, bounds, out, seed, site, heads, scale, *dropped(p), **_constants(qkv, longest, p)
+    _attend_packed[(len(documents) * heads,)](
+        qkv, documents.bounds, out, *_values(qkv, dropout), **_constants(qkv, documents, dropout)
     )
     return out
 
 
 def attend_backward(
-    qkv: Tensor,
-    bounds: Tensor,
-    longest: int,
-    scale: float,
-    p: float,
-    seed: Tensor | None,
-    site: int,
-    gradient: Tensor,
+    qkv: Tensor, documents: Documents, dropout: Dropout, gradient: Tensor
 ) -> Tensor:
     """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave."""
     out = torch.empty_like(qkv)
-    heads = qkv.shape[2]
-    _attend_packed_backward[((len(bounds) - 1) * heads,)](
-        qkv, bounds, gradient, out, seed, site, heads, scale, *dropped(p),
-        **_constants(qkv, longest, p),
+    _attend_packed_backward[(len(documents) * qkv.shape[2],)](
+        qkv, documents.bounds, gradient, out, *_values(qkv, dropout),
+        **_constants(qkv, documents, dropout),
     )  # fmt: skip
     return out
 
 
-def _constants(qkv: Tensor, longest: int, p: float) -> dict[str, object]:
-    tokens = max(SMALLEST, triton.next_power_of_2(longest))
+def _values(qkv: Tensor, dropout: Dropout) -> tuple[object, ...]:
+    """Arguments of a kernel from `seed` on."""
+    _, _, heads, size = qkv.shape
+    return dropout.seed, dropout.site, heads, size**-0.5, *dropped(dropout.p)
+
+
+def _constants(qkv: Tensor, documents: Documents, dropout: Dropout) -> dict[str, object]:
+    tokens = max(SMALLEST, triton.next_power_of_2(documents.longest))
     return {
         "T": tokens,
         "D": qkv.shape[3],
-        "DROPOUT": p > 0,
+        "DROPOUT": dropout.p > 0,
         "DOT_DTYPE": dot_dtype(qkv.dtype),
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
         "ROUNDS": PHILOX_ROUNDS,
