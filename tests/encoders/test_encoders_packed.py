@@ -73,6 +73,13 @@ def test_ids_after_the_last_document_change_nothing():
     assert_close(learned(PackedEncoder(model_of(shape), "mean"), padded, longest=12), wanted)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_last_document_without_tokens_leaves_the_others_as_they_are(pooling):
+    encoder = PackedEncoder(model_of(SHAPES["bert"]), pooling).eval()
+    more = torch.cat([OFFSETS, OFFSETS[-1:]])
+    assert torch.allclose(encoder(IDS, more)[:-1], encoder(IDS, OFFSETS), atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_what_is_computed_again_draws_the_same_dropout(shape):
     kept, again = (

@@ -107,7 +107,8 @@ class PackedEncoder(TransformerEncoder):
         )
         hidden = _Layers.apply(run.embedded(), run)
         if self.pooling == "cls":
-            return hidden[offsets[:-1].long()]
+            # a document without tokens may begin behind the last of them
+            return hidden[offsets[:-1].long().clamp_(max=len(ids) - 1)]
         token = torch.arange(len(ids), device=ids.device)
         own = (token >= offsets[:-1, None]) & (token < offsets[1:, None])
         # a product sums in a fixed order, and its gradient is one, too
