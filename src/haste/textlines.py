@@ -25,22 +25,8 @@ def iter_lines(
     mark at the start is no text. Raises DataError that names `name` (a path, or "standard input") and
     the line, for one that is longer than `max_bytes` or not in `encoding`.
     """
-    for number, line in enumerate(iter_raw_lines(stream, name=name, max_bytes=max_bytes), 1):
-        try:
-            yield line.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
-                f"{encoding}. Convert it to {encoding}."
-            ) from error
-
-
-def iter_raw_lines(
-    stream: BinaryIO | LineStream, *, name: str, max_bytes: int = LONGEST
-) -> Iterator[bytes]:
-    """As `iter_lines`, not decoded. No more than `max_bytes` of a line are ever read."""
     number = 0
-    # two more for the end of a line
+    # two more for the end of a line; no more than that of one is ever read
     while line := stream.readline(max_bytes + 2):
         number += 1
         line = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -51,7 +37,13 @@ def iter_raw_lines(
                 f"{name}: line {number} is longer than {max_bytes} bytes; one line holds one document. "
                 "Check what ends its lines."
             )
-        yield line
+        try:
+            yield line.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}: line {number}, byte {error.start + 1}: 0x{line[error.start]:02x} is not "
+                f"{encoding}. Convert it to {encoding}."
+            ) from error
 
 
 class LineStream:

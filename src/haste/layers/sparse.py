@@ -53,10 +53,6 @@ class Sparse(LinearRows):
             ("block_size", block_size),
         ):
             check_count(name, value)
-        if fan_in > n_features:
-            raise KernelError(
-                f"fan_in: {fan_in} is more than the {n_features} features the layer reads; lower fan_in."
-            )
         if n_features % block_size or fan_in % block_size:
             raise KernelError(
                 f"block_size: {block_size} must divide both fan_in ({fan_in}) and the features ({n_features})."
