@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
-from workflow_project import GRID, ROOT, Project, write_documents
+from workflow_project import GRID, ROOT, Project, copy_workflow, job_counts, write_documents
 
 from haste.data.registry import load_registry
 from haste.grid import GridConfig
@@ -36,6 +38,7 @@ CONFIGS = [
     ),
 ]
 PROFILES = ["default", "gpu", "slurm"]
+JOB_TABLE = ROOT / "workflow/scripts/job_table.py"
 
 
 def grid_of(config: str) -> GridConfig:
@@ -136,10 +139,10 @@ def test_a_folder_of_ones_own(project: Project, tmp_path):
     assert result.returncode != 0
     assert f"datasets.mine.path: {folder}: no layout of a data set" in result.stdout
     write_documents(folder)
-    jobs = project.jobs("--configfile", "mine.yaml")
+    shown = project.snakemake("-np", "--configfile", "mine.yaml").stdout
+    jobs = job_counts(shown)
     assert "fetch" not in jobs
     assert jobs["corpus"] == 1
-    shown = project.snakemake("-np", "--configfile", "mine.yaml").stdout
     assert f"--raw '{folder}'" in shown
     assert "haste corpus mine --registry" in shown
     assert "--grid results/mine/grid.yaml" in shown
@@ -160,8 +163,8 @@ def test_a_model_of_ones_own(project: Project, tmp_path):
     folder.mkdir(parents=True)
     for name in FILES:
         (folder / name).write_text("{}")
-    assert "fetch_model" not in project.jobs("--configfile", "mine.yaml")
     shown = project.snakemake("-np", "--configfile", "mine.yaml").stdout
+    assert "fetch_model" not in job_counts(shown)
     assert f"--model {folder} --max-len 16 --encoder transformer" in shown
     (folder / "config.json").write_text('{"max_position_embeddings": 8}')
     result = project.snakemake("-n", "--configfile", "mine.yaml")
@@ -188,8 +191,8 @@ def test_features_as_they_are_need_no_model(project: Project, tmp_path):
     # beside texts, which do
     grid["datasets"]["texts"] = {"path": str(tmp_path / "texts")}
     (project.root / "mine.yaml").write_text(yaml.safe_dump(grid))
-    assert project.jobs("--configfile", "mine.yaml")["fetch_model"] == 1
     shown = project.snakemake("-np", "--configfile", "mine.yaml", "--until", "tokenize").stdout
+    assert job_counts(shown)["fetch_model"] == 1
     assert "data/models/all-MiniLM-L6-v2/SOURCE.json" in shown
 
 
@@ -283,8 +286,17 @@ def job_of(shown: str, rule: str) -> str:
     return shown.split(f"rule {rule}:")[1].split("\n\n")[0]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("device", ["cuda", "auto", "cpu"])
+@pytest.mark.parametrize(
+    ("device", "profile"),
+    [
+        ("cuda", "default"),
+        ("auto", "default"),
+        ("auto", "gpu"),
+        ("cuda", "slurm"),
+        ("auto", "slurm"),
+        ("cpu", "slurm"),
+    ],
+)
 def test_a_job_asks_for_what_its_run_needs(project: Project, profile, device):
     project.configure({**GRID, "ablations": [], "training": {"device": device}})
     run = "results/small/runs/wordnet-smoke/haste/default/seed0/metrics.json"
@@ -305,20 +317,44 @@ def test_a_job_asks_for_what_its_run_needs(project: Project, profile, device):
         assert set(partitions.values()) == {None}
 
 
-def test_a_cluster_s_profile_names_no_sizes_of_rules(project: Project):
+@pytest.fixture(scope="module")
+def papers_jobs(tmp_path_factory) -> str:
+    """What a dry run of the paper's grid on a cluster says; of all grids it has most jobs."""
+    project = copy_workflow(tmp_path_factory.mktemp("paper") / "project")
+    arguments = ("--configfile", "workflow/configs/paper.yaml", "--workflow-profile", "slurm")
+    return project.snakemake("-n", *arguments).stdout
+
+
+def test_a_cluster_s_profile_names_no_sizes_of_rules(papers_jobs):
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     overridden = {key for rule in profile["set-resources"].values() for key in rule}
     assert not overridden & {"mem_mb", "runtime", "gpu", "slurm_partition"}
     limits = profile["default-resources"]
-    shown = project.snakemake(
-        "-n", "--configfile", "workflow/configs/paper.yaml", "--workflow-profile", "slurm"
-    ).stdout
     asked = {
-        name: [int(n) for n in re.findall(rf"\b{name}=(\d+)", shown)]
+        name: [int(n) for n in re.findall(rf"\b{name}=(\d+)", papers_jobs)]
         for name in ("runtime", "mem_mb")
     }
     assert max(asked["runtime"]) == limits["max_runtime"]
     assert 34_000 < max(asked["mem_mb"]) <= limits["max_mem_mb"]
+
+
+def test_every_job_that_is_submitted_has_a_row(papers_jobs):
+    table = subprocess.run(
+        [sys.executable, JOB_TABLE], input=papers_jobs, capture_output=True, text=True, check=True
+    ).stdout
+    head, _, *lines = [line.strip("|").split("|") for line in table.splitlines()]
+    names = [cell.strip() for cell in head]
+    rows = [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines]
+    jobs = job_counts(papers_jobs)
+    local = {"configure", "fetch", "fetch_model", "tables", "figures", "index"}
+    assert sum(int(row["Jobs"]) for row in rows) == sum(
+        count for rule, count in jobs.items() if rule not in local
+    )
+    train = [row for row in rows if row["Rule"] == "train"]
+    assert sum(int(row["Jobs"]) for row in train) == jobs["train"]
+    assert {(row["GPUs"], row["Partition"]) for row in train} == {("1", "gpu")}
+    assert {row["Partition"] for row in rows if row["Rule"] != "train"} == {"cpu"}
+    assert max(float(row["Time (h)"]) for row in rows) == 24
 
 
 def test_an_account_left_as_it_was_is_refused(project: Project):

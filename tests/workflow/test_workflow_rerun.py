@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workflow_project import GRID, SNAKEMAKE, Project, copy_workflow, write_documents
+from workflow_project import GRID, SNAKEMAKE, Project, copy_workflow, job_counts, write_documents
 
 CORPUS = "data/toys/corpus/corpus.json"
 
@@ -40,7 +40,7 @@ def test_fan_in_of_one_method(finished: Project):
     finished.configure(changed(overrides={"haste": {"layer": {"fan_in": 128}}}))
     said = finished.snakemake("-n").stdout
     assert "before: 'layer.fan_in = 32' now: 'layer.fan_in = 128'" in said
-    jobs = finished.jobs()
+    jobs = job_counts(said)
     # two seeds of the preset, four groupings; the variants of fan_in have their own
     assert jobs.pop("configure") == jobs.pop("train") == 6
     assert jobs == {
