@@ -453,6 +453,11 @@ def test_settings_of_a_step_are_refused_by_name(backend, options, message):
             "positives.doc: values from 1.. to 1.. leave the range",
             marks=pytest.mark.skipif(DEVICE == "cuda", reason="a step reads nothing from a GPU"),
         ),
+        pytest.param(
+            *("label", lambda value: value.flip(0)),
+            "positives.label_row: not ascending",
+            marks=pytest.mark.skipif(DEVICE == "cuda", reason="a step reads nothing from a GPU"),
+        ),
     ],
 )
 def test_faults_of_a_step_are_named(backend, kind, name, change, message):

@@ -165,7 +165,7 @@ def check_groups(
 
 
 def check_positives(positives: Positives[Tensor], batch: int, device: torch.device) -> None:
-    """Raise KernelError unless label_row and doc are int32 [P], and documents lie in the batch.
+    """Raise KernelError unless label_row and doc are int32 [P], label_row ascends, and documents lie in the batch.
 
     Values are checked on a CPU only: reading them on a GPU would synchronize.
     """
@@ -174,6 +174,8 @@ def check_positives(positives: Positives[Tensor], batch: int, device: torch.devi
     check_tensor("positives.doc", doc, (len(label_row),), (torch.int32,), device)
     if doc.device.type == "cpu":
         check_index("positives.doc", doc, batch)
+        if (label_row[1:] < label_row[:-1]).any():
+            raise KernelError("positives.label_row: not ascending; order the pairs by label.")
 
 
 def check_sgd(sgd: Sgd, context: StepContext) -> None:

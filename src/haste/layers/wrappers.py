@@ -113,7 +113,8 @@ class WithAuxiliary(WrappedLayer):
             # kernels overwrite dz of a positive, so duplicates change nothing, and ignore unknown clusters
             pad_label = self.auxiliary.n_labels
             cluster = torch.where(positives.label_row < n_labels, cluster, pad_label)
-            return Positives(cluster, positives.doc)
+            cluster, order = cluster.sort(stable=True)
+            return Positives(cluster, positives.doc[order])
         return distinct(cluster, positives.doc, batch)
 
 
