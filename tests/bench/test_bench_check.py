@@ -67,7 +67,6 @@ def scaled(result):
         (residual, "norm_backward", "packed", "gradient of sum"),
         (residual, "gelu_backward", "packed", "gradient of inner"),
         (check, "dropout", "dropout", "values kept"),
-        (check, "topk", "topk", "scores"),
     ],
 )
 def test_a_result_off_by_a_fiftieth_is_found(monkeypatch, module, name, family, result):
@@ -111,7 +110,7 @@ def test_dropout_of_another_share_is_found(monkeypatch):
         return right(qkv, documents, replace(dropout, p=3 * p)) * (1 - 3 * p) / (1 - p)
 
     monkeypatch.setattr(packed_attention, "attend", thrice)
-    monkeypatch.setattr(encoder_checks, "TOKENS", (16, 24))
+    monkeypatch.setattr(encoder_checks, "TOKENS", (16,))
     small(monkeypatch)
     wrong = [each for each in results("packed") if not each.passed]
     assert [each.what for each in wrong] == [
@@ -153,8 +152,10 @@ def test_topk_without_the_last_labels_is_found(monkeypatch):
     monkeypatch.setattr(
         check, "topk", lambda logits, count, k, tile: right(logits, count - 300, k, tile)
     )
-    chunks, _ = results("topk")
+    # the other takes seconds in the interpreter
+    chunks = next(check.checks(DEVICE, ["topk"]))
     assert not chunks.passed
+    assert chunks.judgement.result == "scores"
 
 
 def test_the_best_labels_of_other_weights_are_found(monkeypatch):
