@@ -231,10 +231,9 @@ def ablations(sources: Sources) -> Drawing:
     low, high = min(0.0, drawn["low"].min()), max(0.0, drawn["high"].max())
     margin = 0.28 * max(high - low, 0.1)
     axes_of[0][0].set_xlim(low - margin, high + margin)
-    chart.supxlabel(
-        "Change in P@1 to the preset (points), 95% interval over seeds and test documents",
-        fontsize=9,
-    )
+    label = "Change in P@1 to the preset (points), 95% interval over seeds and test documents"
+    # a single panel is narrower than the label
+    chart.supxlabel(textwrap.fill(label, 44) if len(parts) == 1 else label, fontsize=9)
     return chart, drawn
 
 
