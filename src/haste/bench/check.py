@@ -27,6 +27,7 @@ from haste.bench.judgement import (
     worst,
 )
 from haste.bench.problems import Part, Problem, Shape
+from haste.bench.reason import reason
 from haste.kernels import reference
 from haste.kernels.dropout import dropout
 from haste.kernels.state import Positives, Sgd
@@ -141,8 +142,8 @@ def checks(device: torch.device | str, families: Collection[str] = FAMILIES) -> 
             nearest = worst(judgements())
         except Exception as error:  # errors of compilers and drivers have no common class
             log.debug("%s does not run", what, exc_info=True)
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            yield Check(what, family, None, reason[:200])
+            said = f"{type(error).__name__}: {reason(error)}"
+            yield Check(what, family, None, said[:200])
         else:
             yield Check(what, family, nearest)
 

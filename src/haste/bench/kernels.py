@@ -15,6 +15,7 @@ from haste import patterns
 from haste.bench.cases import PLAIN_CUDA, RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
 from haste.bench.check import LARGE_LR, Judgement, judge
 from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
+from haste.bench.reason import reason
 from haste.bench.rows import slug
 from haste.bench.timing import Gpu, Times
 from haste.errors import KernelError
@@ -165,7 +166,7 @@ def measure_shape(
                 measured = _measured(case, timer.times(case.run), peak, copy)
         except (RuntimeError, TritonError, KernelError) as error:
             # out of memory, or a launch that the device or the released extension refuses
-            log.error("%s: does not run: %s", row.name, str(error).split("\n")[0])
+            log.error("%s: does not run: %s", row.name, reason(error))
         records.append(_record(row, judged.get(key)) | (measured or {}))
     return records
 

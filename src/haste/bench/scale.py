@@ -23,6 +23,7 @@ from triton.errors import TritonError
 
 from haste import patterns
 from haste.bench.documents import statistics
+from haste.bench.reason import reason
 from haste.bench.rows import rounded, slug
 from haste.bench.training_steps import GIB, measure
 from haste.bench.workload import Workload, architecture
@@ -210,7 +211,7 @@ def _measured(
     except torch.OutOfMemoryError:
         record["note"] = f"out of memory ({_total(device) / GIB:.0f} GiB)"
     except (RuntimeError, TritonError, KernelError) as error:
-        record["note"] = str(error).split("\n")[0]
+        record["note"] = reason(error)
         log.exception("%s: does not run", row.name)
         _check_gpu(row)
     # the model may be in reference cycles, and products keep workspaces for streams that are no more in use
