@@ -8,6 +8,7 @@ import pytest
 
 from haste.files import write_json, write_npz, write_yaml
 from haste.grid import GridConfig, RunKey
+from haste.labels.order import LabelOrder
 from haste.metrics.metrics import METRICS
 from haste.metrics.names import HISTORY
 from haste.paths import RunDir
@@ -90,7 +91,9 @@ def write_inputs(grid: GridConfig) -> None:
         corpus, tokens, model = map(Path, (inputs.corpus, inputs.tokens, inputs.model))
         files = [corpus / "corpus.json", corpus / "test.parquet", tokens / "tokens.json"]
         files += [model / "config.json", model / "model.safetensors", model / "SOURCE.json"]
-        files += [Path(path) for path in (inputs.order, inputs.clusters) if path]
+        for path in map(Path, filter(None, (inputs.order, inputs.clusters))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            LabelOrder(np.arange(90, dtype=np.int32), head=0, group_size=16).save(path)
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{path.name}\n")

@@ -4,15 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, read_yaml, write_yaml
+from haste.labels.order import LabelOrder
 from haste.report.runs import load_run
 from haste.run_lock import RunLockedError, locked
-from haste.runs import differences, fingerprint, is_done, results
+from haste.runs import differences, fingerprint, input_digest, is_done, results
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 
@@ -85,6 +87,28 @@ def test_results_of_other_inputs_do_not_count(tiny, finished):
     with pytest.raises(DataError, match="of other inputs"):
         load_run(run.root)
     order.write_bytes(kept)
+    assert is_done(run, config)
+
+
+def test_results_count_where_an_order_differs_in_its_cohesion_alone(finished):
+    config, run = finished
+    path = Path(config.inputs.order)
+    order = LabelOrder.load(path)
+    # as on another kind of CPU, whose embeddings differ in their last digits
+    replace(order, cohesion=np.full(order.n_groups, 0.5, np.float32)).save(path)
+    assert is_done(run, config)
+    replace(order, labels=order.labels[::-1].copy()).save(path)
+    assert not is_done(run, config)
+
+
+def test_results_that_say_the_files_of_their_orders_count(finished):
+    config, run = finished
+    resources = read_json(run.resources)
+    of_files = input_digest(config.inputs, whole_orders=True)
+    assert resources["run"]["inputs"] != of_files
+    resources["run"]["inputs"] = of_files
+    del resources["crc32"]
+    run.resources.write_text(json.dumps(resources))
     assert is_done(run, config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from haste.errors import ConfigError, DataError
 from haste.files import read_yaml
 from haste.former_names import as_first_written, first_file_name
 from haste.grid import GridConfig, RunKey
+from haste.labels.order import LabelOrder
 from haste.paths import CorpusDir, RunDir, TokenDir
 from haste.presets import method
 
@@ -65,11 +67,12 @@ def input_files(inputs: InputsConfig) -> dict[str, list[Path]] | None:
     return files if whole else None
 
 
-def input_digest(inputs: InputsConfig) -> str | None:
+def input_digest(inputs: InputsConfig, *, whole_orders: bool = False) -> str | None:
     """A digest of what a run reads, None where a part of it is not there.
 
     It is quick: of corpus and tokens it takes their descriptions, which have the digests of the files
-    beside them, and the sizes of these.
+    beside them, and the sizes of these. `whole_orders`: of orders of labels their files, as runs of earlier
+    versions say, instead of what a run takes of them. Raises DataError for an order that is damaged.
     """
     files = input_files(inputs)
     if files is None:
@@ -80,9 +83,22 @@ def input_digest(inputs: InputsConfig) -> str | None:
             "corpus": _described(corpus, "haste corpus"),
             "tokens": _described(tokens, "haste tokenize"),
             "model": [file_sum(path) for path in files["model"]],
-            "labels": [file_sum(path) for path in files["labels"]],
+            "labels": [
+                (file_sum if whole_orders else _order_digest)(path) for path in files["labels"]
+            ],
         }
     )
+
+
+def _order_digest(path: Path) -> str:
+    """Of an order of labels; one that has not changed since is not read again."""
+    status = path.stat()
+    return _digest_of_order(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest_of_order(path: Path, *_: int) -> str:
+    return LabelOrder.load(path).digest
 
 
 def corpus_digest(corpus: CorpusDir) -> str | None:
@@ -137,8 +153,9 @@ def stale(resources: Mapping[str, Any], config: RunConfig) -> str | None:
     differ = differences(config, recorded["config"])
     if differ:
         return f"the results are of another configuration: {'; '.join(differ[:3])}"
-    present = input_digest(config.inputs)
-    if None not in (present, recorded["inputs"]) and present != recorded["inputs"]:
+    trained_from = recorded["inputs"]
+    present = [input_digest(config.inputs, whole_orders=whole) for whole in (False, True)]
+    if None not in (trained_from, *present) and trained_from not in present:
         return (
             "the results are of other inputs than are now in "
             f"{config.inputs.corpus}, {config.inputs.tokens}, {config.inputs.model} or its label order"

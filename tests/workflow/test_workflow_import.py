@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from workflow_project import GRID, Project, copy_workflow
 
 from haste.files import write_json
 from haste.grid import GridConfig, RunKey
+from haste.labels.order import LabelOrder
 from haste.presets import method
 from haste.runs import run_dir
 from haste.transfer import export_results, import_results
@@ -32,10 +34,15 @@ def results_of_another_machine(
     for key in trained(grid) if keys is None else keys:
         config = grid.resolve(key)
         model, info = Path(config.inputs.model), Path(config.inputs.corpus, "corpus.json")
-        before = info.stat()
-        write_json(info, CORPUS)
-        # of the same age as everything that Snakemake has seen there
-        os.utime(info, ns=(before.st_atime_ns, before.st_mtime_ns))
+        orders = filter(None, (config.inputs.order, config.inputs.clusters))
+        for path in (info, *map(Path, orders)):
+            before = path.stat()
+            if path == info:
+                write_json(path, CORPUS)
+            else:
+                LabelOrder(np.arange(90, dtype=np.int32), head=0, group_size=16).save(path)
+            # of the same age as everything that Snakemake has seen there
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         (model / "config.json").write_text(json.dumps({"hidden_size": 384}))
         (model / "model.safetensors").write_text("weights")
         write_run(grid, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +87,13 @@ class LabelOrder:
         rows = np.empty(self.n_labels, np.int32)
         rows[self.labels] = np.arange(self.n_labels, dtype=np.int32)
         return rows
+
+    @property
+    def digest(self) -> str:
+        """Of what a run takes of it. Cohesion is left out: its last digits are those of the embeddings, which
+        differ from one kind of CPU to another."""
+        labels = self.labels.astype("<i4", copy=False).tobytes()
+        return hashlib.sha256(labels + f"{self.head} {self.group_size}".encode()).hexdigest()
 
     def clusters(self) -> np.ndarray:
         """int32 [L]: label id -> group; raises DataError when labels of the head have no group."""
