@@ -80,6 +80,8 @@ CORPUS = {
     "n_extra": 10,
 }
 """what is read of corpus.json; documents are those of the runs' predictions"""
+ORDER = LabelOrder(np.arange(90, dtype=np.int32), head=0, group_size=16)
+"""of the labels of CORPUS"""
 
 
 def write_inputs(grid: GridConfig) -> None:
@@ -93,7 +95,7 @@ def write_inputs(grid: GridConfig) -> None:
         files += [model / "config.json", model / "model.safetensors", model / "SOURCE.json"]
         for path in map(Path, filter(None, (inputs.order, inputs.clusters))):
             path.parent.mkdir(parents=True, exist_ok=True)
-            LabelOrder(np.arange(90, dtype=np.int32), head=0, group_size=16).save(path)
+            ORDER.save(path)
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{path.name}\n")

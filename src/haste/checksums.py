@@ -28,9 +28,14 @@ SEAL = "crc32"
 
 def file_sum(path: Path) -> dict[str, Any]:
     """The Sum of a file; one that has not changed since is not read again."""
+    state = file_state(path)
+    return {"bytes": state[1], "crc32": _crc32(*state)}
+
+
+def file_state(path: Path) -> tuple[Path, int, int, int]:
+    """A file as it is now, by size, time and inode: what was read of it holds while this stays the same."""
     status = path.stat()
-    crc = _crc32(path, status.st_size, status.st_mtime_ns, status.st_ino)
-    return {"bytes": status.st_size, "crc32": crc}
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def file_sums(paths: Iterable[Path], folder: Path | str) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from haste.config import RunConfig
-from haste.data.batches import Batch, by_length, collate
+from haste.data.batches import Batch, collate, group_by_length
 from haste.data.ragged import Ragged
 from haste.distributed import ALONE, Ranks
 from haste.encoders.base import Encoder
@@ -89,7 +89,7 @@ class Model:
         """Rows of `tokens` in batches of like length, and their features [B, H] without dropout, all of them
         on each rank."""
         self.train(False)
-        for rows in by_length(tokens, batch_size):
+        for rows in group_by_length(tokens, batch_size):
             batch = collate(tokens, None, rows, own=self.ranks.documents(rows))
             features = self.features(batch.to_torch(self.device))
             yield rows, self.ranks.gather(features, len(rows))

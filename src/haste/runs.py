@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from haste.checksums import FILE_TIMES, SEAL, file_sum, read_description
+from haste.checksums import FILE_TIMES, SEAL, file_state, file_sum, read_description
 from haste.config import InputsConfig, RunConfig
 from haste.errors import ConfigError, DataError
 from haste.files import read_yaml
@@ -84,20 +84,16 @@ def input_digest(inputs: InputsConfig, *, whole_orders: bool = False) -> str | N
             "tokens": _described(tokens, "haste tokenize"),
             "model": [file_sum(path) for path in files["model"]],
             "labels": [
-                (file_sum if whole_orders else _order_digest)(path) for path in files["labels"]
+                file_sum(path) if whole_orders else _order_digest(*file_state(path))
+                for path in files["labels"]
             ],
         }
     )
 
 
-def _order_digest(path: Path) -> str:
-    """Of an order of labels; one that has not changed since is not read again."""
-    status = path.stat()
-    return _digest_of_order(path, status.st_size, status.st_mtime_ns, status.st_ino)
-
-
 @functools.lru_cache(maxsize=1024)
-def _digest_of_order(path: Path, *_: int) -> str:
+def _order_digest(path: Path, *_state: int) -> str:
+    """Of an order of labels; one that has not changed since is not read again."""
     return LabelOrder.load(path).digest
 
 

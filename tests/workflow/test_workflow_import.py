@@ -3,26 +3,33 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from workflow_project import GRID, Project, copy_workflow
 
 from haste.files import write_json
 from haste.grid import GridConfig, RunKey
-from haste.labels.order import LabelOrder
 from haste.presets import method
 from haste.runs import run_dir
 from haste.transfer import export_results, import_results
-from small_grid import CORPUS, write_run
+from small_grid import CORPUS, ORDER, write_run
 
 NEW = {**GRID, "overrides": {"dense": {"training": {"epochs": 3}}}}
 
 
 def trained(grid: GridConfig) -> list[RunKey]:
     return [key for key in grid.runs() if method(key.method).kind == "trained"]
+
+
+@contextmanager
+def same_age(path: Path) -> Iterator[None]:
+    """What is written keeps the age of what Snakemake has seen there."""
+    before = path.stat()
+    yield
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def results_of_another_machine(
@@ -34,15 +41,11 @@ def results_of_another_machine(
     for key in trained(grid) if keys is None else keys:
         config = grid.resolve(key)
         model, info = Path(config.inputs.model), Path(config.inputs.corpus, "corpus.json")
-        orders = filter(None, (config.inputs.order, config.inputs.clusters))
-        for path in (info, *map(Path, orders)):
-            before = path.stat()
-            if path == info:
-                write_json(path, CORPUS)
-            else:
-                LabelOrder(np.arange(90, dtype=np.int32), head=0, group_size=16).save(path)
-            # of the same age as everything that Snakemake has seen there
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with same_age(info):
+            write_json(info, CORPUS)
+        for path in map(Path, filter(None, (config.inputs.order, config.inputs.clusters))):
+            with same_age(path):
+                ORDER.save(path)
         (model / "config.json").write_text(json.dumps({"hidden_size": 384}))
         (model / "model.safetensors").write_text("weights")
         write_run(grid, key)

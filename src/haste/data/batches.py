@@ -139,7 +139,7 @@ class EpochBatches:
             yield order[step * self.batch_size : (step + 1) * self.batch_size]
 
 
-def by_length(tokens: Ragged, batch_size: int) -> Iterator[np.ndarray]:
+def group_by_length(tokens: Ragged, batch_size: int) -> Iterator[np.ndarray]:
     """All rows in batches of documents of like length, so little of a batch is padding."""
     rows = np.argsort(tokens.lengths(), kind="stable")
     for begin in range(0, len(rows), batch_size):

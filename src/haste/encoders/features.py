@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from haste.config import EncoderConfig, EncoderKind, Pooling
-from haste.data.batches import by_length, collate
+from haste.data.batches import collate, group_by_length
 from haste.data.ragged import Ragged
 from haste.data.tokens import load_tokens
 from haste.encoders.base import Encoder
@@ -37,7 +37,7 @@ def encode(
     shape = (len(tokens), encoder.feature_size)
     features = np.empty(shape, np.float32) if out is None else out
     done = 0
-    for rows in by_length(tokens, batch_size):
+    for rows in group_by_length(tokens, batch_size):
         batch = collate(tokens, None, rows).to_torch(device)
         encoded = encoder(batch.ids, batch.offsets, batch.weights, batch.longest)
         features[rows] = encoded.float().cpu().numpy()
