@@ -26,12 +26,17 @@ SHAPE = Shape("tiny", 3, 32, 40, 16, 16, head=56, positives=2, momentum=0.9, enc
 
 
 class FakeTimer:
-    """Every call takes a millisecond and 3 MiB."""
+    """Every call takes so many milliseconds and 3 MiB."""
 
     device = DEVICE
 
-    def times(self, _):
-        return Times(1.0, 0.5, 2.0)
+    def __init__(self, milliseconds=1.0):
+        self.milliseconds = milliseconds
+        self.captured = []
+
+    def times(self, _, *, captured):
+        self.captured.append(captured)
+        return Times(self.milliseconds, 0.5, 2.0)
 
     def peak_bytes(self, call):
         call()
@@ -41,8 +46,9 @@ class FakeTimer:
         return {"device": "Fake GPU 1", "commit": "abc", "copy_terabytes_per_second": 0.5}
 
 
-def measure(*pairs, shape=SHAPE):
-    return measure_shape(shape, [KernelRow(shape, *pair) for pair in pairs], FakeTimer(), 0.5, {})
+def measure(*pairs, shape=SHAPE, timer=None):
+    rows = [KernelRow(shape, *pair) for pair in pairs]
+    return measure_shape(shape, rows, timer or FakeTimer(), 0.5, {})
 
 
 # the plan
@@ -247,13 +253,18 @@ def test_share_of_copy():
     assert found["share_of_copy"] == pytest.approx(rate / 0.5, abs=1e-4)
 
 
+def test_no_time_where_not_all_of_the_work_was_timed(caplog):
+    (found,) = measure(("dense", "dw"), timer=FakeTimer(1e-9))
+    assert found["milliseconds"] is None
+    assert "times the rate of a copy" in caplog.text
+
+
 def test_what_was_measured_is_kept_when_a_later_row_ends_the_run(tmp_path):
     class Failing(FakeTimer):
-        def times(self, call):
-            if getattr(self, "ran", False):
+        def times(self, call, *, captured):
+            if self.captured:
                 raise KeyboardInterrupt
-            self.ran = True
-            return super().times(call)
+            return super().times(call, captured=captured)
 
     later = replace(SHAPE, name="later")
     rows = [KernelRow(shape, "bottleneck", "forward") for shape in (SHAPE, later)]
@@ -296,8 +307,11 @@ def released(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("released")
 def test_rows_of_the_released_extension(direction):
     assert released_cuda.installed()
-    (found,) = measure(("released_cuda", direction))
+    timer = FakeTimer()
+    (found,) = measure(("released_cuda", direction), timer=timer)
     assert found["milliseconds"] == 1.0
+    # a graph would lack its kernels
+    assert timer.captured == [False]
     assert found["labels"] == (96 if direction == "step" else 40)
 
 
@@ -383,3 +397,17 @@ def test_times_on_a_gpu_grow_with_the_work_and_the_peak_is_exact():
     assert 8 < second.median / first.median < 24
     assert first.low <= first.median <= first.high
     assert timer.peak_bytes(small.clone) == 64 << 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_what_a_graph_would_lack_is_timed_as_it_is():
+    timer, large = timing.Gpu(rep=5.0), torch.empty(1 << 30, dtype=torch.uint8, device=DEVICE)
+    target = torch.empty_like(large)
+
+    def elsewhere():
+        with torch.cuda.stream(torch.cuda.default_stream()):
+            target.copy_(large)
+
+    want = timer.times(lambda: target.copy_(large)).median
+    assert timer.times(elsewhere, captured=False).median == pytest.approx(want, rel=0.3)

@@ -21,13 +21,20 @@ def test_the_first_line(error, said):
     assert reason(error) == said
 
 
-def test_of_the_compiler_what_is_wrong_and_not_where():
-    def wrong(x_ptr):
-        tl.store(x_ptr, tl.arange(0, 3))
+# compiled, also where kernels run in the interpreter
+@triton.runtime.jit.JITFunction
+def stores(x_ptr):
+    tl.store(x_ptr, tl.arange(0, 3))
 
-    source = triton.compiler.ASTSource(
-        triton.runtime.jit.JITFunction(wrong), {"x_ptr": "*i32"}, constexprs={}
-    )
+
+@triton.runtime.jit.JITFunction
+def calls(x_ptr):
+    stores(x_ptr)
+
+
+@pytest.mark.parametrize("kernel", [stores, calls])
+def test_of_the_compiler_what_is_wrong_and_not_where(kernel):
+    source = triton.compiler.ASTSource(kernel, {"x_ptr": "*i32"}, constexprs={})
     with pytest.raises(CompilationError) as caught:
         triton.compile(source, target=GPUTarget("cuda", 90, 32))
     assert "power of 2" in reason(caught.value)

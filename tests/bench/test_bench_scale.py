@@ -56,6 +56,17 @@ def test_only_some_rows(grid):
         plan(grid, ["haste", "slow"])
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_presets_differ_in_what_is_computed_again_whatever_the_grid_has(grid, checkpointing):
+    its = replace(grid, encoder=grid.encoder | {"gradient_checkpointing": checkpointing})
+    found = {
+        name: workload_of(ScaleRow("Amazon-670K", "haste", name), its).config.encoder
+        for name in ("default", "speed")
+    }
+    assert found["default"].gradient_checkpointing
+    assert found["speed"] == replace(found["default"], gradient_checkpointing=False)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", scale.METHODS)
 def test_every_method_is_measured(grid, method, preset):

@@ -77,6 +77,8 @@ class Case:
     """of the weights"""
     fused: Part | None = None
     """the part of a fused step with a single one, which is rounded stochastically"""
+    captured: bool = True
+    """whether a CUDA graph holds all of it: not what is launched on the default stream, whatever the current one"""
 
 
 def build(problem: Problem, layer: str, direction: str) -> Case:
@@ -138,6 +140,7 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
         _chosen_from(problem, layer, part),
         part.weight.shape[1],
         part.weight.dtype,
+        captured=layer != RELEASED_CUDA,
     )
 
 
@@ -179,6 +182,7 @@ def _step(problem: Problem, layer: str, momentum: float) -> Case:
         tail.weight.shape[1],
         tail.weight.dtype,
         fused,
+        captured=layer != RELEASED_CUDA,
     )
 
 

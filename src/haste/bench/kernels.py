@@ -47,6 +47,8 @@ COLUMNS = (
     "what",
 )
 """of kernels.csv: see `haste.report.benchmarks`"""
+MOST_BANDWIDTH = 2.0
+"""times the rate of a copy; what is quicker was not timed whole"""
 
 PRODUCT_LAYERS = ("group_fan_in", "fixed_fan_in", "block_sparse", "bottleneck", "dense", "dense768")
 STEP_LAYERS = (
@@ -163,7 +165,9 @@ def measure_shape(
             else:
                 case = build(problem, row.layer, row.direction)
                 peak = timer.peak_bytes(case.run)
-                measured = _measured(case, timer.times(case.run), peak, copy)
+                measured = _measured(
+                    case, timer.times(case.run, captured=case.captured), peak, copy
+                )
         except (RuntimeError, TritonError, KernelError) as error:
             # out of memory, or a launch that the device or the released extension refuses
             log.error("%s: does not run: %s", row.name, reason(error))
@@ -225,6 +229,11 @@ def _record(row: KernelRow, verdict: Judgement | None) -> dict[str, object]:
 
 def _measured(case: Case, times: Times, peak: int, copy: float) -> dict[str, object]:
     rate = case.bytes / times.median / 1e9
+    if rate > MOST_BANDWIDTH * copy:
+        raise KernelError(
+            f"it would move its {case.bytes:,} bytes in {times.median:.3g} ms, at {rate / copy:.0f} times the rate of "
+            "a copy: not all of its work was timed."
+        )
     return {
         "milliseconds": round(times.median, 5),
         "low": round(times.low, 5),

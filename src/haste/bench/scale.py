@@ -83,7 +83,7 @@ METHODS = ("haste", "spartex", "elmo-bf16", "bottleneck", "fixed-fan-in")
 DEFAULT, SPEED = "default", "speed"
 PRESETS: dict[str, dict[str, dict[str, bool | str]]] = {
     DEFAULT: {"encoder": {"attention": "packed", "gradient_checkpointing": True}},
-    SPEED: {"encoder": {"attention": "packed"}},
+    SPEED: {"encoder": {"attention": "packed", "gradient_checkpointing": False}},
 }
 """changes of a run's settings, by section"""
 SWEEP = "sweep"

@@ -38,10 +38,12 @@ class Gpu:
         self.device = torch.device("cuda")
         self.rep = rep
 
-    def times(self, call: Call) -> Times:
+    def times(self, call: Call, *, captured: bool = True) -> Times:
         """Of a call, which is captured in a CUDA graph where possible, as in training: otherwise the work
-        of the host (about 0.1 ms) would dominate short kernels."""
-        low, median, high = do_bench(_replayed(call), rep=self.rep, quantiles=(0.25, 0.5, 0.75))
+        of the host (about 0.1 ms) would dominate short kernels. Not `captured`: as it is, because a graph would
+        lack what the call launches on other streams."""
+        timed = _replayed(call) if captured else call
+        low, median, high = do_bench(timed, rep=self.rep, quantiles=(0.25, 0.5, 0.75))
         return Times(median, low, high)
 
     def peak_bytes(self, call: Call) -> int:
