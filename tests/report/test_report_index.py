@@ -131,6 +131,7 @@ def test_a_paragraph_that_captions_share_is_said_once(page):
         ["workflow/configs/wordnet.yaml"],
         ["workflow/configs/wordnet-tuned.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/wikdict.yaml", "workflow/overlays/finished.yaml"],
+        ["workflow/configs/debian.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/plus.yaml"],
         ["config.yaml", "workflow/overlays/seeds.yaml"],
     ],
