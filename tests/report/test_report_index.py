@@ -134,6 +134,7 @@ def test_a_paragraph_that_captions_share_is_said_once(page):
         ["workflow/configs/debian.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/plus.yaml"],
         ["config.yaml", "workflow/overlays/seeds.yaml"],
+        ["config.yaml", "workflow/overlays/rivals.yaml"],
     ],
 )
 def test_committed_pages_are_those_of_the_committed_tables(tmp_path, monkeypatch, files):
