@@ -36,7 +36,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints, without the line's end; None where it fails or is not there."""
     command = ["git", "-C", str(folder), *arguments]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return done.stdout.strip()

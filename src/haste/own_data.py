@@ -41,14 +41,14 @@ def grid_of_folder(
     """
     data, out = data.expanduser().resolve(), out.expanduser().resolve()
     layout = Layout(out / "data", out, GRID)
-    own = layout.data_dir / DATASET
-    if out.exists() and any(out.iterdir()) and not own.exists():
+    folder = layout.data_dir / DATASET
+    if out.exists() and any(out.iterdir()) and not folder.exists():
         raise ConfigError(f"--out: {out} has other files in it; give a new folder.")
     described: dict[str, Any] = {"path": str(data), "validation": TRIAL_VALIDATION}
     dataset = Dataset(name=DATASET, **described)
     corpus = layout.corpus(DATASET)
     if not _is_made_of(dataset, corpus):
-        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         build_corpus(dataset, data, corpus.root, tick)
     made = load_corpus(corpus)
     encoder = own_encoder(
@@ -56,7 +56,7 @@ def grid_of_folder(
         if model is None
         else {"model": str(model.expanduser().resolve()), "max_len": made.info.max_len},
         made.texts("train") if made.info.has_text else None,
-        own / "words",
+        folder / "words",
         dense=isinstance(detect(data), PecosEmbeddings),
         size=HIDDEN,
         seed=seed,

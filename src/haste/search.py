@@ -138,9 +138,9 @@ class Search:
 
     def chosen(self) -> dict[str, Any]:
         """The grid's settings with those of the best trial as `overrides:`, and all trials as its `tuning:`."""
-        own = laid_over(self._given, self.best_delta)
+        override = laid_over(self._given, self.best_delta)
         tuning = self._tuning({trial.name: trial.place for trial in self.trials})
-        return {**self.settings, "overrides": {self._method: own}, "tuning": tuning}
+        return {**self.settings, "overrides": {self._method: override}, "tuning": tuning}
 
     def _next(self) -> Place | None:
         """Where the next trial is; None where all that can be drawn were tried."""

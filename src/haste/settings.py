@@ -202,7 +202,8 @@ def naming(*paths: Path) -> Iterator[None]:
 def _config_error(error: ValidationError, cls: Any, root: str) -> ConfigError:
     """One line for each thing that is wrong."""
     # a list that is too short because its items are wrong: that is said of each
-    wrong = (each for each in error.errors() if each["type"] != "too_short" or not each["input"])
+    details = error.errors()
+    wrong = (detail for detail in details if detail["type"] != "too_short" or not detail["input"])
     return ConfigError("\n".join(dict.fromkeys(_line(detail, cls, root) for detail in wrong)))
 
 

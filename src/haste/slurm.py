@@ -199,7 +199,9 @@ def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding
     # MiB of its smallest node; 64000+ where its nodes of a kind differ
     memory = min(int(each.rstrip("+")) for each in memories)
     limit = "any time" if minutes is None else f"{minutes} min"
-    found = f"{name}: {limit}, {memory / GIB_OF_MIB:.0f} GiB a node{', GPUs' if has_gpus else ''}"
+    partition = (
+        f"{name}: {limit}, {memory / GIB_OF_MIB:.0f} GiB a node{', GPUs' if has_gpus else ''}"
+    )
     faults = []
     if states[0] != "up":
         faults.append("it is down: jobs wait until it is up")
@@ -212,7 +214,7 @@ def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding
     # what no list tells: accounts of a partition, its limits for each user, names of GPUs
     if not faults and (refused := _refused(site, key)):
         faults.append(f"a job is refused: {refused}")
-    return Finding(key, found, not faults, "; ".join(faults), wrong=bool(faults))
+    return Finding(key, partition, not faults, "; ".join(faults), wrong=bool(faults))
 
 
 def _refused(site: Site, key: str) -> str:

@@ -70,6 +70,6 @@ def configure(
 def anywhere_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with those of ANYWHERE before the subcommand; what is behind -- is another command's."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    own = [word for word in arguments[:end] if word in ANYWHERE]
+    first = [word for word in arguments[:end] if word in ANYWHERE]
     rest = [word for word in arguments[:end] if word not in ANYWHERE]
-    return [*own, *rest, *arguments[end:]]
+    return [*first, *rest, *arguments[end:]]

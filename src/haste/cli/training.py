@@ -119,11 +119,11 @@ def predict(
         tick, done = stack.enter_context(nullcontext() if printed else counting("Predicting")), 0
         writer = stack.enter_context(_parquet(out)) if out else None
         for texts in LineStream(source.fileno()).blocks(name):
-            found = predictor(texts, k)
+            predictions = predictor(texts, k)
             if writer:
-                writer.write_table(found.table(texts))
+                writer.write_table(predictions.table(texts))
             else:
-                lines = map(show, texts, found)
+                lines = map(show, texts, predictions)
                 sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode())
                 sys.stdout.buffer.flush()
             done += len(texts)

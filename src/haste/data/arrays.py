@@ -81,10 +81,10 @@ class NamedLabels:
             rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
             columns = [[_plain(label) for label in row] for row in rows]
         known = dict.fromkeys(names or ())
-        found = {label for row in columns for label in row}
-        if len({isinstance(label, str) for label in (*found, *known)}) > 1:
+        used = {label for row in columns for label in row}
+        if len({isinstance(label, str) for label in (*used, *known)}) > 1:
             raise DataError("Y: some labels are names, others numbers; give all in one form.")
-        ordered = [*known, *sorted(found - known.keys())]
+        ordered = [*known, *sorted(used - known.keys())]
         place = {label: number for number, label in enumerate(ordered)}
         ids = [np.array([place[label] for label in row], np.int64) for row in columns]
         return cls(Ragged.of(ids), ordered)

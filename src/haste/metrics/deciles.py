@@ -42,8 +42,8 @@ def decile_part(
     Its mean is the sum of P@k over these rows of `decile_rows`. Arguments as there.
     """
     top = ids[:, :k]
-    found = hits(top, truth) & (label_deciles(train_frequency)[top] >= first)
-    return 100.0 * found.sum(1) / k
+    counted = hits(top, truth) & (label_deciles(train_frequency)[top] >= first)
+    return 100.0 * counted.sum(1) / k
 
 
 def decile_rows(

@@ -126,17 +126,17 @@ def _places(names: np.ndarray, numbering: Mapping[Any, int], path: Path) -> np.n
 
 
 def _ranked(
-    found: Pairs, documents: Mapping[Any, int], labels: Mapping[Any, int], path: Path
+    predicted: Pairs, documents: Mapping[Any, int], labels: Mapping[Any, int], path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """ids int64 and scores float64 [N, 100], best first."""
-    rows = _places(found.documents, documents, path)
-    order = np.lexsort((-found.scores, rows))
-    rows, columns = rows[order], _places(found.labels, labels, path)[order]
+    rows = _places(predicted.documents, documents, path)
+    order = np.lexsort((-predicted.scores, rows))
+    rows, columns = rows[order], _places(predicted.labels, labels, path)[order]
     starts = np.searchsorted(rows, np.arange(len(documents)))
     ranks = np.arange(len(rows)) - starts[rows]
     kept = ranks < MAX_RANK
     ids = np.full((len(documents), MAX_RANK), -1, np.int64)
     scores = np.full(ids.shape, -np.inf)
     ids[rows[kept], ranks[kept]] = columns[kept]
-    scores[rows[kept], ranks[kept]] = found.scores[order][kept]
+    scores[rows[kept], ranks[kept]] = predicted.scores[order][kept]
     return ids, scores

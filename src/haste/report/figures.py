@@ -85,9 +85,9 @@ def precision_memory(sources: Sources) -> Drawing:
         names = []
         for row in points.to_dict("records"):
             name, colour = row["method"], marker_style(row["method"]).colour
-            at = (row["x"], row["P@1 mean"])
-            axes.errorbar(*at, yerr=row["P@1 std"], color=colour, capsize=2, elinewidth=1)
-            names.append((*at, method_title(name), colour))
+            point = (row["x"], row["P@1 mean"])
+            axes.errorbar(*point, yerr=row["P@1 std"], color=colour, capsize=2, elinewidth=1)
+            names.append((*point, method_title(name), colour))
         for row in levels.to_dict("records"):
             title, colour = method_title(row["method"]), marker_style(row["method"]).colour
             label_level(axes, row["P@1 mean"], f"{title} (linear)", colour)

@@ -116,8 +116,8 @@ class Table(Layout):
             return []
         features = read_json(path).get("features", {})
         column: dict[str, Any] = next((features[name] for name in LABELS if name in features), {})
-        found = column.get("names") or column.get("feature", {}).get("names") or []
-        return list(map(str, found))
+        names = column.get("names") or column.get("feature", {}).get("names") or []
+        return list(map(str, names))
 
     def _info_path(self, split: str) -> Path:
         return self.folder / split / "dataset_info.json"
@@ -129,8 +129,8 @@ def _parts(folder: Path, split: str) -> list[Path]:
         if (folder / pattern).is_file():
             return [folder / pattern]
     for pattern in (f"{split}-*.parquet", f"{split}/data-*.arrow"):
-        if found := sorted(folder.glob(pattern)):
-            return found
+        if parts := sorted(folder.glob(pattern)):
+            return parts
     return []
 
 
