@@ -299,6 +299,23 @@ def test_what_the_grid_lacks_is_said(sources, only):
     assert found["C4a"].comparisons[3].ours is None
 
 
+@pytest.mark.parametrize("in_grid", [False, True])
+def test_what_is_there_for_context_may_be_missing(sources, settled, only, in_grid):
+    only("C5")
+    whole = settled["C5"]
+    left = ("dense", "haste")
+    found = by_claim(
+        replace(
+            sources,
+            grid=sources.grid if in_grid else replace(sources.grid, methods=left, ablations=()),
+            runs=tuple(run for run in sources.runs if run.key.method in left),
+        )
+    )["C5"]
+    assert (found.verdict, found.reason) == (whole.verdict, whole.reason)
+    assert found.verdict != UNDECIDED
+    assert [each.ours is None for each in found.comparisons] == [False] * 4 + [True] * 8
+
+
 def test_memory_and_time_on_a_gpu(sources, only):
     only("C6", "C10")
     told = {

@@ -271,10 +271,12 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
     grid, differences = sources.grid, claim.compared(sources.grid)
     sides = {side.title: side for row in differences for side in (row.a, row.b)}
     tested = [row for row in differences if not row.context]
+    # what is there for context decides nothing, nor does it where it is missing
+    needed = {side.title: side for row in tested for side in (row.a, row.b)}
     missing = ""
     if claim.ablation and claim.ablation not in grid.ablations:
         missing = f"ablation {claim.ablation} is not in the grid"
-    elif absent := [side.method for side in sides.values() if side.method not in grid.methods]:
+    elif absent := [side.method for side in needed.values() if side.method not in grid.methods]:
         missing = f"not in the grid: {', '.join(absent)}"
     for dataset in grid.datasets:
         runs = {
@@ -293,10 +295,10 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
             for row in differences
             if runs[row.a.title] and runs[row.b.title]
         }
-        without = [title for title, side in runs.items() if not side]
+        without = [title for title in needed if not runs[title]]
         verdict, reason = UNDECIDED, missing or f"no runs of {', '.join(without)}"
         if not missing and not without:
-            judged = {side.title: runs[side.title] for row in tested for side in (row.a, row.b)}
+            judged = {title: runs[title] for title in needed}
             verdict, reason = judge({r.what: ours[r.what] for r in tested}, judged, claim.at_most)
         comparisons = tuple(
             Comparison(
