@@ -117,9 +117,9 @@ class Model:
         whole: dict[str, Tensor | Blocks] = dict(tensors)
         for name, rows in self.row_ranges().items():
             if name in tensors:
-                own = tensors[name]
-                shape = (rows.total, *own.shape[1:])
-                whole[name] = Blocks(shape, own.dtype, self.ranks.blocks(own, rows))
+                part = tensors[name]
+                shape = (rows.total, *part.shape[1:])
+                whole[name] = Blocks(shape, part.dtype, self.ranks.blocks(part, rows))
         return whole
 
     def save(self, path: Path) -> None:
@@ -198,12 +198,12 @@ def restore_model(
     targets = model.tensors(momenta=False)
     check_fit(targets, tensors, path)
     for part, module in model.parts().items():
-        own = {
+        state = {
             name.removeprefix(f"{part}."): tensors[name].to(device, target.dtype)
             for name, target in targets.items()
             if name.startswith(f"{part}.")
         }
-        module.load_state_dict(own, assign=True)
+        module.load_state_dict(state, assign=True)
     return model
 
 

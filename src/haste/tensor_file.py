@@ -137,11 +137,11 @@ def load_tensors(
             tensors = {}
             for name in stored.keys():  # noqa: SIM118
                 present_name = former_names.renamed_tensor(name)
-                own, part = rows.get(present_name), stored.get_slice(name)
-                if own is None or part.get_shape()[0] != own.total:
+                wanted, stored_tensor = rows.get(present_name), stored.get_slice(name)
+                if wanted is None or stored_tensor.get_shape()[0] != wanted.total:
                     tensors[present_name] = stored.get_tensor(name)
                 else:
-                    tensors[present_name] = part[own.begin : own.end]
+                    tensors[present_name] = stored_tensor[wanted.begin : wanted.end]
     return tensors, metadata
 
 

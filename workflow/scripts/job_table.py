@@ -82,8 +82,8 @@ def job_table(jobs: Iterable[Job]) -> str:
 
 def _line(text: str, key: str) -> str:
     """What follows a key of a job; empty where it has none."""
-    found = re.search(rf"^ +{key}: (.*)$", text, flags=re.M)
-    return found[1] if found else ""
+    match = re.search(rf"^ +{key}: (.*)$", text, flags=re.M)
+    return match[1] if match else ""
 
 
 if __name__ == "__main__":

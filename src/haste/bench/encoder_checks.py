@@ -67,11 +67,11 @@ def packed(longest: int, p: float, device: torch.device) -> Iterator[Judgement]:
         dropout = Dropout(p, torch.tensor([2**40 + 7], device=device), SITE)
         left = _packed_weights(qkv, place, documents, dropout)
         factors = torch.where(whole > 0, left / whole, 0.0)
-        found = torch.where(factors > 0.5, 1 / (1 - p), 0.0)
-        yield Judgement("factors of dropout", relative_error(factors, found), TWO_ROUNDINGS)
-        yield share("share dropped", found[whole > 0] == 0, p)
-        beside = found.new_zeros(*inside.shape, HEADS, longest)
-        beside[inside] = found
+        expected = torch.where(factors > 0.5, 1 / (1 - p), 0.0)
+        yield Judgement("factors of dropout", relative_error(factors, expected), TWO_ROUNDINGS)
+        yield share("share dropped", expected[whole > 0] == 0, p)
+        beside = expected.new_zeros(*inside.shape, HEADS, longest)
+        beside[inside] = expected
         kept = beside.transpose(1, 2)
 
     def naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ def packed(longest: int, p: float, device: torch.device) -> Iterator[Judgement]:
 
     def answer(dtype: torch.dtype) -> Results:
         leaves = {"query": query, "key": key, "value": value}
-        found = _gradients(naive, leaves, upstream, dtype)
-        return {name: result[inside] for name, result in found.items()}
+        gradients = _gradients(naive, leaves, upstream, dtype)
+        return {name: result[inside] for name, result in gradients.items()}
 
     gradient = packed_attention.attend_backward(qkv, documents, dropout, upstream[inside])
     names = ("gradient of query", "gradient of key", "gradient of value")
@@ -128,10 +128,10 @@ def norm(width: int, p: float, device: torch.device) -> Iterator[Judgement]:
     def answer(dtype: torch.dtype) -> Results:
         z = x.to(dtype) + a.to(dtype) * kept.to(dtype)
         leaves = {"sum": before, "weight": weight, "bias": bias}
-        found = _gradients(layer_norm, leaves, dy, dtype)
-        through = found["gradient of sum"] * kept.to(dtype)
+        gradients = _gradients(layer_norm, leaves, dy, dtype)
+        through = gradients["gradient of sum"] * kept.to(dtype)
         return {
-            **found,
+            **gradients,
             "values": layer_norm(z, weight.to(dtype), bias.to(dtype)),
             "sum": z,
             "gradient of the second summand": through,
@@ -159,8 +159,8 @@ def gelu(width: int, device: torch.device) -> Iterator[Judgement]:
     u, dg = random.normal(ROWS, width), random.normal(ROWS, width)
 
     def answer(dtype: torch.dtype) -> Results:
-        found = _gradients(torch.nn.functional.gelu, {"inner": u}, dg, dtype)
-        return {**found, "gradient of bias": found["gradient of inner"].sum(0)}
+        gradients = _gradients(torch.nn.functional.gelu, {"inner": u}, dg, dtype)
+        return {**gradients, "gradient of bias": gradients["gradient of inner"].sum(0)}
 
     d_bias = torch.full((width,), torch.nan, device=device, dtype=u.dtype)
     du, values = residual.gelu_backward(u.clone(), dg.clone(), d_bias)

@@ -260,8 +260,8 @@ class Bench:
 
 def workloads(grid: GridConfig, datasets: Sequence[str]) -> dict[str, Workload]:
     """What is trained of each data set: HASTE with the preset `default`."""
-    found = {name: workload_of(ScaleRow(name, "haste", DEFAULT), grid) for name in datasets}
-    return {name: replace(each, profiled=False) for name, each in found.items()}
+    by_name = {name: workload_of(ScaleRow(name, "haste", DEFAULT), grid) for name in datasets}
+    return {name: replace(each, profiled=False) for name, each in by_name.items()}
 
 
 def _unequal(whole: OutputLayer, part: OutputLayer) -> float:
@@ -269,7 +269,7 @@ def _unequal(whole: OutputLayer, part: OutputLayer) -> float:
     unequal = total = 0
     values = part.state_dict()
     for name, rows in part.row_ranges().items():
-        own = whole.state_dict()[name][rows.begin : rows.end]
-        unequal += int((values[name] != own).sum())
-        total += own.numel()
+        expected = whole.state_dict()[name][rows.begin : rows.end]
+        unequal += int((values[name] != expected).sum())
+        total += expected.numel()
     return unequal / max(total, 1)

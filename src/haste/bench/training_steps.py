@@ -121,10 +121,10 @@ class TrainingSteps:
         """With the padding of batches that are replayed, else of each document to the longest of its batch."""
         lengths, padding = self.tokens.lengths(), self.step.padding(self.labels)
 
-        def padded(own: np.ndarray) -> int:
+        def padded(sizes: np.ndarray) -> int:
             if padding is not None:
-                return padding.tokens_of(own)
-            return own.sum() if self.model.encoder.packed else len(own) * own.max()
+                return padding.tokens_of(sizes)
+            return sizes.sum() if self.model.encoder.packed else len(sizes) * sizes.max()
 
         return float(np.mean([padded(lengths[rows]) for rows in self.batches.rows(0)]))
 

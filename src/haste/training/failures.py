@@ -162,11 +162,11 @@ def _fan_in(config: RunConfig, use: MemoryUse, excess: float) -> int | None:
     if not config.layer.sparse:
         return None
     factor = 1 - excess / max(use.layer, 1)
-    fitting = [each for each in FAN_INS if each <= min(factor, 0.99) * config.layer.fan_in]
+    fitting = [fan_in for fan_in in FAN_INS if fan_in <= min(factor, 0.99) * config.layer.fan_in]
     return max(fitting, default=None)
 
 
 def _asked_for(message: str) -> int:
     """Bytes that the allocator could not give, as its message says; 0 where it does not."""
-    found = re.search(r"Tried to allocate ([0-9.]+) (\w+)", message)
-    return round(float(found[1]) * _UNITS.get(found[2], 0)) if found else 0
+    match = re.search(r"Tried to allocate ([0-9.]+) (\w+)", message)
+    return round(float(match[1]) * _UNITS.get(match[2], 0)) if match else 0

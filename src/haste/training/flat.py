@@ -20,16 +20,16 @@ def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
     element by element does for the whole what it does for each; elements between parts are 0 and have
     gradients of 0.
     """
-    sizes = [-(-each.numel() // ALIGNED) * ALIGNED for each in parameters]
+    sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
     like = parameters[0]
     whole = nn.Parameter(torch.zeros(sum(sizes), dtype=like.dtype, device=like.device))
     whole.grad = torch.zeros_like(whole)
     places = zip(parameters, whole.detach().split(sizes), whole.grad.split(sizes), strict=True)
-    for each, values, gradient in places:
-        own = values[: each.numel()].view(each.shape)
-        own.copy_(each.detach())
-        each.data = own
-        each.grad = gradient[: each.numel()].view(each.shape)
+    for parameter, values, gradient in places:
+        part = values[: parameter.numel()].view(parameter.shape)
+        part.copy_(parameter.detach())
+        parameter.data = part
+        parameter.grad = gradient[: parameter.numel()].view(parameter.shape)
     return whole
 
 

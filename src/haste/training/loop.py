@@ -113,19 +113,19 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of this configuration."""
-        found = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
-        steps = self.ranks.collect(found.step if found else 0)
+        restored = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
+        steps = self.ranks.collect(restored.step if restored else 0)
         if len(set(steps)) > 1:
             raise DataError(
                 f"{self.out.checkpoint}: processes read it at different steps ({', '.join(map(str, steps))}); "
                 "put the run's folder where all of them see the same files."
             )
-        if found is not None:
-            self.progress, self._resumed = found, found.step
+        if restored is not None:
+            self.progress, self._resumed = restored, restored.step
             if self.ranks.first:
                 # the folder may have been cleared since, and no epoch may be left that would write it
-                write_rows(self.out.history, HISTORY, found.history)
-            log.info("resuming from step %d of %d", found.step, self.total_steps)
+                write_rows(self.out.history, HISTORY, restored.history)
+            log.info("resuming from step %d of %d", restored.step, self.total_steps)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -178,10 +178,10 @@ class Trainer:
         return [sum(row[name] for name in VALIDATED) / len(VALIDATED) for row in rows]
 
     def _out_of_patience(self) -> bool:
-        patience, found = self.config.training.patience, self._evaluations()
-        if not patience or not found:
+        patience, scores = self.config.training.patience, self._evaluations()
+        if not patience or not scores:
             return False
-        since = len(found) - 1 - found.index(max(found))
+        since = len(scores) - 1 - scores.index(max(scores))
         if since >= patience:
             log.info(
                 "stopped after epoch %d: no better for %d evaluations",
@@ -194,12 +194,12 @@ class Trainer:
         """Check the losses since the last check; on a GPU this synchronizes."""
         losses = torch.stack(self._unchecked).tolist() if self._unchecked else []
         self._unchecked.clear()
-        for at, loss in enumerate(losses, self.progress.step - len(losses) + 1):
+        for step, loss in enumerate(losses, self.progress.step - len(losses) + 1):
             if not math.isfinite(loss):
                 error = failures.not_finite(
                     self.config,
                     loss,
-                    at,
+                    step,
                     self.total_steps,
                     self.model,
                     self._resumed,
@@ -212,7 +212,7 @@ class Trainer:
         progress, training = self.progress, self.config.training
         last = epoch + 1 == training.epochs
         looks = last or (epoch + 1) % training.validate_every == 0
-        found = self.validate() if looks else {}
+        metrics = self.validate() if looks else {}
         factor = self.train_step.factor(progress.step - 1)
         row = {
             "epoch": epoch + 1,
@@ -221,7 +221,7 @@ class Trainer:
             "learning_rate": factor * training.learning_rate,
             "seconds": round(progress.seconds, 3),
             "rewired": progress.rewired,
-            **found,
+            **metrics,
         }
         progress.epoch_seconds.append(progress.seconds - sum(progress.epoch_seconds))
         progress.history.append(row)
@@ -230,15 +230,15 @@ class Trainer:
             write_rows(self.out.history, HISTORY, progress.history)
             if training.tensorboard:
                 log_to_tensorboard(self.out.root, row)
-        found_so_far = self._evaluations()
-        if training.patience and found and found_so_far[-1] == max(found_so_far):
+        scores = self._evaluations()
+        if training.patience and metrics and scores[-1] == max(scores):
             self.model.save(self._best)
         log.info(
             "epoch %d/%d  loss %.3f  %s  %.1f s",
             row["epoch"],
             training.epochs,
             row["loss"],
-            "  ".join(f"{name} {value:.2f}" for name, value in found.items()),
+            "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()),
             progress.epoch_seconds[-1],
         )
 

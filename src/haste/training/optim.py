@@ -29,7 +29,9 @@ def build_optimizers(
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     kinds = [(decayed, config.weight_decay), (plain, 0.0)]
     groups: list[dict[str, Any]] = [
-        {"params": [flat.flatten(own)], "weight_decay": decay} for own, decay in kinds if own
+        {"params": [flat.flatten(members)], "weight_decay": decay}
+        for members, decay in kinds
+        if members
     ]
     if not groups:
         return []
@@ -56,9 +58,13 @@ def backward(
     gradient = gradient.to(features.dtype)
     written = {id(parameter) for parameter in encoder.written_gradients()}
     parameters = [*encoder.parameters(), *projection.parameters()]
-    own = [each for each in parameters if each.requires_grad and id(each) not in written]
-    if own:
-        flat.backward(features, gradient, own)
+    unwritten = [
+        parameter
+        for parameter in parameters
+        if parameter.requires_grad and id(parameter) not in written
+    ]
+    if unwritten:
+        flat.backward(features, gradient, unwritten)
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:

@@ -44,11 +44,11 @@ class BatchShape:
 
     def parts(self) -> list[slice]:
         """The slices of offsets, ids, label and row."""
-        found, begin = [], 0
+        slices, begin = [], 0
         for size in (self.documents + 1, self.tokens, self.pairs, self.pairs):
-            found.append(slice(begin, begin + size))
+            slices.append(slice(begin, begin + size))
             begin += -(-size // ALIGNED) * ALIGNED
-        return found
+        return slices
 
     @property
     def size(self) -> int:

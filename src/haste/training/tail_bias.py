@@ -38,19 +38,19 @@ def tune_tail_bias(model: Model, tokens: Ragged, truth: Truth) -> float:
     """
     parts = _head_and_tail(model.layer)
     ids, scores, tail = _best_of_each(model, parts, tokens)
-    found = {}
+    mean_by_shift = {}
     for shift in sorted(SHIFTS, key=abs):
         order = np.argsort(-(scores + shift * tail), axis=1, kind="stable")[:, :DEPTH]
         best = np.take_along_axis(ids, order, axis=1)
         metrics = quick_metrics(best, truth.positives, truth.inverse_propensity)
-        found[shift] = sum(metrics.values()) / len(metrics)
-    chosen = max(found, key=lambda shift: found[shift])
+        mean_by_shift[shift] = sum(metrics.values()) / len(metrics)
+    chosen = max(mean_by_shift, key=lambda shift: mean_by_shift[shift])
     parts.tail.add_to_bias(chosen)
     log.info(
         "tail shifted by %+.2f: mean of P@1, P@5 and PSP@5 on validation %.2f, without %.2f",
         chosen,
-        found[chosen],
-        found[0.0],
+        mean_by_shift[chosen],
+        mean_by_shift[0.0],
     )
     return chosen
 
@@ -81,8 +81,8 @@ def _best_of_each(
             (parts.head, parts.head_features, 0, slice(0, sizes[0])),
             (parts.tail, parts.tail_features, border, slice(sizes[0], None)),
         ):
-            best, found = part.topk(features[:, at].contiguous(), columns.stop or sizes[1])
-            ids[rows, columns] = model.order.labels[found.cpu().numpy() + first]
+            best, label_rows = part.topk(features[:, at].contiguous(), columns.stop or sizes[1])
+            ids[rows, columns] = model.order.labels[label_rows.cpu().numpy() + first]
             scores[rows, columns] = best.cpu().numpy()
     tail = np.zeros(ids.shape, bool)
     tail[:, sizes[0] :] = True
