@@ -83,7 +83,7 @@ class Limits:
         return _capped(request.minutes * attempt, self.minutes)
 
     def attempts(self, request: Request) -> int:
-        """Attempts that a run needs which goes on from its checkpoint in the next."""
+        """Attempts that a run needs that resumes from its checkpoint in the next."""
         return -(-request.minutes // self.minutes) if self.minutes else 1
 
 

@@ -110,5 +110,5 @@ onerror:
                 )
     logger.error(
         f"Each job that failed is named above, with its files and its log; all logs: {LOGS}. Once the cause "
-        "is mended, the same command makes what is missing, and runs go on from their checkpoints."
+        "is mended, the same command makes what is missing, and runs resume from their checkpoints."
     )

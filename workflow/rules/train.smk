@@ -1,7 +1,7 @@
 """Runs: the resolved configuration of each, then training and evaluation in one process.
 
 Only finished files are outputs of `train`. Snakemake deletes the outputs of a job that fails or
-starts, never the folder around them, so the checkpoint in it survives and the run goes on from it.
+starts, never the folder around them, so the checkpoint in it survives and the run resumes from it.
 """
 
 

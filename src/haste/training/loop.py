@@ -112,7 +112,7 @@ class Trainer:
         return outcome.loss
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one of this configuration."""
+        """Resume from the checkpoint, if there is one of this configuration."""
         restored = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
         steps = self.ranks.collect(restored.step if restored else 0)
         if len(set(steps)) > 1:

@@ -52,7 +52,7 @@ class BatchShape:
 
     @property
     def size(self) -> int:
-        """Numbers of the whole array."""
+        """Elements of the whole array."""
         return -(-self.parts()[-1].stop // ALIGNED) * ALIGNED
 
     def pack(self, batch: Batch, pad_label: int) -> np.ndarray:
