@@ -57,10 +57,10 @@ class Entry:
     """of the report, reStructuredText: the docstring of `make` unless given"""
     category: str
     """folder of the report"""
-    inputs: Callable[[GridConfig], Inputs] | None = None
-    """None: the committed files of `benchmark`"""
+    inputs: Callable[[GridConfig], Inputs]
+    """what it reads in a grid; `inputs_of` adds what holds for all"""
     benchmark: str | None = None
-    """whose committed files it shows: kernels or scale"""
+    """whose committed files are its inputs: kernels or scale"""
     applies: Callable[[GridConfig], bool] = lambda _: True
     """whether a grid has it"""
     on_request: bool = False
@@ -83,12 +83,7 @@ class Entry:
 
     def inputs_of(self, grid: GridConfig) -> Inputs:
         """What it reads in a grid."""
-        if self.inputs is not None:
-            inputs = self.inputs(grid)
-        else:
-            # one of the two is registered
-            assert self.benchmark is not None
-            inputs = benchmark_inputs(grid, self.benchmark)
+        inputs = self.inputs(grid)
         return dataclasses.replace(inputs, partial=inputs.partial or grid.allow_partial)
 
 
@@ -108,6 +103,8 @@ def figure(name: str, title: str, **options: Any) -> Callable[[Callable], Callab
 def _register(kind: str, name: str, title: str, **options: Any) -> Callable[[Callable], Callable]:
     def register(make: Callable) -> Callable:
         settings = {"caption": inspect.getdoc(make), **options}
+        if benchmark := options.get("benchmark"):
+            settings["inputs"] = lambda grid: benchmark_inputs(grid, benchmark)
         _entries[kind, name] = Entry(kind, name, title, make, **settings)
         return make
 
