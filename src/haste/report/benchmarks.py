@@ -17,9 +17,9 @@ SHAPE = ("batch", "features", "labels", "fan_in")
 """columns of kernels.csv that say which times are of the same problem"""
 NEEDED = {
     # layer is a pattern of `config.PATTERNS`, direction forward, backward or step, milliseconds the
-    # median, empty for a row that was wrong or did not run; the others in `benchmarks.kernels.COLUMNS`
+    # median, empty for a row that was wrong or did not run; the others in `haste.bench.kernels.COLUMNS`
     "kernels": ("layer", "direction", "milliseconds", *SHAPE),
-    # the others in `benchmarks.scale.COLUMNS`
+    # the others in `haste.bench.scale.COLUMNS`
     "scale": ("dataset", "method", "preset", "labels", "seconds_per_step", "peak_allocated_gib"),
 }
 """columns that are relied upon, by benchmark"""

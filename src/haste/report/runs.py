@@ -75,8 +75,8 @@ class Run:
         return None if self.history is None else has_converged(self.history)
 
     def validation(self) -> dict[str, float | None]:
-        """Percent on the validation split of the weights that were kept, by name, before the bias of the tail is tuned;
-        None for linear methods."""
+        """Percent on the validation split of the weights that were kept, by name, before the bias of the
+        tail is tuned; None for linear methods."""
         if self.history is None:
             return dict.fromkeys(VALIDATED)
         rows = self.history[list(VALIDATED)]

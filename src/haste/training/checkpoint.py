@@ -1,4 +1,4 @@
-"""All that a run needs to go on, in one file that is replaced whole."""
+"""All that a run needs to resume, in one file that is replaced whole."""
 
 from __future__ import annotations
 

@@ -44,10 +44,10 @@ def train_and_evaluate(
 ) -> None:
     """Train a run, or resume it, and write all files of its folder; a finished one is left as it is.
 
-    With `force` it is trained anew and its results are replaced. Several `ranks` call it together, of which the
-    first writes. Raises ConfigError, DataError or
-    KernelError for inputs that will not do and for a folder of other files, RunLockedError where another
-    process trains there, TrainingError when the loss is no longer finite, and Stopped on a signal.
+    With `force` it is trained anew and its results are replaced. Several `ranks` call it together, of which
+    the first writes. Raises ConfigError, DataError or KernelError for inputs that will not do and for a
+    folder of other files, RunLockedError where another process trains there, TrainingError when the loss is
+    no longer finite, and Stopped on a signal.
     """
     with ExitStack() as stack:
         ranks.agree(lambda: stack.enter_context(locked(out.root)), on_first=True)
