@@ -299,6 +299,35 @@ def test_what_the_grid_lacks_is_said(sources, only):
     assert found["C4a"].comparisons[3].ours is None
 
 
+def test_the_split_is_judged_by_a_method_with_settings_of_its_own_where_the_grid_has_it(
+    sources, settled, only
+):
+    only("C8")
+    assert "with the split − without (points)" in settled["C8"].comparisons[0].what
+    # with the ablation in the grid, too, whose variant without the split is made up to be better; and with
+    # more seeds than it has
+    ablated = replace(sources.grid, ablations=("head_tail",), ablation_seeds=(0,))
+    taken = with_methods(sources, group_fan_in="spartex")
+    for ablations in ((), ("head_tail",)):
+        grid = replace(ablated, methods=taken.grid.methods, ablations=ablations)
+        found = by_claim(replace(taken, grid=grid))["C8"]
+        (number,) = found.comparisons
+        assert (found.verdict, number.paper) == (HOLDS, "1.3 (Amazon-670K)")
+        assert number.what == "P@1, with the split − Group-shared fan-in (points)"
+        assert number.setting == "haste: head 0.1, 5.0 MiB; group-fan-in: no head, 7.0 MiB"
+        assert claimed_runs(grid, "head_tail") == []
+
+
+def test_a_method_without_runs_is_missed_by_its_name(sources, only):
+    only("C8")
+    grid = replace(sources.grid, methods=(*METHODS, "group-fan-in"))
+    found = by_claim(replace(sources, grid=grid))["C8"]
+    assert (found.verdict, found.reason) == (UNDECIDED, "no runs of Group-shared fan-in")
+    (number,) = found.comparisons
+    assert (number.ours, number.paper) == (None, "1.3 (Amazon-670K)")
+    assert number.setting.endswith("group-fan-in: no runs")
+
+
 @pytest.mark.parametrize("in_grid", [False, True])
 def test_what_is_there_for_context_may_be_missing(sources, settled, only, in_grid):
     only("C5")

@@ -62,6 +62,11 @@ class Difference:
         unit = "points, for context" if self.context else "points"
         return f"{self.metric}, {self.a.title} − {self.b.title} ({unit})"
 
+    @property
+    def of_variants(self) -> bool:
+        """Whether a side is a variant of an ablation."""
+        return any(side.variant != DEFAULT_VARIANT for side in (self.a, self.b))
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -72,6 +77,8 @@ class Claim:
     evidence: str
     ablation: str | None = None
     sides: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """of an ablation's claim, by side: the method that is compared instead where the grid has it"""
     differences: Sequence[Mapping] = ()
     optional: bool = False
     """whether differences are left out of which the grid lacks a side"""
@@ -91,22 +98,30 @@ class Claim:
     timed: bool = False
     """whether the runs must have had their GPU to themselves"""
 
-    def side(self, name: str) -> Side:
+    def side(self, name: str, grid: GridConfig) -> Side:
         """A method, or a variant of the ablation."""
         if self.ablation is None:
             row = method(name)
             published = row.published_as[1] if row.published_as else None
             return Side(row.title, name, DEFAULT_VARIANT, published)
         chosen, (value, published) = ablation(self.ablation), self.sides[name]
+        instead = self.methods.get(name)
+        if instead in grid.methods:
+            return Side(method(instead).title, instead, DEFAULT_VARIANT, published)
         variant = DEFAULT_VARIANT if value is None else chosen.variant_name(value)
         return Side(name, chosen.method, variant, published)
 
-    def compared(self, grid: GridConfig | None = None) -> list[Difference]:
-        """Its differences in accuracy; of an optional claim those that a grid has, where one is given."""
+    def compared(self, grid: GridConfig) -> list[Difference]:
+        """Its differences in accuracy; of an optional claim those that the grid has."""
         return [
-            Difference(metric, self.side(row["a"]), self.side(row["b"]), row.get("context", False))
+            Difference(
+                metric,
+                self.side(row["a"], grid),
+                self.side(row["b"], grid),
+                row.get("context", False),
+            )
             for row in self.differences
-            if grid is None or not self.optional or {row["a"], row["b"]} <= set(grid.methods)
+            if not self.optional or {row["a"], row["b"]} <= set(grid.methods)
             for metric in row["metrics"]
         ]
 
@@ -119,11 +134,12 @@ def claims() -> tuple[Claim, ...]:
 
 
 def claimed_runs(grid: GridConfig, name: str) -> list[RunKey]:
-    """The runs of ablation `name` that a claim is about; none where it is not in the grid."""
+    """The runs of ablation `name` that a claim is about; none where it is not in the grid, or where methods
+    are compared instead."""
     if name not in grid.ablations:
         return []
-    rows = [row for claim in claims() if claim.ablation == name for row in claim.compared()]
-    wanted = {side.variant for row in rows for side in (row.a, row.b)}
+    rows = [row for claim in claims() if claim.ablation == name for row in claim.compared(grid)]
+    wanted = {side.variant for row in rows if row.of_variants for side in (row.a, row.b)}
     return [key for key in grid.ablation_runs(name) if key.variant in wanted]
 
 
@@ -273,8 +289,9 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
     tested = [row for row in differences if not row.context]
     # what is there for context decides nothing, nor does it where it is missing
     needed = {side.title: side for row in tested for side in (row.a, row.b)}
+    of_variants = any(row.of_variants for row in differences)
     missing = ""
-    if claim.ablation and claim.ablation not in grid.ablations:
+    if of_variants and claim.ablation not in grid.ablations:
         missing = f"ablation {claim.ablation} is not in the grid"
     elif absent := [side.method for side in needed.values() if side.method not in grid.methods]:
         missing = f"not in the grid: {', '.join(absent)}"
@@ -284,7 +301,7 @@ def _accuracy(claim: Claim, sources: Sources) -> Iterator[Finding]:
                 run
                 for run in sources.of(dataset, side.method, side.variant)
                 # the preset may have more seeds than its variants
-                if not claim.ablation or run.key.seed in grid.ablation_seeds
+                if not of_variants or run.key.seed in grid.ablation_seeds
             ]
             for title, side in sides.items()
         }
