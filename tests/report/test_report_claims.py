@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import nan
 from types import SimpleNamespace
 
 import pytest
 from fake_grid import GIB, FakeGrid, load
 
-from haste.grid import RunKey
 from haste.metrics.bootstrap import Interval
 from haste.report import claims as module
 from haste.report.claims import (
@@ -109,11 +109,9 @@ def only(monkeypatch):
     return leave
 
 
-def side(seeds=2, converged=True):
-    return [
-        SimpleNamespace(key=RunKey("d", "m", "default", seed), converged=converged)
-        for seed in range(seeds)
-    ]
+def side(*late_gains):
+    """Runs with these late gains, a seed each; by default two that have converged."""
+    return [SimpleNamespace(late_gain=gain) for gain in late_gains or (0.0, 0.0)]
 
 
 UP, DOWN, ACROSS = Interval(2.0, 1.0, 3.0), Interval(-2.0, -3.0, -1.0), Interval(0.5, -1.0, 2.0)
@@ -136,14 +134,26 @@ def test_verdict_of_intervals(intervals, verdict, reason):
 
 
 @pytest.mark.parametrize("interval", [UP, DOWN])
-def test_no_verdict_on_runs_that_have_not_converged(interval):
-    runs = {"A": side(), "B": [*side(1), *side(2, converged=False)[1:]]}
-    assert judge({"x": interval}, runs) == (UNDECIDED, "not converged: B (seed 1)")
+@pytest.mark.parametrize(
+    ("late_gains", "shown"),
+    [((0.2, 0.5), "+0.35 points"), ((0.0, 0.0, 1.2), "+0.40 points"), ((0.0, nan), "unknown")],
+)
+def test_no_verdict_on_a_side_that_has_not_converged(interval, late_gains, shown):
+    runs = {"A": side(), "B": side(*late_gains)}
+    reason = f"not converged: B (late gain {shown})"
+    assert judge({"x": interval}, runs) == (UNDECIDED, reason)
+
+
+def test_seeds_are_judged_by_the_mean_of_their_late_gains():
+    assert judge({"x": UP}, {"A": side(0.5, 0.0, 0.1), "B": side()})[0] == HOLDS
 
 
 @pytest.mark.parametrize("interval", [UP, DOWN])
 def test_no_verdict_on_one_seed(interval):
-    assert judge({"x": interval}, {"A": side(3), "B": side(1)}) == (UNDECIDED, "one seed only")
+    assert judge({"x": interval}, {"A": side(0, 0, 0), "B": side(0)}) == (
+        UNDECIDED,
+        "one seed only",
+    )
 
 
 def test_verdict_of_ratios():
@@ -274,7 +284,8 @@ def test_rising_precision_leaves_claims_open(sources, only):
     found = by_claim(changed(sources, "haste", rising))
     assert {finding.verdict for finding in found.values()} == {UNDECIDED}
     assert all(finding.reason.startswith("not converged: ") for finding in found.values())
-    assert found["C11"].reason == "not converged: HASTE (seeds 0, 1)"
+    # four epochs, each a third of a point
+    assert found["C11"].reason == "not converged: HASTE (late gain +1.33 points)"
     # the number is shown all the same
     assert found["C11"].comparisons[0].ours is not None
 

@@ -35,7 +35,7 @@ def test_late_gain_by_hand(precision, gain):
 @pytest.mark.parametrize("precision", [[50.0], [NAN] * 9 + [50.0], [50.0] * 4 + [NAN], [NAN] * 5])
 def test_what_was_not_evaluated_has_not_converged(precision):
     assert np.isnan(late_gain(history(precision)))
-    assert not has_converged(history(precision))
+    assert not has_converged(late_gain(history(precision)))
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=30), st.floats(-20, 20))
@@ -43,4 +43,10 @@ def test_the_gain_is_of_differences(precision, offset):
     precision = np.array(precision)
     expected = late_gain(history(precision))
     assert late_gain(history(precision + offset, 30.0 + offset)) == pytest.approx(expected)
-    assert has_converged(history(precision)) == (expected <= MAX_GAIN)
+
+
+@pytest.mark.parametrize(
+    ("gain", "converged"), [(-1.0, True), (MAX_GAIN, True), (MAX_GAIN + 0.01, False)]
+)
+def test_a_little_gain_is_converged(gain, converged):
+    assert has_converged(gain) is converged

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import pytest
 from fake_grid import FakeGrid
 
 from haste.errors import DataError
-from haste.report.runs import load_run
+from haste.report.runs import load_run, mean_late_gain
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def one(tmp_path):
 def test_linear_methods_have_no_loss(fake):
     run = load_run(fake.run_dir(list(fake.grid.main_runs())[-1]).root)
     assert (run.loss, run.late_gain, run.converged, run.history) == (None, None, None, None)
+    assert mean_late_gain([run]) is None
 
 
 def test_a_rising_precision_is_not_converged(tmp_path):
@@ -39,6 +41,13 @@ def test_a_rising_precision_is_not_converged(tmp_path):
     run = load_run(fake.run_dir(next(fake.grid.main_runs())).root)
     assert run.late_gain == pytest.approx(4 / 3, abs=1e-3)  # a point of P@1 an epoch
     assert run.converged is False
+
+
+def test_a_late_gain_that_is_unknown_leaves_the_mean_unknown(fake):
+    run = load_run(fake.run_dir(next(fake.grid.main_runs())).root)
+    unknown = replace(run, history=run.history.iloc[:1])
+    assert mean_late_gain([run, run]) == pytest.approx(run.late_gain)
+    assert math.isnan(mean_late_gain([run, unknown]))
 
 
 @pytest.mark.parametrize("name", ["config", "metrics", "resources", "predictions", "history"])

@@ -93,6 +93,33 @@ def test_seconds_of_runs_that_shared_a_gpu_are_marked(tmp_path):
     assert "Seconds are of" not in notes("alone", haste={"runs_at_once": 1})
 
 
+@pytest.mark.parametrize(("points", "mark"), [(2.0, "yes"), (3.0, "no")])
+def test_a_row_of_several_seeds_is_marked_by_the_mean_of_their_late_gains(tmp_path, points, mark):
+    seeds = (0, 1, 2)
+    fake = FakeGrid(
+        tmp_path,
+        methods=("haste", "popularity"),
+        ablations=("sampling",),
+        seeds=seeds,
+        ablation_seeds=seeds,
+        documents=20,
+        labels=30,
+    )
+    grid = fake.write()
+    path = fake.run_dir(next(grid.main_runs())).history
+    *before, last = path.read_text().splitlines()
+    cells = last.split(",")
+    # P@1 is a third of the score, and this seed a third of the mean
+    cells[5] = str(float(cells[5]) + points)
+    path.write_text("\n".join([*before, ",".join(cells)]) + "\n")
+    haste, popularity = make(grid, "main").rows
+    assert haste["late_gain mean"] == pytest.approx(points / 9, abs=1e-3)
+    assert (haste["converged"], popularity["converged"]) == (mark, None)
+    assert make(grid, "ablation_sampling").rows[0]["converged"] == mark
+    runs = [row for row in make(grid, "runs").rows if row["method"] == "haste"]
+    assert [row["converged"] for row in runs if row["variant"] == "default"] == ["no", "yes", "yes"]
+
+
 def test_the_papers_numbers_stand_only_beside_the_papers_data_sets(main):
     paper = {(row["dataset"], row["method"]): row.get("P@1 paper") for row in main.rows}
     assert paper["amazon-670k", "HASTE"] == 48.1

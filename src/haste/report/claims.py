@@ -3,7 +3,7 @@
 No outcome is written down anywhere: a verdict follows from the runs by the rules of this module.
 A claim about accuracy holds when the paired bootstrap interval (95%, over seeds and test documents) of
 each of its differences lies above 0, does not hold when one lies below 0, and is left open otherwise,
-when there is only one seed, and when a run has not converged. A claim about speed or memory needs a
+when there is only one seed, and when a side has not converged. A claim about speed or memory needs a
 GPU, and holds when our ratio reaches the paper's.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from math import isnan
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ from haste.errors import DataError
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.presets import ablation, method
 from haste.report.benchmarks import Results, time_ratios
-from haste.report.convergence import CONVERGED_NOTE
+from haste.report.convergence import CONVERGED_NOTE, has_converged
 from haste.report.published import HASTE, Published
 from haste.report.registry import Inputs, benchmark_files, table, unique
 from haste.report.render import MIB, Column, Table, interval
-from haste.report.runs import SHARED, Run, place, run_row
+from haste.report.runs import SHARED, Run, mean_late_gain, place, run_row
 
 if TYPE_CHECKING:
     from haste.metrics.bootstrap import Interval
@@ -217,7 +218,7 @@ def claims_table(sources: Sources) -> Table:
         "seeds and test documents (documents alone where there is one seed). A claim holds when the interval "
         "of each tested difference lies above 0, and "
         "does not when one lies below 0; C5's are of the gap itself, and have to lie below its bound.",
-        "No verdict where there is one seed only, or where a compared run has not converged.",
+        "No verdict where there is one seed only, or where a compared side has not converged.",
         f"Speed and memory: ratios on a GPU; a claim holds when ours reaches the paper's. C3's few per "
         f"cent are read as at most {bound - 1:.0%}.",
         CONVERGED_NOTE,
@@ -248,14 +249,11 @@ def judge(
         runs: the runs of every side, by its title.
         at_most: the points; the differences are positive where it is None.
     """
-    rising = {
-        title: [str(run.key.seed) for run in side if not run.converged]
-        for title, side in runs.items()
-    }
+    gains = {title: mean_late_gain(side) for title, side in runs.items()}
     not_converged = ", ".join(
-        f"{title} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
-        for title, seeds in rising.items()
-        if seeds
+        f"{title} (late gain {'unknown' if isnan(gain) else f'{gain:+.2f} points'})"
+        for title, gain in gains.items()
+        if gain is not None and not has_converged(gain)
     )
     undecided = [f"not converged: {not_converged}"] if not_converged else []
     if min(map(len, runs.values())) < 2:

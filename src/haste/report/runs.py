@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,8 +72,9 @@ class Run:
 
     @property
     def converged(self) -> bool | None:
-        """Whether that is little; None for linear methods."""
-        return None if self.history is None else has_converged(self.history)
+        """Whether that is little; None for linear methods. Of several seeds the mean is judged, see
+        `mean_late_gain`."""
+        return None if self.late_gain is None else has_converged(self.late_gain)
 
     def validation(self) -> dict[str, float | None]:
         """Percent on the validation split of the weights that were kept, by name, before the bias of the
@@ -166,6 +168,12 @@ def run_note(runs: Sequence[Run]) -> str:
     return (
         f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
     )
+
+
+def mean_late_gain(runs: Sequence[Run]) -> float | None:
+    """Of the seeds of a row, NaN where that of one is unknown; None where nothing was trained by epochs."""
+    gains = [run.late_gain for run in runs if run.late_gain is not None]
+    return fmean(gains) if gains else None
 
 
 def run_row(run: Run) -> dict[str, Any]:

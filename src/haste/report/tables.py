@@ -11,11 +11,11 @@ from haste.metrics.names import RANKS
 from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations, head_pairs, method
 from haste.report.claims import claimed_runs
-from haste.report.convergence import CONVERGED_NOTE
+from haste.report.convergence import CONVERGED_NOTE, has_converged
 from haste.report.published import PEAK_MEMORY, SECONDS_PER_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
-from haste.report.runs import Run, run_cells, run_note, run_row, time_notes
+from haste.report.runs import Run, mean_late_gain, run_cells, run_note, run_row, time_notes
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -394,13 +394,11 @@ def runs_table(sources: Sources) -> Table:
 
 
 def converged(runs: Sequence[Run]) -> str | None:
-    """yes, no, or how many of the seeds; None where nothing was trained by epochs."""
-    states = [run.converged for run in runs if run.converged is not None]
-    if not states:
+    """yes or no, of the mean of the seeds; None where nothing was trained by epochs."""
+    gain = mean_late_gain(runs)
+    if gain is None:
         return None
-    if all(states) or not any(states):
-        return "yes" if all(states) else "no"
-    return f"{sum(states)} of {len(states)}"
+    return "yes" if has_converged(gain) else "no"
 
 
 def _main_row(sources: Sources, dataset: str, method: Method, columns: Sequence[Column]) -> Row:
