@@ -83,6 +83,7 @@ def test_sparse_features_are_refused(folder):
 def test_the_longest_document_may_be_told(folder):
     encoder = TransformerEncoder(load_transformer(folder, torch.float32), "mean").eval()
     assert torch.equal(encoder(IDS, OFFSETS, longest=4), encoder(IDS, OFFSETS))
+    assert encoder.capturable
 
 
 def test_the_mask_is_whole_and_never_left_to_transformers(folder, monkeypatch):
@@ -108,6 +109,8 @@ def test_models_without_fused_attention_see_no_padding_either(tmp_path):
     model = load_transformer(tmp_path, torch.float32)
     assert not model._supports_sdpa
     encoder = TransformerEncoder(model, "mean").eval()
+    # its masks are made on the host: capturing a step would end in an error
+    assert not encoder.capturable
     alone = encoder(IDS[4:], torch.tensor([0, 3]))
     assert torch.allclose(encoder(IDS, OFFSETS)[1:], alone, atol=1e-6)
 

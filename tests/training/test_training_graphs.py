@@ -9,11 +9,11 @@ import torch
 from haste.training.graphs import can_capture
 
 
-def model(device="cuda", fixed_shapes=True, capturable=True, packed=False):
+def model(device="cuda", encoder=True, layer=True, packed=False):
     return SimpleNamespace(
         device=torch.device(device),
-        encoder=SimpleNamespace(fixed_shapes=fixed_shapes, packed=packed),
-        layer=SimpleNamespace(capturable=capturable),
+        encoder=SimpleNamespace(capturable=encoder, packed=packed),
+        layer=SimpleNamespace(capturable=layer),
     )
 
 
@@ -21,9 +21,7 @@ def test_all_that_it_takes(tiny):
     assert can_capture(tiny.config(), model())
 
 
-@pytest.mark.parametrize(
-    "lacking", [{"device": "cpu"}, {"fixed_shapes": False}, {"capturable": False}]
-)
+@pytest.mark.parametrize("lacking", [{"device": "cpu"}, {"encoder": False}, {"layer": False}])
 def test_models_that_cannot_be_captured(tiny, lacking):
     assert not can_capture(tiny.config(), model(**lacking))
 

@@ -17,8 +17,9 @@ class Encoder(nn.Module, ABC):
     """Features h = f(x) in R^H of documents whose tokens lie one after the other."""
 
     feature_size: int
-    fixed_shapes = False
-    """whether the shapes of all it computes follow from those of its arguments and `longest`"""
+    capturable = False
+    """whether a CUDA graph can hold its steps: the shapes of all it computes follow from those of its arguments
+    and `longest`, and nothing comes from the host"""
     packed = False
     """whether it is fastest on documents end to end; ids after the last, at most SPARE times `longest`, are
     padding"""

@@ -77,6 +77,8 @@ class PackedEncoder(TransformerEncoder):
     ) -> None:
         """`model`: one that `can_pack`."""
         super().__init__(model, pooling)
+        # it computes attention itself, without a mask
+        self.capturable = True
         self.gradient_checkpointing = gradient_checkpointing
 
     def forward(

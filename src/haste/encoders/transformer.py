@@ -79,8 +79,6 @@ class TransformerEncoder(Encoder):
     Documents are padded to the longest of the batch; attention sees no padding.
     """
 
-    fixed_shapes = True
-
     def __init__(
         self, model: PreTrainedModel, pooling: str, *, gradient_checkpointing: bool = False
     ) -> None:
@@ -93,6 +91,8 @@ class TransformerEncoder(Encoder):
             model.register_module("pooler", None)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        # for plain attention, transformers makes the mask of numbers that it copies from the host
+        self.capturable = model.config._attn_implementation == FUSED
         self.pooling = pooling
         self.feature_size = model.config.hidden_size
         self.pad_id = model.config.pad_token_id or 0

@@ -30,11 +30,11 @@ Backward = Callable[[Tensor, Tensor], None]
 
 def can_capture(config: RunConfig, model: Model) -> bool:
     """Whether steps of a run can be captured: on a GPU, with kernels that read step size and step number from memory
-    and an encoder of fixed shapes, whose backward pass sets no generator back."""
+    and an encoder that can be captured, whose backward pass sets no generator back."""
     return (
         config.training.graphs
         and model.device.type == "cuda"
-        and model.encoder.fixed_shapes
+        and model.encoder.capturable
         and model.layer.capturable
         and (model.encoder.packed or not config.encoder.gradient_checkpointing)
     )
