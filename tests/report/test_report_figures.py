@@ -111,8 +111,18 @@ def test_precision_and_memory_are_the_runs(fake, drawn):
     # what the fixture writes: 1 MiB a letter
     assert frame.loc["haste", "layer_bytes mean"] == 5 * 2**20
     assert np.isnan(frame.loc["omikuji", "layer_bytes mean"])
-    # far below all others
-    assert "popularity" not in frame.index
+
+
+def test_a_linear_method_far_below_all_others_has_no_level_line(fake):
+    chart, _ = build(*load(fake.grid, "precision_memory", "figure"))
+    said = {each.get_text() for each in chart.axes[0].texts}
+    assert "TF-IDF + omikuji (linear)" in said
+    assert "Popularity (linear)" not in said
+
+
+def test_accuracy_is_drawn_on_early_and_on_late_ranks(shown):
+    _, axes = shown["precision_memory"]
+    assert [each["y"].split()[0] for each in axes] == ["P@1", "P@5", "PSP@5", "R@100"]
 
 
 def test_axes_start_at_zero_or_say_so(shown):

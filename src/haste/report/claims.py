@@ -181,7 +181,7 @@ def claims_table(sources: Sources) -> Table:
     """Each claim of the paper beside what was measured.
 
     A verdict is about the data and the training length of this grid, not about the paper's data sets. It stays
-    open when an interval contains 0, when a run has not converged, or when there is one seed; claims about
+    open when an interval contains 0, when a side has not converged, or when there is one seed; claims about
     speed and memory stay open without a GPU.
     """
     columns = (

@@ -48,56 +48,60 @@ def _main(grid: GridConfig) -> Inputs:
     return Inputs(runs=tuple(grid.main_runs()))
 
 
-@figure("precision_memory", "P@1 against memory", inputs=_main)
+MEASURED = ("P@1", "P@5", "PSP@5", "R@100")
+
+
+@figure("precision_memory", "Accuracy against memory", inputs=_main)
 def precision_memory(sources: Sources) -> Drawing:
-    """P@1 against the memory of the output layer; up and to the left is better.
+    """P@1, P@5, PSP@5 and R@100 against the memory of the output layer; up and to the left is better.
 
     That is weights, index sets and momentum, counted exactly, on a logarithmic axis; encoder and activations,
-    which are the same for all, come on top. The axis of P@1 does not start at 0: its label says where. Error
+    which are the same for all, come on top. The other axis does not start at 0: its label says where. Error
     bars are the standard deviation over seeds. A dotted level line is a linear method, whose memory is of
     another kind; one that lies below half of all others is left out.
     """
     import pandas as pd
-    import seaborn as sns
 
     column = "layer_bytes"
     datasets = sources.grid.datasets
     runs = pd.DataFrame(map(run_row, sources.runs))
-    drawn = _summary(runs, sources, ["dataset", "method"], ["P@1", column])
+    drawn = _summary(runs, sources, ["dataset", "method"], [*MEASURED, column])
     linear = drawn["method"].map(lambda name: method(name).kind) == "linear"
-    lowest = drawn[~linear].groupby("dataset")["P@1 mean"].min()
-    half = drawn["dataset"].map(lowest).fillna(0.0) / 2
     drawn.loc[linear, f"{column} mean"] = None
-    # by data set those that are trained first
-    drawn = pd.concat(
-        part[part["dataset"] == dataset]
-        for dataset in datasets
-        for part in (drawn[~linear], drawn[linear & (drawn["P@1 mean"] >= half)])
-    )
-
-    chart, axes_of = panels(1, len(datasets), (1.6 * COLUMN_WIDTH * len(datasets), 3.9))
-    for axes, dataset in zip(axes_of[0], datasets, strict=True):
+    chart, axes_of = panels(2, 2 * len(datasets), (3.2 * COLUMN_WIDTH * len(datasets), 8))
+    for number, dataset in enumerate(datasets):
         part = drawn[drawn["dataset"] == dataset].assign(x=drawn[f"{column} mean"] / MIB)
-        points, levels = part.dropna(subset="x"), part[part["x"].isna()]
-        if not points.empty:
-            styles = by_method(points["method"])
-            sns.scatterplot(points, x="x", y="P@1 mean", **styles, legend=False, zorder=3, ax=axes)
-        names = []
-        for row in points.to_dict("records"):
-            name, colour = row["method"], marker_style(row["method"]).colour
-            point = (row["x"], row["P@1 mean"])
-            axes.errorbar(*point, yerr=row["P@1 std"], color=colour, capsize=2, elinewidth=1)
-            names.append((*point, method_title(name), colour))
-        for row in levels.to_dict("records"):
-            title, colour = method_title(row["method"]), marker_style(row["method"]).colour
-            label_level(axes, row["P@1 mean"], f"{title} (linear)", colour)
-        axes.set_xscale("log")
-        axes.margins(x=0.22, y=0.16)
-        plain_log_ticks(axes)
-        axes.set(title=_title(sources, dataset), xlabel="Output layer (MiB, logarithmic)")
-        label_points(axes, names)
-        axes.set_ylabel(f"P@1 on test (%), axis from {axes.get_ylim()[0]:.1f}")
+        of_dataset = axes_of[:, 2 * number : 2 * number + 2].ravel()
+        for axes, name in zip(of_dataset, MEASURED, strict=True):
+            _against_memory(axes, part, name)
+        of_dataset[0].set_title(_title(sources, dataset))
     return chart, drawn
+
+
+def _against_memory(axes: Axes, part: pd.DataFrame, name: str) -> None:
+    """One metric of the methods of a data set; `x`: MiB of the output layer, none for linear ones."""
+    import seaborn as sns
+
+    points = part.dropna(subset="x")
+    levels = part[part["x"].isna() & ~(part[f"{name} mean"] < points[f"{name} mean"].min() / 2)]
+    if not points.empty:
+        styles = by_method(points["method"])
+        sns.scatterplot(points, x="x", y=f"{name} mean", **styles, legend=False, zorder=3, ax=axes)
+    named = []
+    for row in points.to_dict("records"):
+        title, colour = method_title(row["method"]), marker_style(row["method"]).colour
+        point = (row["x"], row[f"{name} mean"])
+        axes.errorbar(*point, yerr=row[f"{name} std"], color=colour, capsize=2, elinewidth=1)
+        named.append((*point, title, colour))
+    for row in levels.to_dict("records"):
+        title, colour = method_title(row["method"]), marker_style(row["method"]).colour
+        label_level(axes, row[f"{name} mean"], f"{title} (linear)", colour)
+    axes.set_xscale("log")
+    axes.margins(x=0.22, y=0.16)
+    plain_log_ticks(axes)
+    axes.set_xlabel("Output layer (MiB, logarithmic)")
+    label_points(axes, named)
+    axes.set_ylabel(f"{name} on test (%), axis from {axes.get_ylim()[0]:.1f}")
 
 
 @figure("precision_by_decile", "Precision by label frequency", inputs=_main)
