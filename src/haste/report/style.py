@@ -74,6 +74,7 @@ MARKER_STYLES = {
     "lightxml": MarkerStyle(BROWN, (7, 1, 13), DASH_DOT, size=8),
     "cascadexml": MarkerStyle(BROWN, (9, 1, 0), DASHED, size=8),
     "haste": MarkerStyle(VERMILION, "*", size=11, width=2.0),
+    "haste-fp8": MarkerStyle(VERMILION, (5, 1, 18), DASHED, size=8),
     "haste-released": MarkerStyle(VERMILION, "X", DASHED, size=7),
     "haste-released-private": MarkerStyle(VERMILION, (6, 1, 30), DASHED, size=8),
     "haste-plus": MarkerStyle(VERMILION, "p", DASH_DOT, size=8),
