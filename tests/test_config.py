@@ -371,6 +371,14 @@ def test_a_search_leaves_each_method_its_own_trials():
     assert list(tuned(**whole).trial_runs()) == list(tuned().trial_runs())
 
 
+def test_an_untuned_method_has_no_trials_and_no_share_in_the_budget():
+    keys = list(tuned(untuned=["elmo-fp8"]).trial_runs())
+    assert {k.method for k in keys} == {"dense", "haste"}
+    searched = {"only": {"dense": ["a"], "haste": ["b"]}, "rule": "The better half."}
+    keys = list(tuned(**searched, untuned=["elmo-fp8"]).trial_runs())
+    assert [(k.method, k.variant) for k in keys] == [("dense", "trial-a"), ("haste", "trial-b")]
+
+
 def test_a_trial_is_its_preset_and_its_delta_measured_on_validation():
     config = tuned()
     a, b = trial(config, "a"), trial(config, "b")
@@ -475,6 +483,8 @@ def test_trials_count_no_labels_of_the_test_split():
             {**SEARCHED, "only": {"dense": ["a"]}},
             r"tuning\.only: .* as many trials .* dense 1, elmo-fp8 2, haste 2",
         ),
+        ({**SEARCHED, "untuned": ["dense"]}, r"tuning\.untuned: tuning\.only has trials of dense"),
+        ({"untuned": ["popularity"]}, r"'popularity' is not trained here"),
         ({"only": SEARCHED["only"]}, r"tuning\.rule: tuning\.only needs the rule"),
         ({"rule": "Any."}, r"tuning\.rule: tuning\.only needs the rule"),
     ],

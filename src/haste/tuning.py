@@ -78,8 +78,9 @@ TrainedName = Annotated[str, AfterValidator(_trained_method)]
 class Tuning:
     """Trials that choose hyper-parameters on the validation split, as many for every trained method.
 
-    Every method has all of `trials`, unless `only` names those of a method: a search that reads the results
-    of trials before it chooses the next ones ends in different trials per method, by one `rule`.
+    Every method but those `untuned` has all of `trials`, unless `only` names those of a method: a search that
+    reads the results of trials before it chooses the next ones ends in different trials per method, by one
+    `rule`.
     A trial is resolved as the grid's sections, those of its data set, the method's preset, `base` and
     the trial's own delta. It never reads the test split, nor counts labels over it.
     """
@@ -100,6 +101,8 @@ class Tuning:
     """method -> the names of its trials"""
     rule: str = ""
     """by which `only` came about, in a sentence that the table of trials shows"""
+    untuned: tuple[TrainedName, ...] = ()
+    """methods without trials, at settings that another method's trials chose; tables say which these are"""
 
     def __post_init__(self) -> None:
         for name, deltas in (("trials", self.trials), ("base", self.base)):
@@ -117,6 +120,10 @@ class Tuning:
                         f"scale.{name}.{key}", "tuning.base sets it too; keep one of the two"
                     )
 
+        if both := [name for name in self.untuned if name in self.only]:
+            raise SettingError(
+                "untuned", f"tuning.only has trials of {both[0]}; keep one of the two"
+            )
         for name, names in self.only.items():
             for trial in names:
                 if trial not in self.trials:
@@ -133,7 +140,7 @@ class Tuning:
 
     def variants(self, method_name: str) -> tuple[str, ...]:
         """The names in run paths of a method's trials, in the order of `trials`."""
-        names = self.only.get(method_name, self.trials)
+        names = () if method_name in self.untuned else self.only.get(method_name, self.trials)
         return tuple(f"{TRIAL_PREFIX}{name}" for name in self.trials if name in names)
 
     def trial(self, variant: str) -> Delta:
@@ -164,9 +171,11 @@ class Tuning:
         return scaled
 
     def check_equal_budgets(self, methods: Iterable[str]) -> None:
-        """Raise SettingError unless the trained ones of `methods` have as many trials each."""
-        trained = [name for name in methods if method(name).kind == "trained"]
-        counts = {name: len(self.variants(name)) for name in trained}
+        """Raise SettingError unless the trained ones of `methods`, but those untuned, have as many trials each."""
+        tuned = [
+            name for name in methods if method(name).kind == "trained" and name not in self.untuned
+        ]
+        counts = {name: len(self.variants(name)) for name in tuned}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise SettingError(

@@ -131,16 +131,11 @@ def test_a_paragraph_that_captions_share_is_said_once(page):
         ["workflow/configs/wordnet.yaml"],
         ["workflow/configs/wordnet-tuned.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/wordnet-tuned.yaml", "workflow/overlays/plus.yaml"],
-        [
-            *("workflow/configs/wordnet-tuned.yaml", "workflow/overlays/untuned.yaml"),
-            "workflow/overlays/finished.yaml",
-        ],
         ["workflow/configs/wikdict.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/debian.yaml", "workflow/overlays/finished.yaml"],
         ["workflow/configs/plus.yaml"],
         ["config.yaml", "workflow/overlays/seeds.yaml"],
         ["config.yaml", "workflow/overlays/rivals.yaml"],
-        ["config.yaml", "workflow/overlays/wide.yaml", "workflow/overlays/finished.yaml"],
     ],
 )
 def test_committed_pages_are_those_of_the_committed_tables(tmp_path, monkeypatch, files):

@@ -154,6 +154,16 @@ def test_a_search_says_by_which_rule_its_trials_came_about(tmp_path):
     assert any("a, or b where a is worse." in note for note in shown.notes)
 
 
+def test_rows_without_trials_are_named(tmp_path):
+    fake = made_up(tmp_path, tuning={**TUNING, "untuned": ["elmo-bf16"]})
+    grid = fake.write()
+    shown = table(grid)
+    assert "ELMO (bf16)" not in {row["method"] for row in shown.rows}
+    said = [note for note in shown.notes if "No trials of their own" in note]
+    assert [note.split(": ")[-1] for note in said] == ["ELMO (bf16)."]
+    assert said[0] in table(grid, "main").notes
+
+
 def not_trained(files: RunDir) -> None:
     shutil.rmtree(files.root)
 

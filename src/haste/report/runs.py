@@ -15,10 +15,11 @@ from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import read_yaml, reading
 from haste.former_names import renamed_columns
-from haste.grid import RunKey
+from haste.grid import GridConfig, RunKey
 from haste.metrics.names import HISTORY, METRICS, RANKS, VALIDATED
 from haste.metrics.runs import read_predictions
 from haste.paths import RunDir
+from haste.presets import method
 from haste.report.convergence import has_converged, late_gain
 from haste.report.render import GIB, MIB, MILLION, Column
 from haste.runs import has_checkpoint, is_trained, made_by, run_files, stale
@@ -168,6 +169,14 @@ def run_note(runs: Sequence[Run]) -> str:
     return (
         f"Device: {devices or 'none'}. Epochs: {epochs or 'none'}. Metrics by {backends or 'none'}."
     )
+
+
+def untuned_note(grid: GridConfig) -> list[str]:
+    """Which rows have no trials of their own, where there are such."""
+    untuned = grid.tuning.untuned if grid.tuning else ()
+    titles = ", ".join(method(name).title for name in grid.methods if name in untuned)
+    what = "No trials of their own, but settings that another row's trials chose"
+    return [f"{what}: {titles}."] if titles else []
 
 
 def mean_late_gain(runs: Sequence[Run]) -> float | None:

@@ -15,7 +15,15 @@ from haste.report.convergence import CONVERGED_NOTE, has_converged
 from haste.report.published import PEAK_MEMORY, SECONDS_PER_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
-from haste.report.runs import Run, mean_late_gain, run_cells, run_note, run_row, time_notes
+from haste.report.runs import (
+    Run,
+    mean_late_gain,
+    run_cells,
+    run_note,
+    run_row,
+    time_notes,
+    untuned_note,
+)
 
 if TYPE_CHECKING:
     from haste.report.load import Sources
@@ -75,6 +83,7 @@ def main_table(sources: Sources) -> Table:
         *(MEMORY_NOTES[on_gpu] for on_gpu in sorted({run.on_gpu for run in sources.runs})),
         "State: parameters, optimiser state and index sets, counted exactly.",
         CONVERGED_NOTE,
+        *untuned_note(sources.grid),
         *(f"{row.title}: {row.note}." for row in sources.methods() if row.note),
     ]
     if reciprocal:

@@ -11,7 +11,7 @@ from haste.metrics.names import VALIDATED
 from haste.presets import method
 from haste.report.registry import Inputs, table
 from haste.report.render import OPEN, Column, Table, mean_std
-from haste.report.runs import Run, run_note
+from haste.report.runs import Run, run_note, untuned_note
 from haste.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def tuning_table(sources: Sources) -> Table:
     one = len(tuning.seeds) == 1
     seeds = f"{'seed' if one else 'seeds'} {', '.join(map(str, tuning.seeds))}"
     notes = [
+        *untuned_note(sources.grid),
         f"Budget, the same for every method: {max(map(len, trials.values()), default=0)} trials of "
         f"{tuning.epochs} epochs, {seeds}{'' if one else '; mean ± sample standard deviation over them'}.",
         *([f"Which trials a method has: {tuning.rule}"] if tuning.rule else []),
