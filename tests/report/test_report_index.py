@@ -136,6 +136,8 @@ def test_a_paragraph_that_captions_share_is_said_once(page):
         ["workflow/configs/plus.yaml"],
         ["config.yaml", "workflow/overlays/seeds.yaml"],
         ["config.yaml", "workflow/overlays/rivals.yaml"],
+        ["config.yaml", "workflow/overlays/formats.yaml"],
+        ["config.yaml", "workflow/overlays/wide.yaml", "workflow/overlays/finished.yaml"],
     ],
 )
 def test_committed_pages_are_those_of_the_committed_tables(tmp_path, monkeypatch, files):
