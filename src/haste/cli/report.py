@@ -54,6 +54,21 @@ def figure(
     _log_written(write_figure(out, lambda: build(entry, sources)))
 
 
+@app.command("verdicts")
+def verdicts(
+    claims: Annotated[list[Path], typer.Argument(help="Tables of claims (claims.csv) of grids.")],
+    out: Out,
+) -> None:
+    """Say for each claim on which data sets it holds: OUT.csv, OUT.md and OUT.tex.
+
+    Of the tables of claims of several grids, results/*/tables/claims.csv for example.
+    """
+    from haste.report.render import write_table
+    from haste.report.verdicts import TITLE, verdicts_table
+
+    _log_written(write_table(out, TITLE, verdicts_table(claims)))
+
+
 @app.command("index")
 def index(
     grid: GridOption,

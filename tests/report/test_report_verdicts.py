@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from haste.cli import app
+from haste.errors import DataError
+from haste.report.verdicts import overall, verdicts_table
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided here"
+ROOT = Path(__file__).parents[2]
+COMMITTED = ("wordnet-tuned", "wikdict", "debian", "mini-768")
+
+
+@pytest.fixture
+def claims_of(tmp_path):
+    """Writes a grid's table of claims: rows of (claim, place, verdict)."""
+
+    def write(grid, *rows):
+        path = tmp_path / grid / "tables" / "claims.csv"
+        path.parent.mkdir(parents=True)
+        lines = [
+            f'{claim},"{place}",text of {claim},{verdict},0.5' for claim, place, verdict in rows
+        ]
+        path.write_text("\n".join(["claim,place,text,verdict,ours", *lines, ""]))
+        return path
+
+    return write
+
+
+def test_a_claim_s_verdict_is_by_data_set_then_overall(claims_of):
+    one = claims_of("one", ("C8", "a, H100", HOLDS), ("C7", "a, H100", OPEN), ("C1", "H100", HOLDS))
+    two = claims_of(
+        "two", ("C8", "b, H100", FAILS), ("C7", "b, H100", FAILS), ("C1", "H100", HOLDS)
+    )
+    rows = {row["claim"]: row for row in verdicts_table([one, two]).rows}
+    assert list(rows) == ["C1", "C7", "C8"]
+    # a benchmark that both grids show is one place, accuracy is called as its grid
+    assert rows["C1"] == {
+        **{"claim": "C1", "text": "text of C1", "holds": "H100", "fails": None, "open": None},
+        "overall": HOLDS,
+    }
+    assert (rows["C7"]["fails"], rows["C7"]["open"]) == ("two", "one")
+    assert (rows["C8"]["holds"], rows["C8"]["fails"]) == ("one", "two")
+    assert (rows["C7"]["overall"], rows["C8"]["overall"]) == (FAILS, "holds on some")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([HOLDS, HOLDS], HOLDS),
+        ([FAILS, OPEN], FAILS),
+        ([OPEN, HOLDS], HOLDS),
+        ([OPEN, OPEN], OPEN),
+        ([HOLDS, FAILS, OPEN], "holds on some"),
+    ],
+)
+def test_overall(verdicts, expected):
+    assert overall(verdicts) == expected
+
+
+def test_several_rows_of_a_claim_are_one_verdict(claims_of):
+    path = claims_of("one", ("C5", "a", FAILS), ("C5", "a", FAILS))
+    (row,) = verdicts_table([path]).rows
+    assert row["fails"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [((("C1", "H100", FAILS),), "C1 does not hold on H100"), ((("C99", "a", HOLDS),), "claim C99")],
+)
+def test_tables_that_do_not_fit_are_refused(claims_of, rows, named):
+    tables = [claims_of("one", ("C1", "H100", HOLDS)), claims_of("two", *rows)]
+    with pytest.raises(DataError, match=rf"two.*{named}"):
+        verdicts_table(tables)
+
+
+def test_other_tables_are_refused(tmp_path):
+    other = tmp_path / "main.csv"
+    with pytest.raises(DataError, match=r"main\.csv: no such file"):
+        verdicts_table([other])
+    other.write_text("method,P@1\nhaste,1\n")
+    with pytest.raises(DataError, match=r"main\.csv: not a table of claims"):
+        verdicts_table([other])
+
+
+def test_the_committed_table_is_that_of_the_committed_claims(tmp_path):
+    tables = [str(ROOT / "results" / name / "tables/claims.csv") for name in COMMITTED]
+    made = CliRunner().invoke(app, ["verdicts", *tables, "--out", str(tmp_path / "verdicts")])
+    assert made.exit_code == 0, made.output
+    for suffix in (".csv", ".md", ".tex"):
+        committed = (ROOT / "results/verdicts").with_suffix(suffix)
+        assert (tmp_path / "verdicts").with_suffix(suffix).read_text() == committed.read_text()
