@@ -91,7 +91,7 @@ class TransformerEncoder(Encoder):
             model.register_module("pooler", None)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        # for plain attention, transformers makes the mask of numbers that it copies from the host
+        # transformers copies the mask of plain attention from the host
         self.capturable = model.config._attn_implementation == FUSED
         self.pooling = pooling
         self.feature_size = model.config.hidden_size

@@ -22,7 +22,7 @@ COLUMNS = (
     Column("overall", "Overall"),
 )
 NOTES = (
-    "Accuracy is named by its grid, times and memory by the shape of a data set or the device.",
+    "Accuracy is of a data set and a device, times and memory of the shape of a data set or a device.",
     f"Overall: {HOLDS} or {FAILS} where every place with a verdict says so; {MIXED} where they differ.",
     "A place where a claim cannot be decided changes nothing; the table of claims of its grid says why.",
 )
@@ -31,44 +31,38 @@ NOTES = (
 def verdicts_table(tables: Sequence[Path]) -> Table:
     """A row a claim, of tables of claims (claims.csv) of several grids.
 
-    A grid is called as the folder of its results. Places that several grids show, such as devices of
-    benchmarks, count once.
+    A grid is called as the folder of its results. It is named beside a place on which another grid has another
+    verdict; where they agree, as on devices of benchmarks, the place counts once.
 
     Raises:
-        DataError: a table is missing, is none of claims or has one that is unknown; or two give the same
-            place other verdicts.
+        DataError: a table is missing, is none of claims or has one that is unknown.
     """
-    found: dict[str, dict[str, str]] = {}
+    by_claim: dict[str, dict[str, dict[str, str]]] = {}
     texts: dict[str, str] = {}
-    known_claims = {claim.id: claim for claim in claims()}
+    order = [claim.id for claim in claims()]
     for path in tables:
+        grid = Path(path).resolve().parents[1].name
         for row in _rows(path):
-            claim, where = row["claim"], row["place"]
-            if claim not in known_claims:
+            claim = row["claim"]
+            if claim not in order:
                 raise DataError(
                     f"{path}: there is no claim {claim}. Make the table of claims anew."
                 )
-            if known_claims[claim].evidence == "accuracy":
-                where = Path(path).resolve().parents[1].name
             texts[claim] = row["text"]
-            known = found.setdefault(claim, {}).setdefault(where, row["verdict"])
-            if known != row["verdict"]:
-                raise DataError(
-                    f"{path}: {claim} {row['verdict']} on {where}, where another table says: {known}. Make "
-                    "the tables of claims anew."
-                )
+            by_claim.setdefault(claim, {}).setdefault(row["place"], {})[grid] = row["verdict"]
+    verdicts = {claim: _by_place(places) for claim, places in by_claim.items()}
     rows = [
         {
             "claim": claim,
             "text": texts[claim],
             **{
-                key: _places(found[claim], verdict)
+                key: _places(verdicts[claim], verdict)
                 for key, verdict in (("holds", HOLDS), ("fails", FAILS), ("open", UNDECIDED))
             },
-            "overall": overall(found[claim].values()),
+            "overall": overall(verdicts[claim].values()),
         }
-        for claim in known_claims
-        if claim in found
+        for claim in order
+        if claim in verdicts
     ]
     return Table.of(COLUMNS, rows, NOTES)
 
@@ -79,6 +73,15 @@ def overall(verdicts: Iterable[str]) -> str:
     if not decided:
         return UNDECIDED
     return decided.pop() if len(decided) == 1 else MIXED
+
+
+def _by_place(places: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Verdicts by place, with its grid where grids differ; of place -> grid -> verdict."""
+    return {
+        place if len(set(of_grids.values())) == 1 else f"{place} ({grid})": verdict
+        for place, of_grids in places.items()
+        for grid, verdict in of_grids.items()
+    }
 
 
 def _places(verdicts: Mapping[str, str], verdict: str) -> str | None:
