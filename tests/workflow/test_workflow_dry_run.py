@@ -30,6 +30,7 @@ CONFIGS = [
             "plus",
             "wordnet",
             "wordnet-tuned",
+            "wordnet-768",
             "debian",
             "wikdict",
             "paper",
