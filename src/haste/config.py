@@ -84,8 +84,8 @@ class EncoderConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "torch", "packed"] = "auto"
     """transformer: torch, documents padded and torch's attention; packed, documents end to end without
-    padding, of BERT and RoBERTa models, on a GPU in bfloat16 (others as torch); auto: packed on a GPU, torch
-    on a CPU"""
+    padding, of BERT, RoBERTa and (of at most 64 tokens) MPNet models, on a GPU in bfloat16 (others as torch);
+    auto: packed on a GPU, torch on a CPU"""
     gradient_checkpointing: Bool = False
     """transformer: activations inside its blocks are computed again for the backward pass, not kept;
     less memory, a third more work"""

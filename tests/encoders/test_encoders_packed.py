@@ -4,7 +4,14 @@ import gc
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, MPNetConfig, PreTrainedModel, RobertaConfig
+from transformers import (
+    AutoModel,
+    BertConfig,
+    DistilBertConfig,
+    MPNetConfig,
+    PreTrainedModel,
+    RobertaConfig,
+)
 
 from haste.config import EncoderConfig
 from haste.encoders.packed import PackedEncoder
@@ -19,6 +26,7 @@ SHAPES = {
     "distilroberta": RobertaConfig(
         hidden_size=32, intermediate_size=64, max_position_embeddings=20, type_vocab_size=1, **SMALL
     ),
+    "mpnet": MPNetConfig(hidden_size=32, intermediate_size=64, max_position_embeddings=20, **SMALL),
 }
 LENGTHS = [5, 1, 12, 7]
 OFFSETS = torch.tensor([0, 5, 6, 18, 25])
@@ -29,7 +37,7 @@ def model_of(shape, dropout=0.0):
     torch.manual_seed(1)
     own = {**shape.to_dict(), "hidden_dropout_prob": dropout}
     own["attention_probs_dropout_prob"] = dropout
-    model = AutoModel.from_config(type(shape)(**own), attn_implementation="sdpa")
+    model = AutoModel.from_config(type(shape)(**own), attn_implementation="eager")
     for parameter in model.parameters():
         if parameter.ndim == 1:
             # norms and biases that begin as ones and zeros would hide what is done with them
@@ -196,5 +204,14 @@ def test_what_flash_attention_does_not_take_is_padded(monkeypatch, attention):
 
 @pytest.mark.parametrize("attention", ["auto", "packed"])
 def test_an_encoder_without_a_way_of_its_own_runs_as_it_is(attention):
-    shape = MPNetConfig(hidden_size=32, intermediate_size=64, max_position_embeddings=20, **SMALL)
+    shape = DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4, vocab_size=60)
     assert chosen(attention, AutoModel.from_config(shape)) == TransformerEncoder
+
+
+def test_relative_positions_are_packed_for_short_documents():
+    model = model_of(SHAPES["mpnet"])
+    short, long = (
+        EncoderConfig(kind="transformer", attention="packed", max_len=n) for n in (64, 65)
+    )
+    assert type(transformer_encoder(model, short)) is PackedEncoder
+    assert type(transformer_encoder(model, long)) is TransformerEncoder

@@ -52,9 +52,12 @@ WALK = {
     "DENSIFY": False,
 }
 ATTENTION = {"T": 32, "D": 32, "DROPOUT": True, "ROUNDS": 7, **PRODUCT}
+BIASED = {**ATTENTION, "BIASED": True}
+UNBIASED = {**ATTENTION, "BIASED": False, "bias_ptr": None}
 HEADS = {
     **dict.fromkeys(("qkv_ptr", "dqkv_ptr", "do_ptr"), HALF),
     "bounds_ptr": INDEX,
+    "ds_ptr": WIDE,
     "seed": "*i64",
     "boost": "fp32",
 }
@@ -143,8 +146,10 @@ CASES = [
     case(dense._update_gathered, UPDATE, BLOCK_L=8, F=32, types=IN_MEMORY),
     case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF}),
     case(dropout._scale_or_zero, BLOCK=1024, ROUNDS=7, types={"x_ptr": HALF, **IN_MEMORY}),
-    case(packed_attention._attend_packed, ATTENTION, types=HEADS),
-    case(packed_attention._attend_packed_backward, ATTENTION, types=HEADS),
+    case(packed_attention._attend_packed, UNBIASED, types=HEADS),
+    case(packed_attention._attend_packed, BIASED, types=HEADS),
+    case(packed_attention._attend_packed_backward, UNBIASED, ds_ptr=None, types=HEADS),
+    case(packed_attention._attend_packed_backward, BIASED, types=HEADS),
     case(residual._add_norm, ROWS, DROPOUT=True, types=NORM),
     case(residual._add_norm, ROWS, DROPOUT=False, seed=None, types=NORM),
     case(residual._norm_backward, {**ROWS, "R": 1}, DROPOUT=True, types=NORM),

@@ -6,7 +6,8 @@ import pytest
 import torch
 from kernel_problems import DEVICE
 
-from haste.kernels.packed_attention import Documents, attend, attend_backward
+from haste.errors import KernelError
+from haste.kernels.packed_attention import LONGEST, Documents, attend, attend_backward
 from haste.kernels.residual import Dropout
 from haste.kernels.triton import packed_attention as ours
 
@@ -35,6 +36,19 @@ def alone(qkv, documents, gradient):
     return out, torch.autograd.grad(out, own, gradient.double())[0]
 
 
+def alone_with_bias(qkv, documents, gradient, bias):
+    """As `alone`, and the gradient of a bias [heads, S, S]."""
+    own, leaf = (each.detach().double().requires_grad_() for each in (qkv, bias))
+    out = []
+    for begin, end in zip(documents.bounds[:-1], documents.bounds[1:], strict=True):
+        query, key, value = own[begin:end].permute(1, 2, 0, 3)
+        size = len(own[begin:end])
+        scores = query @ key.transpose(1, 2) / qkv.shape[3] ** 0.5 + leaf[:, :size, :size]
+        out.append((scores.softmax(2) @ value).transpose(0, 1))
+    out = torch.cat(out)
+    return out, *torch.autograd.grad(out, (own, leaf), gradient.double())
+
+
 def far(got, want):
     return float((got.double() - want).norm() / want.norm())
 
@@ -52,6 +66,27 @@ def test_a_document_attends_to_itself(heads, size):
     assert far(ours.attend_backward(qkv, documents, NONE, gradient), d_qkv) < 1e-5
 
 
+def test_a_bias_is_added_to_the_scores_and_has_a_gradient():
+    qkv, documents, gradient = problem(3, 32)
+    shape = (3, documents.longest, documents.longest)
+    bias = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    out, d_qkv, d_bias = alone_with_bias(qkv, documents, gradient, bias)
+    assert far(ours.attend(qkv, documents, NONE, bias), out) < 1e-5
+    summed = torch.ones_like(bias)
+    found = ours.attend_backward(qkv, documents, NONE, gradient, bias, summed)
+    assert far(found, d_qkv) < 1e-5
+    # added to what is there
+    assert far(summed - 1, d_bias) < 1e-5
+    on_cpu = [each.cpu() for each in (qkv, gradient, bias)]
+    cpu = Documents(documents.bounds.cpu(), documents.longest)
+    attended = attend(on_cpu[0], cpu, NONE, on_cpu[2])
+    assert far(attended.out, out.cpu()) < 1e-5
+    summed = torch.ones(shape)
+    found = attend_backward(on_cpu[0], cpu, NONE, attended, on_cpu[1], on_cpu[2], summed)
+    assert far(found, d_qkv.cpu()) < 1e-5
+    assert far(summed - 1, d_bias.cpu()) < 1e-5
+
+
 def test_dropout_is_the_same_in_the_backward_pass():
     qkv, documents, gradient = problem(2, 32)
     dropout = Dropout(0.4, torch.tensor([77], device=DEVICE), 5)
@@ -64,6 +99,28 @@ def test_dropout_is_the_same_in_the_backward_pass():
     assert torch.allclose((d_value * gradient).sum(), slope, rtol=1e-4)
     assert not torch.equal(out, ours.attend(qkv, documents, replace(dropout, site=6)))
     assert far(out, alone(qkv, documents, gradient)[0]) > 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("longest", [20, 32, 64, 65])
+def test_a_bias_on_a_gpu(longest):
+    qkv, documents, gradient = problem(12, 64, [longest, 0, 7, 1, longest], torch.bfloat16)
+    bias = torch.randn(12, longest, longest, device=DEVICE, dtype=torch.bfloat16)
+    if longest > LONGEST:
+        with pytest.raises(KernelError, match="64 tokens"):
+            attend(qkv, documents, NONE, bias)
+        return
+    out, d_qkv, d_bias = alone_with_bias(qkv, documents, gradient, bias)
+    attended = attend(qkv, documents, NONE, bias)
+    assert far(attended.out, out) < 1e-2
+    summed = torch.zeros(bias.shape, device=DEVICE)
+    found = attend_backward(qkv, documents, NONE, attended, gradient, bias, summed)
+    assert far(found, d_qkv) < 2e-2
+    assert far(summed, d_bias) < 2e-2
+    again = torch.zeros_like(summed)
+    attend_backward(qkv, documents, NONE, attended, gradient, bias, again)
+    assert torch.equal(summed, again)
 
 
 @pytest.mark.gpu

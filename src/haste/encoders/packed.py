@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from haste.encoders.base import SPARE
 from haste.encoders.transformer import TransformerEncoder, refuse_weights
 from haste.kernels.packed_attention import (
+    LONGEST,
     Attended,
     Documents,
     attend,
@@ -32,24 +33,29 @@ from haste.kernels.residual import Dropout, add_norm, gelu_backward, norm_backwa
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertModel
+    from transformers.models.mpnet.modeling_mpnet import MPNetEmbeddings, MPNetLayer, MPNetModel
     from transformers.models.roberta.modeling_roberta import (
         RobertaEmbeddings,
         RobertaLayer,
         RobertaModel,
     )
 
-KINDS = ("bert", "roberta")
+KINDS = ("bert", "mpnet", "roberta")
 """`model_type` of transformers' configurations whose layers are computed here"""
 DROPOUTS = 3
 """in a layer"""
 NO_DROPOUT = Dropout(0.0, None, 0)
 
 
-def can_pack(model: PreTrainedModel) -> TypeGuard[BertModel | RobertaModel]:
-    """Whether a model of transformers can be computed on documents that lie end to end, where it is."""
+def can_pack(
+    model: PreTrainedModel, max_len: int
+) -> TypeGuard[BertModel | MPNetModel | RobertaModel]:
+    """Whether a model of transformers can be computed on documents of at most `max_len` tokens that lie end to end,
+    where it is. MPNet's relative positions are for short ones."""
     config = model.config
     return (
         config.model_type in KINDS
+        and (config.model_type != "mpnet" or max_len <= LONGEST)
         and config.hidden_act == "gelu"
         and not getattr(config, "is_decoder", False)
         and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
@@ -66,11 +72,11 @@ class PackedEncoder(TransformerEncoder):
     """
 
     packed = True
-    model: BertModel | RobertaModel
+    model: BertModel | MPNetModel | RobertaModel
 
     def __init__(
         self,
-        model: BertModel | RobertaModel,
+        model: BertModel | MPNetModel | RobertaModel,
         pooling: str,
         *,
         gradient_checkpointing: bool = False,
@@ -98,16 +104,18 @@ class PackedEncoder(TransformerEncoder):
         seed = None
         if self.training:
             seed = torch.randint(2**62, (1,), device=ids.device)
+        bias = self._bias(ids, longest)
         run = _Run(
             [_Layer.of(each) for each in self.model.encoder.layer],
             self.model.embeddings,
             partial(self._embedded, ids.long(), self._places(ids, bounds)),
             Documents(bounds, longest),
+            None if bias is None else bias.detach(),
             seed,
             kept=torch.is_grad_enabled(),
             again=self.gradient_checkpointing,
         )
-        hidden = _Layers.apply(run.embedded(), run)
+        hidden = _Layers.apply(run.embedded(), bias, run)
         if self.pooling == "cls":
             # a document without tokens may begin behind the last of them
             return hidden[offsets[:-1].long().clamp_(max=len(ids) - 1)]
@@ -119,22 +127,30 @@ class PackedEncoder(TransformerEncoder):
     def written_gradients(self) -> Iterable[nn.Parameter]:
         """See Encoder."""
         norm = self.model.embeddings.LayerNorm
-        return itertools.chain(self.model.encoder.parameters(), norm.parameters())
+        return itertools.chain(self.model.encoder.layer.parameters(), norm.parameters())
+
+    def _bias(self, ids: Tensor, longest: int) -> Tensor | None:
+        """[heads, S, S]: of relative positions in documents of S tokens, where the model has them."""
+        if self.model.config.model_type != "mpnet":
+            return None
+        # of its argument it reads the shape and the device
+        return self.model.encoder.compute_position_bias(ids.new_empty(1, longest))[0]
 
     def _places(self, ids: Tensor, bounds: Tensor) -> Tensor:
         """int64 [T]: rows of the embeddings of positions."""
         token = torch.arange(len(ids), dtype=torch.int32, device=ids.device)
         document = torch.searchsorted(bounds[1:], token, right=True).clamp_(max=len(bounds) - 2)
         place = (token - bounds[document]).long()
-        if self.model.config.model_type == "roberta":
+        if self.model.config.model_type != "bert":
             place = place + (self.model.embeddings.position_embeddings.padding_idx + 1)
         return place
 
     def _embedded(self, ids: Tensor, places: Tensor) -> Tensor:
         """[T, H]: sums of embeddings."""
         embeddings = self.model.embeddings
-        hidden = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings.weight[0]
-        return hidden + embeddings.position_embeddings(places)
+        hidden = embeddings.word_embeddings(ids) + embeddings.position_embeddings(places)
+        types = getattr(embeddings, "token_type_embeddings", None)
+        return hidden if types is None else hidden + types.weight[0]
 
 
 @dataclass(frozen=True)
@@ -152,12 +168,19 @@ class _Layer:
     dropout: float
 
     @classmethod
-    def of(cls, layer: BertLayer | RobertaLayer) -> _Layer:
-        own, output = layer.attention.self, layer.attention.output
+    def of(cls, layer: BertLayer | MPNetLayer | RobertaLayer) -> _Layer:
+        own = getattr(layer.attention, "attn", None)
+        if own is None:
+            own, output = layer.attention.self, layer.attention.output
+            projections, after = (own.query, own.key, own.value), output.dense
+        else:
+            # MPNet
+            output = layer.attention
+            projections, after = (own.q, own.k, own.v), own.o
         return cls(
-            (own.query, own.key, own.value),
+            projections,
             own.num_attention_heads,
-            output.dense,
+            after,
             output.LayerNorm,
             layer.intermediate.dense,
             layer.output.dense,
@@ -183,10 +206,12 @@ class _Run:
     """A pass over the layers."""
 
     layers: Sequence[_Layer]
-    embeddings: BertEmbeddings | RobertaEmbeddings
+    embeddings: BertEmbeddings | MPNetEmbeddings | RobertaEmbeddings
     embedded: Callable[[], Tensor]
     """[T, H]: sums of embeddings, which are small to compute again"""
     documents: Documents
+    bias: Tensor | None
+    """of attention, see `attend`"""
     seed: Tensor | None
     """of dropout; None for none"""
     kept: bool
@@ -219,7 +244,7 @@ class _Layers(torch.autograd.Function):
     """From sums of embeddings to what the last layer gives, both [T, H]."""
 
     @staticmethod
-    def forward(ctx: Any, embedded: Tensor, run: _Run) -> Tensor:
+    def forward(ctx: Any, embedded: Tensor, bias: Tensor | None, run: _Run) -> Tensor:  # noqa: ARG004, for its gradient
         x = _norm(embedded, run.embeddings.LayerNorm)
         p = run.embeddings.dropout.p
         ctx.passed = None
@@ -233,28 +258,30 @@ class _Layers(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         run, kept, passed = ctx.run, ctx.kept, ctx.passed
         if not kept:
             raise RuntimeError("packed layers: a second backward pass; what it would read is gone.")
         embeddings = run.embeddings
         boost = 1 / (1 - embeddings.dropout.p)
         gradient = gradient.contiguous()
+        d_bias = None if run.bias is None else torch.zeros_like(run.bias, dtype=torch.float32)
         for number in reversed(range(1, len(run.layers))):
             own = kept.pop()
             x = _norm(kept[-1].z, run.layers[number - 1].norm)
-            gradient = _backward(gradient, x, own, run, number)
+            gradient = _backward(gradient, x, own, run, number, d_bias)
         embedded = run.embedded()
         x = _norm(embedded, embeddings.LayerNorm)
         if passed is not None:
             x = torch.ops.aten.native_dropout_backward(x, passed, boost)
-        gradient = _backward(gradient, x, kept.pop(), run, 0)
+        gradient = _backward(gradient, x, kept.pop(), run, 0, d_bias)
         if passed is not None:
             gradient = torch.ops.aten.native_dropout_backward(gradient, passed, boost)
         norm = embeddings.LayerNorm
         # of a sum with nothing: the third gradient is that of no parameter
         gradients = [_gradient(norm.weight), _gradient(norm.bias), torch.empty_like(norm.bias)]
-        return norm_backward(gradient, embedded, norm, NO_DROPOUT, gradients)[0], None
+        d_embedded = norm_backward(gradient, embedded, norm, NO_DROPOUT, gradients)[0]
+        return d_embedded, None if d_bias is None else d_bias.to(run.bias.dtype), None
 
 
 def _norm(z: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -265,7 +292,7 @@ def _forward(x: Tensor, run: _Run, number: int) -> tuple[Tensor, _Kept]:
     """A layer's result [T, H] from what it reads, and what it keeps."""
     layer = run.layers[number]
     qkv = layer.project(x)
-    attended = attend(qkv, run.documents, run.dropout(number, 0))
+    attended = attend(qkv, run.documents, run.dropout(number, 0), run.bias)
     kept = _Kept(attended, None)
     if not run.again:
         kept.qkv = qkv
@@ -293,8 +320,11 @@ def _after_attention(
     return add_norm(x, a, layer.attention_norm, run.dropout(number, 1))
 
 
-def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Tensor:
-    """The gradient of what a layer reads, x, from that of its result; those of its weights are written.
+def _backward(
+    dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int, d_bias: Tensor | None
+) -> Tensor:
+    """The gradient of what a layer reads, x, from that of its result; those of its weights are written, that of
+    attention's bias is added to `d_bias`.
 
     `dy` and what was kept are overwritten.
     """
@@ -333,7 +363,9 @@ def _backward(dy: Tensor, x: Tensor, kept: _Kept, run: _Run, number: int) -> Ten
     d_out = torch.mm(dropped, layer.after_attention.weight, out=room).view_as(out)
     del dropped, room
     qkv = layer.project(x) if kept.qkv is None else kept.qkv
-    d_qkv = attend_backward(qkv, run.documents, run.dropout(number, 0), kept.attended, d_out)
+    d_qkv = attend_backward(
+        qkv, run.documents, run.dropout(number, 0), kept.attended, d_out, run.bias, d_bias
+    )
     del d_out, qkv, out
     d_qkv = d_qkv.flatten(1)
     _write(

@@ -149,6 +149,6 @@ def transformer_encoder(model: PreTrainedModel, config: EncoderConfig) -> Transf
     wanted = (
         model.device.type == "cuda" if config.attention == "auto" else config.attention == "packed"
     )
-    if wanted and can_pack(model):
+    if wanted and can_pack(model, config.max_len):
         return PackedEncoder(model, config.pooling, gradient_checkpointing=again)
     return TransformerEncoder(model, config.pooling, gradient_checkpointing=again)

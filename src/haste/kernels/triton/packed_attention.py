@@ -34,12 +34,24 @@ def _place(bounds_ptr, heads, T: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
+def _pairs(matrix, longest, T: tl.constexpr):
+    """Of a matrix among those of shape [longest, longest], where its values lie, [T, T], and which there are."""
+    place = tl.arange(0, T)
+    at = (matrix.to(tl.int64) * longest + place[:, None]) * longest + place[None, :]
+    return at, (place < longest)[:, None] & (place < longest)[None, :]
+
+
+@triton.jit
 def _weights(
-    q, k, inside, scale, seed, site, threshold, boost,
-    T: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    q, k, inside, scale, bias_ptr, heads, longest, seed, site, threshold, boost,
+    T: tl.constexpr, BIASED: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    ROUNDS: tl.constexpr,
 ):  # fmt: skip
     """Attention weights fp32 [T, T] and the factors of dropout [T, T]."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    if BIASED:
+        at, within = _pairs(tl.program_id(0) % heads, longest, T)
+        scores += tl.load(bias_ptr + at, mask=within, other=0.0).to(tl.float32)
     scores = tl.where(inside[None, :], scores, -1e30)
     raised = tl.where(inside[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
     weights = raised / tl.maximum(tl.sum(raised, 1), 1e-30)[:, None]
@@ -50,9 +62,9 @@ def _weights(
 
 @triton.jit(do_not_specialize=["site", "threshold"])
 def _attend_packed(
-    qkv_ptr, bounds_ptr, out_ptr, seed, site, heads, scale, threshold, boost,
-    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    qkv_ptr, bounds_ptr, bias_ptr, out_ptr, longest, seed, site, heads, scale, threshold, boost,
+    T: tl.constexpr, D: tl.constexpr, BIASED: tl.constexpr, DROPOUT: tl.constexpr,
+    DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     inside, tokens, columns = _place(bounds_ptr, heads, T, D)
     width, mask = heads * D, inside[:, None]
@@ -61,17 +73,19 @@ def _attend_packed(
     k = tl.load(at + width, mask=mask, other=0.0).to(DOT_DTYPE)
     v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
     weights, kept = _weights(
-        q, k, inside, scale, seed, site, threshold, boost, T, DROPOUT, PRECISION, ROUNDS
-    )
+        q, k, inside, scale, bias_ptr, heads, longest, seed, site, threshold, boost,
+        T, BIASED, DROPOUT, PRECISION, ROUNDS,
+    )  # fmt: skip
     out = tl.dot((weights * kept).to(DOT_DTYPE), v, input_precision=PRECISION)
     tl.store(out_ptr + tokens * width + columns, cast(out, out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["site", "threshold"])
 def _attend_packed_backward(
-    qkv_ptr, bounds_ptr, do_ptr, dqkv_ptr, seed, site, heads, scale, threshold, boost,
-    T: tl.constexpr, D: tl.constexpr, DROPOUT: tl.constexpr, DOT_DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
+    qkv_ptr, bounds_ptr, bias_ptr, do_ptr, dqkv_ptr, ds_ptr, longest, seed, site, heads, scale,
+    threshold, boost,
+    T: tl.constexpr, D: tl.constexpr, BIASED: tl.constexpr, DROPOUT: tl.constexpr,
+    DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     inside, tokens, columns = _place(bounds_ptr, heads, T, D)
     width, mask = heads * D, inside[:, None]
@@ -81,54 +95,74 @@ def _attend_packed_backward(
     v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
     d_out = tl.load(do_ptr + tokens * width + columns, mask=mask, other=0.0).to(DOT_DTYPE)
     weights, kept = _weights(
-        q, k, inside, scale, seed, site, threshold, boost, T, DROPOUT, PRECISION, ROUNDS
-    )
+        q, k, inside, scale, bias_ptr, heads, longest, seed, site, threshold, boost,
+        T, BIASED, DROPOUT, PRECISION, ROUNDS,
+    )  # fmt: skip
     to = dqkv_ptr + tokens * (3 * width) + columns
     dtype = dqkv_ptr.dtype.element_ty
     dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), d_out, input_precision=PRECISION)
     tl.store(to + 2 * width, cast(dv, dtype), mask=mask)
     d_weights = tl.dot(d_out, tl.trans(v), input_precision=PRECISION) * kept
-    d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None]) * scale
-    d_scores = d_scores.to(DOT_DTYPE)
+    d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None])
+    if BIASED:
+        at, within = _pairs(tl.program_id(0), longest, T)
+        tl.store(ds_ptr + at, tl.where(inside[:, None], d_scores, 0.0), mask=within)
+    d_scores = (d_scores * scale).to(DOT_DTYPE)
     dq = tl.dot(d_scores, k, input_precision=PRECISION)
     tl.store(to, cast(dq, dtype), mask=mask)
     dk = tl.dot(tl.trans(d_scores), q, input_precision=PRECISION)
     tl.store(to + width, cast(dk, dtype), mask=mask)
 
 
-def attend(qkv: Tensor, documents: Documents, dropout: Dropout) -> Tensor:
+def attend(
+    qkv: Tensor, documents: Documents, dropout: Dropout, bias: Tensor | None = None
+) -> Tensor:
     """[T, heads, D] from qkv [T, 3, heads, D]; see `haste.kernels.packed_attention`."""
     tokens, _, heads, size = qkv.shape
     out = qkv.new_empty(tokens, heads, size)
     _attend_packed[(len(documents) * heads,)](
-        qkv, documents.bounds, out, *_values(qkv, dropout), **_constants(qkv, documents, dropout)
-    )
-    return out
-
-
-def attend_backward(
-    qkv: Tensor, documents: Documents, dropout: Dropout, gradient: Tensor
-) -> Tensor:
-    """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave."""
-    out = torch.empty_like(qkv)
-    _attend_packed_backward[(len(documents) * qkv.shape[2],)](
-        qkv, documents.bounds, gradient, out, *_values(qkv, dropout),
-        **_constants(qkv, documents, dropout),
+        qkv, documents.bounds, bias, out, *_values(qkv, documents, dropout),
+        **_constants(qkv, documents, dropout, bias),
     )  # fmt: skip
     return out
 
 
-def _values(qkv: Tensor, dropout: Dropout) -> tuple[object, ...]:
-    """Arguments of a kernel from `seed` on."""
+def attend_backward(
+    qkv: Tensor,
+    documents: Documents,
+    dropout: Dropout,
+    gradient: Tensor,
+    bias: Tensor | None = None,
+    d_bias: Tensor | None = None,
+) -> Tensor:
+    """[T, 3, heads, D], the gradient of qkv, from that of what `attend` gave; that of a bias is added to `d_bias`."""
+    out = torch.empty_like(qkv)
+    shape = len(documents), qkv.shape[2], documents.longest, documents.longest
+    # of every document, for a sum in a fixed order
+    d_scores = None if bias is None else qkv.new_empty(shape, dtype=torch.float32)
+    _attend_packed_backward[(len(documents) * qkv.shape[2],)](
+        qkv, documents.bounds, bias, gradient, out, d_scores, *_values(qkv, documents, dropout),
+        **_constants(qkv, documents, dropout, bias),
+    )  # fmt: skip
+    if d_scores is not None and d_bias is not None:
+        d_bias += d_scores.sum(0)
+    return out
+
+
+def _values(qkv: Tensor, documents: Documents, dropout: Dropout) -> tuple[object, ...]:
+    """Arguments of a kernel from `longest` on."""
     _, _, heads, size = qkv.shape
-    return dropout.seed, dropout.site, heads, size**-0.5, *dropped(dropout.p)
+    return documents.longest, dropout.seed, dropout.site, heads, size**-0.5, *dropped(dropout.p)
 
 
-def _constants(qkv: Tensor, documents: Documents, dropout: Dropout) -> dict[str, object]:
+def _constants(
+    qkv: Tensor, documents: Documents, dropout: Dropout, bias: Tensor | None
+) -> dict[str, object]:
     tokens = max(SMALLEST, triton.next_power_of_2(documents.longest))
     return {
         "T": tokens,
         "D": qkv.shape[3],
+        "BIASED": bias is not None,
         "DROPOUT": dropout.p > 0,
         "DOT_DTYPE": dot_dtype(qkv.dtype),
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
