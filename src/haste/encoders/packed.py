@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,12 @@ from haste.kernels.residual import Dropout, add_norm, gelu_backward, norm_backwa
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertModel
-    from transformers.models.mpnet.modeling_mpnet import MPNetEmbeddings, MPNetLayer, MPNetModel
+    from transformers.models.mpnet.modeling_mpnet import (
+        MPNetEmbeddings,
+        MPNetEncoder,
+        MPNetLayer,
+        MPNetModel,
+    )
     from transformers.models.roberta.modeling_roberta import (
         RobertaEmbeddings,
         RobertaLayer,
@@ -133,8 +138,9 @@ class PackedEncoder(TransformerEncoder):
         """[heads, S, S]: of relative positions in documents of S tokens, where the model has them."""
         if self.model.config.model_type != "mpnet":
             return None
+        encoder = cast("MPNetEncoder", self.model.encoder)
         # of its argument it reads the shape and the device
-        return self.model.encoder.compute_position_bias(ids.new_empty(1, longest))[0]
+        return encoder.compute_position_bias(ids.new_empty(1, longest))[0]
 
     def _places(self, ids: Tensor, bounds: Tensor) -> Tensor:
         """int64 [T]: rows of the embeddings of positions."""
