@@ -88,8 +88,8 @@ class PackedEncoder(TransformerEncoder):
     ) -> None:
         """`model`: one that `can_pack`."""
         super().__init__(model, pooling)
-        # it computes attention itself, without a mask
-        self.capturable = True
+        # it computes attention itself, without a mask; a capture of relative positions has not been run yet
+        self.capturable = model.config.model_type != "mpnet"
         self.gradient_checkpointing = gradient_checkpointing
 
     def forward(
@@ -139,8 +139,10 @@ class PackedEncoder(TransformerEncoder):
         if self.model.config.model_type != "mpnet":
             return None
         encoder = cast("MPNetEncoder", self.model.encoder)
-        # of its argument it reads the shape and the device
-        return encoder.compute_position_bias(ids.new_empty(1, longest))[0]
+        place = torch.arange(longest, device=ids.device)
+        # not by compute_position_bias: in transformers before 5.23 that computes on the host
+        bucket = encoder.relative_position_bucket(place - place[:, None])
+        return encoder.relative_attention_bias(bucket).permute(2, 0, 1).contiguous()
 
     def _places(self, ids: Tensor, bounds: Tensor) -> Tensor:
         """int64 [T]: rows of the embeddings of positions."""
