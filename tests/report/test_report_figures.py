@@ -120,6 +120,24 @@ def test_a_linear_method_far_below_all_others_has_no_level_line(fake):
     assert "Popularity (linear)" not in said
 
 
+def test_a_method_below_half_of_the_median_is_named_at_the_edge(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("dense", "spartex", "haste", "spartex-released"),
+        hit_rate={"spartex-released": 0.1},
+        documents=60,
+        labels=80,
+    )
+    fake.write()
+    chart, frame = build(*load(fake.grid, "precision_memory", "figure"))
+    axes = chart.axes[0]
+    value = frame.set_index("method").loc["spartex-released", "P@1 mean"]
+    assert [each.get_text() for each in axes.texts] == [f"Spartex (released code): {value:.1f}"]
+    assert axes.get_ylim()[0] > value
+    named = [each.get_text() for each in chart.legends[0].get_texts()]
+    assert named == ["Dense", "Spartex", "HASTE"]
+
+
 def test_accuracy_is_drawn_on_early_and_on_late_ranks(shown):
     _, axes = shown["precision_memory"]
     assert [each["y"].split()[0] for each in axes] == ["P@1", "P@5", "PSP@5", "R@100"]

@@ -21,8 +21,8 @@ from haste.report.style import (
     VERMILION,
     by_method,
     empty_figure,
+    label_below,
     label_level,
-    label_points,
     legend_outside,
     marker_style,
     method_title,
@@ -57,8 +57,9 @@ def precision_memory(sources: Sources) -> Drawing:
 
     That is weights, index sets and momentum, counted exactly, on a logarithmic axis; encoder and activations,
     which are the same for all, come on top. The other axis does not start at 0: its label says where. Error
-    bars are the standard deviation over seeds. A dotted level line is a linear method, whose memory is of
-    another kind; one that lies below half of all others is left out.
+    bars are the standard deviation over seeds. A method below half of the median is named at the lower edge, with
+    its value. A dotted level line is a linear method, whose memory is of another kind; one that lies below
+    half of all others is left out.
     """
     import pandas as pd
 
@@ -75,6 +76,7 @@ def precision_memory(sources: Sources) -> Drawing:
         for axes, name in zip(of_dataset, MEASURED, strict=True):
             _against_memory(axes, part, name)
         of_dataset[0].set_title(_title(sources, dataset))
+    legend_outside(chart, axes_of[0][0])
     return chart, drawn
 
 
@@ -82,25 +84,27 @@ def _against_memory(axes: Axes, part: pd.DataFrame, name: str) -> None:
     """One metric of the methods of a data set; `x`: MiB of the output layer, none for linear ones."""
     import seaborn as sns
 
+    mean = f"{name} mean"
     points = part.dropna(subset="x")
-    levels = part[part["x"].isna() & ~(part[f"{name} mean"] < points[f"{name} mean"].min() / 2)]
+    levels = part[part["x"].isna() & ~(part[mean] < points[mean].min() / 2)]
+    below = points[points[mean] < points[mean].median() / 2]
+    points = points.drop(below.index)
     if not points.empty:
-        styles = by_method(points["method"])
-        sns.scatterplot(points, x="x", y=f"{name} mean", **styles, legend=False, zorder=3, ax=axes)
-    named = []
+        sns.scatterplot(points, x="x", y=mean, **by_method(points["method"]), zorder=3, ax=axes)
     for row in points.to_dict("records"):
-        title, colour = method_title(row["method"]), marker_style(row["method"]).colour
-        point = (row["x"], row[f"{name} mean"])
-        axes.errorbar(*point, yerr=row[f"{name} std"], color=colour, capsize=2, elinewidth=1)
-        named.append((*point, title, colour))
+        colour = marker_style(row["method"]).colour
+        spread = row[f"{name} std"]
+        axes.errorbar(row["x"], row[mean], yerr=spread, color=colour, capsize=2, elinewidth=1)
     for row in levels.to_dict("records"):
         title, colour = method_title(row["method"]), marker_style(row["method"]).colour
-        label_level(axes, row[f"{name} mean"], f"{title} (linear)", colour)
+        label_level(axes, row[mean], f"{title} (linear)", colour)
+    for row in below.to_dict("records"):
+        title, colour = method_title(row["method"]), marker_style(row["method"]).colour
+        label_below(axes, row["x"], f"{title}: {row[mean]:.1f}", colour)
     axes.set_xscale("log")
-    axes.margins(x=0.22, y=0.16)
+    axes.margins(x=0.1, y=0.16)
     plain_log_ticks(axes)
     axes.set_xlabel("Output layer (MiB, logarithmic)")
-    label_points(axes, named)
     axes.set_ylabel(f"{name} on test (%), axis from {axes.get_ylim()[0]:.1f}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -207,34 +207,19 @@ def label_level(axes: Axes, y: float, text: str, colour: str) -> None:
     )
 
 
-def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names beside points of a scatter, moved apart; one that had to move away gets a thin line.
-
-    `points`: (x, y in data units, text, colour).
-    """
-    import numpy as np
-    from adjustText import adjust_text
-
-    if not points:
-        return
-    axes.figure.canvas.draw()
-    # names of level lines, which stay
-    objects = list(axes.texts)
-    texts = [axes.text(x, y, text, color=c, fontsize=LABEL_SIZE) for x, y, text, c in points]
-    # it breaks ties at random
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    adjust_text(
-        texts,
-        x=[point[0] for point in points],
-        y=[point[1] for point in points],
-        objects=objects or None,
-        expand=(1.25, 1.6),
-        iter_lim=500,
-        ax=axes,
-        arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkB": 4},
+def label_below(axes: Axes, x: float, text: str, colour: str) -> None:
+    """What a point is that lies below the axes, at their lower edge under its place `x`."""
+    axes.annotate(
+        text,
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="center",
+        color=colour,
+        fontsize=LABEL_SIZE,
+        arrowprops={"arrowstyle": "->", "color": colour, "lw": 0.8},
     )
-    np.random.set_state(state)  # noqa: NPY002
 
 
 def plain_log_ticks(axes: Axes, which: str = "x", unit: str = "") -> None:
