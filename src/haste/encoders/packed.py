@@ -156,9 +156,11 @@ class PackedEncoder(TransformerEncoder):
     def _embedded(self, ids: Tensor, places: Tensor) -> Tensor:
         """[T, H]: sums of embeddings."""
         embeddings = self.model.embeddings
-        hidden = embeddings.word_embeddings(ids) + embeddings.position_embeddings(places)
+        hidden = embeddings.word_embeddings(ids)
         types = getattr(embeddings, "token_type_embeddings", None)
-        return hidden if types is None else hidden + types.weight[0]
+        if types is not None:
+            hidden = hidden + types.weight[0]
+        return hidden + embeddings.position_embeddings(places)
 
 
 @dataclass(frozen=True)
