@@ -30,7 +30,6 @@ CONFIGS = [
             "plus",
             "wordnet",
             "wordnet-tuned",
-            "wordnet-768",
             "debian",
             "wikdict",
             "paper",

@@ -60,12 +60,16 @@ def can_pack(
     config = model.config
     return (
         config.model_type in KINDS
-        and (config.model_type != "mpnet" or max_len <= LONGEST)
+        and (max_len <= LONGEST or not _has_relative_positions(model))
         and config.hidden_act == "gelu"
         and not getattr(config, "is_decoder", False)
         and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
         and can_attend(config.hidden_size // config.num_attention_heads, model.dtype, model.device)
     )
+
+
+def _has_relative_positions(model: PreTrainedModel) -> bool:
+    return bool(model.config.model_type == "mpnet")
 
 
 class PackedEncoder(TransformerEncoder):
@@ -89,7 +93,7 @@ class PackedEncoder(TransformerEncoder):
         """`model`: one that `can_pack`."""
         super().__init__(model, pooling)
         # it computes attention itself, without a mask; a capture of relative positions has not been run yet
-        self.capturable = model.config.model_type != "mpnet"
+        self.capturable = not _has_relative_positions(model)
         self.gradient_checkpointing = gradient_checkpointing
 
     def forward(
@@ -136,7 +140,7 @@ class PackedEncoder(TransformerEncoder):
 
     def _bias(self, ids: Tensor, longest: int) -> Tensor | None:
         """[heads, S, S]: of relative positions in documents of S tokens, where the model has them."""
-        if self.model.config.model_type != "mpnet":
+        if not _has_relative_positions(self.model):
             return None
         encoder = cast("MPNetEncoder", self.model.encoder)
         place = torch.arange(longest, device=ids.device)
@@ -179,23 +183,24 @@ class _Layer:
 
     @classmethod
     def of(cls, layer: BertLayer | MPNetLayer | RobertaLayer) -> _Layer:
-        own = getattr(layer.attention, "attn", None)
-        if own is None:
-            own, output = layer.attention.self, layer.attention.output
-            projections, after = (own.query, own.key, own.value), output.dense
+        attention = getattr(layer.attention, "attn", None)
+        if attention is None:
+            attention, output = layer.attention.self, layer.attention.output
+            projections = attention.query, attention.key, attention.value
+            after = output.dense
         else:
             # MPNet
             output = layer.attention
-            projections, after = (own.q, own.k, own.v), own.o
+            projections, after = (attention.q, attention.k, attention.v), attention.o
         return cls(
             projections,
-            own.num_attention_heads,
+            attention.num_attention_heads,
             after,
             output.LayerNorm,
             layer.intermediate.dense,
             layer.output.dense,
             layer.output.LayerNorm,
-            own.dropout.p,
+            attention.dropout.p,
             output.dropout.p,
         )
 

@@ -37,8 +37,8 @@ def _place(bounds_ptr, heads, T: tl.constexpr, D: tl.constexpr):
 def _pairs(matrix, longest, T: tl.constexpr):
     """Of a matrix among those of shape [longest, longest], where its values lie, [T, T], and which there are."""
     place = tl.arange(0, T)
-    at = (matrix.to(tl.int64) * longest + place[:, None]) * longest + place[None, :]
-    return at, (place < longest)[:, None] & (place < longest)[None, :]
+    offsets = (matrix.to(tl.int64) * longest + place[:, None]) * longest + place[None, :]
+    return offsets, (place < longest)[:, None] & (place < longest)[None, :]
 
 
 @triton.jit
@@ -50,8 +50,8 @@ def _weights(
     """Attention weights fp32 [T, T] and the factors of dropout [T, T]."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
     if BIASED:
-        at, within = _pairs(tl.program_id(0) % heads, longest, T)
-        scores += tl.load(bias_ptr + at, mask=within, other=0.0).to(tl.float32)
+        offsets, within = _pairs(tl.program_id(0) % heads, longest, T)
+        scores += tl.load(bias_ptr + offsets, mask=within, other=0.0).to(tl.float32)
     scores = tl.where(inside[None, :], scores, -1e30)
     raised = tl.where(inside[None, :], tl.exp(scores - tl.max(scores, 1)[:, None]), 0.0)
     weights = raised / tl.maximum(tl.sum(raised, 1), 1e-30)[:, None]
@@ -105,8 +105,8 @@ def _attend_packed_backward(
     d_weights = tl.dot(d_out, tl.trans(v), input_precision=PRECISION) * kept
     d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None])
     if BIASED:
-        at, within = _pairs(tl.program_id(0), longest, T)
-        tl.store(ds_ptr + at, tl.where(inside[:, None], d_scores, 0.0), mask=within)
+        offsets, within = _pairs(tl.program_id(0), longest, T)
+        tl.store(ds_ptr + offsets, tl.where(inside[:, None], d_scores, 0.0), mask=within)
     d_scores = (d_scores * scale).to(DOT_DTYPE)
     dq = tl.dot(d_scores, k, input_precision=PRECISION)
     tl.store(to, cast(dq, dtype), mask=mask)
