@@ -14,7 +14,7 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device: {name!r} is not allowed; choose one of {', '.join(DEVICES)}.")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "training.device: cuda, but torch sees no CUDA GPU; use auto or cpu, or run `haste doctor`."
+            "device: cuda, but torch sees no CUDA GPU; use auto or cpu, or run `haste doctor`."
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -35,6 +35,14 @@ def test_features_come_back_in_the_documents_order(tiny):
     assert np.array_equal(again, encode(encoder, split))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_features_of_a_gpu_are_those_of_the_cpu(tiny):
+    where = "bag", tiny.model, TokenDir(tiny.tokens), CorpusDir(tiny.corpus)
+    on_gpu = encode_training_documents(*where, device="cuda")
+    assert np.allclose(on_gpu, encode_training_documents(*where), atol=1e-5)
+
+
 def test_features_may_lie_in_a_file(tiny, tmp_path):
     where = TokenDir(tiny.tokens), CorpusDir(tiny.corpus)
     mapped = encode_training_documents("bag", tiny.model, *where, scratch=tmp_path)

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from typer.testing import CliRunner
 
 from haste.cli import app
@@ -79,11 +80,18 @@ def test_embed_averages_the_training_features_of_the_label_space(corpus, tmp_pat
     total = train[[*range(21), 29]].sum(axis=0)
     np.testing.assert_allclose(embeddings[39], total / np.linalg.norm(total), atol=1e-6)
     assert [(a[0], a[2], *a[4:]) for a in asked] == [
-        ("bag", TokenDir(tmp_path / "t"), {"pooling": "cls"})
+        ("bag", TokenDir(tmp_path / "t"), {"pooling": "cls", "device": torch.device("cpu")})
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *("corpus", "embeddings.npy", "embeddings.npy.sum.json")
     ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_embed_refuses_a_gpu_that_is_not_there(corpus, tmp_path, features):
+    with pytest.raises(ConfigError, match="cuda"):
+        embed(corpus, tmp_path, "--device", "cuda")
+    assert features[1] == []
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS)

@@ -391,6 +391,7 @@ def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu(c
     # the triton backend does not drop repeats and labels that are not there; 300 clusters take several tiles
     features, positives, _ = batch()
     clusters = (torch.arange(L, dtype=torch.int32).flip(0) // 10) * (count // 6)
+    clusters[-1] = count - 1
 
     def gradient(backend, positives, step):
         options = LayerOptions(backend=backend)
@@ -400,12 +401,16 @@ def test_the_auxiliary_gradient_is_the_same_where_nothing_may_wait_for_the_gpu(c
         result = layer.step(features, positives, StepContext(lr, 0, step))
         return result.dx
 
-    nobodys = torch.full((3,), L, dtype=torch.int32)
+    every = torch.arange(len(features), dtype=torch.int32)
     padded = Positives(
-        torch.cat([positives.label_row, nobodys]), torch.cat([positives.doc, 0 * nobodys])
+        torch.cat([positives.label_row, torch.full_like(every, L)]),
+        torch.cat([positives.doc, every]),
     )
     got = gradient("triton", padded, torch.tensor(0, dtype=torch.int32))
-    assert torch.allclose(got, gradient("torch", positives, 0), atol=1e-4)
+    want = gradient("torch", positives, 0)
+    assert torch.allclose(got, want, atol=1e-4)
+    # batches are padded where the host steps the layer, too
+    assert torch.equal(gradient("torch", padded, 0), want)
 
 
 def test_what_can_be_captured():

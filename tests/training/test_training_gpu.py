@@ -145,16 +145,37 @@ def test_replayed_steps_are_those_that_are_launched(device, rewired):
         assert torch.allclose(weights[name].float(), others[name].float(), atol=2e-2), name
 
 
-@pytest.mark.parametrize("max_len", [64, 128])
-def test_an_encoder_with_relative_positions_is_launched(device, max_len):
-    """Long documents are padded, and the masks of plain attention come from the host, which ends a capture in an
-    error."""
-    its = replace(workload("speed"), architecture=RELATIVE)
-    its = replace(
-        its, config=replace(its.config, encoder=replace(its.config.encoder, max_len=max_len))
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_a_layer_that_waits_for_the_gpu_is_stepped_between_graphs_of_the_encoder(device, scale):
+    """A label tree, also beside an auxiliary loss, whose positives are padded, too."""
+    its = workload("speed", learning_rate=0.001)
+    config = its.config
+    tree = replace(
+        config.layer, pattern="label_tree", shortlist=8, head_ratio=0.0, features="shared"
     )
+    config = replace(config, layer=tree, auxiliary=replace(config.auxiliary, scale=scale))
+    its = replace(its, config=config)
+    launched = replace(
+        its, config=replace(config, training=replace(config.training, graphs=False))
+    )
+    step, got, weights = trained(its, device)
+    plain, want, others = trained(launched, device)
+    assert not step.model.layer.capturable
+    assert len(step.graphs._captured) == 2  # a shape for each length
+    assert plain.graphs is None
+    assert got == pytest.approx(want, rel=2e-3)
+    assert want[-1] < want[0]
+    for name, value in weights.items():
+        if name.endswith("bias"):
+            assert torch.allclose(value.float(), others[name].float(), atol=2e-2), name
+
+
+def test_long_documents_with_relative_positions_are_launched(device):
+    """They are padded, and the masks of plain attention come from the host, which ends a capture in an error."""
+    its = replace(workload("speed"), architecture=RELATIVE)
+    its = replace(its, config=replace(its.config, encoder=replace(its.config.encoder, max_len=128)))
     step, losses, _ = trained(its, device)
-    assert step.model.encoder.packed == (max_len == 64)
+    assert not step.model.encoder.packed
     assert step.graphs is None
     assert losses[-1] < losses[0]
 
@@ -168,10 +189,10 @@ def deterministic():
 
 
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("max_len", [32, 128])
-def test_packed_steps_that_are_replayed_are_those_that_are_launched(device, max_len):
+@pytest.mark.parametrize(("shape", "max_len"), [(SHAPE, 32), (SHAPE, 128), (RELATIVE, 32)])
+def test_packed_steps_that_are_replayed_are_those_that_are_launched(device, shape, max_len):
     """To the last digit, so that a run which goes on is the same: each shape begins with a launch."""
-    its = workload("default", deterministic=True)
+    its = replace(workload("default", deterministic=True), architecture=shape)
     its = replace(
         its, config=replace(its.config, encoder=replace(its.config.encoder, max_len=max_len))
     )

@@ -9,11 +9,10 @@ import torch
 from haste.training.graphs import can_capture
 
 
-def model(device="cuda", encoder=True, layer=True, packed=False):
+def model(device="cuda", encoder=True, packed=False):
     return SimpleNamespace(
         device=torch.device(device),
         encoder=SimpleNamespace(capturable=encoder, packed=packed),
-        layer=SimpleNamespace(capturable=layer),
     )
 
 
@@ -21,7 +20,7 @@ def test_all_that_it_takes(tiny):
     assert can_capture(tiny.config(), model())
 
 
-@pytest.mark.parametrize("lacking", [{"device": "cpu"}, {"encoder": False}, {"layer": False}])
+@pytest.mark.parametrize("lacking", [{"device": "cpu"}, {"encoder": False}])
 def test_models_that_cannot_be_captured(tiny, lacking):
     assert not can_capture(tiny.config(), model(**lacking))
 

@@ -24,17 +24,25 @@ def embed(
     pooling: Annotated[
         Literal["mean", "cls"], typer.Option(help="Of the features of a document's tokens.")
     ] = "mean",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu or cuda. A GPU is faster by far, and the last digits depend on it."
+        ),
+    ] = "cpu",
 ) -> None:
     """Embed each label: the mean features of its training documents, scaled to length 1."""
     import numpy as np
 
     from haste.checksums import remove_beside, write_beside
     from haste.data.corpus import load_corpus
+    from haste.device import choose_device
     from haste.encoders.features import encode_training_documents
     from haste.files import atomic, mapped_array
     from haste.labels.embed import label_embeddings
     from haste.paths import TokenDir
 
+    chosen = choose_device(device)
     opened = load_corpus(corpus)
     n_labels = opened.info.n_labels
     remove_beside(out)
@@ -49,6 +57,7 @@ def embed(
                 # those of millions of documents do not fit into memory
                 scratch=out.parent,
                 tick=tick,
+                device=chosen,
             )
         belongs = opened.positives("train")[:, :n_labels]
         shape = (n_labels, features.shape[1])

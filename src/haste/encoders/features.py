@@ -55,8 +55,9 @@ def encode_training_documents(
     pooling: Pooling = "mean",
     scratch: Path | None = None,
     tick: Callable[[int], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """fp32 [N, H]: features of the training documents from the untrained encoder `kind`.
+    """fp32 [N, H]: features of the training documents from the untrained encoder `kind`, computed on `device`.
 
     With `scratch` they lie in an unnamed file in that folder, mapped to memory. Sparse features
     get the same random embeddings each time. `tick` is called with the number of documents done.
@@ -68,7 +69,7 @@ def encode_training_documents(
     chosen = opened.splits["train"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened)
+        encoder = build_encoder(EncoderConfig(kind=kind, pooling=pooling), model, opened, device)
     out = None
     if scratch is not None:
         with naming_target(scratch), tempfile.TemporaryFile(dir=scratch) as file:

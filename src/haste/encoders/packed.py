@@ -92,8 +92,8 @@ class PackedEncoder(TransformerEncoder):
     ) -> None:
         """`model`: one that `can_pack`."""
         super().__init__(model, pooling)
-        # it computes attention itself, without a mask; a capture of relative positions has not been run yet
-        self.capturable = not _has_relative_positions(model)
+        # it computes attention itself, without a mask
+        self.capturable = True
         self.gradient_checkpointing = gradient_checkpointing
 
     def forward(

@@ -107,15 +107,16 @@ class WithAuxiliary(WrappedLayer):
 
     def _cluster_positives(self, positives: Positives[Tensor], batch: int) -> Positives[Tensor]:
         n_labels = len(self.clusters)
+        known = positives.label_row < n_labels
         cluster = self.clusters[positives.label_row.clamp(max=n_labels - 1).long()]
         if self.auxiliary.capturable:
             # removing duplicate pairs and padding would synchronize, and need not be done: the dense
             # kernels overwrite dz of a positive, so duplicates change nothing, and ignore unknown clusters
             pad_label = self.auxiliary.n_labels
-            cluster = torch.where(positives.label_row < n_labels, cluster, pad_label)
+            cluster = torch.where(known, cluster, pad_label)
             cluster, order = cluster.sort(stable=True)
             return Positives(cluster, positives.doc[order])
-        return distinct(cluster, positives.doc, batch)
+        return distinct(cluster[known], positives.doc[known], batch)
 
 
 def auxiliary_scale(

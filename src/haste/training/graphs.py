@@ -1,7 +1,8 @@
 """A training step as CUDA graphs: some thousand launches that the host gives with three calls.
 
 One set of graphs for each shape of batch, of three: the encoder's forward pass, the output layer's step,
-the encoder's backward pass. All values that change from step to step are in GPU memory. The first
+the encoder's backward pass; a layer that cannot be captured is stepped by the host between the other two. All
+values that change from step to step, and that a graph reads, are in GPU memory. The first
 step of a shape is an ordinary one, which compiles and sets up what must not be set up while capturing; the
 second is captured. Graphs share one pool of memory, because they never run at the same time.
 """
@@ -29,13 +30,12 @@ Backward = Callable[[Tensor, Tensor], None]
 
 
 def can_capture(config: RunConfig, model: Model) -> bool:
-    """Whether steps of a run can be captured: on a GPU, with kernels that read step size and step number from memory
-    and an encoder that can be captured, whose backward pass sets no generator back."""
+    """Whether steps of a run can be captured, those of its output layer perhaps not: on a GPU, with an encoder that
+    can be, whose backward pass sets no generator back."""
     return (
         config.training.graphs
         and model.device.type == "cuda"
         and model.encoder.capturable
-        and model.layer.capturable
         and (model.encoder.packed or not config.encoder.gradient_checkpointing)
     )
 
@@ -49,12 +49,15 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 @dataclass(frozen=True)
 class _Captured:
     inputs: Tensor
+    batch: Batch
+    """views of `inputs`"""
     forward: torch.cuda.CUDAGraph
-    layer: torch.cuda.CUDAGraph
+    layer: torch.cuda.CUDAGraph | None
+    """None where the host launches it"""
     backward: torch.cuda.CUDAGraph
     exchange: Exchange
     result: StepResult
-    """of the last replay"""
+    """of the last replay; its gradient is what `backward` reads"""
 
 
 class StepGraphs:
@@ -67,13 +70,17 @@ class StepGraphs:
         forward: Forward,
         layer: LayerStep,
         backward: Backward,
+        *,
+        layer_capturable: bool = True,
     ) -> None:
-        """The parts of a step, which read nothing but their arguments, weights and values in memory.
+        """The parts of a step, which read nothing but their arguments, weights and values in memory; this need not
+        be true of a `layer` that is not `layer_capturable`.
 
         Ranks may replay different graphs, or none, in one step: a capture exchanges nothing.
         """
         self.ranks = ranks
         self.forward, self.layer, self.backward = forward, layer, backward
+        self.layer_capturable = layer_capturable
         # what was set up on one stream (gradients, workspaces of products) cannot be captured on another
         self.stream = _stream(device)
         self.device = device
@@ -109,8 +116,8 @@ class StepGraphs:
         captured.forward.replay()
         between(layer)
         captured.exchange.gather()
-        captured.layer.replay()
-        loss, dx = captured.exchange.scatter(captured.result.loss, captured.result.dx)
+        result = self._layer_step(captured)
+        loss, dx = captured.exchange.scatter(result.loss, result.dx)
         between(encoder)
         captured.backward.replay()
         # the next step writes to the same place
@@ -121,18 +128,31 @@ class StepGraphs:
         self._captured.clear()
         self._pool = torch.cuda.graph_pool_handle()
 
+    def _layer_step(self, captured: _Captured) -> StepResult:
+        if captured.layer is not None:
+            captured.layer.replay()
+            return captured.result
+        result = self.layer(captured.exchange.features, captured.batch)
+        return StepResult(result.loss, captured.result.dx.copy_(result.dx))
+
     def _capture(self, shape: BatchShape) -> _Captured:
         inputs = torch.zeros(shape.size, dtype=torch.int32, device=self.device)
         batch = shape.view(inputs)
-        forward, layer, backward = (torch.cuda.CUDAGraph() for _ in range(3))
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with self._into(forward):
             features = self.forward(batch)
         exchange = Exchange(self.ranks, features.detach(), shape.of)
-        with self._into(layer):
-            result = self.layer(exchange.features, batch)
+        layer, given = None, exchange.features
+        if self.layer_capturable:
+            layer = torch.cuda.CUDAGraph()
+            with self._into(layer):
+                result = self.layer(given, batch)
+        else:
+            dx = torch.zeros_like(given, dtype=torch.float32)
+            result = StepResult(dx.new_zeros(()), dx)
         with self._into(backward):
             self.backward(features, exchange.dx(result.dx))
-        return _Captured(inputs, forward, layer, backward, exchange, result)
+        return _Captured(inputs, batch, forward, layer, backward, exchange, result)
 
     def _into(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
         # another thread pins the memory of batches meanwhile, which only this mode leaves it to do

@@ -41,7 +41,8 @@ class TrainStep:
 
     Nothing synchronizes but the count of what a rewiring moved. All random numbers are a
     function of (seed, step), those of the encoder's dropout too. Padded batches are replayed as CUDA
-    graphs; with others, and where connections move, the host launches each kernel.
+    graphs; with others, where connections move, and of an output layer that cannot be captured, the host
+    launches each kernel.
 
     Of several ranks each encodes its part of the documents and steps its part of the labels; what they
     exchange lies between the parts of a step, outside of graphs.
@@ -63,8 +64,9 @@ class TrainStep:
         self.graphs: StepGraphs | None = None
         if can_capture(config, model):
             self.graphs = StepGraphs(
-                device, self.ranks, model.features, self._layer, self._backward
-            )
+                device, self.ranks, model.features, self._layer, self._backward,
+                layer_capturable=model.layer.capturable,
+            )  # fmt: skip
 
     def padding(self, labels: sp.csr_matrix) -> Padding | None:
         """How batches of documents with the positives `labels` [N, >= L] are to be padded, if at all."""
