@@ -9,7 +9,7 @@ from haste.report.verdicts import overall, verdicts_table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided here"
 ROOT = Path(__file__).parents[2]
-COMMITTED = ("wordnet-tuned", "wikdict", "debian", "mini-768")
+COMMITTED = ("wordnet-tuned", "wordnet-768", "wikdict", "debian", "mini-768")
 
 
 @pytest.fixture
@@ -74,6 +74,16 @@ def test_grids_are_named_where_they_differ_on_a_data_set(claims_of):
     tables = [claims_of("one", ("C8", "a", HOLDS)), claims_of("two", ("C8", "a", OPEN))]
     (row,) = verdicts_table(tables).rows
     assert (row["holds"], row["open"]) == ("a (one)", "a (two)")
+
+
+def test_grids_are_named_where_they_have_a_data_set_on_devices_of_their_own(claims_of):
+    one = claims_of(
+        "one", ("C8", "a, H100", HOLDS), ("C8", "b, H100", HOLDS), ("C1", "H100", HOLDS)
+    )
+    two = claims_of("two", ("C8", "a, H200", OPEN), ("C1", "H200", FAILS))
+    rows = {row["claim"]: row for row in verdicts_table([one, two]).rows}
+    assert (rows["C8"]["holds"], rows["C8"]["open"]) == ("a, H100 (one); b, H100", "a, H200 (two)")
+    assert (rows["C1"]["holds"], rows["C1"]["fails"]) == ("H100", "H200")
 
 
 def test_a_claim_of_another_version_is_refused(claims_of):

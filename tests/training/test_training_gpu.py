@@ -155,9 +155,7 @@ def test_a_layer_that_waits_for_the_gpu_is_stepped_between_graphs_of_the_encoder
     )
     config = replace(config, layer=tree, auxiliary=replace(config.auxiliary, scale=scale))
     its = replace(its, config=config)
-    launched = replace(
-        its, config=replace(config, training=replace(config.training, graphs=False))
-    )
+    launched = replace(its, config=replace(config, training=replace(config.training, graphs=False)))
     step, got, weights = trained(its, device)
     plain, want, others = trained(launched, device)
     assert not step.model.layer.capturable

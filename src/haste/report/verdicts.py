@@ -32,7 +32,8 @@ def verdicts_table(tables: Sequence[Path]) -> Table:
     """A row a claim, of tables of claims (claims.csv) of several grids.
 
     A grid is called as the folder of its results. It is named beside a place on which another grid has another
-    verdict; where they agree, as on devices of benchmarks, the place counts once.
+    verdict, and beside those of a data set that several grids have on devices of their own; where grids agree on
+    a place, as on devices of benchmarks, it counts once.
 
     Raises:
         DataError: a table is missing, is none of claims or has one that is unknown.
@@ -77,11 +78,25 @@ def overall(verdicts: Iterable[str]) -> str:
 
 def _by_place(places: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Verdicts by place, with its grid where grids differ; of place -> grid -> verdict."""
+    of_datasets: dict[str, set[str]] = {}
+    for place, of_grids in places.items():
+        of_datasets.setdefault(_dataset(place), set()).update(of_grids)
+
+    def named(place: str, grid: str) -> str:
+        of_grids = places[place]
+        alone = of_datasets[_dataset(place)] == set(of_grids)
+        return place if alone and len(set(of_grids.values())) == 1 else f"{place} ({grid})"
+
     return {
-        place if len(set(of_grids.values())) == 1 else f"{place} ({grid})": verdict
+        named(place, grid): verdict
         for place, of_grids in places.items()
         for grid, verdict in of_grids.items()
     }
+
+
+def _dataset(place: str) -> str:
+    """That of "data set, device"; a device alone stands for itself."""
+    return place.partition(", ")[0]
 
 
 def _places(verdicts: Mapping[str, str], verdict: str) -> str | None:
