@@ -33,7 +33,8 @@ def batch(labels=27, seed=1, share=0.1):
 
 def by_hand():
     """Six labels in clusters (0, 1), (2, 3) and (4, 5), each with a feature of its own, and a shortlist of one."""
-    layer = label_tree(9, 6, LayerOptions(), seeded(), cluster_size=2, shortlist=1)
+    options = LayerOptions(momentum=0.9, weight_decay=0.5)
+    layer = label_tree(9, 6, options, seeded(), cluster_size=2, shortlist=1)
     layer.labels.weight.copy_(torch.eye(9)[:6])
     layer.clusters.weight.copy_(torch.eye(9)[6:])
     return layer
@@ -54,7 +55,7 @@ def test_a_shortlist_by_hand():
     )
 
 
-def test_labels_on_no_shortlist_have_no_gradient_and_those_beside_a_positive_do():
+def test_labels_on_no_shortlist_rest_and_those_beside_a_positive_do_not():
     layer = by_hand()
     before = layer.labels.weight.clone()
     features = torch.tensor([[0.0, 0, 1, 2, 0, 9, 0, 3, 1]])
@@ -100,7 +101,7 @@ def test_three_steps_equal_autograd(labels, levels, tile_bytes, monkeypatch):
     for step in range(3):
         features, positives, target = batch(labels, step)
         wide = features.double().requires_grad_()
-        loss, want = 0.0, target
+        loss, touched, want = 0.0, [], target
         for at, level in enumerate([*levels_of(layer), None]):
             # the top level is scored whole
             listed = torch.ones_like(want) if level is None else shortlists(level, features, want)
@@ -110,16 +111,23 @@ def test_three_steps_equal_autograd(labels, levels, tile_bytes, monkeypatch):
                 logits[listed], want[listed].double(), reduction="sum"
             )
             assert listed[want].all(), "every positive is on the shortlist"
+            used = listed.any(dim=1)
             if level is not None:
+                # a cluster's labels are trained together
                 groups = torch.arange(len(want)) // G
+                used = torch.stack([used[groups == group].any() for group in groups])
                 want = torch.stack([want[groups == group].any(0) for group in groups.unique()])
+            touched += [used, used]
         gradients = torch.autograd.grad(loss, [wide, *parameters])
         result = layer.step(features, positives, StepContext(0.05, 0, step))
         assert torch.allclose(result.loss.double(), loss.detach(), rtol=1e-5)
         assert torch.allclose(result.dx.double(), gradients[0], rtol=1e-4, atol=1e-5)
-        for value, velocity, gradient in zip(parameters, velocities, gradients[1:], strict=True):
-            velocity.mul_(0.9).add_(gradient).add_(value.data, alpha=0.1)
-            value.data -= 0.05 * velocity
+        for value, velocity, gradient, rows in zip(
+            parameters, velocities, gradients[1:], touched, strict=True
+        ):
+            stepped = 0.9 * velocity + gradient + 0.1 * value.data
+            velocity[rows] = stepped[rows]
+            value.data[rows] -= 0.05 * velocity[rows]
     got = [each for part in dense_of(layer) for each in part]
     for have, value in zip(got, parameters, strict=True):
         assert torch.allclose(have, value.data, atol=1e-5)

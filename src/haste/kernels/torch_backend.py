@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from haste.kernels.loss import LOSSES
-from haste.kernels.rounding import FP8, dequantize, generator, round_to
+from haste.kernels.rounding import FP8, dequantize, generator, round_to, storage_view
 from haste.kernels.state import LayerState, Positives, Sgd, StepContext, tiles
 
 TILE_BYTES = 64 << 20
@@ -50,7 +50,7 @@ def dense_step(
     features fp32 [B, H]; `mask` bool [L, H] keeps pruned weights at zero. With `index` int [L, F] the layer
     is of fixed fan-in, and its weights are densified chunk by chunk: on a CPU that takes a fifth of the
     time of gathering. With `listed` bool [K, B] label l is trained on no documents but those of
-    listed[l // cluster_size], among which its positives are.
+    listed[l // cluster_size], among which its positives are; where there are none it stays as it is.
     """
     update = updates(state, context, sgd)
     dx = torch.zeros_like(features)
@@ -64,7 +64,14 @@ def dense_step(
         logits = torch.addmm(state.bias[rows, None].float(), tile, columns)
         if listed is not None:
             row = torch.arange(rows.start, rows.stop, device=listed.device)
-            logits.masked_fill_(~listed[row // cluster_size], -torch.inf)
+            here = listed[row // cluster_size]
+            logits.masked_fill_(~here, -torch.inf)
+            stored = [
+                storage_view(each[rows])
+                for each in vars(state).values()
+                if isinstance(each, Tensor)
+            ]
+            resting = [(value, value.clone()) for value in stored]
         tile_loss, dz = LOSSES[loss_name](logits, *positives_of(positives, rows), loss_dtype)
         loss += tile_loss
         dx.addmm_(dz.t(), tile)
@@ -74,6 +81,10 @@ def dense_step(
         if mask is not None:
             dw.mul_(mask[rows])
         update(rows, dw, dz)
+        if listed is not None:
+            used = here.any(dim=1)
+            for value, before in resting:
+                value.copy_(torch.where(used.view(-1, *[1] * (value.ndim - 1)), value, before))
     return loss, dx
 
 

@@ -50,7 +50,8 @@ class LabelTree(OutputLayer):
     The shortlist has the labels of the `shortlist` best clusters, and in training those of all clusters with
     a positive, so that negatives are drawn from where the model errs. The loss is that of the labels on the
     shortlists, summed, and that of `clusters`, a layer whose labels are the clusters. A label's probability is
-    its own times its cluster's; scores are the log odds of that.
+    its own times its cluster's; scores are the log odds of that. Labels whose cluster is on no shortlist of a
+    batch rest.
 
     It is written for what a label tree learns, not for its speed: logits are computed chunk by chunk of all labels,
     and those off the shortlists are set to -inf.
