@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from haste import HasteClassifier
+from haste.data.arrays import NamedLabels
 from haste.errors import ConfigError, DataError
 
 TOPICS = 80
@@ -114,3 +115,9 @@ def test_patience_ends_training_when_validation_gets_no_better(tmp_path):
     ]
     assert len(scores) < 200
     assert len(scores) - 1 - scores.index(max(scores)) == 2
+
+
+def test_labels_are_not_told_by_a_name_that_several_have():
+    assert NamedLabels.of([["b", "new"]], ["a", "b"]).rows.values.tolist() == [1, 2]
+    with pytest.raises(DataError, match="called 'a'"):
+        NamedLabels.of([["b"]], ["a", "a", "b"])

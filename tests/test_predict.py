@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import ConfigError, DataError
+from haste.files import read_yaml, write_yaml
 from haste.metrics.runs import read_predictions
 from haste.paths import RunDir
 from haste.predict import Predictor
@@ -186,3 +187,13 @@ def test_what_is_mapped_predicts_what_was_trained(tiny, sections):
     ids, _ = read_predictions(folder)
     found = Predictor(folder, torch.device("cpu"))(load_corpus(tiny.corpus).texts("test"), 1)
     assert [row[0].name for row in found] == [f"label {row[0]}" for row in ids]
+
+
+def test_a_run_of_the_triton_backend_is_loaded_without_a_gpu(run, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    texts = ["w01 w02"]
+    expected = list(Predictor(run, torch.device("cpu"))(texts, 3))
+    settings = read_yaml(run.config)
+    settings["training"]["backend"] = "triton"
+    write_yaml(run.config, settings)
+    assert list(Predictor(run, torch.device("cpu"))(texts, 3)) == expected

@@ -261,8 +261,8 @@ class TrainingConfig:
     """kernels of the output layer: auto (triton on a GPU where there is one), torch or triton"""
     graphs: Bool = True
     """on a GPU, steps of a transformer are replayed as CUDA graphs, for which lengths are rounded up; off,
-    the host launches each kernel. Not with the torch backend, or gradient_checkpointing of encoders that are
-    not packed"""
+    the host launches each kernel, as it does the output layer's of the torch backend. Not with
+    gradient_checkpointing of encoders that are not packed"""
     deterministic: Bool = False
     """repeat runs on a GPU are bit-equal, at some cost; on a CPU they always are"""
     threads: Annotated[Int, Field(ge=1, le=4096)] = 1

@@ -192,7 +192,7 @@ def restore_model(
     config = replace(
         config,
         layer=replace(config.layer, bias_init="zero"),
-        training=replace(config.training, momentum=0.0, optimizer="sgd"),
+        training=replace(config.training, momentum=0.0, optimizer="sgd", backend="auto"),
     )
     model = assemble(config, encoder, order, device=device, drawn=False, **parts)
     targets = model.tensors(momenta=False)

@@ -469,3 +469,26 @@ def test_a_layer_that_is_not_drawn_has_the_tensors_of_one_that_is(monkeypatch, n
     assert {key: (each.shape, each.dtype) for key, each in empty.items()} == {
         key: (each.shape, each.dtype) for key, each in drawn.items()
     }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_pruned_weights_stay_pruned_where_their_momenta_are_kept(optimizer):
+    options = LayerOptions(momentum=0.9, optimizer=optimizer, reset_momentum=False, fraction=0.3)
+    layer = Unstructured(H, L, F, options, seeded())
+    features, positives, _ = batch()
+    for step in range(4):
+        layer.step(features, positives, StepContext(0.05, 0, step))
+        if step == 1:
+            assert layer.rewire(seeded(1)).moved > 0
+    assert not layer.weight[~layer.mask].any()
+
+
+@pytest.mark.parametrize(("n_features", "fan_in"), [(32, 32), (36, 32), (64, 32)])
+def test_an_unstructured_layer_keeps_its_number_of_weights(n_features, fan_in):
+    options = LayerOptions(fraction=0.2)
+    layer = Unstructured(n_features, L, fan_in, options, seeded())
+    for seed in range(3):
+        before = layer.mask.clone()
+        stats = layer.rewire(seeded(seed))
+        assert int(layer.mask.sum()) == L * fan_in
+        assert stats.moved == int((layer.mask & ~before).sum())

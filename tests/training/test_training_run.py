@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from haste.training import checkpoint
 from haste.training import run as training_run
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
+from haste.training.stopping import StopSignals
 
 LABEL_TREE = {"pattern": "label_tree", "group_size": 16, "shortlist": 2, "bias_init": "zero"}
 LAYERS = {
@@ -452,3 +454,93 @@ def test_a_run_written_by_hand_trains_and_predicts(tiny):
     texts.write_text("w01 w02\n")
     command = ["predict", "--run", str(out), "--input", str(texts), "--k", "2"]
     assert len(CliRunner().invoke(app, command).stdout.rstrip("\n").split("\t")) == 2
+
+
+def test_time_of_an_epoch_is_without_validation_and_checkpoints(tiny, monkeypatch):
+    config = tiny.config(
+        training={"epochs": 3, "validate_every": 1, "checkpoint_minutes": 0.0, "device": "cpu"}
+    )
+    ended, saved = Trainer._end_epoch, Trainer.save
+
+    def slowly(what):
+        def call(*arguments):
+            time.sleep(0.4)
+            return what(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Trainer, "_end_epoch", slowly(ended))
+    monkeypatch.setattr(Trainer, "save", slowly(saved))
+    run = tiny.run_dir("run", config)
+    train_and_evaluate(config, run)
+    seconds = [float(row["seconds"]) for row in rows(run)]
+    # a checkpoint after each of thirty steps, and three ends of an epoch: 13 seconds
+    assert seconds[-1] < 6.0
+
+
+def test_threads_and_determinism_are_the_callers_again(tiny):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        config = tiny.config(training={"epochs": 1, "threads": 1, "deterministic": True})
+        train_and_evaluate(config, tiny.run_dir("run", config))
+        assert torch.get_num_threads() == 2
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_checkpoint_does_not_choose_the_kernels_of_an_optimiser(tiny, stop, monkeypatch):
+    """As where a run that began on a GPU goes on without one."""
+    config = tiny.config(training={"epochs": 1, "checkpoint_minutes": 0.0})
+    run = tiny.run_dir("run", config)
+    saved = checkpoint.save
+
+    def of_a_gpu(folder, config, model, optimizers, progress):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                if "triton" in group:
+                    group["triton"] = True
+        saved(folder, config, model, optimizers, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", of_a_gpu)
+        stop(config, run, 4)
+    loaded = checkpoint.load
+    chosen = []
+
+    def seen(folder, config, model, optimizers):
+        progress = loaded(folder, config, model, optimizers)
+        chosen.extend(
+            group["triton"]
+            for each in optimizers
+            for group in each.param_groups
+            if "triton" in group
+        )
+        return progress
+
+    monkeypatch.setattr(checkpoint, "load", seen)
+    train_and_evaluate(config, run)
+    assert chosen
+    assert not any(chosen)
+
+
+def test_a_signal_during_the_exchange_of_ranks_is_not_lost(tiny):
+    """The other rank answers before it; both stop when they next exchange."""
+    stopping = StopSignals()
+    trainer = SimpleNamespace(
+        config=tiny.config(training={"checkpoint_minutes": 60.0}),
+        _last_save=time.perf_counter(),
+        _check_interval=1,
+        progress=SimpleNamespace(step=3),
+        stop=stopping,
+    )
+
+    def collect(own):
+        with stopping.held(last=True):
+            stopping.receive(signal.SIGTERM)
+        return [own, (False, None)]
+
+    trainer.ranks = SimpleNamespace(size=2, collect=collect)
+    assert Trainer._pause_if_due(trainer, torch.zeros(())) == 0.0
+    assert stopping.number == signal.SIGTERM

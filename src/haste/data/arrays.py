@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,12 @@ class NamedLabels:
             rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
             columns = [[_plain(label) for label in row] for row in rows]
         known = dict.fromkeys(names or ())
+        if len(known) < len(names or ()):
+            name = Counter(names or ()).most_common(1)[0][0]
+            raise DataError(
+                f"Y: several labels of the model are called {name!r}, so labels cannot be told by their names. Hold "
+                "predictions by id against the truth: haste evaluate --predictions."
+            )
         used = {label for row in columns for label in row}
         if len({isinstance(label, str) for label in (*used, *known)}) > 1:
             raise DataError("Y: some labels are names, others numbers; give all in one form.")

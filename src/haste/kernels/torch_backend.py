@@ -81,6 +81,9 @@ def dense_step(
         if mask is not None:
             dw.mul_(mask[rows])
         update(rows, dw, dz)
+        if mask is not None:
+            # momenta of pruned weights may go on
+            storage_view(state.weight[rows]).mul_(mask[rows])
         if listed is not None:
             used = here.any(dim=1)
             for value, before in resting:

@@ -56,14 +56,16 @@ class Unstructured(Dense):
         key = torch.rand(self.mask.shape, generator=random, device=self.mask.device)
         if by_gradient:
             key = self._gradient(features, positives)
-        key.masked_fill_(self.mask, -torch.inf)
+        self.mask &= ~pruned
+        # those just pruned are taken where no others are left
+        key.masked_fill_(pruned, -1).masked_fill_(self.mask, -torch.inf)
         grown = bottom_k_mask(-key, int(pruned.sum()))
-        self.mask ^= pruned | grown
+        self.mask |= grown
         storage_view(self.weight).mul_(self.mask).masked_fill_(grown, 0)
         if self.options.reset_momentum:
             for momentum in self.weight_momenta:
                 momentum.masked_fill_(pruned | grown, 0)
-        return RewireStats(indices=used, moved=int(grown.sum()))
+        return RewireStats(indices=used, moved=int((grown & ~pruned).sum()))
 
     def _gradient(self, features: Tensor, positives: Positives[Tensor]) -> Tensor:
         rows = slice(0, self.n_labels)

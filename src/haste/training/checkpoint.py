@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 FILE = "state.safetensors"
 BEST = "best.safetensors"
 """weights of the best evaluation, where training stops early"""
+KERNEL_CHOICES = ("foreach", "triton")
+"""of a group of parameters: which kernels its optimiser takes"""
 Optimizers = list[torch.optim.Optimizer]
 
 
@@ -78,8 +80,11 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
         targets = model.tensors(momenta=True)
         weights = {name: tensors[name] for name in targets}
         check_fit(targets, weights, path)
-        for optimizer, state in zip(optimizers, states, strict=True):
+        for optimizer, state, built in zip(optimizers, states, unused, strict=True):
             optimizer.load_state_dict(state)
+            for group, own in zip(optimizer.param_groups, built["param_groups"], strict=True):
+                # how to compute is this device's, where the checkpoint may be another's
+                group.update({key: own[key] for key in KERNEL_CHOICES if key in own})
     except Exception as error:
         log.warning("%s: cannot be read (%s: %s); starting anew", path, type(error).__name__, error)
         for optimizer, state in zip(optimizers, unused, strict=True):

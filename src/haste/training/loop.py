@@ -86,13 +86,16 @@ class Trainer:
                             self._check()
                         self.progress.seconds = time.perf_counter() - begin
                         if self.progress.step % len(self.batches):
-                            self._pause_if_due(total)
+                            begin += self._pause_if_due(total)
                 self._check()
                 # a GPU has caught up only now
                 self.progress.seconds = time.perf_counter() - begin
                 self.progress.loss = float(total)
+                # neither validation nor checkpoints are time of an epoch
+                ended = time.perf_counter()
                 self._end_epoch(epoch)
-                self._pause_if_due(total.zero_())
+                begin += time.perf_counter() - ended
+                begin += self._pause_if_due(total.zero_())
         if self.config.training.patience:
             self.model.load(self._best)
         return self.progress
@@ -134,24 +137,30 @@ class Trainer:
         )
         self._last_save = time.perf_counter()
 
-    def _pause_if_due(self, total: torch.Tensor) -> None:
-        """A checkpoint every n minutes and on a stop signal, with the epoch's loss so far."""
+    def _pause_if_due(self, total: torch.Tensor) -> float:
+        """A checkpoint every n minutes and on a stop signal, with the epoch's loss so far; seconds that it took."""
         minutes = (time.perf_counter() - self._last_save) / 60
         due = minutes >= self.config.training.checkpoint_minutes
+        number = self.stop.number
         if self.ranks.size > 1:
             if self.progress.step % self._check_interval:
-                return
-            # they pause together
+                return 0.0
+            # they pause together; a signal that comes meanwhile is for the next time
             asked = self.ranks.collect((due, self.stop.number))
             due = any(of_rank for of_rank, _ in asked)
-            self.stop.number = next((number for _, number in asked if number), None)
-        if not due and not self.stop.asked:
-            return
+            number = next((number for _, number in asked if number), None)
+        if not due and number is None:
+            return 0.0
+        if number is not None:
+            self.stop.number = number
         self._check()
+        paused = time.perf_counter()
         self.progress.loss = float(total)
         self.save()
         self.stop.kept = f"after step {self.progress.step} of {self.total_steps}, with a checkpoint"
-        self.stop.check()
+        if number is not None or self.ranks.size == 1:
+            self.stop.check()
+        return time.perf_counter() - paused
 
     def _batches(
         self, epoch: int, first: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def train_and_evaluate(
         ranks.agree(lambda: stack.enter_context(locked(out.root)), on_first=True)
         stop = stack.enter_context(stop_signals())
         if ranks.agree(lambda: _begin(config, out, force=force), on_first=True):
+            stack.enter_context(_torch_settings(config))
             _train(config, out, stop, ranks)
 
 
@@ -70,13 +72,26 @@ def _begin(config: RunConfig, out: RunDir, *, force: bool) -> bool:
     return True
 
 
-def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> None:
-    device = choose_device(config.training.device)
+@contextmanager
+def _torch_settings(config: RunConfig) -> Iterator[None]:
+    """Threads and determinism of a run; afterwards they are the caller's again."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(config.training.threads)
     if config.training.deterministic:
         # what cuBLAS asks for, before it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> None:
+    device = choose_device(config.training.device)
     meter = Meter(device.type)
     with meter.phase("setup"):
         inputs, truth, trainer = ranks.agree(lambda: _set_up(config, out, device, stop, ranks))
