@@ -536,10 +536,10 @@ def test_a_signal_during_the_exchange_of_ranks_is_not_lost(tiny):
         stop=stopping,
     )
 
-    def collect(own):
+    def collect(of_this_rank):
         with stopping.held(last=True):
             stopping.receive(signal.SIGTERM)
-        return [own, (False, None)]
+        return [of_this_rank, (False, None)]
 
     trainer.ranks = SimpleNamespace(size=2, collect=collect)
     assert Trainer._pause_if_due(trainer, torch.zeros(())) == 0.0

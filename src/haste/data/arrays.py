@@ -81,12 +81,13 @@ class NamedLabels:
             # a document's only label may stand alone
             rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
             columns = [[_plain(label) for label in row] for row in rows]
-        known = dict.fromkeys(names or ())
-        if len(known) < len(names or ()):
-            name = Counter(names or ()).most_common(1)[0][0]
+        # in the order of the names
+        known = Counter(names)
+        repeated = [name for name, count in known.items() if count > 1]
+        if repeated:
             raise DataError(
-                f"Y: several labels of the model are called {name!r}, so labels cannot be told by their names. Hold "
-                "predictions by id against the truth: haste evaluate --predictions."
+                f"Y: several labels of the model are called {repeated[0]!r}, so labels cannot be told by their names. "
+                "Hold predictions by id against the truth: haste evaluate --predictions."
             )
         used = {label for row in columns for label in row}
         if len({isinstance(label, str) for label in (*used, *known)}) > 1:

@@ -53,6 +53,7 @@ def dense_step(
     listed[l // cluster_size], among which its positives are; where there are none it stays as it is.
     """
     update = updates(state, context, sgd)
+    stored = [storage_view(value) for value in vars(state).values() if isinstance(value, Tensor)]
     dx = torch.zeros_like(features)
     columns = features.t().contiguous()
     loss = features.new_zeros(())
@@ -63,15 +64,10 @@ def dense_step(
             tile = features.new_zeros(len(tile), len(columns)).scatter_add_(1, row_index, tile)
         logits = torch.addmm(state.bias[rows, None].float(), tile, columns)
         if listed is not None:
-            row = torch.arange(rows.start, rows.stop, device=listed.device)
-            here = listed[row // cluster_size]
-            logits.masked_fill_(~here, -torch.inf)
-            stored = [
-                storage_view(each[rows])
-                for each in vars(state).values()
-                if isinstance(each, Tensor)
-            ]
-            resting = [(value, value.clone()) for value in stored]
+            cluster = torch.arange(rows.start, rows.stop, device=listed.device) // cluster_size
+            logits.masked_fill_(~listed[cluster], -torch.inf)
+            resting = rows.start + (~listed.any(dim=1)[cluster]).nonzero().flatten()
+            before = [value[resting] for value in stored]
         tile_loss, dz = LOSSES[loss_name](logits, *positives_of(positives, rows), loss_dtype)
         loss += tile_loss
         dx.addmm_(dz.t(), tile)
@@ -85,9 +81,8 @@ def dense_step(
             # momenta of pruned weights may go on
             storage_view(state.weight[rows]).mul_(mask[rows])
         if listed is not None:
-            used = here.any(dim=1)
-            for value, before in resting:
-                value.copy_(torch.where(used.view(-1, *[1] * (value.ndim - 1)), value, before))
+            for value, unchanged in zip(stored, before, strict=True):
+                value[resting] = unchanged
     return loss, dx
 
 

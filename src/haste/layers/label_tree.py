@@ -131,11 +131,11 @@ class LabelTree(OutputLayer):
         above = scores.new_full((len(features), self.clusters.n_labels), -torch.inf)
         above.scatter_(1, best, scores)
 
-        def of(rows: slice) -> Tensor:
+        def scores_of(rows: slice) -> Tensor:
             row = torch.arange(rows.start, rows.stop, device=features.device)
             return _log_odds(above[:, row // self.cluster_size], self.labels.logits(features, rows))
 
-        return of
+        return scores_of
 
 
 def _log_odds(above: Tensor, own: Tensor) -> Tensor:

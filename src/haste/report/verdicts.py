@@ -78,20 +78,15 @@ def overall(verdicts: Iterable[str]) -> str:
 
 def _by_place(places: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Verdicts by place, with its grid where grids differ; of place -> grid -> verdict."""
-    of_datasets: dict[str, set[str]] = {}
+    grids: dict[str, set[str]] = {}
     for place, of_grids in places.items():
-        of_datasets.setdefault(_dataset(place), set()).update(of_grids)
-
-    def named(place: str, grid: str) -> str:
-        of_grids = places[place]
-        alone = of_datasets[_dataset(place)] == set(of_grids)
-        return place if alone and len(set(of_grids.values())) == 1 else f"{place} ({grid})"
-
-    return {
-        named(place, grid): verdict
-        for place, of_grids in places.items()
-        for grid, verdict in of_grids.items()
-    }
+        grids.setdefault(_dataset(place), set()).update(of_grids)
+    verdicts = {}
+    for place, of_grids in places.items():
+        agree = grids[_dataset(place)] == set(of_grids) and len(set(of_grids.values())) == 1
+        for grid, verdict in of_grids.items():
+            verdicts[place if agree else f"{place} ({grid})"] = verdict
+    return verdicts
 
 
 def _dataset(place: str) -> str:

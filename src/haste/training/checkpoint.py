@@ -82,9 +82,9 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
         check_fit(targets, weights, path)
         for optimizer, state, built in zip(optimizers, states, unused, strict=True):
             optimizer.load_state_dict(state)
-            for group, own in zip(optimizer.param_groups, built["param_groups"], strict=True):
+            for group, as_built in zip(optimizer.param_groups, built["param_groups"], strict=True):
                 # how to compute is this device's, where the checkpoint may be another's
-                group.update({key: own[key] for key in KERNEL_CHOICES if key in own})
+                group.update({key: as_built[key] for key in KERNEL_CHOICES if key in as_built})
     except Exception as error:
         log.warning("%s: cannot be read (%s: %s); starting anew", path, type(error).__name__, error)
         for optimizer, state in zip(optimizers, unused, strict=True):

@@ -71,7 +71,7 @@ class StepGraphs:
         layer: LayerStep,
         backward: Backward,
         *,
-        layer_capturable: bool = True,
+        layer_capturable: bool,
     ) -> None:
         """The parts of a step, which read nothing but their arguments, weights and values in memory; this need not
         be true of a `layer` that is not `layer_capturable`.
@@ -142,14 +142,13 @@ class StepGraphs:
         with self._into(forward):
             features = self.forward(batch)
         exchange = Exchange(self.ranks, features.detach(), shape.of)
-        layer, given = None, exchange.features
-        if self.layer_capturable:
-            layer = torch.cuda.CUDAGraph()
-            with self._into(layer):
-                result = self.layer(given, batch)
-        else:
-            dx = torch.zeros_like(given, dtype=torch.float32)
+        layer = torch.cuda.CUDAGraph() if self.layer_capturable else None
+        if layer is None:
+            dx = torch.zeros_like(exchange.features, dtype=torch.float32)
             result = StepResult(dx.new_zeros(()), dx)
+        else:
+            with self._into(layer):
+                result = self.layer(exchange.features, batch)
         with self._into(backward):
             self.backward(features, exchange.dx(result.dx))
         return _Captured(inputs, batch, forward, layer, backward, exchange, result)

@@ -146,7 +146,7 @@ class Trainer:
             if self.progress.step % self._check_interval:
                 return 0.0
             # they pause together; a signal that comes meanwhile is for the next time
-            asked = self.ranks.collect((due, self.stop.number))
+            asked = self.ranks.collect((due, number))
             due = any(of_rank for of_rank, _ in asked)
             number = next((number for _, number in asked if number), None)
         if not due and number is None:

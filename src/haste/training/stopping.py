@@ -26,11 +26,6 @@ class StopSignals:
         """what a stop finds: the end of the sentence that says so"""
         self._held = False
 
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self.number is not None
-
     def receive(self, number: int, _frame: object = None) -> None:
         """The handler."""
         self.number = self.number or number
