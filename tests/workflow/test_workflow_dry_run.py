@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -319,8 +320,13 @@ def test_a_job_asks_for_what_its_run_needs(project: Project, profile, device):
 
 @pytest.fixture(scope="module")
 def papers_jobs(tmp_path_factory) -> str:
-    """What a dry run of the paper's grid on a cluster says; of all grids it has most jobs."""
+    """What a dry run of the paper's grid on a cluster says; of all grids it has most jobs.
+
+    The times are those that follow from the committed benchmarks.
+    """
     project = copy_workflow(tmp_path_factory.mktemp("paper") / "project")
+    benchmarks = Path("results/benchmarks")
+    shutil.copytree(ROOT / benchmarks, project.root / benchmarks)
     arguments = ("--configfile", "workflow/configs/paper.yaml", "--workflow-profile", "slurm")
     return project.snakemake("-n", *arguments).stdout
 
@@ -338,11 +344,23 @@ def test_a_cluster_s_profile_names_no_sizes_of_rules(papers_jobs):
     assert 34_000 < max(asked["mem_mb"]) <= limits["max_mem_mb"]
 
 
-def test_every_job_that_is_submitted_has_a_row(papers_jobs):
+@pytest.fixture(scope="module")
+def papers_table(papers_jobs) -> list[str]:
     table = subprocess.run(
         [sys.executable, JOB_TABLE], input=papers_jobs, capture_output=True, text=True, check=True
     ).stdout
-    head, _, *lines = [line.strip("|").split("|") for line in table.splitlines()]
+    return table.splitlines()
+
+
+def test_rows_in_the_documentation_are_of_the_table(papers_table):
+    text = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(("| corpus ", "| train "))]
+    assert rows
+    assert set(rows) <= set(papers_table)
+
+
+def test_every_job_that_is_submitted_has_a_row(papers_jobs, papers_table):
+    head, _, *lines = [line.strip("|").split("|") for line in papers_table]
     names = [cell.strip() for cell in head]
     rows = [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines]
     jobs = job_counts(papers_jobs)
