@@ -1,6 +1,6 @@
 """What the site has besides the pages of this folder: the results that lie in the repository, and links into it.
 
-A page says `../results/wordnet/tables/main.md` or `../config.yaml`, as GitHub reads it. On the site the
+A page says `../results/wordnet-tuned/tables/main.md` or `../config.yaml`, as GitHub reads it. On the site the
 first is a page of its own and the second an address of the repository. A link to nothing ends the build.
 """
 
