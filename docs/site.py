@@ -27,6 +27,8 @@ SHOWN = (
     "benchmarks/*/*",
 )
 """of results/"""
+COPIED = {"workflow/schemas/configuration.md": "configuration.md"}
+"""files of the repository that `make docs` makes pages of this folder"""
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 ADDRESS = re.compile(r'(?:href|src)="([^"#?]+)')
 ELSEWHERE = re.compile(r"[a-z]+:|//")
@@ -55,6 +57,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             raise PluginError(f"{source.relative_to(ROOT)}: {target} is no file of the repository.")
         docs = Path(config.docs_dir)
         name = path.relative_to(docs if path.is_relative_to(docs) else ROOT).as_posix()
+        name = COPIED.get(name, name)
         if name in files.src_uris:
             target = os.path.relpath(name, Path(page.file.src_uri).parent)
         else:
