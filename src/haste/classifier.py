@@ -83,7 +83,6 @@ class HasteClassifier:
         self._predictor: Predictor | None = None
         self._names: list[str | int] = []
         self._train_frequency = np.zeros(0, np.int64)
-        self._n_documents = 0
 
     def fit(self, documents: Documents, labels: Labels) -> HasteClassifier:
         """Train on texts or features [N] or [N, D] and their labels; returns itself.
@@ -104,7 +103,6 @@ class HasteClassifier:
         self._predictor = Predictor(run, choose_device(self.device))
         self._names = [named.names[label] for label in space.ids]
         self._train_frequency = train_frequencies(CorpusDir(Path(config.inputs.corpus)))
-        self._n_documents = self._predictor.n_documents
         return self
 
     def tune(
@@ -138,16 +136,17 @@ class HasteClassifier:
 
     def evaluate(self, documents: Documents, labels: Labels) -> dict[str, float]:
         """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k in percent; labels that training has not seen count in the
-        truth."""
-        ids, scores = self._fitted().predict(as_documents(documents), MAX_RANK)
+        truth. The constants of the propensities are those of the corpus it was trained on."""
+        predictor = self._fitted()
+        ids, scores = predictor.predict(as_documents(documents), MAX_RANK)
         named = NamedLabels.of(labels, self._names)
         n_labels = len(named.names)
         own_order = np.arange(n_labels, dtype=np.int32)
         truth = LabelSpace(own_order, n_labels, own_order).positives(named.rows)
         frequency = np.zeros(n_labels, np.int64)
         frequency[: len(self._train_frequency)] = self._train_frequency
-        propensity = inverse_propensity(frequency, self._n_documents, 0.55, 1.5)
-        return evaluate(ids, scores, truth, propensity, frequency)["metrics"]
+        weights = inverse_propensity(frequency, predictor.n_documents, *predictor.propensity)
+        return evaluate(ids, scores, truth, weights, frequency)["metrics"]
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the trained classifier to a new folder that needs nothing else, with a model card."""
@@ -169,7 +168,6 @@ class HasteClassifier:
         numbered = described.is_file() and read_json(described).get("numbered_labels", False)
         model._names = [int(name) if numbered else name for name in predictor.names.to_pylist()]
         model._train_frequency = train_frequencies(predictor.corpus)
-        model._n_documents = predictor.n_documents
         return model
 
     def _fitted(self) -> Predictor:

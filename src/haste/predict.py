@@ -102,6 +102,7 @@ class Predictor:
         described = read_description(self.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
         self.n_documents = int(described["documents"]["train"])
+        self.propensity = (float(described["propensity_a"]), float(described["propensity_b"]))
         self.n_features = int(described.get("n_features", 0))
         path = self.corpus.labels
         with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
