@@ -197,7 +197,7 @@ class RewireConfig:
     scope: Literal["global", "group"] = "global"
     """those of lowest score are pruned over the whole layer, or in each `group`"""
     fraction: Annotated[Float, Field(ge=0, le=0.9)] = 0.2
-    """share of indices pruned and regrown each time"""
+    """share of indices pruned and regrown each time; not read with a threshold"""
     threshold: Annotated[Float, Field(ge=0, le=100)] = 0.0
     """above 0: not a share, but all indices whose score, mean |w| over the labels that share them, is below it"""
     interval: Annotated[Int, Field(ge=1)] = 100
