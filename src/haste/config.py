@@ -181,12 +181,6 @@ class LayerConfig:
         """Whether the layer has connections to rewire."""
         return self.pattern not in ("dense", "bottleneck", "label_tree")
 
-    def stored_per_label(self, n_features: int) -> int:
-        """Numbers that a label takes in a file: its weights, and indices where it has its own."""
-        if self.pattern in ("dense", "unstructured", "label_tree"):
-            return n_features
-        return self.fan_in * (2 if self.pattern == "fixed_fan_in" else 1)
-
 
 @settings("rewire")
 class RewireConfig:
