@@ -46,6 +46,8 @@ Pattern = Literal[
 
 EncoderKind = Literal["bag", "transformer", "none"]
 Pooling = Literal["mean", "cls"]
+Frequencies = Literal["train", "train_and_test"]
+HeadRatio = Annotated[Float, Field(ge=0, le=0.9)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -121,11 +123,11 @@ class LayerConfig:
     """label_tree: clusters of which all labels are scored; in training those of the positives are added"""
     tree_levels: Annotated[Int, Field(ge=1, le=4)] = 1
     """label_tree: clusters of labels, clusters of G of these, ...; the clusters of the last level are all scored"""
-    head_ratio: Annotated[Float, Field(ge=0, le=0.9)] = 0.0
+    head_ratio: HeadRatio = 0.0
     """share of labels, most frequent first, in a dense head; 0 for no head"""
     grouping: Grouping = "random"
     """semantic, balanced, frequency or random order of the tail"""
-    frequencies: Literal["train", "train_and_test"] = "train"
+    frequencies: Frequencies = "train"
     """labels are counted over `train`, or over `train_and_test` as the released code does (a leak)"""
     features: Literal["shared", "private", "projections"] = "shared"
     """head and tail read the same h, `private` halves of it, or learned `projections`"""

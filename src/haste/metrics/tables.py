@@ -15,11 +15,9 @@ from haste.data.registry import PROPENSITY
 from haste.errors import ConfigError, DataError
 from haste.files import read_csr, reading
 from haste.metrics.metrics import MAX_RANK, evaluate
+from haste.metrics.names import is_propensity_scored
 from haste.metrics.propensity import inverse_propensity
 from haste.paths import CorpusDir
-
-NEEDS_TRAINING = "PS"
-"""how the names of metrics begin that weigh labels by their training documents"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def evaluate_files(
     result = evaluate(ids, scores, matrix, weights, counts)
     if not trained:
         kept = result["metrics"].items()
-        result["metrics"] = {k: v for k, v in kept if not k.startswith(NEEDS_TRAINING)}
+        result["metrics"] = {k: v for k, v in kept if not is_propensity_scored(k)}
     return result
 
 
