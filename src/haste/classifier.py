@@ -29,7 +29,7 @@ from haste.files import read_json
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, laid_over
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.propensity import inverse_propensity
-from haste.paths import CorpusDir, Layout, RunDir
+from haste.paths import CorpusDir, GridLayout, RunDir
 from haste.portable import save_pretrained, train_frequencies
 from haste.predict import Predictor
 from haste.prepare import own_encoder, prepare
@@ -210,7 +210,7 @@ class HasteClassifier:
             size=self.features,
             seed=self.seed,
         )
-        layout = Layout(root / "data", root, "fit")
+        layout = GridLayout(root / "data", root, "fit")
         max_len = encoder.get("max_len", EncoderConfig().max_len)
         _, space = write_arrays(layout.corpus(DATASET).root, given, named, max_len, validation)
         sections = {**self.sections, "encoder": encoder}

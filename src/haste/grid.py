@@ -29,7 +29,7 @@ from haste.config import (
 from haste.errors import ConfigError, suggest
 from haste.former_names import renamed_grid
 from haste.labels.spec import OrderSpec
-from haste.paths import Layout
+from haste.paths import GridLayout
 from haste.presets import ablation, ablations, method
 from haste.settings import (
     FILLED,
@@ -185,9 +185,9 @@ class GridConfig:
         return {name: getattr(self, name) for name in SECTIONS}
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> GridLayout:
         """Where the files of the grid lie."""
-        return Layout(Path(self.data_dir), Path(self.results_dir), self.name)
+        return GridLayout(Path(self.data_dir), Path(self.results_dir), self.name)
 
     def main_runs(self) -> Iterator[RunKey]:
         """Every method with its preset; linear methods have one seed, published ones no run."""

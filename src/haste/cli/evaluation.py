@@ -57,7 +57,7 @@ def evaluate(
         return
     if run is not None or predictions is None or truth is None:
         raise ConfigError("evaluate: give the folder of a run, or --predictions and --truth.")
-    from haste.metrics.tables import evaluate_files
+    from haste.metrics.prediction_files import evaluate_files
 
     with working("Evaluating"):
         metrics = evaluate_files(predictions, truth, training, propensity)["metrics"]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import ConfigError, DataError
-from haste.metrics.tables import evaluate_files
+from haste.metrics.prediction_files import evaluate_files
 from small_corpus import write_small_corpus
 
 TRUTH = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])

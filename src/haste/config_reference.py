@@ -1,6 +1,6 @@
 """The configuration's JSON schema and reference page, both generated from the models.
 
-`python -m haste.reference FOLDER` writes them; a test holds the committed ones to it.
+`python -m haste.config_reference FOLDER` writes them; a test holds the committed ones to it.
 """
 
 from __future__ import annotations
