@@ -229,8 +229,9 @@ class TrainingConfig:
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 128
     learning_rate: Annotated[Float, Field(ge=0, le=100)] = 0.03
     stable_step: Bool = False
-    """a learning_rate with which the most frequent label's weights would diverge is lowered, by batch size,
-    frequency and features; true in a grid that says no `learning_rate`"""
+    """learning_rate is an upper bound: training takes at most half the step size above which SGD on the most
+    frequent label's weights diverges, computed from batch size, momentum, label frequency and number of
+    features; true in a grid that says no `learning_rate`"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """of the output layer: sgd, or adamw as in Spartex's released code, of the torch backend alone"""
     momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
@@ -319,7 +320,7 @@ class RunConfig:
         if self.training.tune_tail_bias and self.layer.head_ratio == 0:
             raise SettingError(
                 "training.tune_tail_bias",
-                f"{self.method} {self.variant} has no head to shift its tail against; "
+                f"{self.method} {self.variant} has no head, and an offset of all scores changes no ranking; "
                 "set layer.head_ratio above 0, or leave it out",
             )
 
