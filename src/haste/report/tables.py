@@ -118,15 +118,17 @@ def datasets_table(sources: Sources) -> Table:
                 Column("labels", "Labels", digits=0): info.n_labels,
                 Column("extra_labels", "Unseen labels", digits=0): info.n_extra,
                 Column(
-                    "labels_a_document", "Labels/document", digits=2
+                    "labels_per_document", "Labels/document", digits=2
                 ): counted.labels_per_document,
-                Column("documents_a_label", "Documents/label", digits=2): counted.points_per_label,
+                Column(
+                    "documents_per_label", "Documents/label", digits=2
+                ): counted.points_per_label,
                 Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"): 100.0
                 * counted.rare_labels,
                 Column("seen_positives_percent", "Test positives seen (%)"): 100.0
                 * counted.seen["test"],
                 Column("reciprocal_percent", "Reciprocal (%)"): 100.0 * counted.reciprocal["test"],
-                Column("words_a_document", "Words/document"): counted.words_per_document,
+                Column("words_per_document", "Words/document"): counted.words_per_document,
                 Column("propensity", "Propensity A / B"): (
                     f"{info.propensity_a:g} / {info.propensity_b:g}"
                 ),
