@@ -91,8 +91,8 @@ class HasteClassifier:
         """
         from haste.training.run import train_and_evaluate
 
-        given, named = as_documents(documents), NamedLabels.of(labels)
-        settings, space = self._write(documents, given, named, self._root(), VALIDATION)
+        checked, named = as_documents(documents), NamedLabels.of(labels)
+        settings, space = self._write(documents, checked, named, self._root(), VALIDATION)
         grid = GridConfig.from_dict(settings)
         (method,) = grid.methods
         key = RunKey(DATASET, method, DEFAULT_VARIANT, self.seed)
@@ -113,9 +113,9 @@ class HasteClassifier:
         One document in ten, at most 2,000, is held out to compare the trials, which stand in `trials` afterwards,
         and the settings in `sections`. Raises what `fit` raises.
         """
-        given, named = as_documents(documents), NamedLabels.of(labels)
+        checked, named = as_documents(documents), NamedLabels.of(labels)
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
-            settings, _ = self._write(documents, given, named, Path(folder), TRIAL_VALIDATION)
+            settings, _ = self._write(documents, checked, named, Path(folder), TRIAL_VALIDATION)
             search = Search(settings)
             search.run(minutes, trials)
         self.trials = search.trials

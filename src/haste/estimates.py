@@ -133,7 +133,7 @@ def known_size(size: Size, dataset: str, benchmarks: Benchmarks) -> Size:
     if size.train:
         return size
     known = benchmarks.get(dataset, {}).values()
-    return replace(size, train=max((each.documents for each in known), default=0))
+    return replace(size, train=max((benchmark.documents for benchmark in known), default=0))
 
 
 def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:

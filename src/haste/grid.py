@@ -247,14 +247,14 @@ class GridConfig:
             ]
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
-        given = {
+        changes = {
             name: {key: value for layer in layers for key, value in (layer.get(name) or {}).items()}
             for name in SECTIONS
         }
         for (section, unset), untuned in UNTUNED.items():
-            if unset not in given[section]:
-                given[section] = {**untuned, **given[section]}
-        settings = {name: build_section(name, values) for name, values in given.items()}
+            if unset not in changes[section]:
+                changes[section] = {**untuned, **changes[section]}
+        settings = {name: build_section(name, values) for name, values in changes.items()}
         if tuning:
             settings = tuning.scaled(key.method, settings)
         return RunConfig(

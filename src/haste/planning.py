@@ -166,7 +166,9 @@ def _similar(
     ):
         names = attrgetter(*same)
         similar = [
-            found for other, found in finished.items() if found and names(other) == names(key)
+            resources
+            for other, resources in finished.items()
+            if resources and names(other) == names(key)
         ]
         if similar:
             return similar

@@ -197,7 +197,7 @@ def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> CheckRe
     _, states, limits, memories, gres = zip(*rows, strict=True)
     minutes, has_gpus = _limit_minutes(limits[0]), "gpu" in "".join(gres)
     # MiB of its smallest node; 64000+ where its nodes of a kind differ
-    memory = min(int(each.rstrip("+")) for each in memories)
+    memory = min(int(size.rstrip("+")) for size in memories)
     limit = "any time" if minutes is None else f"{minutes} min"
     partition = (
         f"{name}: {limit}, {memory / GIB_OF_MIB:.0f} GiB a node{', GPUs' if has_gpus else ''}"
@@ -226,8 +226,8 @@ def _refused(site: Site, key: str) -> str:
         "mem": site.max_mem_mb,
         "gpus": 1 if key == "gpu_partition" else None,
     }
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    _, error = _ask("sbatch", "--test-only", *given, "--wrap=true")
+    arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    _, error = _ask("sbatch", "--test-only", *arguments, "--wrap=true")
     return error
 
 

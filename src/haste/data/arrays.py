@@ -78,9 +78,9 @@ class NamedLabels:
                 for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
             ]
         else:
-            given = labels.tolist() if isinstance(labels, np.ndarray) else labels
+            listed = labels.tolist() if isinstance(labels, np.ndarray) else labels
             # a document's only label may stand alone
-            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
+            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in listed)
             columns = [[_plain(label) for label in row] for row in rows]
         # in the order of the names
         known = Counter(names)

@@ -177,9 +177,9 @@ class Dataset:
     validation is taken out; features: columns of sparse features"""
 
     def __post_init__(self) -> None:
-        given = [key for key in ORIGINS if getattr(self, key)]
-        if len(given) != 1:
-            what = f"{' and '.join(given)} exclude each other" if given else "missing"
+        stated = [key for key in ORIGINS if getattr(self, key)]
+        if len(stated) != 1:
+            what = f"{' and '.join(stated)} exclude each other" if stated else "missing"
             raise SettingError("source", f"{what}; give one of {', '.join(ORIGINS)}")
 
     def check_counts(self, counts: Mapping[str, int]) -> None:

@@ -82,16 +82,16 @@ def evaluate_files(
             "propensity: A and B are of training documents, which are missing; name the file of their labels "
             "(--training)."
         )
-    found, wanted = read_pairs(predictions), read_pairs(truth)
+    predicted, wanted = read_pairs(predictions), read_pairs(truth)
     trained = read_pairs(training) if training else None
     documents = _numbering(wanted.documents, wanted.n_documents)
-    labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, found) if p]), None)
+    labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, predicted) if p]), None)
     rows = _places(wanted.documents, documents, truth)
     shape = (len(documents), len(labels))
     matrix = sp.csr_matrix(
         (np.ones(len(rows), np.float32), (rows, _places(wanted.labels, labels, truth))), shape
     )
-    ids, scores = _ranked(found, documents, labels, predictions)
+    ids, scores = _ranked(predicted, documents, labels, predictions)
     counts, weights = np.zeros(len(labels), np.int64), np.ones(len(labels))
     if training and trained:
         counts = np.bincount(_places(trained.labels, labels, truth), minlength=len(labels))

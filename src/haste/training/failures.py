@@ -49,7 +49,7 @@ class MemoryUse:
             torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0,
             torch.cuda.memory_allocated(model.device) if on_gpu else 0,
             model.layer.layer_bytes(),
-            sum(each.numel() * each.element_size() for each in weights)
+            sum(weight.numel() * weight.element_size() for weight in weights)
             + optimizer_bytes(list(optimizers)),
         )
 
