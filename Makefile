@@ -93,7 +93,7 @@ unlock: install
 	$(SNAKEMAKE) --configfile "$$CONFIG" --unlock
 
 reference: install
-	$(BIN)/python -m haste.reference workflow/schemas
+	$(BIN)/python -m haste.config_reference workflow/schemas
 
 docs: install
 	$(BIN)/python -m pip install -q -r envs/docs.txt

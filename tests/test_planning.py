@@ -97,16 +97,23 @@ def test_the_cost_model_by_hand(settings, registry):
     assert plan.seconds == pytest.approx(START_SECONDS + epochs + 300 * document / 3)
     assert plan.source == "model"
     assert not plan.done
-    # weights in float32, 100 labels and scores for each test document
-    assert plan.disk == 4 * 2000 * 384 + 300 * 100 * 8
+    # weights and biases in float32, 100 labels and scores for each test document
+    assert plan.disk == 4 * 2000 * 385 + 300 * 100 * 8
 
 
 @pytest.mark.parametrize(
-    ("method", "row"), [("dense", 384), ("unstructured", 384), ("fixed-fan-in", 64), ("haste", 32)]
+    ("method", "elements"),
+    [
+        ("dense", 2000 * 385),
+        ("fixed-fan-in", 2000 * (32 + 1 + 32)),
+        # a tenth of the labels, 13 groups of 16, are a dense head; the tail has 112 groups
+        ("haste", 208 * 385 + 1792 * (32 + 1) + 112 * 32),
+        ("fixed-fan-in-head", 208 * 385 + 1792 * (32 + 1 + 32)),
+    ],
 )
-def test_the_disk_of_a_run_is_that_of_its_pattern(settings, registry, method, row):
+def test_the_disk_of_a_run_is_that_of_its_layer(settings, registry, method, elements):
     grid = GridConfig.from_dict({**settings, "methods": [method], "layer": {"fan_in": 32}})
-    assert plan_runs(grid, registry)[0].disk == 4 * 2000 * row + 300 * 100 * 8
+    assert plan_runs(grid, registry)[0].disk == 4 * elements + 300 * 100 * 8
 
 
 def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):
@@ -182,7 +189,7 @@ def test_the_size_of_an_encoder_that_is_not_there_yet(settings, registry, tmp_pa
     assert encoder_size(encoder, tmp_path, registry) == (99, 1000)
     grid = GridConfig.from_dict({**settings, "encoder": {"kind": "transformer", "model": "big"}})
     plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
-    assert plan.disk == 4 * (1000 + 2000 * 768) + 300 * 100 * 8
+    assert plan.disk == 4 * (1000 + 2000 * 769) + 300 * 100 * 8
 
 
 def test_the_disk_that_data_takes(settings, registry):

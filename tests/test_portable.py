@@ -10,10 +10,14 @@ from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from haste import HasteClassifier
+from haste.checksums import read_description, write_description
 from haste.cli import app
+from haste.data.corpus import load_corpus
 from haste.errors import ConfigError
 from haste.files import read_yaml, write_yaml
-from haste.paths import RunDir
+from haste.metrics.runs import read_predictions
+from haste.metrics.truth import truth_of
+from haste.paths import CorpusDir, RunDir
 from haste.portable import save_pretrained
 from haste.predict import Predictor
 from haste.training.run import train_and_evaluate
@@ -38,6 +42,19 @@ def test_predicts_as_the_run_does_without_its_data(run, exported, monkeypatch): 
     again = HasteClassifier.from_pretrained(exported, device="cpu")
     found, _ = again.predict(TEXTS[:2], k=3)
     assert found.tolist() == [[s.name for s in row] for row in wanted[:2]]
+
+
+def test_propensities_have_the_constants_of_the_corpus(tiny, run, exported):  # noqa: F811
+    constants = {"propensity_a": 0.6, "propensity_b": 2.6}
+    described = CorpusDir(exported).info
+    write_description(described, {**read_description(described, ""), **constants})
+    corpus = load_corpus(tiny.corpus)
+    corpus = replace(corpus, info=replace(corpus.info, **constants))
+    truth = truth_of(corpus, "test", corpus.label_frequencies())
+    labels = [[f"label {column}" for column in row.indices] for row in truth.positives]
+    model = HasteClassifier.from_pretrained(exported, device="cpu")
+    wanted = truth.evaluate(*read_predictions(run))["metrics"]
+    assert model.evaluate(corpus.texts("test"), labels) == pytest.approx(wanted)
 
 
 def test_has_a_card_with_the_runs_metrics(exported):

@@ -8,7 +8,7 @@ from haste.errors import TrainingError
 from haste.files import write_yaml
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.metrics.names import VALIDATED
-from haste.paths import Layout
+from haste.paths import GridLayout
 from haste.prepare import own_encoder
 from haste.runs import IDENTITY, claim, identity, is_done
 from haste.search import LADDERS, STEPS, Search
@@ -23,7 +23,7 @@ FAKED = pytest.mark.usefixtures("trained")
 @pytest.fixture
 def settings(tmp_path):
     """A grid of one run on a few texts."""
-    layout = Layout(tmp_path / "data", tmp_path, "tuned")
+    layout = GridLayout(tmp_path / "data", tmp_path, "tuned")
     labels = NamedLabels.of([[i % LABELS] for i in range(DOCUMENTS)])
     encoder = own_encoder({}, TEXTS, tmp_path / "words", dense=False, size=128, seed=0)
     write_arrays(layout.corpus("few").root, TEXTS, labels, encoder["max_len"], 0.1)

@@ -29,7 +29,7 @@ from haste.files import read_json
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, laid_over
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.propensity import inverse_propensity
-from haste.paths import CorpusDir, Layout, RunDir
+from haste.paths import CorpusDir, GridLayout, RunDir
 from haste.portable import save_pretrained, train_frequencies
 from haste.predict import Predictor
 from haste.prepare import own_encoder, prepare
@@ -83,7 +83,6 @@ class HasteClassifier:
         self._predictor: Predictor | None = None
         self._names: list[str | int] = []
         self._train_frequency = np.zeros(0, np.int64)
-        self._n_documents = 0
 
     def fit(self, documents: Documents, labels: Labels) -> HasteClassifier:
         """Train on texts or features [N] or [N, D] and their labels; returns itself.
@@ -92,8 +91,8 @@ class HasteClassifier:
         """
         from haste.training.run import train_and_evaluate
 
-        given, named = as_documents(documents), NamedLabels.of(labels)
-        settings, space = self._write(documents, given, named, self._root(), VALIDATION)
+        checked, named = as_documents(documents), NamedLabels.of(labels)
+        settings, space = self._write(documents, checked, named, self._root(), VALIDATION)
         grid = GridConfig.from_dict(settings)
         (method,) = grid.methods
         key = RunKey(DATASET, method, DEFAULT_VARIANT, self.seed)
@@ -104,7 +103,6 @@ class HasteClassifier:
         self._predictor = Predictor(run, choose_device(self.device))
         self._names = [named.names[label] for label in space.ids]
         self._train_frequency = train_frequencies(CorpusDir(Path(config.inputs.corpus)))
-        self._n_documents = self._predictor.n_documents
         return self
 
     def tune(
@@ -115,9 +113,9 @@ class HasteClassifier:
         One document in ten, at most 2,000, is held out to compare the trials, which stand in `trials` afterwards,
         and the settings in `sections`. Raises what `fit` raises.
         """
-        given, named = as_documents(documents), NamedLabels.of(labels)
+        checked, named = as_documents(documents), NamedLabels.of(labels)
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
-            settings, _ = self._write(documents, given, named, Path(folder), TRIAL_VALIDATION)
+            settings, _ = self._write(documents, checked, named, Path(folder), TRIAL_VALIDATION)
             search = Search(settings)
             search.run(minutes, trials)
         self.trials = search.trials
@@ -138,16 +136,17 @@ class HasteClassifier:
 
     def evaluate(self, documents: Documents, labels: Labels) -> dict[str, float]:
         """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k in percent; labels that training has not seen count in the
-        truth."""
-        ids, scores = self._fitted().predict(as_documents(documents), MAX_RANK)
+        truth. The constants of the propensities are those of the corpus it was trained on."""
+        predictor = self._fitted()
+        ids, scores = predictor.predict(as_documents(documents), MAX_RANK)
         named = NamedLabels.of(labels, self._names)
         n_labels = len(named.names)
         own_order = np.arange(n_labels, dtype=np.int32)
         truth = LabelSpace(own_order, n_labels, own_order).positives(named.rows)
         frequency = np.zeros(n_labels, np.int64)
         frequency[: len(self._train_frequency)] = self._train_frequency
-        propensity = inverse_propensity(frequency, self._n_documents, 0.55, 1.5)
-        return evaluate(ids, scores, truth, propensity, frequency)["metrics"]
+        weights = inverse_propensity(frequency, predictor.n_documents, *predictor.propensity)
+        return evaluate(ids, scores, truth, weights, frequency)["metrics"]
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the trained classifier to a new folder that needs nothing else, with a model card."""
@@ -169,7 +168,6 @@ class HasteClassifier:
         numbered = described.is_file() and read_json(described).get("numbered_labels", False)
         model._names = [int(name) if numbered else name for name in predictor.names.to_pylist()]
         model._train_frequency = train_frequencies(predictor.corpus)
-        model._n_documents = predictor.n_documents
         return model
 
     def _fitted(self) -> Predictor:
@@ -212,7 +210,7 @@ class HasteClassifier:
             size=self.features,
             seed=self.seed,
         )
-        layout = Layout(root / "data", root, "fit")
+        layout = GridLayout(root / "data", root, "fit")
         max_len = encoder.get("max_len", EncoderConfig().max_len)
         _, space = write_arrays(layout.corpus(DATASET).root, given, named, max_len, validation)
         sections = {**self.sections, "encoder": encoder}

@@ -46,6 +46,8 @@ Pattern = Literal[
 
 EncoderKind = Literal["bag", "transformer", "none"]
 Pooling = Literal["mean", "cls"]
+Frequencies = Literal["train", "train_and_test"]
+HeadRatio = Annotated[Float, Field(ge=0, le=0.9)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -121,11 +123,11 @@ class LayerConfig:
     """label_tree: clusters of which all labels are scored; in training those of the positives are added"""
     tree_levels: Annotated[Int, Field(ge=1, le=4)] = 1
     """label_tree: clusters of labels, clusters of G of these, ...; the clusters of the last level are all scored"""
-    head_ratio: Annotated[Float, Field(ge=0, le=0.9)] = 0.0
+    head_ratio: HeadRatio = 0.0
     """share of labels, most frequent first, in a dense head; 0 for no head"""
     grouping: Grouping = "random"
     """semantic, balanced, frequency or random order of the tail"""
-    frequencies: Literal["train", "train_and_test"] = "train"
+    frequencies: Frequencies = "train"
     """labels are counted over `train`, or over `train_and_test` as the released code does (a leak)"""
     features: Literal["shared", "private", "projections"] = "shared"
     """head and tail read the same h, `private` halves of it, or learned `projections`"""
@@ -181,12 +183,6 @@ class LayerConfig:
         """Whether the layer has connections to rewire."""
         return self.pattern not in ("dense", "bottleneck", "label_tree")
 
-    def stored_per_label(self, n_features: int) -> int:
-        """Numbers that a label takes in a file: its weights, and indices where it has its own."""
-        if self.pattern in ("dense", "unstructured", "label_tree"):
-            return n_features
-        return self.fan_in * (2 if self.pattern == "fixed_fan_in" else 1)
-
 
 @settings("rewire")
 class RewireConfig:
@@ -197,7 +193,7 @@ class RewireConfig:
     scope: Literal["global", "group"] = "global"
     """those of lowest score are pruned over the whole layer, or in each `group`"""
     fraction: Annotated[Float, Field(ge=0, le=0.9)] = 0.2
-    """share of indices pruned and regrown each time"""
+    """share of indices pruned and regrown each time; not read with a threshold"""
     threshold: Annotated[Float, Field(ge=0, le=100)] = 0.0
     """above 0: not a share, but all indices whose score, mean |w| over the labels that share them, is below it"""
     interval: Annotated[Int, Field(ge=1)] = 100
@@ -233,8 +229,9 @@ class TrainingConfig:
     batch_size: Annotated[Int, Field(ge=1, le=1_000_000)] = 128
     learning_rate: Annotated[Float, Field(ge=0, le=100)] = 0.03
     stable_step: Bool = False
-    """a learning_rate with which the most frequent label's weights would diverge is lowered, by batch size,
-    frequency and features; true in a grid that says no `learning_rate`"""
+    """learning_rate is an upper bound: training takes at most half the step size above which SGD on the most
+    frequent label's weights diverges, computed from batch size, momentum, label frequency and number of
+    features; true in a grid that says no `learning_rate`"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """of the output layer: sgd, or adamw as in Spartex's released code, of the torch backend alone"""
     momentum: Annotated[Float, Field(ge=0, le=0.9999)] = 0.9
@@ -323,7 +320,7 @@ class RunConfig:
         if self.training.tune_tail_bias and self.layer.head_ratio == 0:
             raise SettingError(
                 "training.tune_tail_bias",
-                f"{self.method} {self.variant} has no head to shift its tail against; "
+                f"{self.method} {self.variant} has no head, and an offset of all scores changes no ranking; "
                 "set layer.head_ratio above 0, or leave it out",
             )
 

@@ -108,14 +108,14 @@ class Ranks:
                 dist.all_reduce(parameter.grad)
 
     def _sum_sparse(self, gradient: Tensor) -> Tensor:
-        own = gradient.coalesce()
-        rows, values = own.indices()[0], own.values()
+        local = gradient.coalesce()
+        rows, values = local.indices()[0], local.values()
         counts = self.collect(len(rows))
         most = max(counts)
         room = rows.new_zeros(most), values.new_zeros(most, *values.shape[1:])
         room[0][: len(rows)], room[1][: len(rows)] = rows, values
         there = torch.arange(most, device=rows.device) < rows.new_tensor(counts)[:, None]
-        all_rows, all_values = (self.stack(each)[there] for each in room)
+        all_rows, all_values = (self.stack(buffer)[there] for buffer in room)
         return torch.sparse_coo_tensor(
             all_rows[None], all_values, gradient.shape, check_invariants=False
         ).coalesce()

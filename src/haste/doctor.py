@@ -17,7 +17,7 @@ DISK_NEEDED = 3 * GIB
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the report: what was checked, the result, and the consequence if it is not ok."""
 
     what: str
@@ -58,25 +58,27 @@ KERNELS = {
 """family of kernels of `haste.bench.check` -> consequence of a wrong one"""
 
 
-def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
+def examine(folder: Path, *, kernels: bool = False) -> Iterator[CheckResult]:
     """Check interpreter, packages, GPU, metric library and the disk of `folder`.
 
     With `kernels` also run them on the GPU and compare their results; see `haste.bench.check`.
     """
     major, minor, _ = platform.python_version_tuple()
     ok = ("3", "11") <= (major, minor.zfill(2)) < ("3", "14")
-    yield Finding("python", platform.python_version(), ok, "use Python 3.11 to 3.13")
-    yield Finding("cores", str(os.cpu_count()), True)
+    yield CheckResult("python", platform.python_version(), ok, "use Python 3.11 to 3.13")
+    yield CheckResult("cores", str(os.cpu_count()), True)
     for package, consequence in PACKAGES.items():
         version = _version(package)
         state = version or "not installed"
         optional = package not in NEEDED
-        yield Finding(package, state, bool(version), consequence, optional=optional)
+        yield CheckResult(package, state, bool(version), consequence, optional=optional)
     yield _gpu()
     xclib = importlib.util.find_spec("xclib") is not None
-    yield Finding("xclib", "installed" if xclib else "not installed: haste measures itself", True)
+    yield CheckResult(
+        "xclib", "installed" if xclib else "not installed: haste measures itself", True
+    )
     free = shutil.disk_usage(folder).free
-    yield Finding(
+    yield CheckResult(
         f"disk ({folder.resolve()})",
         f"{free / GIB:.1f} GiB free",
         free > DISK_NEEDED,
@@ -85,7 +87,7 @@ def examine(folder: Path, *, kernels: bool = False) -> Iterator[Finding]:
     if kernels:
         yield from _kernels()
     elif _why_no_gpu() is None:
-        yield Finding("kernels", "not checked; haste doctor --kernels checks them", True)
+        yield CheckResult("kernels", "not checked; haste doctor --kernels checks them", True)
 
 
 def _version(package: str) -> str | None:
@@ -107,35 +109,35 @@ def _why_no_gpu() -> str | None:
     return f"none ({reason})"
 
 
-def _gpu() -> Finding:
+def _gpu() -> CheckResult:
     missing = _why_no_gpu()
     if missing:
         consequence = (
             "grids run on the CPU with the torch backend; "
             "the benchmarks of kernels and scale need CUDA"
         )
-        return Finding("GPU", missing, False, consequence, optional=True)
+        return CheckResult("GPU", missing, False, consequence, optional=True)
     import torch
 
     device = torch.cuda.get_device_properties(0)
     name = f"{torch.cuda.device_count()} x {device.name}, {device.total_memory / GIB:.0f} GiB"
-    return Finding("GPU", name, True)
+    return CheckResult("GPU", name, True)
 
 
-def _kernels() -> Iterator[Finding]:
+def _kernels() -> Iterator[CheckResult]:
     """The check of each kernel on the GPU."""
     missing = _why_no_gpu()
     if missing:
         state = f"not checked; GPU: {missing}"
-        yield Finding("kernels", state, False, "check them where they are to run")
+        yield CheckResult("kernels", state, False, "check them where they are to run")
         return
     if _version("triton") is None:
-        yield Finding("kernels", "not checked without triton", False, PACKAGES["triton"])
+        yield CheckResult("kernels", "not checked without triton", False, PACKAGES["triton"])
         return
     if os.environ.get("TRITON_INTERPRET") == "1":
         # the interpreter does not run what the compiler makes
         state = "not checked: with TRITON_INTERPRET=1 nothing is compiled"
-        yield Finding("kernels", state, False, "unset TRITON_INTERPRET and check again")
+        yield CheckResult("kernels", state, False, "unset TRITON_INTERPRET and check again")
         return
     from haste.bench.check import checks
 
@@ -145,4 +147,4 @@ def _kernels() -> Iterator[Finding]:
             result = check.judgement
             state = f"{result.result}: error {result.error:.1e}, at most {result.bound:.1e}"
         ok = check.passed
-        yield Finding(f"kernel: {check.what}", state, ok, KERNELS[check.family], wrong=not ok)
+        yield CheckResult(f"kernel: {check.what}", state, ok, KERNELS[check.family], wrong=not ok)

@@ -20,6 +20,7 @@ from haste.data.registry import Registry
 from haste.files import read_json, reading
 from haste.former_names import renamed_columns
 from haste.grid import GridConfig
+from haste.labels.split import head_size
 
 MIB = 2**20
 HIDDEN = 384
@@ -37,6 +38,9 @@ LINEAR_SECONDS_PER_LABEL = 0.006
 """TF-IDF and omikuji on one core"""
 BASE_MEMORY = 700 * MIB
 """interpreter and libraries"""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3": 1}
+"""of an element, by its dtype in a configuration"""
+INDEX_BYTES = 4
 PREDICTIONS = 100
 """label ids and scores per test document"""
 TEXT_BYTES = 6
@@ -129,7 +133,7 @@ def known_size(size: Size, dataset: str, benchmarks: Benchmarks) -> Size:
     if size.train:
         return size
     known = benchmarks.get(dataset, {}).values()
-    return replace(size, train=max((each.documents for each in known), default=0))
+    return replace(size, train=max((benchmark.documents for benchmark in known), default=0))
 
 
 def model_of_run(config: RunConfig, size: Size, registry: Registry) -> tuple[float, int]:
@@ -157,11 +161,59 @@ def linear_seconds(size: Size) -> float:
     return LINEAR_SECONDS_PER_LABEL * size.labels
 
 
-def stored_weights(config: RunConfig, size: Size, registry: Registry) -> int:
-    """Elements of model.safetensors, without the embeddings of small encoders."""
+def model_bytes(config: RunConfig, size: Size, registry: Registry, *, momenta: bool = False) -> int:
+    """Bytes of model.safetensors, or with `momenta` of a checkpoint: encoder and output layer, without the
+    embeddings of small encoders and the projection between the two."""
     hidden, parameters = encoder_size(config.encoder, config.inputs.model, registry)
-    encoder = parameters if config.encoder.kind == "transformer" else 0
-    return encoder + size.labels * config.layer.stored_per_label(hidden)
+    encoder = (
+        parameters * BYTES[config.encoder.dtype] if config.encoder.kind == "transformer" else 0
+    )
+    if momenta:
+        # Adam keeps two moments, and in bf16 what rounding lost
+        encoder *= 4
+    return encoder + layer_bytes(config, size.labels, hidden, momenta=momenta)
+
+
+def layer_bytes(config: RunConfig, n_labels: int, n_features: int, *, momenta: bool = False) -> int:
+    """Bytes of the output layer of L labels: weights, biases, index sets or mask, clusters, and with `momenta` what
+    its optimiser keeps. `n_features`: H of the encoder."""
+    layer, training = config.layer, config.training
+    weight = BYTES[layer.dtype]
+    # E4M3 is for weights alone
+    bias = momentum = max(weight, BYTES["bfloat16"])
+    adamw = training.optimizer == "adamw"
+    kept = momenta * (momentum * (training.momentum > 0 or adamw) + BYTES["float32"] * adamw)
+
+    def rows(labels: int, width: int) -> int:
+        return labels * (width * (weight + kept) + bias + kept)
+
+    if layer.pattern == "bottleneck":
+        n_features = layer.fan_in
+    elif layer.features == "projections":
+        n_features *= 2
+    width = n_features if layer.features == "shared" else n_features // 2
+    head = head_size(n_labels, layer.head_ratio, layer.group_size)
+    tail = n_labels - head
+    total = rows(head, width)
+    match layer.pattern:
+        case "dense" | "bottleneck":
+            total += rows(tail, width)
+        case "unstructured":
+            # a byte of the mask for each weight
+            total += rows(tail, width) + tail * width
+        case "label_tree":
+            for _ in range(layer.tree_levels + 1):
+                total += rows(tail, width)
+                tail = -(-tail // layer.group_size)
+        case _:
+            group = 1 if layer.pattern == "fixed_fan_in" else layer.group_size
+            block = layer.block_size if layer.pattern == "block_sparse" else 1
+            indices = -(-tail // group) * (layer.fan_in // block)
+            total += rows(tail, layer.fan_in) + INDEX_BYTES * indices
+    if config.auxiliary.scale > 0:
+        clusters = -(-n_labels // config.auxiliary.cluster_size)
+        total += rows(clusters, n_features) + INDEX_BYTES * n_labels
+    return total
 
 
 def read_benchmarks(grid: GridConfig) -> Benchmarks:

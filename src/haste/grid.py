@@ -29,7 +29,7 @@ from haste.config import (
 from haste.errors import ConfigError, suggest
 from haste.former_names import renamed_grid
 from haste.labels.spec import OrderSpec
-from haste.paths import Layout
+from haste.paths import GridLayout
 from haste.presets import ablation, ablations, method
 from haste.settings import (
     FILLED,
@@ -185,9 +185,9 @@ class GridConfig:
         return {name: getattr(self, name) for name in SECTIONS}
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> GridLayout:
         """Where the files of the grid lie."""
-        return Layout(Path(self.data_dir), Path(self.results_dir), self.name)
+        return GridLayout(Path(self.data_dir), Path(self.results_dir), self.name)
 
     def main_runs(self) -> Iterator[RunKey]:
         """Every method with its preset; linear methods have one seed, published ones no run."""
@@ -247,14 +247,14 @@ class GridConfig:
             ]
             if key.variant != DEFAULT_VARIANT:
                 layers.append(_variant_delta(key))
-        given = {
+        changes = {
             name: {key: value for layer in layers for key, value in (layer.get(name) or {}).items()}
             for name in SECTIONS
         }
         for (section, unset), untuned in UNTUNED.items():
-            if unset not in given[section]:
-                given[section] = {**untuned, **given[section]}
-        settings = {name: build_section(name, values) for name, values in given.items()}
+            if unset not in changes[section]:
+                changes[section] = {**untuned, **changes[section]}
+        settings = {name: build_section(name, values) for name, values in changes.items()}
         if tuning:
             settings = tuning.scaled(key.method, settings)
         return RunConfig(

@@ -74,8 +74,8 @@ class Model:
         ids = np.full((len(tokens), k), -1, np.int32)
         scores = np.full((len(tokens), k), -np.inf, np.float32)
         for rows, features in self.features_of(tokens, batch_size):
-            best, at = self.layer.topk(features, k)
-            label_rows = at.cpu().numpy()
+            best, rows_of_layer = self.layer.topk(features, k)
+            label_rows = rows_of_layer.cpu().numpy()
             ids[rows] = np.where(label_rows < 0, -1, self.order.labels[label_rows])
             scores[rows] = best.cpu().numpy()
             done += len(rows)
@@ -90,7 +90,7 @@ class Model:
         on each rank."""
         self.train(False)
         for rows in group_by_length(tokens, batch_size):
-            batch = collate(tokens, None, rows, own=self.ranks.documents(rows))
+            batch = collate(tokens, None, rows, token_rows=self.ranks.documents(rows))
             features = self.features(batch.to_torch(self.device))
             yield rows, self.ranks.gather(features, len(rows))
 

@@ -15,7 +15,7 @@ from haste.data.readers import detect
 from haste.data.readers.dense import PecosEmbeddings
 from haste.data.registry import Dataset
 from haste.errors import ConfigError
-from haste.paths import CorpusDir, Layout
+from haste.paths import CorpusDir, GridLayout
 from haste.prepare import own_encoder
 
 DATASET = "own"
@@ -40,7 +40,7 @@ def grid_of_folder(
     Raises ConfigError for an `out` with other files, DataError for a folder that is no data set.
     """
     data, out = data.expanduser().resolve(), out.expanduser().resolve()
-    layout = Layout(out / "data", out, GRID)
+    layout = GridLayout(out / "data", out, GRID)
     folder = layout.data_dir / DATASET
     if out.exists() and any(out.iterdir()) and not folder.exists():
         raise ConfigError(f"--out: {out} has other files in it; give a new folder.")

@@ -106,7 +106,7 @@ class RunDir(Folder):
 
 
 @dataclass(frozen=True)
-class Layout:
+class GridLayout:
     """Where everything of one grid lies, below `data_dir` and `results_dir`."""
 
     data_dir: Path

@@ -26,9 +26,9 @@ from haste.estimates import (
     encoder_size,
     known_size,
     linear_seconds,
+    model_bytes,
     model_of_run,
     read_benchmarks,
-    stored_weights,
 )
 from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
@@ -122,7 +122,7 @@ def _plan(
     known = known_size(size, key.dataset, benchmarks)
     request = linear_request(known)
     if config:
-        disk += 4 * stored_weights(config, size, registry)
+        disk += model_bytes(config, size, registry)
         request = training_request(config, known, registry, benchmarks)
     step = benchmarks.get(key.dataset, {}).get(key.method)
     similar = _similar(key, finished)
@@ -166,7 +166,9 @@ def _similar(
     ):
         names = attrgetter(*same)
         similar = [
-            found for other, found in finished.items() if found and names(other) == names(key)
+            resources
+            for other, resources in finished.items()
+            if resources and names(other) == names(key)
         ]
         if similar:
             return similar

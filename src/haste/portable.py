@@ -14,6 +14,7 @@ from haste.config import RunConfig
 from haste.data.corpus import MADE_BY, load_corpus
 from haste.errors import ConfigError, DataError
 from haste.files import read_json, write_json, write_npz, write_yaml
+from haste.metrics.names import HEADLINE
 from haste.paths import CorpusDir, RunDir
 from haste.predict import Predictor
 from haste.resources import machine
@@ -103,7 +104,7 @@ def _model_card(
 ) -> str:
     """README.md in Hugging Face's form."""
     values = metrics["metrics"]
-    shown = [name for name in ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100") if name in values]
+    shown = [name for name in HEADLINE if name in values]
     rows = "\n".join(f"| {name} | {values[name]:.2f} |" for name in shown)
     layer, training = config.layer, config.training
     head = f", a dense head of {layer.head_ratio:.0%} of the labels" if layer.head_ratio else ""

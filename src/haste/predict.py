@@ -62,9 +62,11 @@ class Suggestions:
     """float32: probabilities"""
 
     def __iter__(self) -> Iterator[list[Suggestion]]:
-        found = map(Suggestion, self.uids.to_pylist(), self.names.to_pylist(), self.scores.tolist())
+        suggestions = map(
+            Suggestion, self.uids.to_pylist(), self.names.to_pylist(), self.scores.tolist()
+        )
         for count in np.diff(self.offsets).tolist():
-            yield list(islice(found, count))
+            yield list(islice(suggestions, count))
 
     def table(self, texts: Sequence[str]) -> pa.Table:
         """With the texts, of `SCHEMA`."""
@@ -102,6 +104,7 @@ class Predictor:
         described = read_description(self.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
         self.n_documents = int(described["documents"]["train"])
+        self.propensity = (float(described["propensity_a"]), float(described["propensity_b"]))
         self.n_features = int(described.get("n_features", 0))
         path = self.corpus.labels
         with reading(path, "the labels of a corpus", MADE_BY), pq.ParquetFile(path) as file:
@@ -145,8 +148,8 @@ class Predictor:
         return Suggestions(offsets_of(counts), uids, names, probabilities[there])
 
     def _tokens(self, documents: Sequence[str] | sp.csr_matrix) -> Ragged:
-        given = hasattr(documents, "indptr")
-        if given == self.reads_text:
+        are_features = hasattr(documents, "indptr")
+        if are_features == self.reads_text:
             was, now = ("texts", "features")[:: 1 if self.reads_text else -1]
             raise DataError(f"{self.run.root}: was trained on {was}, and cannot read {now}.")
         if self.tokenizer is not None:

@@ -19,8 +19,8 @@ from haste.estimates import (
     Benchmarks,
     Size,
     linear_seconds,
+    model_bytes,
     model_of_run,
-    stored_weights,
 )
 
 ROOM = 1.3
@@ -125,9 +125,7 @@ def training_request(
     known = benchmarks.get(config.dataset, {})
     seconds, memory = model_of_run(config, size, registry)
     if config.training.device == "cuda":
-        training = config.training
-        moments = 1 + bool(training.momentum) + (training.optimizer == "adamw")
-        state = 4 * moments * stored_weights(config, size, registry)
+        state = model_bytes(config, size, registry, momenta=True)
         memory = CUDA_HOST_MEMORY + state + 8 * PREDICTIONS * size.test
     if config.training.device == "cuda" and config.method in known:
         minutes = _minutes(MEASURED_ROOM * known[config.method].seconds(config, size))
@@ -137,7 +135,11 @@ def training_request(
         minutes = _minutes(MEASURED_ROOM * max(slowest, seconds))
     else:
         minutes = _minutes(MODEL_ROOM * seconds) if size.train else UNKNOWN_MINUTES
-    return Request(round(ROOM * memory / MIB), minutes, config.training.threads)
+    asked = round(ROOM * memory / MIB)
+    if config.training.device == "cuda":
+        # in whole GiB, so that jobs that hardly differ ask for the same
+        asked = -(-asked // 1024) * 1024
+    return Request(asked, minutes, config.training.threads)
 
 
 def linear_request(size: Size) -> Request:

@@ -1,4 +1,6 @@
-"""What a finished run is: its results say what they were trained from, which is compared where they are read."""
+"""Finished runs. A run's results name the settings and inputs that it was trained from; who reads results compares
+these with the present ones, so that results of other settings or data are not mistaken for those of this run.
+"""
 
 from __future__ import annotations
 

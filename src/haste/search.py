@@ -94,13 +94,13 @@ class Search:
         config = adapted(config, inputs)
         steps = config.training.epochs * -(-documents // config.training.batch_size)
         self._given = settings.get("overrides", {}).get(self._method, {})
-        given = {*_dotted(settings), *_dotted(self._given)}
-        fixed = "training.epochs" in given or STEPS in given
+        stated = {*_dotted(settings), *_dotted(self._given)}
+        fixed = "training.epochs" in stated or STEPS in stated
         self._epochs = config.training.epochs if fixed else -(-config.training.epochs // 2)
         self._steps = {} if fixed else {STEPS: steps}
         if fixed:
-            given.add(STEPS)
-        self._ladders = dict(_ladders(config, steps, given))
+            stated.add(STEPS)
+        self._ladders = dict(_ladders(config, steps, stated))
         self._first = {key: ladder.index(now) for key, (ladder, now) in self._ladders.items()}
         self.trials: list[Trial] = []
 
@@ -224,7 +224,7 @@ class Search:
 
 
 def _ladders(
-    config: RunConfig, steps: int, given: Iterable[str]
+    config: RunConfig, steps: int, stated: Iterable[str]
 ) -> Iterator[tuple[str, tuple[list[float], float]]]:
     """Of each setting that is searched: its values in order, and the one that `config` has."""
     layer, encoder = config.layer, config.encoder
@@ -237,7 +237,7 @@ def _ladders(
         "layer.fan_in": layer.fan_in,
         "layer.head_ratio": layer.head_ratio,
     }
-    without = set(given)
+    without = set(stated)
     if encoder.kind == "none":
         without.add("encoder.learning_rate")
     if encoder.kind != "bag":

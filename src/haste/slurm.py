@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from haste.doctor import Finding
+from haste.doctor import CheckResult
 from haste.errors import ConfigError
 from haste.files import read_yaml
 
@@ -65,15 +65,15 @@ class Site:
         return cls(**{f.name: resources.get(f.name) for f in fields(cls)})
 
 
-def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
+def examine_slurm(site: Site, folder: Path) -> Iterator[CheckResult]:
     """A line each of programs, controller, account, partitions with their limits, and the disk of `folder`."""
     for name, consequence in PROGRAMS.items():
         place = shutil.which(name)
-        yield Finding(name, place or "not there", bool(place), consequence, wrong=not place)
+        yield CheckResult(name, place or "not there", bool(place), consequence, wrong=not place)
     if not all(map(shutil.which, PROGRAMS)):
         return
     config, error = _ask("scontrol", "show", "config")
-    yield Finding(
+    yield CheckResult(
         "controller",
         "answers" if config else error,
         bool(config),
@@ -83,7 +83,7 @@ def examine_slurm(site: Site, folder: Path) -> Iterator[Finding]:
     if not config:
         return
     if os.environ.get("SLURM_CONF"):
-        yield Finding(
+        yield CheckResult(
             "SLURM_CONF",
             os.environ["SLURM_CONF"],
             Path("/etc/slurm/slurm.conf").exists(),
@@ -128,7 +128,7 @@ def _ask(*command: str) -> tuple[str, str]:
     return (done.stdout, "") if done.returncode == 0 else ("", said)
 
 
-def _account(site: Site) -> Finding:
+def _account(site: Site) -> CheckResult:
     name = site.slurm_account
     if name == PLACEHOLDER:
         return _wrong(
@@ -141,7 +141,7 @@ def _account(site: Site) -> Finding:
             "the plugin asks sacct for one and stops without it; install it (Debian: slurm-client)",
         )
     if name is None:
-        return Finding("account", "none given", True)
+        return CheckResult("account", "none given", True)
     user = getpass.getuser()
     known, error = _ask("sacctmgr", "-n", "-P", "list", "user", user, "withassoc", "format=account")
     if error and shutil.which("sshare") is None:
@@ -152,18 +152,18 @@ def _account(site: Site) -> Finding:
             "delete default-resources.slurm_account",
         )
     if error:
-        return Finding("account", f"{name}, which nothing here can look up: {error}", True)
+        return CheckResult("account", f"{name}, which nothing here can look up: {error}", True)
     names = {line.strip().lower() for line in known.splitlines() if line.strip()}
     if names and name.lower() not in names:
         return _wrong("account", name, f"{user} may charge: {', '.join(sorted(names))}")
-    return Finding("account", name, True)
+    return CheckResult("account", name, True)
 
 
-def _status(config: str) -> Finding:
+def _status(config: str) -> CheckResult:
     match = re.search(r"MinJobAge\s*=\s*(\d+)", config)
     age = int(match[1]) if match else 0
     without = "accounting_storage/none" in config
-    return Finding(
+    return CheckResult(
         "job status",
         f"finished jobs are listed for {age} s, "
         + ("no accounting (slurmdbd)" if without else "accounting is on"),
@@ -184,12 +184,12 @@ def _limit_minutes(text: str) -> int | None:
     return (int(days or 0) * 24 + hours) * 60 + minutes
 
 
-def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding:
+def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> CheckResult:
     """Of `listed`, name, state, limit, memory and gres of each kind of nodes of each partition."""
     name = getattr(site, key)
     setting = f"default-resources.{key}"
     if name is None:
-        return Finding(key, "none given", True)
+        return CheckResult(key, "none given", True)
     rows = [row for row in listed if row[0] == name]
     if not rows:
         known = ", ".join(dict.fromkeys(row[0] for row in listed))
@@ -197,7 +197,7 @@ def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding
     _, states, limits, memories, gres = zip(*rows, strict=True)
     minutes, has_gpus = _limit_minutes(limits[0]), "gpu" in "".join(gres)
     # MiB of its smallest node; 64000+ where its nodes of a kind differ
-    memory = min(int(each.rstrip("+")) for each in memories)
+    memory = min(int(size.rstrip("+")) for size in memories)
     limit = "any time" if minutes is None else f"{minutes} min"
     partition = (
         f"{name}: {limit}, {memory / GIB_OF_MIB:.0f} GiB a node{', GPUs' if has_gpus else ''}"
@@ -214,7 +214,7 @@ def _partition(site: Site, key: str, listed: Sequence[Sequence[str]]) -> Finding
     # what no list tells: accounts of a partition, its limits for each user, names of GPUs
     if not faults and (refused := _refused(site, key)):
         faults.append(f"a job is refused: {refused}")
-    return Finding(key, partition, not faults, "; ".join(faults), wrong=bool(faults))
+    return CheckResult(key, partition, not faults, "; ".join(faults), wrong=bool(faults))
 
 
 def _refused(site: Site, key: str) -> str:
@@ -226,17 +226,17 @@ def _refused(site: Site, key: str) -> str:
         "mem": site.max_mem_mb,
         "gpus": 1 if key == "gpu_partition" else None,
     }
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    _, error = _ask("sbatch", "--test-only", *given, "--wrap=true")
+    arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    _, error = _ask("sbatch", "--test-only", *arguments, "--wrap=true")
     return error
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> CheckResult:
     kind, error = _ask("stat", "-f", "-c", "%T", str(folder))
     kind = kind.strip() or error
     nodes, _ = _ask("sinfo", "-h", "-N", "-o", "%n")
     alone = len(set(nodes.split())) <= 1
-    return Finding(
+    return CheckResult(
         "shared file system",
         f"{folder.resolve()} is on {kind}" + (", of the only node" if alone else ""),
         alone or kind in SHARED.split(),
@@ -245,5 +245,5 @@ def _disk(folder: Path) -> Finding:
     )
 
 
-def _wrong(what: str, found: str, consequence: str) -> Finding:
-    return Finding(what, found, False, consequence, wrong=True)
+def _wrong(what: str, found: str, consequence: str) -> CheckResult:
+    return CheckResult(what, found, False, consequence, wrong=True)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from haste import patterns
 from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json, read_yaml
@@ -37,6 +36,7 @@ from haste.runs import (
     run_dir,
     run_files,
 )
+from haste.selection import select
 from haste.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     """
     keys = _trained(grid)
     if only:
-        keys = patterns.select(
-            keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for
-        )
+        keys = select(keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for)
     exported = 0
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in keys:

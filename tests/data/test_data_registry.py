@@ -108,6 +108,8 @@ DATASET = ("datasets", "words-small")
             "datasets.words-small.text: 'titel' is not allowed",
         ),
         ((*DATASET, "validation"), 1.0, "validation: 1.0 is not allowed"),
+        ((*DATASET, "propensity_a"), 0, "propensity_a: 0 is not allowed"),
+        ((*DATASET, "propensity_b"), 0.0, "propensity_b: 0.0 is not allowed"),
         (DATASET, 5, "datasets.words-small: expected settings (key: value), got 5"),
     ],
 )

@@ -329,6 +329,18 @@ def test_the_split_is_judged_by_a_method_with_settings_of_its_own_where_the_grid
         assert claimed_runs(grid, "head_tail") == []
 
 
+def test_a_preset_with_more_seeds_is_compared_by_those_of_its_variants(sources, only):
+    only("C8")
+    runs = tuple(run for run in sources.runs if run.key.variant == "default" or run.key.seed == 1)
+    fewer = replace(sources, runs=runs, grid=replace(sources.grid, ablation_seeds=(1,)))
+    preset, variant = (
+        [run for run in sources.of("tiny", "haste", variant) if run.key.seed == 1]
+        for variant in ("default", "head_tail-off")
+    )
+    (number,) = by_claim(fewer)["C8"].comparisons
+    assert number.ours == sources.documents["tiny"].difference(preset, variant, "P@1")
+
+
 def test_a_method_without_runs_is_missed_by_its_name(sources, only):
     only("C8")
     grid = replace(sources.grid, methods=(*METHODS, "group-fan-in"))

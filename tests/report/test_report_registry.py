@@ -9,7 +9,7 @@ from haste.grid import GridConfig, RunKey
 from haste.paths import RunDir
 from haste.presets import ablations, methods
 from haste.report import registry
-from haste.report.registry import entries, entry, order_path
+from haste.report.registry import entries, entry, order_path, preset
 from haste.runs import run_files
 
 TUNING = {"epochs": 2, "trials": {"a": {}, "b": {"training": {"momentum": 0.0}}}}
@@ -58,6 +58,11 @@ def test_a_grid_has_tables_and_figures_of_its_ablations():
     }
     assert "ablations" in figure_names(grid())
     assert "ablations" not in figure_names(grid(ablations=[]))
+
+
+def test_label_orders_are_shown_of_the_first_seed_of_ablations():
+    config = grid(seeds=[1, 2], ablation_seeds=[4, 3])
+    assert preset(config, "two") == RunKey("two", "haste", "default", 4)
 
 
 def test_trials_have_a_table_where_the_grid_has_trials():

@@ -232,14 +232,14 @@ def test_datasets_are_counted(fake):
     counts = np.asarray(train.sum(axis=0)).ravel()
     assert (row["train"], row["validation"], row["test"]) == (120, 20, 60)
     assert (row["labels"], row["extra_labels"]) == (160, 5)
-    assert row["labels_a_document"] == pytest.approx(train.nnz / 120)
-    assert row["documents_a_label"] == pytest.approx(train.nnz / 160)
+    assert row["labels_per_document"] == pytest.approx(train.nnz / 120)
+    assert row["documents_per_label"] == pytest.approx(train.nnz / 160)
     assert row["rare_labels_percent"] == pytest.approx(100 * np.mean(counts[:160] <= 5))
     assert row["seen_positives_percent"] == pytest.approx(100 * np.mean(counts[test.indices] > 0))
     assert row["reciprocal_percent"] == pytest.approx(
         100 * read_csr(corpus.reciprocal("test")).nnz / test.nnz
     )
-    assert row["words_a_document"] == 3.0
+    assert row["words_per_document"] == 3.0
     assert row["propensity"] == "0.55 / 1.5"
 
 

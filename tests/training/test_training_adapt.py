@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from haste.encoders.bag import FEATURE_SCALE
 from haste.grid import UNTUNED, GridConfig
 from haste.inputs import RunInputs
 from haste.runs import is_done
@@ -40,8 +41,36 @@ def test_a_frequent_label_and_a_large_batch_lower_the_step(tiny):
     step = largest_step(small, frequent, 100, 32)
     assert step < largest_step(small, rare, 100, 32)
     assert largest_step(large, frequent, 100, 32) == pytest.approx(step / 4)
-    # more than half of the documents: its complement is the rare one
-    assert largest_step(small, np.array([99]), 100, 32) >= step
+    # another label may be on half of the documents
+    assert largest_step(small, np.array([99]), 100, 32) == largest_step(
+        small, np.array([50]), 100, 32
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "reads"),
+    [
+        ({"pattern": "dense"}, 32),
+        ({"fan_in": 16}, 16),
+        # the most frequent label is in the head
+        ({"fan_in": 16, "head_ratio": 0.1}, 32),
+        ({"fan_in": 16, "head_ratio": 0.1, "features": "private"}, 16),
+        ({"fan_in": 16, "head_ratio": 0.1, "features": "projections"}, 32),
+    ],
+)
+def test_the_largest_step_by_hand(tiny, layer, reads):
+    config = tiny.config(layer=layer, training={"batch_size": 16, "momentum": 0.5})
+    # a label on a quarter of the documents; features of its squared length, and the bias's
+    curvature = 16 * 0.25 * 0.75 * (1 + reads * FEATURE_SCALE**2)
+    assert largest_step(config, np.array([25, 3]), 100, 32) == pytest.approx(1.5 / curvature)
+
+
+@pytest.mark.parametrize(
+    "training", [{"learning_rate": 100}, {"learning_rate": 1e-9, "stable_step": True}]
+)
+def test_a_step_is_kept_that_is_small_or_is_to_be_kept(tiny, training):
+    config = tiny.config(training=training)
+    assert adapted(config, RunInputs.load(config)).training == config.training
 
 
 @pytest.mark.parametrize(("optimizer", "lowered"), [("sgd", True), ("adamw", False)])

@@ -17,6 +17,11 @@ def test_rewiring_can_be_off(off):
     assert not any(rewires_at(s, 100, config) for s in range(1, 101))
 
 
+def test_a_threshold_moves_connections_without_a_fraction():
+    config = RewireConfig(interval=50, until=1.0, fraction=0.0, threshold=0.01)
+    assert [s for s in range(1, 101) if rewires_at(s, 100, config)] == [50, 100]
+
+
 def test_learning_rate_warms_up_and_falls_to_zero():
     factors = [learning_rate_factor(s, 100, 0.1) for s in range(100)]
     assert factors[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])

@@ -75,7 +75,7 @@ def packed(longest: int, p: float, device: torch.device) -> Iterator[Judgement]:
         kept = beside.transpose(1, 2)
 
     def naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        q, k, v = (each.transpose(1, 2) for each in (query, key, value))
+        q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
         return _attended(q, k, v, inside, kept).transpose(1, 2)
 
     def answer(dtype: torch.dtype) -> Results:

@@ -42,7 +42,10 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def worst(judgements: Iterable[Judgement]) -> Judgement:
-    """The first that is wrong, or the one nearest to its bound, which may be 0."""
+    """The first whose error is above its bound; if there is none, the one with the largest ratio of error to bound.
+
+    A bound of 0 counts as 1: an error within it is 0.
+    """
     return max(
         judgements,
         key=lambda judgement: (

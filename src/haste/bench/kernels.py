@@ -11,7 +11,6 @@ from pathlib import Path
 
 from triton.errors import TritonError
 
-from haste import patterns
 from haste.bench.cases import PLAIN_CUDA, RELEASED_CUDA, TIMED_PRODUCTS, WHAT, Case, build
 from haste.bench.check import LARGE_LR, Judgement, judge
 from haste.bench.problems import SHAPES, SWEEP, Problem, Shape, sweep_shapes
@@ -21,6 +20,7 @@ from haste.bench.timing import Gpu, Times
 from haste.errors import KernelError
 from haste.files import write_json, write_rows
 from haste.progress import counting
+from haste.selection import select
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def plan(
     rows = [row for shape in shapes for row in _shape_rows(shape, released, plain)]
     if sweeps:
         rows += [row for shape in sweep_shapes() for row in _sweep_rows(shape)]
-    return patterns.select(rows, only, "shape/layer/direction")
+    return select(rows, only, "shape/layer/direction")
 
 
 def bench(out: Path, rows: Sequence[KernelRow], timer: Gpu) -> Path:

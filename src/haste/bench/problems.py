@@ -137,7 +137,7 @@ class Part(LayerState):
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a step updates."""
-        values = {each.name: getattr(self, each.name) for each in fields(LayerState)}
+        values = {member.name: getattr(self, member.name) for member in fields(LayerState)}
         return {name: value for name, value in values.items() if value is not None}
 
     def copy(self) -> Part:

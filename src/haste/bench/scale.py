@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from triton.errors import TritonError
 
-from haste import patterns
 from haste.bench.documents import statistics
 from haste.bench.reason import reason
 from haste.bench.rows import rounded, slug
@@ -34,6 +33,7 @@ from haste.former_names import renamed_columns
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.progress import counting
 from haste.resources import machine
+from haste.selection import select
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def plan(grid: GridConfig, only: Sequence[str] = ()) -> list[ScaleRow]:
         *sweep(others, [size for size in SWEEP_LABELS if size <= SWEEP_MOST]),
         *sweep(ours, SWEEP_BEYOND),
     ]
-    return patterns.select(rows, only, "dataset/method/preset")
+    return select(rows, only, "dataset/method/preset")
 
 
 def workload_of(row: ScaleRow, grid: GridConfig) -> Workload:

@@ -134,7 +134,7 @@ class Bench:
         rows = [{"scaling": "one", "ranks": 1, "efficiency": 1.0, **one}]
         for scaling, scaled in (("batch", workload), ("batch_per_rank", weak)):
             of_rank = self.ranks.collect(self._measured(scaled, self.ranks))
-            row = {name: max(each[name] for each in of_rank) for name in of_rank[0]}
+            row = {name: max(measured[name] for measured in of_rank) for name in of_rank[0]}
             share = size if scaling == "batch" else 1
             efficiency = one["seconds_per_step"] / row["seconds_per_step"] / share
             rows.append(
@@ -162,15 +162,15 @@ class Bench:
         batch = config.training.batch_size
         drawn = batch_positives(workload.documents()[1], np.arange(batch))
         positives = Positives(
-            *(torch.from_numpy(each).to(device) for each in (drawn.label_row, drawn.doc))
+            *(torch.from_numpy(values).to(device) for values in (drawn.label_row, drawn.doc))
         )
         random = torch.Generator(device).manual_seed(0)
         errors = dict.fromkeys(MOST_ERROR, 0.0)
         for step in range(GATE_STEPS):
             features = torch.randn(batch, n_features, generator=random, device=device)
             features = features.mul_(0.25).to(torch.bfloat16)
-            own = features[ranks.documents(np.arange(batch))]
-            exchange = Exchange(ranks, own, batch)
+            local = features[ranks.documents(np.arange(batch))]
+            exchange = Exchange(ranks, local, batch)
             exchange.gather()
             context = StepContext(1e-3, config.seed, step)
             result = part.step(exchange.features, positives, context)
@@ -261,7 +261,7 @@ class Bench:
 def workloads(grid: GridConfig, datasets: Sequence[str]) -> dict[str, Workload]:
     """What is trained of each data set: HASTE with the preset `default`."""
     by_name = {name: workload_of(ScaleRow(name, "haste", DEFAULT), grid) for name in datasets}
-    return {name: replace(each, profiled=False) for name, each in by_name.items()}
+    return {name: replace(workload, profiled=False) for name, workload in by_name.items()}
 
 
 def _unequal(whole: OutputLayer, part: OutputLayer) -> float:

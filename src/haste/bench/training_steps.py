@@ -164,7 +164,9 @@ class TrainingSteps:
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             self.run(range(self.count))
             synchronize(self.device)
-        events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CUDA]
+        events = [
+            event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA
+        ]
         events.sort(key=lambda event: -event.self_device_time_total)
         rows = [
             {

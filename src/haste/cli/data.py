@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import typer
 
 from haste.cli.app import CorpusOption, RegistryOption, app
-from haste.paths import REGISTRY, Layout
+from haste.paths import REGISTRY, GridLayout
 from haste.progress import counting, downloading
 
 log = logging.getLogger(__name__)
 
-LAYOUT = Layout(Path("data"), Path("results"), "")
+LAYOUT = GridLayout(Path("data"), Path("results"), "")
 """where the workflow keeps data unless a grid says otherwise"""
 
 

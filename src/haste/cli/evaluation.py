@@ -27,6 +27,14 @@ def evaluate(
     training: Annotated[
         Path | None, typer.Option(help="The labels of the training documents, for PSP and PSnDCG.")
     ] = None,
+    propensity: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="A B",
+            help="Constants of the propensity model. [default: those of the corpus.json beside --training, "
+            "else those of a data set that states none]",
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a run again, into its metrics.json, or the predictions of any tool.
 
@@ -39,7 +47,7 @@ def evaluate(
     """
     from haste.errors import ConfigError
 
-    if run is not None and predictions is None and truth is None:
+    if run is not None and not any((predictions, truth, training, propensity)):
         from haste.metrics.runs import evaluate_run
         from haste.paths import RunDir
 
@@ -49,10 +57,10 @@ def evaluate(
         return
     if run is not None or predictions is None or truth is None:
         raise ConfigError("evaluate: give the folder of a run, or --predictions and --truth.")
-    from haste.metrics.tables import evaluate_files
+    from haste.metrics.prediction_files import evaluate_files
 
     with working("Evaluating"):
-        metrics = evaluate_files(predictions, truth, training)["metrics"]
+        metrics = evaluate_files(predictions, truth, training, propensity)["metrics"]
     typer.echo(json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False))
 
 

@@ -15,6 +15,7 @@ from haste.data.corpus import EVALUATED, CorpusInfo, document_table, label_table
 from haste.data.labelspace import LabelSpace
 from haste.data.ragged import Ragged
 from haste.data.readers.dense import csr_of_dense
+from haste.data.registry import PROPENSITY
 from haste.data.xmc import held_out
 from haste.errors import DataError
 from haste.paths import SPLITS
@@ -77,9 +78,9 @@ class NamedLabels:
                 for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
             ]
         else:
-            given = labels.tolist() if isinstance(labels, np.ndarray) else labels
+            listed = labels.tolist() if isinstance(labels, np.ndarray) else labels
             # a document's only label may stand alone
-            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in given)
+            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in listed)
             columns = [[_plain(label) for label in row] for row in rows]
         # in the order of the names
         known = Counter(names)
@@ -145,8 +146,8 @@ def write_arrays(
         if isinstance(documents, list)
         else {split: documents[rows[split]] for split in SPLITS},
         dataset="arrays",
-        propensity_a=0.55,
-        propensity_b=1.5,
+        propensity_a=PROPENSITY[0],
+        propensity_b=PROPENSITY[1],
         opaque_labels=True,
         max_len=max_len,
         licence="not stated: arrays in memory",

@@ -151,15 +151,15 @@ def collate(
     labels: sp.csr_matrix | None,
     rows: np.ndarray,
     row_of_label: np.ndarray | None = None,
-    own: np.ndarray | None = None,
+    token_rows: np.ndarray | None = None,
 ) -> Batch:
     """One batch in numpy.
 
     `tokens`: token ids of all N documents; `labels`: CSR [N, >= L], or None for a batch without
-    positives; `rows` int [B]: the documents; `row_of_label` int32 [L]: label id -> row of the layer; `own`: the
+    positives; `rows` int [B]: the documents; `row_of_label` int32 [L]: label id -> row of the layer; `token_rows`: the
     documents whose tokens are wanted, those of one of several ranks, if not all.
     """
-    chosen = tokens.take(rows if own is None else own)
+    chosen = tokens.take(rows if token_rows is None else token_rows)
     positives = None if labels is None else batch_positives(labels, rows, row_of_label)
     longest = int(chosen.lengths().max(initial=0))
     return Batch(
@@ -168,7 +168,7 @@ def collate(
         positives,
         chosen.weights,
         longest,
-        None if own is None else len(rows),
+        None if token_rows is None else len(rows),
     )
 
 

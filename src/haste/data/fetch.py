@@ -86,36 +86,40 @@ def fetch(
     raise DataError(f"{source.name}: could not be fetched. " + " | ".join(reasons))
 
 
-def take(source: Source, given: Path | str, out: Path | str) -> None:
+def take(source: Source, source_path: Path | str, out: Path | str) -> None:
     """Make `out` of the user's own copy of `source`: its archive, or a folder with its files.
 
     An archive whose sha256 the registry knows is unpacked as the registry says, another one whole.
-    `given` is copied, and stays. Raises DataError when it is missing, damaged or too large.
+    `source_path` is copied, and stays. Raises DataError when it is missing, damaged or too large.
     """
-    given, out = Path(given), Path(out)
+    source_path, out = Path(source_path), Path(out)
     _log_licence(source)
     with _staging(source, out) as staging:
         archive: dict[str, Any] = {}
-        if given.is_dir():
-            copied = _files_below(given)
+        if source_path.is_dir():
+            copied = _files_below(source_path)
             check_room(staging, sum(path.stat().st_size for path in copied.values()))
             for name, path in copied.items():
                 _copy(path, staging / name)
             files = {name: staging / name for name in copied}
-        elif given.is_file():
-            digest = sha256(given)
+        elif source_path.is_file():
+            digest = sha256(source_path)
             known = next((origin for origin in source.origins if origin.sha256 == digest), None)
             if known is None:
-                log.warning("%s: the registry does not know its sha256, %s", given, digest)
+                log.warning("%s: the registry does not know its sha256, %s", source_path, digest)
             limit = max(origin.unpacked for origin in source.origins)
-            files = _unpack(given, known.members if known else {}, staging, limit)
-            archive = {"file": given.name, "size": given.stat().st_size, "sha256": digest}
+            files = _unpack(source_path, known.members if known else {}, staging, limit)
+            archive = {
+                "file": source_path.name,
+                "size": source_path.stat().st_size,
+                "sha256": digest,
+            }
         else:
             raise DataError(
-                f"{given}: no such file or folder. Give the archive of {source.name}, or its files."
+                f"{source_path}: no such file or folder. Give the archive of {source.name}, or its files."
             )
         _install(source, files, _digests(files), out, {"via": LOCAL, **archive})
-    log.info("%s: taken from %s into %s", source.name, given, out)
+    log.info("%s: taken from %s into %s", source.name, source_path, out)
 
 
 def is_complete(source: Source, out: Path) -> bool:

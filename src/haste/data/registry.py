@@ -41,6 +41,8 @@ Kind = Literal["xmc", "wordnet", "debian", "wikdict"]
 Text = Literal["title", "title+content"]
 ORIGINS = ("source", "path", "synth")
 """of a data set: one of them"""
+PROPENSITY = (0.55, 1.5)
+"""A and B of the propensity model where nobody has fitted others to a data set"""
 SynthOption = Literal[
     "like", "scale", "documents", "test_documents", "labels", "labels_per_document", "words", "seed"
 ]
@@ -153,8 +155,10 @@ class Dataset:
     """instead of a source: a folder with the files"""
     synth: Mapping[SynthOption, Any] = field(default_factory=dict)
     """instead of a source: options of `haste synth`, by which it is generated"""
-    propensity_a: Annotated[Float, Field(ge=0, le=100)] = 0.55
-    propensity_b: Annotated[Float, Field(ge=0, le=10**6)] = 1.5
+    propensity_a: Annotated[Float, Field(gt=0, le=100)] = PROPENSITY[0]
+    """A of the propensity model, see haste.metrics.propensity"""
+    propensity_b: Annotated[Float, Field(gt=0, le=10**6)] = PROPENSITY[1]
+    """B of the propensity model"""
     opaque_labels: Bool = False
     """nothing may use a label's text"""
     filtered: Bool = False
@@ -173,9 +177,9 @@ class Dataset:
     validation is taken out; features: columns of sparse features"""
 
     def __post_init__(self) -> None:
-        given = [key for key in ORIGINS if getattr(self, key)]
-        if len(given) != 1:
-            what = f"{' and '.join(given)} exclude each other" if given else "missing"
+        stated = [key for key in ORIGINS if getattr(self, key)]
+        if len(stated) != 1:
+            what = f"{' and '.join(stated)} exclude each other" if stated else "missing"
             raise SettingError("source", f"{what}; give one of {', '.join(ORIGINS)}")
 
     def check_counts(self, counts: Mapping[str, int]) -> None:

@@ -179,7 +179,7 @@ def _tokenize_texts(
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Ragged:
     """int32 ids of texts, cut as the tokenizer is set to cut."""
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    offsets = offsets_of([len(each) for each in ids])
+    offsets = offsets_of([len(row) for row in ids])
     values = np.fromiter(itertools.chain.from_iterable(ids), np.int32, offsets[-1])
     return Ragged(values, offsets)
 

@@ -35,7 +35,7 @@ class Encoder(nn.Module, ABC):
         """[B, H] from token ids int [T] of the tokenizer and offsets int64 [B + 1].
 
         `longest`: tokens of the longest document; without it, who needs it reads it from `offsets`,
-        which waits for a GPU. With `weights` float32 [T] the ids are columns of sparse features, and
+        which synchronizes. With `weights` float32 [T] the ids are columns of sparse features, and
         these their values; an encoder that reads nothing but text raises ConfigError.
         """
 

@@ -56,8 +56,8 @@ def norm_backward(
     if z.is_cuda:
         from haste.kernels.triton import residual
 
-        own = norm.weight, norm.eps, *_own(dropout)
-        return residual.norm_backward(dy, z, *own, gradients)
+        arguments = norm.weight, norm.eps, *_own(dropout)
+        return residual.norm_backward(dy, z, *arguments, gradients)
     _, mean, inverse = torch.native_layer_norm(z, z.shape[1:], None, None, norm.eps)
     dz, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
         dy, z, z.shape[1:], mean, inverse, norm.weight, norm.bias, [True] * 3

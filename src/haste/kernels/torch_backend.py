@@ -253,8 +253,8 @@ def updates(
             (state.bias, state.bias_momentum, state.bias_squared_momentum, dz.sum(1)),
         ):
             if sgd.adamw and momentum is not None and squared is not None:
-                own = value[rows], momentum[rows], squared[rows]
-                adamw_(*own, gradient, lr, sgd, int(context.step), random)
+                row_state = value[rows], momentum[rows], squared[rows]
+                adamw_(*row_state, gradient, lr, sgd, int(context.step), random)
                 continue
             row_momentum = None if momentum is None else momentum[rows]
             sgd_(value[rows], row_momentum, gradient, lr, sgd, random)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
-
-from haste.config import AuxiliaryConfig, EncoderConfig, Grouping, GroupSize, LayerConfig
+from haste.config import (
+    AuxiliaryConfig,
+    EncoderConfig,
+    Frequencies,
+    Grouping,
+    GroupSize,
+    HeadRatio,
+    LayerConfig,
+)
 from haste.errors import ConfigError
-from haste.settings import Float, Seed, settings
+from haste.settings import Seed, settings
 
 
 @settings("order")
@@ -17,9 +23,9 @@ class OrderSpec:
     """What an order of labels depends on; its name is a folder below `labels/`."""
 
     grouping: Grouping
-    head_ratio: Annotated[Float, Field(ge=0, le=0.9)]
+    head_ratio: HeadRatio
     group_size: GroupSize
-    frequencies: Literal["train", "train_and_test"]
+    frequencies: Frequencies
     encoder: str
     seed: Seed
 

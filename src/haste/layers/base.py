@@ -287,7 +287,9 @@ class LinearRows(OutputLayer):
     @property
     def weight_momenta(self) -> list[Tensor]:
         """Those of the weights that the optimiser keeps."""
-        return [each for each in (self.momentum, self.squared_momentum) if each is not None]
+        return [
+            momentum for momentum in (self.momentum, self.squared_momentum) if momentum is not None
+        ]
 
     @property
     def capturable(self) -> bool:

@@ -99,10 +99,10 @@ def regrow_(
     """
     changed = pruned.any(dim=1).nonzero().flatten()
     total = sum(elsewhere) + len(changed)
-    own = RowRange(elsewhere[0], elsewhere[0] + len(changed), total)
+    local = RowRange(elsewhere[0], elsewhere[0] + len(changed), total)
     for block in blocks(total, n):
         size = block.stop - block.start
-        inside, part = own.overlap(block)
+        inside, part = local.overlap(block)
         rows = changed[part]
         row_pruned = pruned[rows]
         current = index[rows].long()

@@ -74,8 +74,8 @@ class HeadTail(OutputLayer):
         other = self.tail.topk(features[:, self.tail_features].contiguous(), k)
         # the missing rows of a part with fewer than k labels stay -1
         rows = torch.where(other[1] < 0, other[1], other[1] + self.head.n_labels)
-        scores, at = torch.cat([best[0], other[0]], dim=1).topk(k)
-        return scores, torch.cat([best[1], rows], dim=1).gather(1, at)
+        scores, places = torch.cat([best[0], other[0]], dim=1).topk(k)
+        return scores, torch.cat([best[1], rows], dim=1).gather(1, places)
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""

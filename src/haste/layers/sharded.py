@@ -37,9 +37,9 @@ class Shard(OutputLayer):
         """See OutputLayer."""
         self.check(features, rows)
         logits = torch.zeros(len(features), rows.stop - rows.start, device=features.device)
-        inside, own = self.layer.rows.overlap(rows)
-        if own.start < own.stop:
-            logits[:, inside] = self.layer.logits(features, own)
+        inside, local = self.layer.rows.overlap(rows)
+        if local.start < local.stop:
+            logits[:, inside] = self.layer.logits(features, local)
         # one rank has each column, and zero plus a number is that number
         return self.layer.ranks.stack(logits).sum(0)
 
@@ -48,8 +48,8 @@ class Shard(OutputLayer):
         scores, rows = self.layer.topk(features, k)
         rows = torch.where(rows < 0, rows, rows + self.layer.rows.begin)
         ranks = self.layer.ranks
-        scores, at = ranks.stack(scores).transpose(0, 1).flatten(1).topk(k)
-        return scores, ranks.stack(rows).transpose(0, 1).flatten(1).gather(1, at)
+        scores, places = ranks.stack(scores).transpose(0, 1).flatten(1).topk(k)
+        return scores, ranks.stack(rows).transpose(0, 1).flatten(1).gather(1, places)
 
     def rewire(self, random: torch.Generator, examples: Examples | None = None) -> RewireStats:
         """See OutputLayer."""

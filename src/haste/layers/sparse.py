@@ -148,12 +148,16 @@ class Sparse(LinearRows):
             lowest = StreamingBottomK(scores, int(options.fraction * total), self.ranks)
 
         def pruned_blocks() -> Iterator[Tensor]:
-            own = copy.copy(lowest)
+            bottom_k = copy.copy(lowest)
             for score in scores():
                 if options.threshold:
                     yield score < options.threshold
                     continue
-                yield own.take(score) if own else prune_mask(score, options.fraction, "group")
+                yield (
+                    bottom_k.take(score)
+                    if bottom_k
+                    else prune_mask(score, options.fraction, "group")
+                )
 
         cleared = [self.weight, *(self.weight_momenta if options.reset_momentum else [])]
         moved = torch.zeros((), dtype=torch.int64, device=self.indices.device)
@@ -218,7 +222,8 @@ class Sparse(LinearRows):
         groups = [self.groups.overlap(span)[1] for span in spans]
         size = self.group_size
         return [
-            (own, slice(own.start * size, min(own.stop * size, self.n_labels))) for own in groups
+            (span, slice(span.start * size, min(span.stop * size, self.n_labels)))
+            for span in groups
         ]
 
     def _gradient_by_index(

@@ -65,8 +65,10 @@ class LabelTrees:
 
         `documents` are texts or features, as those of training were.
         """
-        given = sp.issparse(documents)
-        features: sp.csr_matrix = documents if given else self._vectorizer.transform(documents)
+        are_features = sp.issparse(documents)
+        features: sp.csr_matrix = (
+            documents if are_features else self._vectorizer.transform(documents)
+        )
         ids = np.full((features.shape[0], k), -1, dtype=np.int32)
         scores = np.full((features.shape[0], k), -1.0, dtype=np.float32)
         for row in range(features.shape[0]):

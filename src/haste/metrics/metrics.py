@@ -28,7 +28,14 @@ from haste.metrics import xclib
 from haste.metrics.deciles import decile_rows
 from haste.metrics.filters import remove_positives, remove_predictions
 from haste.metrics.matching import binary, check_order, check_predictions, check_truth, hits
-from haste.metrics.names import MAX_RANK, METRICS, RANKS, VALIDATED
+from haste.metrics.names import (
+    KINDS,
+    MAX_RANK,
+    METRICS,
+    RANKS,
+    VALIDATED,
+    is_propensity_scored,
+)
 
 
 def evaluate(
@@ -114,7 +121,7 @@ def per_document(
         ConfigError: no such metric. DataError: as `evaluate`.
     """
     kind, k = _parse(metric)
-    weighted = kind.startswith("PS")
+    weighted = is_propensity_scored(kind)
     if weighted and inverse_propensity is None:
         raise DataError(f"evaluation: {metric} needs the inverse propensities.")
     truth = _checked(ids, truth, inverse_propensity if weighted else None, k)
@@ -162,7 +169,7 @@ def _contributions(
         best = np.cumsum(discounts)[np.clip(positives, 1, k) - 1]
     else:
         best = np.full(len(gains), float(k))
-    if not kind.startswith("PS"):
+    if not is_propensity_scored(kind):
         return 100.0 * (gains @ discounts) / best
     # callers see to it for these metrics
     assert inverse_propensity is not None
@@ -219,7 +226,7 @@ def _checked(
 
 
 def _parse(metric: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(P|PSP|nDCG|PSnDCG|R)@([1-9][0-9]*)", metric)
+    match = re.fullmatch(rf"({'|'.join(KINDS)})@([1-9][0-9]*)", metric)
     if not match:
         raise ConfigError(f"evaluation: there is no metric {metric!r}.{suggest(metric, METRICS)}")
     return match[1], int(match[2])

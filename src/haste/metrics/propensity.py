@@ -19,8 +19,8 @@ def inverse_propensity(counts: np.ndarray, n_documents: int, a: float, b: float)
     Args:
         counts: int64 [L + E], training documents of each label; 0 is allowed.
         n_documents: N.
-        a: A, of corpus.json (0.6 Amazon, 0.5 Wikipedia, 0.55 otherwise).
-        b: B, of corpus.json (2.6 Amazon, 0.4 Wikipedia, 1.5 otherwise).
+        a: A, of corpus.json.
+        b: B, of corpus.json.
 
     Returns:
         float64 [L + E], at least 1.
@@ -31,7 +31,8 @@ def inverse_propensity(counts: np.ndarray, n_documents: int, a: float, b: float)
     """
     if a <= 0 or b <= 0:
         raise ConfigError(
-            f"propensity: A = {a}, B = {b}; both must be above 0. Set them for the data set in datasets.yaml."
+            f"propensity: A = {a}, B = {b}; both must be above 0. Correct the data set's propensity_a and "
+            "propensity_b, or --propensity."
         )
     if n_documents < MIN_DOCUMENTS:
         raise DataError(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
+from haste.metrics.names import is_propensity_scored
+
 FUNCTIONS = {
     "P": "precision",
     "PSP": "psprecision",
@@ -45,7 +47,7 @@ def measure(
         ranks[kind] = max(k, ranks.get(kind, 0))
     curves = {}
     for kind, k in ranks.items():
-        weights = [inverse_propensity] if kind.startswith("PS") else []
+        weights = [inverse_propensity] if is_propensity_scored(kind) else []
         # xclib gives the truth one more, empty column, which is its padding
         padded = np.where(ids[:, :k] < 0, truth.shape[1], ids[:, :k])
         function = getattr(xc_metrics, FUNCTIONS[kind])

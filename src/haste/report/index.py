@@ -28,7 +28,7 @@ SENTENCE = re.compile(r"<td>(?=[^<]{24})")
 
 
 @dataclass(frozen=True)
-class Part:
+class PageItem:
     """A table or figure of the page."""
 
     entry: Entry
@@ -66,14 +66,14 @@ def write_index(grid: GridConfig, command: str, out: Path | None = None) -> Path
         if not prefix.with_suffix(".md").exists():
             continue
         if _finished_rows(prefix) < (2 if entry.category == "Ablations" else 1):
-            unfinished.append(Part(entry))
+            unfinished.append(PageItem(entry))
         else:
             text = prefix.with_suffix(".md").read_text(encoding="utf-8")
-            parts.append(Part(entry, caption(entry), *_table(reader, text)))
+            parts.append(PageItem(entry, caption(entry), *_table(reader, text)))
     for entry in entries("figure", grid).values():
         path = layout.figure(entry.name).with_suffix(".png")
         if path.exists():
-            parts.append(Part(entry, caption(entry), width=_width(path)))
+            parts.append(PageItem(entry, caption(entry), width=_width(path)))
     templates = Environment(
         loader=PackageLoader("haste.report", "."), autoescape=True, undefined=StrictUndefined
     )

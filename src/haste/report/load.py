@@ -156,13 +156,13 @@ class Sources:
 
         `keys`: those of its runs that are meant, all unless given. A variant that lacks a seed is empty.
         """
-        given = {run.key: run for run in self.runs}
+        run_of = {run.key: run for run in self.runs}
         wanted: dict[str, list[RunKey]] = {}
         for key in self.grid.ablation_runs(name) if keys is None else keys:
             if key.dataset == dataset:
                 wanted.setdefault(key.variant, []).append(key)
         return {
-            variant: [given[key] for key in seeds] if given.keys() >= set(seeds) else []
+            variant: [run_of[key] for key in seeds] if run_of.keys() >= set(seeds) else []
             for variant, seeds in wanted.items()
         }
 

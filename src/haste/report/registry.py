@@ -127,8 +127,9 @@ def entry(kind: str, name: str, grid: GridConfig) -> Entry:
 
 
 def preset(grid: GridConfig, dataset: str) -> RunKey:
-    """The run of the `haste` preset whose label orders are shown, in the grid or not: first seed."""
-    return RunKey(dataset, "haste", DEFAULT_VARIANT, (grid.ablation_seeds or grid.seeds)[0])
+    """The run of the `haste` preset whose label orders are shown, in the grid or not: that of the first seed
+    of ablations."""
+    return RunKey(dataset, "haste", DEFAULT_VARIANT, grid.ablation_seeds[0])
 
 
 def order_path(grid: GridConfig, dataset: str, grouping: Grouping | None) -> Path:

@@ -27,6 +27,9 @@ from haste.runs import has_checkpoint, is_trained, made_by, run_files, stale
 if TYPE_CHECKING:
     import pandas as pd
 
+WITHOUT_RECIPROCAL = {f"P@{k}": f"P@{k} without reciprocal pairs" for k in RANKS}
+"""columns of tables, by metric"""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -206,10 +209,8 @@ def run_cells(run: Run) -> dict[Column, Any]:
         Column("seed", "Seed", digits=0): run.key.seed,
         **{Column(name, name): run.metrics[name] for name in METRICS},
         **{
-            Column(f"P@{k} without reciprocal pairs", f"P@{k} w/o reciprocal pairs"): (
-                reciprocal.get(f"P@{k}")
-            )
-            for k in RANKS
+            Column(name, name.replace("without", "w/o")): reciprocal.get(metric)
+            for metric, name in WITHOUT_RECIPROCAL.items()
         },
         **{Column(f"validation {n}", f"{n}, validation"): v for n, v in run.validation().items()},
         Column("tail_bias_offset", "Tail bias offset", digits=2, signed=True): (

@@ -69,7 +69,6 @@ MARKER_STYLES = {
     "spartex-64": MarkerStyle(PURPLE, (7, 1, 0), DOTTED, size=8),
     "spartex-64-head": MarkerStyle(PURPLE, (7, 1, 26), DASH_DOT, size=8),
     "group-fan-in-64": MarkerStyle(VERMILION, (3, 1, 60), DOTTED, size=8),
-    "block-sparse-plus": MarkerStyle(ORANGE, (6, 1, 0), DASH_DOT, size=8),
     "group-fan-in": MarkerStyle(VERMILION, (3, 1, 0), DOTTED, size=8),
     "lightxml": MarkerStyle(BROWN, (7, 1, 13), DASH_DOT, size=8),
     "cascadexml": MarkerStyle(BROWN, (9, 1, 0), DASHED, size=8),

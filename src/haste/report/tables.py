@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from haste.config import GROUPINGS
 from haste.grid import DEFAULT_VARIANT, GridConfig
-from haste.metrics.names import RANKS
+from haste.metrics.names import HEADLINE
 from haste.paths import SPLITS
 from haste.presets import Ablation, Method, ablation, ablations, head_pairs, method
 from haste.report.claims import claimed_runs
@@ -16,6 +16,7 @@ from haste.report.published import PEAK_MEMORY, SECONDS_PER_EPOCH
 from haste.report.registry import Inputs, ablation_runs, order_paths, table
 from haste.report.render import GIB, MIB, MILLION, OPEN, Column, Table, interval, mean_std
 from haste.report.runs import (
+    WITHOUT_RECIPROCAL,
     Run,
     mean_late_gain,
     run_cells,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from haste.report.load import Sources
 
 ACCURACY = ("P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5", "nDCG@5", "R@100")
-WITHOUT_RECIPROCAL = tuple(f"P@{k} without reciprocal pairs" for k in RANKS)
 PUBLISHED_NAMES = {"peak_train_bytes": PEAK_MEMORY, "epoch_seconds": SECONDS_PER_EPOCH}
 MEAN_NOTE = "Metrics in percent on the test split: mean ± sample standard deviation over seeds."
 CONFUSION_RANKS = (1, 5)
@@ -57,7 +57,7 @@ def main_table(sources: Sources) -> Table:
         Column("method", "Method"),
         Column("runs", "Runs"),
         *(Column(name, name, best=True) for name in ACCURACY),
-        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_RECIPROCAL),
+        *(Column(n, n.replace("without", "w/o"), best=True) for n in WITHOUT_RECIPROCAL.values()),
         Column("peak_train_bytes", "Peak memory (GiB)", digits=2, scale=GIB),
         Column("state_bytes", "State (MiB)", scale=MIB),
         Column("layer_bytes", "Layer (MiB)", scale=MIB),
@@ -73,9 +73,9 @@ def main_table(sources: Sources) -> Table:
         for method in sources.methods()
     ]
     columns = _with_paper(columns, rows)
-    reciprocal = any(f"{name} mean" in row for row in rows for name in WITHOUT_RECIPROCAL)
+    reciprocal = any(f"{name} mean" in row for row in rows for name in WITHOUT_RECIPROCAL.values())
     if not reciprocal:
-        columns = [c for c in columns if c.key not in WITHOUT_RECIPROCAL]
+        columns = [c for c in columns if c.key not in WITHOUT_RECIPROCAL.values()]
     notes = [
         MEAN_NOTE + " Bold: the best of the column.",
         run_note(sources.runs),
@@ -118,15 +118,17 @@ def datasets_table(sources: Sources) -> Table:
                 Column("labels", "Labels", digits=0): info.n_labels,
                 Column("extra_labels", "Unseen labels", digits=0): info.n_extra,
                 Column(
-                    "labels_a_document", "Labels/document", digits=2
+                    "labels_per_document", "Labels/document", digits=2
                 ): counted.labels_per_document,
-                Column("documents_a_label", "Documents/label", digits=2): counted.points_per_label,
+                Column(
+                    "documents_per_label", "Documents/label", digits=2
+                ): counted.points_per_label,
                 Column("rare_labels_percent", f"Labels ≤ {RARE} documents (%)"): 100.0
                 * counted.rare_labels,
                 Column("seen_positives_percent", "Test positives seen (%)"): 100.0
                 * counted.seen["test"],
                 Column("reciprocal_percent", "Reciprocal (%)"): 100.0 * counted.reciprocal["test"],
-                Column("words_a_document", "Words/document"): counted.words_per_document,
+                Column("words_per_document", "Words/document"): counted.words_per_document,
                 Column("propensity", "Propensity A / B"): (
                     f"{info.propensity_a:g} / {info.propensity_b:g}"
                 ),
@@ -164,17 +166,13 @@ def _register_ablation(chosen: Ablation) -> None:
     )(lambda sources: ablation_table(chosen, sources))
 
 
-SHOWN = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@100")
-"""metrics of an ablation's table"""
-
-
 def _ablation_columns(
     *names: Column, difference: str = "Δ P@1 [95%]", costs: Iterable[Column] = ()
 ) -> list[Column]:
     return [
         Column("dataset", "Data set"),
         *names,
-        *(Column(name, name, best=True) for name in SHOWN),
+        *(Column(name, name, best=True) for name in HEADLINE),
         Column("difference", difference, digits=2),
         *costs,
         Column("layer_bytes", "Layer (MiB)", scale=MIB),
@@ -190,7 +188,7 @@ def _ablation_row(
     row: Row = {"dataset": dataset, **cells}
     if not runs:
         return row | {"difference": OPEN}
-    row |= _statistics(runs, (*SHOWN, "epoch_seconds", "layer_bytes"))
+    row |= _statistics(runs, (*HEADLINE, "epoch_seconds", "layer_bytes"))
     row |= {"seeds": len(runs), "converged": converged(runs)}
     if reference and runs is not reference:
         difference = sources.documents[dataset].difference(runs, reference, "P@1")

@@ -54,16 +54,16 @@ def tuning_table(sources: Sources) -> Table:
     tuning = sources.grid.tuning
     # the table applies to no other grid
     assert tuning is not None
-    given = {run.key: run for run in sources.runs}
+    run_of = {run.key: run for run in sources.runs}
     trials: dict[tuple[str, str], dict[str, list[RunKey]]] = {}
     for key in sources.grid.trial_runs():
         trials.setdefault((key.dataset, key.method), {}).setdefault(key.variant, []).append(key)
     rows = []
     for of_method in trials.values():
         finished = {
-            name: [given[key] for key in keys]
+            name: [run_of[key] for key in keys]
             for name, keys in of_method.items()
-            if all(key in given for key in keys)
+            if all(key in run_of for key in keys)
         }
         best = choose(finished) if len(finished) == len(of_method) else None
         for name, keys in of_method.items():

@@ -34,17 +34,18 @@ def largest_step(
 ) -> float:
     """Half the step size at which SGD on the most frequent label's weights begins to diverge.
 
-    `frequencies` int [L]: training documents of each label; `n_features`: H of the encoder.
+    `frequencies` int [L]: training documents of each label, some above 0; `n_features`: H of the encoder.
 
     The loss is summed over a batch, so its curvature along the weights of a label with frequency p is at
     most B p (1 - p) |h|^2, where |h|^2 is that of the features it reads and of its bias, 1. With momentum m,
     SGD diverges above 2 (1 + m) over that.
     """
     layer, training = config.layer, config.training
-    share = frequencies.max(initial=0) / max(n_documents, 1)
-    variance = max(min(share, 0.5) * (1 - min(share, 0.5)), 1 / max(n_documents, 1))
-    reads = layer.fan_in if layer.sparse and not layer.head_ratio else n_features
-    if layer.head_ratio and layer.features == "private":
+    # no label has a variance above that of half of the documents
+    share = min(frequencies.max() / n_documents, 0.5)
+    if layer.features == "private":
         reads = n_features // 2
-    curvature = training.batch_size * variance * (1 + reads * FEATURE_SCALE**2)
+    else:
+        reads = layer.fan_in if layer.sparse and not layer.head_ratio else n_features
+    curvature = training.batch_size * share * (1 - share) * (1 + reads * FEATURE_SCALE**2)
     return (1 + training.momentum) / curvature

@@ -49,7 +49,7 @@ class MemoryUse:
             torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0,
             torch.cuda.memory_allocated(model.device) if on_gpu else 0,
             model.layer.layer_bytes(),
-            sum(each.numel() * each.element_size() for each in weights)
+            sum(weight.numel() * weight.element_size() for weight in weights)
             + optimizer_bytes(list(optimizers)),
         )
 
@@ -152,8 +152,6 @@ def _bad_tensors(model: Model) -> str:
 
 
 def _is_finite(value: Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
     return all(torch.isfinite(dequantize(part)).all() for part in value.flatten().split(_BLOCK))
 
 
@@ -168,5 +166,5 @@ def _fan_in(config: RunConfig, use: MemoryUse, excess: float) -> int | None:
 
 def _asked_for(message: str) -> int:
     """Bytes that the allocator could not give, as its message says; 0 where it does not."""
-    match = re.search(r"Tried to allocate ([0-9.]+) (\w+)", message)
-    return round(float(match[1]) * _UNITS.get(match[2], 0)) if match else 0
+    match = re.search(rf"Tried to allocate ([0-9.]+) ({'|'.join(_UNITS)})\b", message)
+    return round(float(match[1]) * _UNITS[match[2]]) if match else 0

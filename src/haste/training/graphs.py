@@ -30,8 +30,12 @@ Backward = Callable[[Tensor, Tensor], None]
 
 
 def can_capture(config: RunConfig, model: Model) -> bool:
-    """Whether steps of a run can be captured, those of its output layer perhaps not: on a GPU, with an encoder that
-    can be, whose backward pass sets no generator back."""
+    """Whether the encoder's part of a run's steps can be captured as CUDA graphs.
+
+    It takes a GPU, `training.graphs` and an encoder whose passes do not synchronize. Gradient checkpointing by
+    torch restores the state of the random generator in the backward pass, which cannot be captured; packed
+    encoders do not. Whether the output layer's part can be captured is `OutputLayer.capturable`.
+    """
     return (
         config.training.graphs
         and model.device.type == "cuda"

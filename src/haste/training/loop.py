@@ -220,8 +220,8 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         progress, training = self.progress, self.config.training
         last = epoch + 1 == training.epochs
-        looks = last or (epoch + 1) % training.validate_every == 0
-        metrics = self.validate() if looks else {}
+        validates = last or (epoch + 1) % training.validate_every == 0
+        metrics = self.validate() if validates else {}
         factor = self.train_step.factor(progress.step - 1)
         row = {
             "epoch": epoch + 1,

@@ -62,18 +62,18 @@ class BatchShape:
         offsets, ids, label, row = self.parts()
         flat[label] = pad_label
         positives = batch.targets
-        for at, values in (
+        for part, values in (
             (offsets, batch.offsets),
             (ids, batch.ids),
             (label, positives.label_row),
             (row, positives.doc),
         ):
-            flat[at.start : at.start + len(values)] = values
+            flat[part.start : part.start + len(values)] = values
         return flat
 
     def view(self, flat: torch.Tensor) -> Batch:
         """The batch whose parts are slices of `flat`, int32 [size], on any device; nothing is copied."""
-        offsets, ids, label, row = (flat[at] for at in self.parts())
+        offsets, ids, label, row = (flat[part] for part in self.parts())
         return Batch(ids, offsets, Positives(label, row), None, self.length, self.of)
 
 

@@ -9,7 +9,7 @@ from haste.config import RewireConfig
 
 def rewires_at(step: int, total_steps: int, config: RewireConfig) -> bool:
     """Whether connections move after step `step` (counted from 1)."""
-    if config.growth == "none" or config.fraction == 0:
+    if config.growth == "none" or not (config.fraction or config.threshold):
         return False
     return step % config.interval == 0 and step <= config.until * total_steps
 

@@ -120,8 +120,8 @@ class TrainStep:
         exchange = Exchange(self.ranks, features.detach(), batch.size)
         begins(LAYER)
         exchange.gather()
-        given = exchange.features
-        result = self._layer(given, batch)
+        inputs = exchange.features
+        result = self._layer(inputs, batch)
         loss, dx = exchange.scatter(result.loss, result.dx)
         begins(ENCODER)
         self._backward(features, dx)
@@ -130,7 +130,7 @@ class TrainStep:
         if not rewires:
             return StepOutcome(loss)
         random = generator(self.model.device, self.config.seed, done, 3)
-        stats = self.model.layer.rewire(random, (given, batch.targets))
+        stats = self.model.layer.rewire(random, (inputs, batch.targets))
         return StepOutcome(loss, stats.moved)
 
     def _optimize(self) -> None:

@@ -24,33 +24,33 @@ from haste.model import Model
 
 log = logging.getLogger(__name__)
 
-SHIFTS: Sequence[float] = tuple(np.arange(-5.0, 5.01, 0.25).tolist())
+OFFSETS: Sequence[float] = tuple(np.arange(-5.0, 5.01, 0.25).tolist())
 """logits that are tried"""
 DEPTH = 5
 """predictions that the metrics read"""
 
 
 def tune_tail_bias(model: Model, tokens: Ragged, truth: Truth) -> float:
-    """Add to all scores of the tail the one of SHIFTS with which documents `tokens` [N] score best.
+    """Add to all scores of the tail the one of OFFSETS with which documents `tokens` [N] score best.
 
-    The best: largest mean of P@1, P@5 and PSP@5, of equal ones the smallest shift. Returns it. Raises
+    The best: largest mean of P@1, P@5 and PSP@5, of equal ones the smallest. Returns it. Raises
     ConfigError for a layer that has no head and tail.
     """
     parts = _head_and_tail(model.layer)
     ids, scores, tail = _best_of_each(model, parts, tokens)
-    mean_by_shift = {}
-    for shift in sorted(SHIFTS, key=abs):
-        order = np.argsort(-(scores + shift * tail), axis=1, kind="stable")[:, :DEPTH]
+    mean_by_offset = {}
+    for offset in sorted(OFFSETS, key=abs):
+        order = np.argsort(-(scores + offset * tail), axis=1, kind="stable")[:, :DEPTH]
         best = np.take_along_axis(ids, order, axis=1)
         metrics = quick_metrics(best, truth.positives, truth.inverse_propensity)
-        mean_by_shift[shift] = sum(metrics.values()) / len(metrics)
-    chosen = max(mean_by_shift, key=lambda shift: mean_by_shift[shift])
+        mean_by_offset[offset] = sum(metrics.values()) / len(metrics)
+    chosen = max(mean_by_offset, key=lambda offset: mean_by_offset[offset])
     parts.tail.add_to_bias(chosen)
     log.info(
-        "tail shifted by %+.2f: mean of P@1, P@5 and PSP@5 on validation %.2f, without %.2f",
+        "offset of the tail %+.2f: mean of P@1, P@5 and PSP@5 on validation %.2f, without %.2f",
         chosen,
-        mean_by_shift[chosen],
-        mean_by_shift[0.0],
+        mean_by_offset[chosen],
+        mean_by_offset[0.0],
     )
     return chosen
 
@@ -60,7 +60,7 @@ def _head_and_tail(layer: OutputLayer) -> HeadTail:
         layer = layer.layer
     if not isinstance(layer, HeadTail):
         raise ConfigError(
-            "training.tune_tail_bias: shifts the tail against the head, and this layer has none; set "
+            "training.tune_tail_bias: offsets the tail against the head, and this layer has none; set "
             "layer.head_ratio above 0."
         )
     return layer
@@ -77,11 +77,11 @@ def _best_of_each(
     ids = np.empty((len(tokens), sum(sizes)), np.int64)
     scores = np.empty(ids.shape, np.float32)
     for rows, features in model.features_of(tokens):
-        for part, at, first, columns in (
+        for part, read, first, columns in (
             (parts.head, parts.head_features, 0, slice(0, sizes[0])),
             (parts.tail, parts.tail_features, border, slice(sizes[0], None)),
         ):
-            best, label_rows = part.topk(features[:, at].contiguous(), columns.stop or sizes[1])
+            best, label_rows = part.topk(features[:, read].contiguous(), columns.stop or sizes[1])
             ids[rows, columns] = model.order.labels[label_rows.cpu().numpy() + first]
             scores[rows, columns] = best.cpu().numpy()
     tail = np.zeros(ids.shape, bool)

@@ -10,8 +10,9 @@ from pyarrow import csv, parquet
 from typer.testing import CliRunner
 
 from haste.cli import app
-from haste.errors import DataError
-from haste.metrics.tables import evaluate_files
+from haste.errors import ConfigError, DataError
+from haste.metrics.prediction_files import evaluate_files
+from small_corpus import write_small_corpus
 
 TRUTH = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 SCORES = np.array([[0.9, 0.1, 0.5, 0.0], [0.2, 0.1, 0.7, 0.0], [0.0, 0.0, 0.0, 0.4]])
@@ -74,6 +75,48 @@ def test_propensities_need_the_labels_of_the_training_documents(tmp_path):
     matrix(tmp_path / "train.npz", np.repeat(TRUTH, 5, axis=0))
     found = evaluate_files(tmp_path / "p.npz", tmp_path / "t.npz", tmp_path / "train.npz")
     assert 0 < found["metrics"]["PSP@1"] < 100
+
+
+def psp(folder, *more, training="train.npz"):
+    """PSP@1 by the command; `more` are words behind it."""
+    matrix(folder / "p.npz", SCORES)
+    matrix(folder / "t.npz", TRUTH)
+    files = {"predictions": "p.npz", "truth": "t.npz", "training": training}
+    words = [word for name, file in files.items() for word in (f"--{name}", str(folder / file))]
+    result = CliRunner().invoke(app, ["evaluate", *words, *more])
+    return json.loads(result.stdout)["PSP@1"]
+
+
+def test_propensities_have_the_constants_of_the_corpus_or_those_that_are_stated(tmp_path):
+    # labels of frequencies 3, 6, 3 and 3 of 9 documents
+    train = np.repeat(TRUTH, [3, 6, 3], axis=0)
+    matrix(tmp_path / "train.npz", train)
+    usual = psp(tmp_path)
+    assert usual == psp(tmp_path, "--propensity", "0.55", "1.5")
+    amazon = psp(tmp_path, "--propensity", "0.6", "2.6")
+    assert amazon != pytest.approx(usual, abs=1e-3)
+    splits = {"train": train, "validation": TRUTH, "test": TRUTH}
+    write_small_corpus(tmp_path / "corpus", splits, propensity_a=0.6, propensity_b=2.6)
+    labels = "corpus/train.labels.npz"
+    assert psp(tmp_path, training=labels) == pytest.approx(amazon)
+    stated = psp(tmp_path, "--propensity", "0.55", "1.5", training=labels)
+    assert stated == pytest.approx(usual)
+
+
+@pytest.mark.parametrize("constants", [(0.0, 1.5), (0.55, -1.0)])
+def test_constants_of_propensities_are_positive(tmp_path, constants):
+    for name, values in (("p", SCORES), ("t", TRUTH), ("train", np.repeat(TRUTH, 5, axis=0))):
+        matrix(tmp_path / f"{name}.npz", values)
+    files = [tmp_path / f"{name}.npz" for name in ("p", "t", "train")]
+    with pytest.raises(ConfigError, match=str(min(constants))):
+        evaluate_files(*files, propensity=constants)
+
+
+def test_constants_without_training_documents_are_refused(tmp_path):
+    matrix(tmp_path / "p.npz", SCORES)
+    matrix(tmp_path / "t.npz", TRUTH)
+    with pytest.raises(ConfigError, match="--training"):
+        evaluate_files(tmp_path / "p.npz", tmp_path / "t.npz", propensity=(0.6, 2.6))
 
 
 def test_the_command_prints_the_metrics_as_json(tmp_path):

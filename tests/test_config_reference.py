@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from haste import reference
+from haste import config_reference
 
 SCHEMAS = Path(__file__).parents[1] / "workflow/schemas"
 
 
 def test_schema_and_reference_page_are_those_of_the_models(tmp_path):
-    reference.write(tmp_path)
-    for name in (reference.SCHEMA, reference.PAGE):
+    config_reference.write(tmp_path)
+    for name in (config_reference.SCHEMA, config_reference.PAGE):
         assert (SCHEMAS / name).read_text() == (tmp_path / name).read_text(), "run `make reference`"

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from haste.errors import ConfigError
-from haste.patterns import select
+from haste.selection import select
 
 
 @dataclass(frozen=True)

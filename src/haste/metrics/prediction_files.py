@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from haste.errors import DataError
+from haste.data.corpus import load_corpus
+from haste.data.registry import PROPENSITY
+from haste.errors import ConfigError, DataError
 from haste.files import read_csr, reading
 from haste.metrics.metrics import MAX_RANK, evaluate
+from haste.metrics.names import is_propensity_scored
 from haste.metrics.propensity import inverse_propensity
-
-PROPENSITY = (0.55, 1.5)
-NEEDS_TRAINING = "PS"
-"""how the names of metrics begin that weigh labels by their training documents"""
+from haste.paths import CorpusDir
 
 
 @dataclass(frozen=True)
@@ -56,32 +56,61 @@ def read_pairs(path: Path) -> Pairs:
         return Pairs(documents, labels, np.array(table.get("score", np.ones(len(labels))), float))
 
 
-def evaluate_files(predictions: Path, truth: Path, training: Path | None = None) -> dict[str, Any]:
+def evaluate_files(
+    predictions: Path,
+    truth: Path,
+    training: Path | None = None,
+    propensity: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """As metrics.json, of predictions and truth whose documents and labels have the same names or numbers.
 
-    `training`: labels of the training documents, for propensities; without it PSP and PSnDCG are left out.
-    A document without a prediction counts with none. Raises DataError for files that do not fit.
+    A document without a prediction counts with none.
+
+    Args:
+        predictions: a file that `read_pairs` reads, with scores.
+        truth: the labels of the same documents.
+        training: labels of the training documents, for propensities; without it PSP and PSnDCG are left out.
+        propensity: A and B of the propensity model; None for those of the corpus in whose folder `training`
+            lies, or for the defaults where it lies in none.
+
+    Raises:
+        ConfigError: a propensity without training documents, or one that is not positive.
+        DataError: files that do not fit.
     """
-    found, wanted = read_pairs(predictions), read_pairs(truth)
+    if propensity and not training:
+        raise ConfigError(
+            "propensity: A and B are of training documents, which are missing; name the file of their labels "
+            "(--training)."
+        )
+    predicted, wanted = read_pairs(predictions), read_pairs(truth)
     trained = read_pairs(training) if training else None
     documents = _numbering(wanted.documents, wanted.n_documents)
-    labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, found) if p]), None)
+    labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, predicted) if p]), None)
     rows = _places(wanted.documents, documents, truth)
     shape = (len(documents), len(labels))
     matrix = sp.csr_matrix(
         (np.ones(len(rows), np.float32), (rows, _places(wanted.labels, labels, truth))), shape
     )
-    ids, scores = _ranked(found, documents, labels, predictions)
+    ids, scores = _ranked(predicted, documents, labels, predictions)
     counts, weights = np.zeros(len(labels), np.int64), np.ones(len(labels))
-    if trained:
+    if training and trained:
         counts = np.bincount(_places(trained.labels, labels, truth), minlength=len(labels))
         number = trained.n_documents or len(np.unique(trained.documents))
-        weights = inverse_propensity(counts, number, *PROPENSITY)
+        weights = inverse_propensity(counts, number, *(propensity or _propensity_beside(training)))
     result = evaluate(ids, scores, matrix, weights, counts)
     if not trained:
         kept = result["metrics"].items()
-        result["metrics"] = {k: v for k, v in kept if not k.startswith(NEEDS_TRAINING)}
+        result["metrics"] = {k: v for k, v in kept if not is_propensity_scored(k)}
     return result
+
+
+def _propensity_beside(training: Path) -> tuple[float, float]:
+    """A and B of the corpus whose file `training` is; the defaults where it is of none."""
+    directory = CorpusDir(training.parent)
+    if not directory.info.is_file():
+        return PROPENSITY
+    info = load_corpus(directory).info
+    return info.propensity_a, info.propensity_b
 
 
 def _read_npz(path: Path) -> Pairs:

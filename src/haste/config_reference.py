@@ -1,6 +1,6 @@
 """The configuration's JSON schema and reference page, both generated from the models.
 
-`python -m haste.reference FOLDER` writes them; a test holds the committed ones to it.
+`python -m haste.config_reference FOLDER` writes them; a test holds the committed ones to it.
 """
 
 from __future__ import annotations
@@ -103,9 +103,13 @@ def _kinds(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]
     if "$ref" in entry:
         yield from _kinds(schema["$defs"][entry["$ref"].rpartition("/")[2]], schema)
     elif "anyOf" in entry:
-        for each in entry["anyOf"]:
-            if not (each.get("type") == "string" and "pattern" in each and len(entry["anyOf"]) > 1):
-                yield from _kinds(each, schema)
+        for alternative in entry["anyOf"]:
+            if not (
+                alternative.get("type") == "string"
+                and "pattern" in alternative
+                and len(entry["anyOf"]) > 1
+            ):
+                yield from _kinds(alternative, schema)
     elif "enum" in entry:
         yield ", ".join(f"`{_plain(value)}`" for value in entry["enum"])
     elif entry.get("type") == "array":

@@ -42,7 +42,7 @@ def select(
                 f"{', '.join(sorted(parts))}."
             )
     patterns = only or ("*",)
-    return [item for item in items if any(_matches(item, each, counts) for each in patterns)]
+    return [item for item in items if any(_matches(item, pattern, counts) for pattern in patterns)]
 
 
 def _matches(item: Item, pattern: str, counts: Callable[[Item, str], bool]) -> bool:
