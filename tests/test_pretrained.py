@@ -15,7 +15,7 @@ from haste.encoders.registry import build_encoder
 from haste.errors import ConfigError, DataError
 from haste.files import sha256, write_json
 from haste.grid import GridConfig
-from haste.pretrained import FILES, check_models, max_tokens
+from haste.pretrained import FILES, check_models, hidden_size, max_tokens
 
 SMALL = {
     "vocab_size": 20,
@@ -136,3 +136,26 @@ def test_tokens_that_are_there_are_held_against_the_model(own, tiny):
     config = tiny.config(encoder={"kind": "transformer"}).encoder
     with pytest.raises(ConfigError, match=r"encoder\.max_len: 12, .* at most 10 tokens"):
         build_encoder(config, own, tokens)
+
+
+@pytest.mark.parametrize(
+    ("described", "transformer", "bag"),
+    [
+        ({"hidden_size": 768}, 768, 768),
+        ({"dim": 768}, 768, 768),
+        # ELECTRA's and ALBERT's: word embeddings are smaller than what the layers make of them
+        ({"hidden_size": 256, "embedding_size": 128}, 256, 128),
+    ],
+)
+def test_a_transformer_has_the_width_of_its_layers_and_a_bag_that_of_its_words(
+    tmp_path, described, transformer, bag
+):
+    write_json(tmp_path / "config.json", described)
+    assert hidden_size(tmp_path, "transformer") == transformer
+    assert hidden_size(tmp_path, "bag") == bag
+
+
+def test_a_model_that_does_not_say_its_width_is_refused(tmp_path):
+    write_json(tmp_path / "config.json", {"vocab_size": 3})
+    with pytest.raises(DataError, match=r"config\.json"):
+        hidden_size(tmp_path, "bag")

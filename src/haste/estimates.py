@@ -21,6 +21,7 @@ from haste.files import read_json, reading
 from haste.former_names import renamed_columns
 from haste.grid import GridConfig
 from haste.labels.split import head_size
+from haste.pretrained import hidden_size
 
 MIB = 2**20
 HIDDEN = 384
@@ -118,13 +119,8 @@ def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) 
     """H and the number of parameters: of the fetched `model`, else of the registry."""
     known = registry.models.get(encoder.model_name)
     hidden = (known and known.hidden_size) or HIDDEN
-    path = Path(model) / "config.json"
-    if path.is_file():
-        described = read_json(path)
-        with reading(path, "the configuration of a pretrained encoder"):
-            # DistilBERT calls it dim, T5 d_model
-            names = [name for name in ("hidden_size", "dim", "d_model") if name in described]
-            hidden = int(described[names[0]]) if names else hidden
+    if (Path(model) / "config.json").is_file():
+        hidden = hidden_size(Path(model), encoder.kind)
     return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
 
 

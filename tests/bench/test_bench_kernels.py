@@ -407,7 +407,8 @@ def test_what_a_graph_would_lack_is_timed_as_it_is():
 
     def elsewhere():
         with torch.cuda.stream(torch.cuda.default_stream()):
-            target.copy_(large)
+            torch.add(large, 1, out=target)
 
-    want = timer.times(lambda: target.copy_(large)).median
+    # a kernel, not a copy: on an H200 one inside a graph took 0.78 ms, one outside 0.51
+    want = timer.times(lambda: torch.add(large, 1, out=target)).median
     assert timer.times(elsewhere, captured=False).median == pytest.approx(want, rel=0.3)

@@ -18,8 +18,7 @@ from haste.encoders.bag import BagEncoder
 from haste.encoders.base import Encoder
 from haste.encoders.transformer import empty_transformer, load_transformer, transformer_encoder
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, reading
-from haste.pretrained import check_fetched, check_length
+from haste.pretrained import check_fetched, check_length, hidden_size
 
 FEATURE_EMBEDDING_SCALE = 0.05
 """standard deviation of the embedding of a sparse feature, about that of pretrained word embeddings"""
@@ -49,7 +48,7 @@ def build_encoder(
         what = "feature" if tokens.info.weighted else "token but special ones"
         raise DataError(f"the training documents have no {what}; check the corpus.")
     if tokens.info.weighted:
-        size = hidden_size(Path(model))
+        size = hidden_size(Path(model), config.kind)
         embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), size)
     else:
         pretrained = word_embeddings(Path(model))
@@ -90,7 +89,9 @@ def _bag(config: EncoderConfig, embeddings: Tensor, vocabulary: Tensor, size: in
 
 def feature_size(config: EncoderConfig, model: Path | str, tokens: Tokens) -> int:
     """H of a run's encoder, before it is built."""
-    return tokens.info.vocab_size if config.kind == "none" else hidden_size(Path(model))
+    return (
+        tokens.info.vocab_size if config.kind == "none" else hidden_size(Path(model), config.kind)
+    )
 
 
 def _as_given(tokens: Tokens) -> AsGiven:
@@ -102,15 +103,6 @@ def _as_given(tokens: Tokens) -> AsGiven:
     documents = tokens.splits["train"]
     values = torch.from_numpy(np.array(documents.weights))
     return AsGiven(tokens.info.vocab_size, values, len(documents))
-
-
-def hidden_size(model: Path) -> int:
-    """H of the word embeddings of a pretrained model."""
-    described = read_json(model / "config.json", "haste fetch")
-    with reading(model / "config.json", "the configuration of a pretrained encoder"):
-        # DistilBERT calls it dim, T5 d_model
-        names = ("embedding_size", "hidden_size", "dim", "d_model")
-        return int(next(described[name] for name in names if name in described))
 
 
 def _check_ids(largest: int, size: int, model: Path | str) -> None:
