@@ -8,10 +8,11 @@ from transformers import AutoModel, BertConfig, DistilBertConfig, MPNetConfig, R
 from typer.testing import CliRunner
 
 from haste.cli import app
+from haste.config import EncoderConfig
 from haste.data.fetch import RECORD
 from haste.data.registry import Registry
 from haste.data.tokens import load_tokens
-from haste.encoders.registry import build_encoder
+from haste.encoders.registry import build_encoder, feature_size
 from haste.errors import ConfigError, DataError
 from haste.files import sha256, write_json
 from haste.grid import GridConfig
@@ -155,7 +156,8 @@ def test_a_transformer_has_the_width_of_its_layers_and_a_bag_that_of_its_words(
     assert hidden_size(tmp_path, "bag") == bag
 
 
-def test_a_model_that_does_not_say_its_width_is_refused(tmp_path):
+def test_a_model_that_does_not_say_its_width(tmp_path, tiny):
     write_json(tmp_path / "config.json", {"vocab_size": 3})
-    with pytest.raises(DataError, match=r"config\.json"):
-        hidden_size(tmp_path, "bag")
+    assert hidden_size(tmp_path, "bag") is None
+    with pytest.raises(DataError, match=r"config\.json.*hidden_size"):
+        feature_size(EncoderConfig(), tmp_path, load_tokens(tiny.tokens, tiny.corpus))

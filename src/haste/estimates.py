@@ -120,7 +120,7 @@ def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) 
     known = registry.models.get(encoder.model_name)
     hidden = (known and known.hidden_size) or HIDDEN
     if (Path(model) / "config.json").is_file():
-        hidden = hidden_size(Path(model), encoder.kind)
+        hidden = hidden_size(Path(model), encoder.kind) or hidden
     return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
 
 

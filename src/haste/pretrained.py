@@ -97,12 +97,13 @@ def max_tokens(model: Path) -> int | None:
         return int(positions)
 
 
-def hidden_size(model: Path, kind: str) -> int:
+def hidden_size(model: Path, kind: str) -> int | None:
     """H of an encoder of `kind` from a fetched model: of a transformer that of its last layer, of a bag that of its
-    word embeddings, which ALBERT and ELECTRA have smaller. Raises DataError where config.json does not say."""
-    described = read_json(model / "config.json", "haste fetch")
-    with reading(model / "config.json", "the configuration of a pretrained encoder"):
+    word embeddings, which ALBERT and ELECTRA have smaller. None where config.json does not say."""
+    path = model / "config.json"
+    described = read_json(path, "haste fetch")
+    with reading(path, "the configuration of a pretrained encoder"):
         # DistilBERT calls it dim, T5 d_model
         words = ("embedding_size",) if kind == "bag" else ()
         names = (*words, "hidden_size", "dim", "d_model")
-        return int(next(described[name] for name in names if name in described))
+        return next((int(described[name]) for name in names if name in described), None)

@@ -48,7 +48,7 @@ def build_encoder(
         what = "feature" if tokens.info.weighted else "token but special ones"
         raise DataError(f"the training documents have no {what}; check the corpus.")
     if tokens.info.weighted:
-        size = hidden_size(Path(model), config.kind)
+        size = feature_size(config, model, tokens)
         embeddings = FEATURE_EMBEDDING_SCALE * torch.randn(len(vocabulary), size)
     else:
         pretrained = word_embeddings(Path(model))
@@ -88,10 +88,16 @@ def _bag(config: EncoderConfig, embeddings: Tensor, vocabulary: Tensor, size: in
 
 
 def feature_size(config: EncoderConfig, model: Path | str, tokens: Tokens) -> int:
-    """H of a run's encoder, before it is built."""
-    return (
-        tokens.info.vocab_size if config.kind == "none" else hidden_size(Path(model), config.kind)
-    )
+    """H of a run's encoder, before it is built. Raises DataError where the model does not say."""
+    if config.kind == "none":
+        return tokens.info.vocab_size
+    size = hidden_size(Path(model), config.kind)
+    if size is None:
+        raise DataError(
+            f"{model}/config.json: does not say how many features the model has (hidden_size); add it, or choose "
+            "another model."
+        )
+    return size
 
 
 def _as_given(tokens: Tokens) -> AsGiven:
