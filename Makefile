@@ -102,4 +102,5 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf results/mini results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf results/mini/runs results/mini/figures results/mini/index.html results/mini/grid.yaml
+	rm -rf results/smoke results/paper-scaled logs .snakemake build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -19,9 +19,6 @@ GRIDS = {
 """grids whose tables a section of FINDINGS.md quotes; README.md quotes any of them"""
 QUOTE = re.compile(r"([+-]?\d+(?:\.\d+)?) \[(-?\d+(?:\.\d+)?), (-?\d+(?:\.\d+)?)\]")
 METRIC = re.compile(r"\b(?:PSP|P|R)@\d+")
-NOT_COMMITTED = ("* C4, C5:", "* C7: groups of", "* C8: without", "* **HASTE+**:")
-"""paragraphs that quote results/mini/tables (wordnet-mini at H = 384), of which the repository
-keeps the trials alone"""
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,6 @@ QUOTES = [quote for name in ("README.md", "results/FINDINGS.md") for quote in qu
 
 @pytest.mark.parametrize("quote", QUOTES, ids=str)
 def test_an_interval_is_that_of_a_committed_table(quote):
-    if quote.paragraph.startswith(NOT_COMMITTED):
-        pytest.skip("results/mini/tables is not committed but for its trials")
     assert any(
         row.grid in quote.grids and row.named_in(quote.paragraph) and row.quoted_as(quote.text)
         for row in rows()

@@ -9,7 +9,7 @@ from haste.report.verdicts import overall, verdicts_table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided here"
 ROOT = Path(__file__).parents[2]
-COMMITTED = ("wordnet-tuned", "wordnet-768", "wikdict", "debian", "mini-768")
+COMMITTED = ("wordnet-tuned", "wordnet-768", "wikdict", "debian", "mini", "mini-768")
 
 
 @pytest.fixture
