@@ -189,7 +189,7 @@ class HasteClassifier:
     def _write(
         self,
         documents: Documents,
-        given: list[str] | sp.csr_matrix,
+        checked: list[str] | sp.csr_matrix,
         named: NamedLabels,
         root: Path,
         validation: float,
@@ -204,7 +204,7 @@ class HasteClassifier:
             )
         encoder = own_encoder(
             self.sections["encoder"],
-            given if isinstance(given, list) else None,
+            checked if isinstance(checked, list) else None,
             root / "words",
             dense=is_dense(documents),
             size=self.features,
@@ -212,7 +212,7 @@ class HasteClassifier:
         )
         layout = GridLayout(root / "data", root, "fit")
         max_len = encoder.get("max_len", EncoderConfig().max_len)
-        _, space = write_arrays(layout.corpus(DATASET).root, given, named, max_len, validation)
+        _, space = write_arrays(layout.corpus(DATASET).root, checked, named, max_len, validation)
         sections = {**self.sections, "encoder": encoder}
         settings = {
             "name": layout.grid,

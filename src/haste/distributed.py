@@ -120,22 +120,22 @@ class Ranks:
             all_rows[None], all_values, gradient.shape, check_invariants=False
         ).coalesce()
 
-    def blocks(self, own: Tensor, rows: RowRange) -> Iterator[Tensor]:
-        """All rows of a tensor of which this rank has `own`, block by block, on the first rank; the others
+    def blocks(self, local: Tensor, rows: RowRange) -> Iterator[Tensor]:
+        """All rows of a tensor of which this rank has `local`, block by block, on the first rank; the others
         send theirs and get nothing."""
-        size = max(1, _SENT_ROWS_BYTES // max(own[:1].nbytes, 1))
+        size = max(1, _SENT_ROWS_BYTES // max(local[:1].nbytes, 1))
         counts = self.collect(len(rows))
         for rank, count in enumerate(counts):
             for begin in range(0, count, size):
                 count_here = min(size, count - begin)
                 if self.rank == rank:
-                    block = own[begin : begin + count_here].contiguous()
+                    block = local[begin : begin + count_here].contiguous()
                     if rank:
                         dist.send(block.view(torch.uint8), 0)
                     else:
                         yield block
                 elif self.first:
-                    block = own.new_empty(count_here, *own.shape[1:])
+                    block = local.new_empty(count_here, *local.shape[1:])
                     dist.recv(block.view(torch.uint8), rank)
                     yield block
 

@@ -245,5 +245,5 @@ def _disk(folder: Path) -> CheckResult:
     )
 
 
-def _wrong(what: str, found: str, consequence: str) -> CheckResult:
-    return CheckResult(what, found, False, consequence, wrong=True)
+def _wrong(what: str, state: str, consequence: str) -> CheckResult:
+    return CheckResult(what, state, False, consequence, wrong=True)

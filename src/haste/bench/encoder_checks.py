@@ -116,8 +116,8 @@ def norm(width: int, p: float, device: torch.device) -> Iterator[Judgement]:
     seed = torch.tensor([2**40 + 7], device=device) if p else None
     kept = torch.ones_like(x, dtype=torch.float64)
     if p:
-        nothing, ones = torch.zeros_like(x), torch.ones_like(x)
-        factors, _ = residual.add_norm(nothing, ones, weight, bias, EPS, p, seed, SITE)
+        zeros, ones = torch.zeros_like(x), torch.ones_like(x)
+        factors, _ = residual.add_norm(zeros, ones, weight, bias, EPS, p, seed, SITE)
         kept = torch.where(factors != 0, 1 / (1 - p), 0.0).double()
         yield Judgement("factors of dropout", relative_error(factors, kept), TWO_ROUNDINGS)
         yield share("share dropped", factors == 0, p)

@@ -138,6 +138,6 @@ class LabelTree(OutputLayer):
         return scores_of
 
 
-def _log_odds(above: Tensor, own: Tensor) -> Tensor:
-    """Log odds of sigmoid(above) sigmoid(own), of one shape: (1 - p) / p = e^-a + e^-z + e^-(a + z)."""
-    return -torch.stack([-above, -own, -above - own]).logsumexp(0)
+def _log_odds(above: Tensor, below: Tensor) -> Tensor:
+    """Log odds of sigmoid(above) sigmoid(below), of one shape: (1 - p) / p = e^-a + e^-z + e^-(a + z)."""
+    return -torch.stack([-above, -below, -above - below]).logsumexp(0)
