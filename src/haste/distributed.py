@@ -168,29 +168,29 @@ class Exchange:
     """Features from all ranks, and the gradient of them back, in buffers that stay: a CUDA graph may read
     `features` [B, H] and what `scatter` returns. Of one rank alone they are what it is given."""
 
-    def __init__(self, ranks: Ranks, own: Tensor, total: int) -> None:
-        """`own` [B / ranks, H]: this rank's features; `total`: B."""
-        self.ranks, self.own = ranks, own
-        self.features = own
+    def __init__(self, ranks: Ranks, local: Tensor, total: int) -> None:
+        """`local` [B / ranks, H]: this rank's features; `total`: B."""
+        self.ranks, self.local = ranks, local
+        self.features = local
         if ranks.size > 1:
-            self._gathered = own.new_empty(ranks.size * len(own), own.shape[1])
+            self._gathered = local.new_empty(ranks.size * len(local), local.shape[1])
             self.features = self._gathered[:total]
             # the last column is the loss
-            values = own.numel() + 1
-            self._sent = own.new_zeros(ranks.size, values, dtype=torch.float32)
+            values = local.numel() + 1
+            self._sent = local.new_zeros(ranks.size, values, dtype=torch.float32)
             self._received = self._sent.new_empty(values)
 
     def gather(self) -> None:
-        """Read `own` of all ranks into `features`."""
+        """Read `local` of all ranks into `features`."""
         if self.ranks.size > 1:
-            _all_gather(self._gathered, self.own.contiguous())
+            _all_gather(self._gathered, self.local.contiguous())
 
     def dx(self, dx: Tensor) -> Tensor:
-        """Where `scatter` puts the gradient of `own`, given that of `features` over this rank's labels."""
-        return dx if self.ranks.size == 1 else self._received[:-1].view_as(self.own)
+        """Where `scatter` puts the gradient of `local`, given that of `features` over this rank's labels."""
+        return dx if self.ranks.size == 1 else self._received[:-1].view_as(self.local)
 
     def scatter(self, loss: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss over all labels, and the gradient of `own`: sums over ranks of the loss of each rank's
+        """The loss over all labels, and the gradient of `local`: sums over ranks of the loss of each rank's
         labels, and of their gradient of `features`, fp32 [B, H]."""
         if self.ranks.size == 1:
             return loss, dx

@@ -153,7 +153,7 @@ CASES = [
     case(residual._add_norm, ROWS, DROPOUT=True, types=NORM),
     case(residual._add_norm, ROWS, DROPOUT=False, seed=None, types=NORM),
     case(residual._norm_backward, {**ROWS, "R": 1}, DROPOUT=True, types=NORM),
-    case(residual._gelu_backward, EACH=64, R=8, C=256, types=NORM),
+    case(residual._gelu_backward, TOKENS=64, R=8, C=256, types=NORM),
     case(residual._column_sums, R=128, C=16, types=NORM),
 ]
 
@@ -161,9 +161,9 @@ CASES = [
 def main() -> None:
     for kernel, constants, types in CASES:
         names = kernel.arg_names
-        own = {**TYPES, **types}
+        types = {**TYPES, **types}
         signature = {
-            name: "constexpr" if name in constants else own.get(name, "i32") for name in names
+            name: "constexpr" if name in constants else types.get(name, "i32") for name in names
         }
         values = {(names.index(name),): value for name, value in constants.items()}
         source = ASTSource(kernel, signature, values)

@@ -107,7 +107,7 @@ class PackedEncoder(TransformerEncoder):
         refuse_weights(weights)
         lengths = offsets.diff()
         longest = int(lengths.max()) if longest is None else longest
-        # padding is documents of its own: every token attends to something
+        # padding is extra documents: every token attends to something
         spare = offsets[-1:] + longest * torch.arange(1, SPARE + 1, device=ids.device)
         bounds = torch.cat([offsets, spare.clamp_(max=len(ids))]).int()
         seed = None
@@ -115,7 +115,7 @@ class PackedEncoder(TransformerEncoder):
             seed = torch.randint(2**62, (1,), device=ids.device)
         bias = self._bias(ids, longest)
         run = _Run(
-            [_Layer.of(each) for each in self.model.encoder.layer],
+            [_Layer.of(layer) for layer in self.model.encoder.layer],
             self.model.embeddings,
             partial(self._embedded, ids.long(), self._places(ids, bounds)),
             Documents(bounds, longest),
@@ -129,9 +129,11 @@ class PackedEncoder(TransformerEncoder):
             # a document without tokens may begin behind the last of them
             return hidden[offsets[:-1].long().clamp_(max=len(ids) - 1)]
         token = torch.arange(len(ids), device=ids.device)
-        own = (token >= offsets[:-1, None]) & (token < offsets[1:, None])
+        in_document = (token >= offsets[:-1, None]) & (token < offsets[1:, None])
         # a product sums in a fixed order, and its gradient is one, too
-        return (own.to(hidden.dtype) @ hidden) / lengths.clamp(min=1).to(hidden.dtype)[:, None]
+        return (in_document.to(hidden.dtype) @ hidden) / lengths.clamp(min=1).to(hidden.dtype)[
+            :, None
+        ]
 
     def written_gradients(self) -> Iterable[nn.Parameter]:
         """See Encoder."""
@@ -207,8 +209,8 @@ class _Layer:
     def weights(self) -> tuple[Tensor, Tensor]:
         """Weight [3H, H] and bias [3H] of query, key and value."""
         return (
-            _joined([each.weight for each in self.query_key_value]),
-            _joined([each.bias for each in self.query_key_value]),
+            _joined([projection.weight for projection in self.query_key_value]),
+            _joined([projection.bias for projection in self.query_key_value]),
         )
 
     def project(self, x: Tensor) -> Tensor:
@@ -282,9 +284,9 @@ class _Layers(torch.autograd.Function):
         gradient = gradient.contiguous()
         d_bias = None if run.bias is None else torch.zeros_like(run.bias, dtype=torch.float32)
         for number in reversed(range(1, len(run.layers))):
-            own = kept.pop()
+            of_layer = kept.pop()
             x = _norm(kept[-1].z, run.layers[number - 1].norm)
-            gradient = _backward(gradient, x, own, run, number, d_bias)
+            gradient = _backward(gradient, x, of_layer, run, number, d_bias)
         embedded = run.embedded()
         x = _norm(embedded, embeddings.LayerNorm)
         if passed is not None:
@@ -384,9 +386,13 @@ def _backward(
     del d_out, qkv, out
     d_qkv = d_qkv.flatten(1)
     _write(
-        [each.weight for each in layer.query_key_value], lambda out: torch.mm(d_qkv.t(), x, out=out)
+        [projection.weight for projection in layer.query_key_value],
+        lambda out: torch.mm(d_qkv.t(), x, out=out),
     )
-    _write([each.bias for each in layer.query_key_value], lambda out: torch.sum(d_qkv, 0, out=out))
+    _write(
+        [projection.bias for projection in layer.query_key_value],
+        lambda out: torch.sum(d_qkv, 0, out=out),
+    )
     return dz.addmm_(d_qkv, layer.weights()[0])
 
 
@@ -403,17 +409,17 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def _gradients(norm: nn.LayerNorm, linear: nn.Linear) -> list[Tensor]:
-    return [_gradient(each) for each in (norm.weight, norm.bias, linear.bias)]
+    return [_gradient(parameter) for parameter in (norm.weight, norm.bias, linear.bias)]
 
 
 def _write(parameters: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> None:
     """Write gradients of parameters of which `compute` fills one array, one after the other."""
-    gradients = [_gradient(each) for each in parameters]
+    gradients = [_gradient(parameter) for parameter in parameters]
     whole = _adjacent(gradients)
     if whole is not None:
         compute(whole)
         return
-    parts = compute(torch.cat(gradients)).split([len(each) for each in gradients])
+    parts = compute(torch.cat(gradients)).split([len(gradient) for gradient in gradients])
     torch._foreach_copy_(gradients, list(parts))
 
 
@@ -433,5 +439,5 @@ def _adjacent(tensors: Sequence[Tensor]) -> Tensor | None:
             same and before.is_contiguous() and after.is_contiguous() and end == after.data_ptr()
         ):
             return None
-    size = (sum(len(each) for each in tensors), *first.shape[1:])
+    size = (sum(len(tensor) for tensor in tensors), *first.shape[1:])
     return first.as_strided(size, first.stride())

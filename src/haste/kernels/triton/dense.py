@@ -136,16 +136,16 @@ def _loss_and_dz(
         for begin in range(tl.load(bound_ptr + tile), end, 128):
             p = begin + tl.arange(0, 128)
             label = tl.load(label_ptr + p, mask=p < end, other=0)
-            place = (label - first).to(tl.int64) * width + tl.load(
+            entries = (label - first).to(tl.int64) * width + tl.load(
                 doc_ptr + p, mask=p < end, other=0
             )
-            tl.store(dz_ptr + place, tl.load(value_ptr + p, mask=p < end), mask=p < end)
+            tl.store(dz_ptr + entries, tl.load(value_ptr + p, mask=p < end), mask=p < end)
         tl.debug_barrier()
     db = tl.zeros([BLOCK_L], tl.float32)
-    each: tl.constexpr = 64 if BLOCK_B > 64 else BLOCK_B
-    for begin in range(0, width, each):
+    block: tl.constexpr = 64 if BLOCK_B > 64 else BLOCK_B
+    for begin in range(0, width, block):
         d = tl.load(
-            dz_ptr + chunk_rows[:, None] * width + begin + tl.arange(0, each)[None, :],
+            dz_ptr + chunk_rows[:, None] * width + begin + tl.arange(0, block)[None, :],
             mask=inside[:, None], other=0.0,
         )  # fmt: skip
         db += tl.sum(d.to(tl.float32), 1)

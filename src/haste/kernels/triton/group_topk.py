@@ -66,8 +66,8 @@ def _block_logits(
 ):  # fmt: skip
     """out fp32 [B, n_chosen, GROUPS * G]: the logits of one document for one of its blocks a program."""
     doc = tl.program_id(0)
-    at = doc.to(tl.int64) * n_chosen + tl.program_id(1)
-    block = tl.load(block_ptr + at)
+    pair = doc.to(tl.int64) * n_chosen + tl.program_id(1)
+    block = tl.load(block_ptr + pair)
     f = tl.arange(0, F)
     for i in range(GROUPS):
         k = (block * GROUPS + i).to(tl.int64)
@@ -79,7 +79,7 @@ def _block_logits(
         z = tl.sum(dequantize(stored) * x[None, :], 1)
         z += tl.load(bias_ptr + rows, mask=inside, other=0.0).to(tl.float32)
         z = tl.where(inside, z, float("-inf"))
-        tl.store(out_ptr + at * (GROUPS * G) + i * G + tl.arange(0, G), z)
+        tl.store(out_ptr + pair * (GROUPS * G) + i * G + tl.arange(0, G), z)
 
 
 def topk(
@@ -138,5 +138,5 @@ def _topk(
         *shared, chosen, logits, n_labels, width, len(index), chosen.shape[1], num_warps=4, **sizes
     )
     per_block = groups * group_size
-    scores, at = logits.flatten(1).topk(k)
-    return scores, chosen.gather(1, at // per_block).long() * per_block + at % per_block
+    scores, position = logits.flatten(1).topk(k)
+    return scores, chosen.gather(1, position // per_block).long() * per_block + position % per_block

@@ -68,10 +68,10 @@ def _attend_packed(
 ):  # fmt: skip
     inside, tokens, columns = _place(bounds_ptr, heads, T, D)
     width, mask = heads * D, inside[:, None]
-    at = qkv_ptr + tokens * (3 * width) + columns
-    q = tl.load(at, mask=mask, other=0.0).to(DOT_DTYPE)
-    k = tl.load(at + width, mask=mask, other=0.0).to(DOT_DTYPE)
-    v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
+    q_ptr = qkv_ptr + tokens * (3 * width) + columns
+    q = tl.load(q_ptr, mask=mask, other=0.0).to(DOT_DTYPE)
+    k = tl.load(q_ptr + width, mask=mask, other=0.0).to(DOT_DTYPE)
+    v = tl.load(q_ptr + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
     weights, kept = _weights(
         q, k, inside, scale, bias_ptr, heads, longest, seed, site, threshold, boost,
         T, BIASED, DROPOUT, PRECISION, ROUNDS,
@@ -89,19 +89,19 @@ def _attend_packed_backward(
 ):  # fmt: skip
     inside, tokens, columns = _place(bounds_ptr, heads, T, D)
     width, mask = heads * D, inside[:, None]
-    at = qkv_ptr + tokens * (3 * width) + columns
-    q = tl.load(at, mask=mask, other=0.0).to(DOT_DTYPE)
-    k = tl.load(at + width, mask=mask, other=0.0).to(DOT_DTYPE)
-    v = tl.load(at + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
+    q_ptr = qkv_ptr + tokens * (3 * width) + columns
+    q = tl.load(q_ptr, mask=mask, other=0.0).to(DOT_DTYPE)
+    k = tl.load(q_ptr + width, mask=mask, other=0.0).to(DOT_DTYPE)
+    v = tl.load(q_ptr + 2 * width, mask=mask, other=0.0).to(DOT_DTYPE)
     d_out = tl.load(do_ptr + tokens * width + columns, mask=mask, other=0.0).to(DOT_DTYPE)
     weights, kept = _weights(
         q, k, inside, scale, bias_ptr, heads, longest, seed, site, threshold, boost,
         T, BIASED, DROPOUT, PRECISION, ROUNDS,
     )  # fmt: skip
-    to = dqkv_ptr + tokens * (3 * width) + columns
+    dq_ptr = dqkv_ptr + tokens * (3 * width) + columns
     dtype = dqkv_ptr.dtype.element_ty
     dv = tl.dot(tl.trans((weights * kept).to(DOT_DTYPE)), d_out, input_precision=PRECISION)
-    tl.store(to + 2 * width, cast(dv, dtype), mask=mask)
+    tl.store(dq_ptr + 2 * width, cast(dv, dtype), mask=mask)
     d_weights = tl.dot(d_out, tl.trans(v), input_precision=PRECISION) * kept
     d_scores = weights * (d_weights - tl.sum(weights * d_weights, 1)[:, None])
     if BIASED:
@@ -109,9 +109,9 @@ def _attend_packed_backward(
         tl.store(ds_ptr + offsets, tl.where(inside[:, None], d_scores, 0.0), mask=within)
     d_scores = (d_scores * scale).to(DOT_DTYPE)
     dq = tl.dot(d_scores, k, input_precision=PRECISION)
-    tl.store(to, cast(dq, dtype), mask=mask)
+    tl.store(dq_ptr, cast(dq, dtype), mask=mask)
     dk = tl.dot(tl.trans(d_scores), q, input_precision=PRECISION)
-    tl.store(to + width, cast(dk, dtype), mask=mask)
+    tl.store(dq_ptr + width, cast(dk, dtype), mask=mask)
 
 
 def attend(

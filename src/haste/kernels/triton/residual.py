@@ -48,17 +48,17 @@ def _add_norm(
     rows, columns = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, C)
     present = columns < width
     inside = (rows < tokens)[:, None] & present[None, :]
-    at = rows.to(tl.int64)[:, None] * width + columns[None, :]
-    a = tl.load(a_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    a = tl.load(a_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     z = x + a * kept_factor(seed, site, rows, threshold, boost, DROPOUT, R, C, ROUNDS)
     stored = cast(z, z_ptr.dtype.element_ty)
-    tl.store(z_ptr + at, stored, mask=inside)
+    tl.store(z_ptr + offsets, stored, mask=inside)
     centred, inverse = _statistics(stored.to(tl.float32), inside, width, eps)
     gamma = tl.load(gamma_ptr + columns, mask=present, other=0.0).to(tl.float32)
     beta = tl.load(beta_ptr + columns, mask=present, other=0.0).to(tl.float32)
     y = centred * inverse[:, None] * gamma[None, :] + beta[None, :]
-    tl.store(y_ptr + at, cast(y, y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + offsets, cast(y, y_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -78,20 +78,20 @@ def _norm_backward(
     d_gamma, d_beta = tl.zeros([R, C], tl.float32), tl.zeros([R, C], tl.float32)
     d_bias = tl.zeros([R, C], tl.float32)
     rows = program * R + tl.arange(0, R)
-    at = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
     inside = (rows < tokens)[:, None] & present[None, :]
-    next_dy = tl.load(dy_ptr + at, mask=inside, other=0.0)
-    next_z = tl.load(z_ptr + at, mask=inside, other=0.0)
+    next_dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0)
+    next_z = tl.load(z_ptr + offsets, mask=inside, other=0.0)
     for begin in range(program * R, tokens, programs * R):
         rows = begin + tl.arange(0, R)
         inside = (rows < tokens)[:, None] & present[None, :]
-        at = rows.to(tl.int64)[:, None] * width + columns[None, :]
+        offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
         dy, z = next_dy.to(tl.float32), next_z.to(tl.float32)
         # the next rows are on their way while these are computed
         later = (rows + programs * R < tokens)[:, None] & present[None, :]
         step = (programs * R).to(tl.int64) * width
-        next_dy = tl.load(dy_ptr + at + step, mask=later, other=0.0)
-        next_z = tl.load(z_ptr + at + step, mask=later, other=0.0)
+        next_dy = tl.load(dy_ptr + offsets + step, mask=later, other=0.0)
+        next_z = tl.load(z_ptr + offsets + step, mask=later, other=0.0)
         centred, inverse = _statistics(z, inside, width, eps)
         normal = centred * inverse[:, None]
         d_gamma += dy * normal
@@ -101,32 +101,32 @@ def _norm_backward(
         dz = d_normal - (total / width)[:, None] - normal * (along / width)[:, None]
         dz = tl.where(inside, dz * inverse[:, None], 0.0)
         # each row is read before it is overwritten, by the program that overwrites it
-        tl.store(z_ptr + at, cast(dz, z_ptr.dtype.element_ty), mask=inside)
+        tl.store(z_ptr + offsets, cast(dz, z_ptr.dtype.element_ty), mask=inside)
         da = dz * kept_factor(seed, site, rows, threshold, boost, DROPOUT, R, C, ROUNDS)
         if DROPOUT:
-            tl.store(dy_ptr + at, cast(da, dy_ptr.dtype.element_ty), mask=inside)
+            tl.store(dy_ptr + offsets, cast(da, dy_ptr.dtype.element_ty), mask=inside)
         d_bias += da
-    own = sums_ptr + program * width + columns
-    tl.store(own, tl.sum(d_gamma, 0), mask=present)
-    tl.store(own + programs * width, tl.sum(d_beta, 0), mask=present)
-    tl.store(own + 2 * programs * width, tl.sum(d_bias, 0), mask=present)
+    partial_ptr = sums_ptr + program * width + columns
+    tl.store(partial_ptr, tl.sum(d_gamma, 0), mask=present)
+    tl.store(partial_ptr + programs * width, tl.sum(d_beta, 0), mask=present)
+    tl.store(partial_ptr + 2 * programs * width, tl.sum(d_bias, 0), mask=present)
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def _gelu_backward(
-    u_ptr, dg_ptr, sums_ptr, tokens, width, EACH: tl.constexpr, R: tl.constexpr, C: tl.constexpr
+    u_ptr, dg_ptr, sums_ptr, tokens, width, TOKENS: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
-    """u becomes gelu(u), and dg the gradient of u; its sums over EACH tokens are sums_ptr."""
+    """u becomes gelu(u), and dg the gradient of u; its sums over TOKENS tokens are sums_ptr."""
     program = tl.program_id(0)
     columns = tl.program_id(1) * C + tl.arange(0, C)
     present = columns < width
     total = tl.zeros([R, C], tl.float32)
-    for begin in range(program * EACH, tl.minimum((program + 1) * EACH, tokens), R):
+    for begin in range(program * TOKENS, tl.minimum((program + 1) * TOKENS, tokens), R):
         rows = begin + tl.arange(0, R)
         inside = (rows < tokens)[:, None] & present[None, :]
-        at = rows.to(tl.int64)[:, None] * width + columns[None, :]
-        u = tl.load(u_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        dg = tl.load(dg_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
+        u = tl.load(u_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        dg = tl.load(dg_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
         density = tl.exp(-0.5 * u * u)
         # erfc(|u| / sqrt(2)) / density by Abramowitz and Stegun's 7.1.26, which is right to 1.5e-7
         t = 1.0 / (1.0 + 0.2316418882663604 * tl.abs(u))
@@ -135,8 +135,8 @@ def _gelu_backward(
         above = 0.5 * (above * t + 0.254829592) * t * density
         below = tl.where(u < 0.0, above, 1.0 - above)
         du = dg * (below + u * 0.3989422804014327 * density)
-        tl.store(u_ptr + at, cast(u * below, u_ptr.dtype.element_ty), mask=inside)
-        tl.store(dg_ptr + at, cast(du, dg_ptr.dtype.element_ty), mask=inside)
+        tl.store(u_ptr + offsets, cast(u * below, u_ptr.dtype.element_ty), mask=inside)
+        tl.store(dg_ptr + offsets, cast(du, dg_ptr.dtype.element_ty), mask=inside)
         total += du
     tl.store(sums_ptr + program * width + columns, tl.sum(total, 0), mask=present)
 
@@ -153,8 +153,8 @@ def _column_sums(
     for begin in range(0, programs, R):
         rows = begin + tl.arange(0, R)
         inside = (rows < programs)[:, None] & present[None, :]
-        at = (which * programs + rows)[:, None] * width + columns[None, :]
-        total += tl.load(sums_ptr + at, mask=inside, other=0.0)
+        offsets = (which * programs + rows)[:, None] * width + columns[None, :]
+        total += tl.load(sums_ptr + offsets, mask=inside, other=0.0)
     value = tl.sum(total, 0)
     if which == 0:
         tl.store(first_ptr + columns, cast(value, first_ptr.dtype.element_ty), mask=present)
@@ -212,7 +212,7 @@ def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> tuple[Tensor, Tens
     programs = triton.cdiv(tokens, GELU_TOKENS)
     sums = u.new_empty(1, programs, width, dtype=torch.float32)
     _gelu_backward[(programs, triton.cdiv(width, GELU_COLUMNS))](
-        u, dg, sums, tokens, width, EACH=GELU_TOKENS, R=GELU_ROWS, C=GELU_COLUMNS, num_warps=4
+        u, dg, sums, tokens, width, TOKENS=GELU_TOKENS, R=GELU_ROWS, C=GELU_COLUMNS, num_warps=4
     )
     _sum_columns(sums, [gradient])
     return dg, u
