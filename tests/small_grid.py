@@ -12,7 +12,7 @@ from haste.labels.order import LabelOrder
 from haste.metrics.metrics import METRICS
 from haste.metrics.names import HISTORY
 from haste.paths import RunDir
-from haste.runs import IDENTITY, identity, run_dir
+from haste.runs import IDENTITY, corpus_digest, identity, is_trained, run_dir
 
 SETTINGS = {
     "name": "small",
@@ -104,16 +104,20 @@ def write_inputs(grid: GridConfig) -> None:
 
 
 def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
-    """All files that training leaves."""
-    run, config = run_dir(grid, key), grid.resolve(key)
+    """All files that training leaves, or a linear method."""
+    run, settings = run_dir(grid, key), grid.run_settings(key)
     run.root.mkdir(parents=True, exist_ok=True)
-    write_yaml(run.config, config.as_dict())
-    epochs = range(config.training.epochs)
-    rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
-    run.history.write_text("\n".join(rows) + "\n")
+    write_yaml(run.config, settings)
+    recorded = {"config": settings, "inputs": corpus_digest(grid.layout.corpus(key.dataset))}
+    if is_trained(key):
+        config = grid.resolve(key)
+        recorded = identity(config)
+        epochs = range(config.training.epochs)
+        rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
+        run.history.write_text("\n".join(rows) + "\n")
+        run.model.write_text("weights")
     ids = np.tile(np.arange(100, dtype=np.int32), (3, 1))
     write_npz(run.predictions, ids=ids, scores=-ids.astype(np.float32))
-    run.model.write_text("weights")
     write_json(
         run.resources,
         {
@@ -121,7 +125,7 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
             "seconds": {},
             "peak_bytes": {},
             "completed": True,
-            IDENTITY: identity(config),
+            IDENTITY: recorded,
         },
     )
     metrics = dict.fromkeys(METRICS, precision)

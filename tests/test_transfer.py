@@ -13,18 +13,20 @@ from typer.testing import CliRunner
 
 from haste.cli import app
 from haste.errors import ConfigError, DataError
-from haste.files import read_npz, read_yaml, write_json, write_yaml
+from haste.files import read_json, read_npz, read_yaml, write_json, write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.labels.order import LabelOrder
 from haste.metrics.metrics import METRICS
+from haste.paths import RunDir
 from haste.report.load import Documents
 from haste.report.runs import load_run
-from haste.runs import IDENTITY, is_done, run_dir
+from haste.runs import IDENTITY, is_done, is_finished, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer import export_results, import_results
 
 DENSE = RunKey("words", "dense", "default", 0)
 OTHER = RunKey("words", "haste", "grouping-random", 0)
+LINEAR = RunKey("words", "popularity", "default", 0)
 TRIAL = RunKey("words", "dense", "trial-slow", 0)
 PREFIX = "runs/words/dense/default/seed0/"
 ZIP = Path("out/runs.zip")
@@ -75,6 +77,35 @@ def test_there_and_back(exported):
         for name in ("ids", "scores"):
             np.testing.assert_array_equal(after[name], before[name], strict=True)
         assert load_run(run.root).metrics["P@1"] == 50.0
+
+
+@pytest.fixture
+def linear(grid, make_inputs, finish) -> RunDir:
+    """A finished run of a linear method, which reads a corpus alone, in ZIP, and gone."""
+    make_inputs(grid)
+    run = finish(grid, LINEAR)
+    export_results(grid, ZIP)
+    Path("results").rename("results-of-there")
+    return run
+
+
+def test_runs_of_linear_methods_come_along(grid, linear):
+    assert import_results(ZIP, grid).taken == (LINEAR.name,)
+    assert is_finished(grid, LINEAR)
+    assert load_run(linear.root).metrics["P@1"] == 50.0
+    assert not linear.history.exists()
+    assert grid.layout.corpus("words").info.stat().st_mtime < linear.metrics.stat().st_mtime
+    assert import_results(ZIP, grid).kept == (LINEAR.name,)
+
+
+@pytest.mark.usefixtures("linear")
+def test_runs_of_linear_methods_on_another_corpus_are_refused(grid):
+    info = grid.layout.corpus("words").info
+    write_json(info, {**read_json(info), "n_labels": 91})
+    refused(grid, "words/popularity/default/seed0: .* another corpus")
+    info.unlink()
+    refused(grid, r"1 runs \(words/popularity/default/seed0, .* --without-data")
+    assert import_results(ZIP, grid, without_data=True).taken == (LINEAR.name,)
 
 
 @pytest.fixture
@@ -140,9 +171,7 @@ def test_only_what_is_asked_for_leaves(tuned, finish):
 
 def test_only_finished_runs_leave(grid, make_inputs, finish):
     make_inputs(grid)
-    with pytest.raises(
-        DataError, match=r"no trained run of the grid is finished; nothing to export"
-    ):
+    with pytest.raises(DataError, match=r"no run of the grid is finished; nothing to export"):
         export_results(grid, ZIP)
     assert list(Path("out").iterdir()) == [], "not half a zip either"
     finish(grid, DENSE)
@@ -151,7 +180,7 @@ def test_only_finished_runs_leave(grid, make_inputs, finish):
     stale.config.write_text(stale.config.read_text().replace("epochs: 2", "epochs: 3"))
     assert export_results(grid, ZIP) == 1
     run_dir(grid, DENSE).history.unlink()
-    with pytest.raises(DataError, match=r"no trained run of the grid is finished"):
+    with pytest.raises(DataError, match=r"no run of the grid is finished"):
         export_results(grid, ZIP)
 
 

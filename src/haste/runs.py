@@ -134,12 +134,19 @@ def is_done(run: RunDir, config: RunConfig) -> bool:
 def is_finished(grid: GridConfig, key: RunKey) -> bool:
     """Whether a run of the grid has finished, as `is_done`; one of a linear method has no settings."""
     run = run_dir(grid, key)
-    if method(key.method).kind != "linear":
+    if is_trained(key):
         return is_done(run, grid.resolve(key))
     if not _is_whole(run):
         return False
     trained_from = read_resources(run).get(IDENTITY, {}).get("inputs")
     return trained_from in (None, corpus_digest(grid.layout.corpus(key.dataset)))
+
+
+def present_inputs(grid: GridConfig, key: RunKey) -> str | None:
+    """The digest of what a run of the grid would read now, None where a part of it is not there."""
+    if is_trained(key):
+        return input_digest(grid.resolve(key).inputs)
+    return corpus_digest(grid.layout.corpus(key.dataset))
 
 
 def stale(resources: Mapping[str, Any], config: RunConfig) -> str | None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from haste.config import RunConfig
 from haste.errors import DataError
 from haste.files import atomic, read_json, read_yaml
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
@@ -27,10 +26,10 @@ from haste.report.runs import load_run
 from haste.runs import (
     IDENTITY,
     differences,
-    input_digest,
     input_files,
-    is_done,
+    is_finished,
     is_trained,
+    present_inputs,
     read_resources,
     remove_results,
     run_dir,
@@ -61,7 +60,7 @@ class Imported:
 
 
 def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[str] = ()) -> int:
-    """Write the finished trained runs of a grid to the zip `out`; returns how many.
+    """Write the finished runs of a grid to the zip `out`; returns how many.
 
     `only`: patterns of dataset/method/variant/seedK or of one of the four, trials only for one that says
     `trial-`; without a pattern all runs, trials included. Each run's predictions are cut to the first `top`
@@ -70,14 +69,14 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     runs that lack a file, with an error in the log. Raises DataError where no such run is finished, and
     ConfigError for a pattern that no run matches.
     """
-    keys = _trained(grid)
+    keys = _runs(grid)
     if only:
         keys = select(keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for)
     exported = 0
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in keys:
-            run, config = run_dir(grid, key), grid.resolve(key)
-            if not is_done(run, config):
+            run = run_dir(grid, key)
+            if not is_finished(grid, key):
                 continue
             lacking = next((path for path in run_files(run, key) if not path.is_file()), None)
             if lacking is not None:
@@ -89,7 +88,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
                 )
                 continue
             for name, path in _members(run, key).items():
-                if path == run.predictions and not _is_filtered(config):
+                if path == run.predictions and not _is_filtered(grid.layout.corpus(key.dataset)):
                     archive.writestr(name, _first_columns(run, top))
                 else:
                     archive.write(path, name)
@@ -97,7 +96,7 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
         if not exported:
             named = f" that --only {' '.join(only)} names" if only else ""
             raise DataError(
-                f"{grid.layout.results}: no trained run of the grid{named} is finished; nothing to export."
+                f"{grid.layout.results}: no run of the grid{named} is finished; nothing to export."
             )
     return exported
 
@@ -139,7 +138,7 @@ def import_results(
         taken, kept, replaced = [], [], []
         for key, unpacked in runs.items():
             run = run_dir(grid, key)
-            if is_done(run, grid.resolve(key)):
+            if is_finished(grid, key):
                 log.info("%s: finished here already; left alone", key.name)
                 kept.append(key.name)
                 continue
@@ -157,8 +156,8 @@ def import_results(
     return Imported(tuple(taken), tuple(kept))
 
 
-def _trained(grid: GridConfig) -> list[RunKey]:
-    return [key for key in (*grid.runs(), *grid.trial_runs()) if is_trained(key)]
+def _runs(grid: GridConfig) -> list[RunKey]:
+    return [*grid.runs(), *grid.trial_runs()]
 
 
 def _members(run: RunDir, key: RunKey) -> dict[str, Path]:
@@ -170,10 +169,9 @@ def _is_asked_for(key: RunKey, pattern: str) -> bool:
     return not key.is_trial or TRIAL_PREFIX in pattern
 
 
-def _is_filtered(config: RunConfig) -> bool:
-    """Whether pairs leave the predictions of a run before they are measured; so where nothing says it."""
-    info = CorpusDir(Path(config.inputs.corpus)).info
-    return not info.is_file() or bool(read_json(info).get("filtered", False))
+def _is_filtered(corpus: CorpusDir) -> bool:
+    """Whether pairs leave predictions before they are measured; so where nothing says it."""
+    return not corpus.info.is_file() or bool(read_json(corpus.info).get("filtered", False))
 
 
 def _first_columns(run: RunDir, width: int) -> bytes:
@@ -195,7 +193,7 @@ def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
             )
         names = {name for name in archive.namelist() if name != FORMER}
         runs: dict[RunKey, RunDir] = {}
-        for key in _trained(grid):
+        for key in _runs(grid):
             run = RunDir(folder / "runs" / key.name)
             members = _members(run, key).keys()
             if missing := sorted(members - names):
@@ -231,8 +229,8 @@ def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
 
     Raises DataError where it is not a whole run of the grid's configuration, or was trained from others.
     """
-    config = grid.resolve(key)
-    if differ := differences(config, read_yaml(run.config)):
+    settings = grid.resolve(key) if is_trained(key) else grid.run_settings(key)
+    if differ := differences(settings, read_yaml(run.config)):
         raise DataError(
             f"{path}: the configuration of {key.name} is not what the grid {grid.name} says now: "
             f"{'; '.join(differ[:3])}. Nothing was taken; train with this grid, or import with the grid it was "
@@ -245,10 +243,17 @@ def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
                 f"{run.metrics}: {wrong[0]} is {metrics[wrong[0]]!r}, not a percentage."
             )
         recorded = read_resources(run).get(IDENTITY)
+        read, present = recorded and recorded["inputs"], present_inputs(grid, key)
+        # of a trained run `load_run` has said so
+        if not is_trained(key) and None not in (read, present) and read != present:
+            raise DataError(
+                f"{run.resources}: the results are of another corpus than is now in "
+                f"{grid.layout.corpus(key.dataset).root}."
+            )
     except DataError as error:
         what = str(error).replace(f"{run.root}{os.sep}", "")
         raise DataError(f"{path}: {key.name}: {what} Nothing was taken.") from error
-    return None not in (recorded and recorded["inputs"], input_digest(config.inputs))
+    return None not in (read, present)
 
 
 def _is_percentage(value: Any) -> bool:
@@ -257,7 +262,7 @@ def _is_percentage(value: Any) -> bool:
 
 def _take(unpacked: RunDir, grid: GridConfig, key: RunKey, logs: Path) -> None:
     """Put a run into its folder; metrics.json, by which it counts as finished, last."""
-    run, config = run_dir(grid, key), grid.resolve(key)
+    run = run_dir(grid, key)
     # weights and a checkpoint that lie there are of another run, and so is Snakemake's benchmark beside
     # the log: it takes a run to be as old as the oldest of its outputs
     remove_results(run)
@@ -270,9 +275,17 @@ def _take(unpacked: RunDir, grid: GridConfig, key: RunKey, logs: Path) -> None:
             temporary.write_bytes((unpacked.root / path.name).read_bytes())
     # Snakemake goes by times: no output may be older than an input, and the configuration is one; none may
     # be of the future either, where a table that is made now would be older than its runs
-    inputs: Mapping[str, list[Path]] = input_files(config.inputs) or {}
-    read = [path.stat().st_mtime for paths in inputs.values() for path in paths]
+    read = [path.stat().st_mtime for path in _inputs(grid, key)]
     now = max([time.time(), *read])
     for path in files:
         stamp = now - 1 if path == run.config else now
         os.utime(path, (stamp, stamp))
+
+
+def _inputs(grid: GridConfig, key: RunKey) -> list[Path]:
+    """The files that say what a run reads, those that are there."""
+    if is_trained(key):
+        files: Mapping[str, list[Path]] = input_files(grid.resolve(key).inputs) or {}
+        return [path for paths in files.values() for path in paths]
+    info = grid.layout.corpus(key.dataset).info
+    return [info] if info.is_file() else []

@@ -34,7 +34,7 @@ def export_results(
         ),
     ] = None,
 ) -> None:
-    """Pack the finished trained runs of a grid for `haste import-results`.
+    """Pack the finished runs of a grid for `haste import-results`.
 
     Without weights, and without predictions of trials, which nothing reads.
     """
