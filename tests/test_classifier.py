@@ -1,7 +1,6 @@
 """HasteClassifier on texts, sparse features and dense embeddings in memory."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
@@ -84,7 +83,7 @@ def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
 
 
 def test_a_data_frame_is_not_taken_for_a_list():
-    frame = pa.table({"text": TEXTS[:3]}).to_pandas()
+    frame = pytest.importorskip("pandas").DataFrame({"text": TEXTS[:3]})
     with pytest.raises(DataError, match="X is DataFrame"):
         HasteClassifier().fit(frame, NAMES[:3])
     with pytest.raises(DataError, match="Y is DataFrame"):
