@@ -64,6 +64,17 @@ def test_few_labels_take_a_dense_layer_and_the_rest_is_nobodys():
         (np.zeros(4), [[0]] * 4, "expected .documents, features"),
         (np.full((4, 2), np.nan), [[0]] * 4, "not finite"),
         (TEXTS[:2], [["a"], [1]], "some labels are names, others numbers"),
+        ("about w3", [["a"]] * 8, "X is str"),
+        (None, [["a"]], "X is NoneType"),
+        (TEXTS[:2], "ab", "Y is str"),
+        (TEXTS[:2], None, "Y is NoneType"),
+        (TEXTS[:2], {"a": 1, "b": 2}, "Y is dict"),
+        (TEXTS[:2], [None, None], "document 0 has the label None"),
+        (TEXTS[:2], [["a"], [None]], "document 1 has the label None"),
+        (TEXTS[:2], [[1.5], [2.5]], "document 0 has the label 1.5"),
+        (TEXTS[:2], [[True], [False]], "document 0 has the label True"),
+        (TEXTS[:2], [[5], [-1]], "document 1 has the label -1"),
+        (TEXTS[:2], np.full((2, 2), np.nan), "Y: has values that are not finite"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
@@ -71,10 +82,61 @@ def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
         HasteClassifier().fit(documents, labels)
 
 
-def test_documents_of_another_kind_than_in_training_are_refused():
+def test_a_data_frame_is_not_taken_for_a_list():
+    frame = pytest.importorskip("pandas").DataFrame({"text": TEXTS[:3]})
+    with pytest.raises(DataError, match="X is DataFrame"):
+        HasteClassifier().fit(frame, NAMES[:3])
+    with pytest.raises(DataError, match="Y is DataFrame"):
+        HasteClassifier().fit(TEXTS[:3], frame)
+
+
+@pytest.mark.parametrize("labels", [["ab", "c"], [["ab"], ["c"]]])
+@pytest.mark.parametrize("dtype", [str, object])
+def test_an_array_of_names_is_read_as_the_list_that_it_was(labels, dtype):
+    assert NamedLabels.of(np.array(labels, dtype)).names == ["ab", "c"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"epoch": 3}}, "unknown key 'epoch'"),
+        ({"training": {"epochs": "three"}}, "training.epochs: 'three'"),
+        ({"layer": "sparse"}, "layer: expected settings"),
+        ({"device": "gpu"}, "device: 'gpu'"),
+        ({"seed": None}, "seed: None"),
+        ({"features": 0}, "features: 0"),
+    ],
+)
+def test_settings_that_there_are_not_are_refused_in_one_line(settings, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        HasteClassifier(**settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "hast"}, "no method 'hast'"),
+        ({"method": "omikuji"}, "'omikuji' is not trained"),
+        ({"encoder": {"model": "all-MiniLM-L6-v2"}}, "encoder.model: there is no folder"),
+    ],
+)
+def test_a_method_or_model_that_there_is_not_is_refused_with_few_labels_too(settings, message):
+    labels = [row[0] % 3 for row in LABELS]
+    with pytest.raises(ConfigError, match=message):
+        HasteClassifier(device="cpu", **settings).fit(TEXTS, labels)
+
+
+def test_what_does_not_fit_the_training_is_refused():
     model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, NAMES)
     with pytest.raises(DataError, match="was trained on texts, and cannot read features"):
         model.predict(EMBEDDINGS)
+    with pytest.raises(DataError, match="X has 2 documents, Y has 3"):
+        model.evaluate(TEXTS[:2], NAMES[:3])
+    for k in ("5", 2.5, None):
+        with pytest.raises(ConfigError, match="k: "):
+            model.predict(TEXTS[:1], k)
+    assert model.predict(TEXTS[:1], np.int64(2))[0].shape == (1, 2)
 
 
 def test_what_is_not_trained_predicts_nothing():

@@ -4,8 +4,9 @@ from typing import get_type_hints
 import pytest
 
 from haste import former_names
-from haste.config import SECTIONS, EncoderConfig, RunConfig, build_section
+from haste.config import SECTIONS, EncoderConfig, RunConfig, build_section, read_run
 from haste.errors import ConfigError
+from haste.files import write_yaml
 from haste.grid import GridConfig, RunKey
 from haste.labels.spec import OrderSpec
 from haste.presets import ablations, method, methods
@@ -100,6 +101,13 @@ def test_a_run_survives_its_file():
         if method(key.method).kind == "trained":
             run = grid(methods=list(methods()), ablations=list(ablations())).resolve(key)
             assert RunConfig.from_dict(run.as_dict()) == run
+
+
+def test_the_run_of_a_linear_baseline_is_said_to_be_one(tmp_path):
+    key = RunKey("wordnet-mini", "omikuji", "default", 0)
+    write_yaml(tmp_path / "config.yaml", grid(methods=["omikuji"]).run_settings(key))
+    with pytest.raises(ConfigError, match="linear baseline"):
+        read_run(tmp_path / "config.yaml")
 
 
 def test_every_variant_changes_its_run():

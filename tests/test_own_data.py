@@ -88,5 +88,8 @@ def test_dense_embeddings_go_to_the_layer_as_they_are(tmp_path):
 def test_folders_that_will_not_do_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         grid_of_folder(tmp_path / "nowhere", tmp_path / "out", "dense")
-    with pytest.raises(ConfigError, match="has other files"):
-        grid_of_folder(folder, folder, "dense")
+    for path in (folder, next(path for path in folder.iterdir() if path.is_file())):
+        with pytest.raises(ConfigError, match="has other files"):
+            grid_of_folder(folder, path, "dense")
+    with pytest.raises(ConfigError, match="'omikuji' is not trained"):
+        grid_of_folder(tmp_path / "nowhere", tmp_path / "out", "omikuji")

@@ -66,8 +66,9 @@ def test_has_a_card_with_the_runs_metrics(exported):
 
 def test_a_folder_with_files_in_it_is_left_alone(run):  # noqa: F811
     predictor = Predictor(run, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="has files in it"):
-        save_pretrained(predictor, run.root)
+    for path in (run.root, run.config):
+        with pytest.raises(ConfigError, match="has files in it"):
+            save_pretrained(predictor, path)
 
 
 def test_an_estimator_comes_back_as_it_was_saved(tmp_path):

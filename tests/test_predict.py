@@ -42,7 +42,7 @@ def test_texts_get_the_labels_of_the_runs_own_predictions(tiny, run):
 def test_never_more_labels_than_there_are(run):
     (row,) = Predictor(run, torch.device("cpu"))(["w01 w02"], 99)
     assert len(row) == 40
-    with pytest.raises(DataError, match="k: 0 labels asked for"):
+    with pytest.raises(ConfigError, match="k: 0 is not allowed"):
         list(Predictor(run, torch.device("cpu"))(["w01"], 0))
 
 
@@ -136,6 +136,11 @@ def test_a_device_that_is_none_is_refused(run, tmp_path, device):
     command = ["predict", "--run", str(run.root), "--input", str(texts), "--device", device]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, ConfigError)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(DataError, match="no trained model"):
+        Predictor(RunDir(tmp_path / "nowhere"), torch.device("cpu"))
 
 
 def test_a_run_that_is_not_finished_is_named(tiny):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from haste.errors import DataError
+from haste.errors import ConfigError, DataError
 from haste.files import read_json
 from haste.prepare import FEATURE_DROPOUT, own_encoder
 
@@ -31,10 +31,14 @@ def test_features_are_dropped_and_need_no_words(tmp_path):
     assert encoder(tmp_path, {"token_dropout": 0.0}, texts=None)["token_dropout"] == 0.0
 
 
-def test_what_is_given_stays(tmp_path):
-    given = {"model": "models/mine", "kind": "transformer"}
-    assert encoder(tmp_path, given) == given
-    assert not list(tmp_path.iterdir())
+def test_what_is_given_stays(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"model": "mine", "kind": "transformer"}
+    assert encoder(tmp_path, given) == {**given, "model": str(tmp_path / "mine")}
+    assert not (tmp_path / "words").exists()
+    with pytest.raises(ConfigError, match=r"encoder\.model: there is no folder"):
+        encoder(tmp_path, {"model": "nowhere"})
     assert encoder(tmp_path, texts=None, dense=True)["kind"] == "none"
 
 

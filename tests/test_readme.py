@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from snakemake.cli import get_argument_parser
 from typer.testing import CliRunner
 
 from haste.cli import app
@@ -34,6 +35,14 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("haste ")
 ]
+SNAKEMAKE = sorted(
+    {
+        match.strip()
+        for text in TEXTS
+        for match in re.findall(r"(?:^|`)(snakemake [^`\n#|(]*)", text, re.MULTILINE)
+        if "..." not in match and not match.endswith("--configfile")
+    }
+)
 KEYS = sorted(
     {key for text in TEXTS for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})\.\w+)", text)}
 )
@@ -64,6 +73,15 @@ def test_commands_and_options_exist(command):
     assert shown.exit_code == 0, shown.output
     for option in (word for word in words if word.startswith("--")):
         assert option in shown.output
+
+
+@pytest.mark.parametrize("command", SNAKEMAKE)
+def test_snakemake_takes_what_it_is_given_as_what_it_is(command):
+    # the parser ends the process at an option that it does not take
+    arguments = get_argument_parser().parse_args(shlex.split(command)[1:])
+    # each word behind --configfile is read as the name of a file, targets too
+    for path in arguments.configfile or []:
+        assert Path(path).suffix == ".yaml"
 
 
 def test_entries_of_the_registry_and_of_presets_are_read(tmp_path):

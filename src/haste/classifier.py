@@ -20,12 +20,13 @@ from haste.data.arrays import (
     NamedLabels,
     as_documents,
     is_dense,
+    paired,
     write_arrays,
 )
 from haste.data.labelspace import LabelSpace
 from haste.device import choose_device
 from haste.errors import ConfigError, DataError
-from haste.files import read_json
+from haste.files import is_occupied, read_json
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, laid_over
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.propensity import inverse_propensity
@@ -33,8 +34,11 @@ from haste.paths import CorpusDir, GridLayout, RunDir
 from haste.portable import save_pretrained, train_frequencies
 from haste.predict import Predictor
 from haste.prepare import own_encoder, prepare
+from haste.presets import trained_method
 from haste.runs import run_dir
 from haste.search import MOST_TRIALS, Search, Trial
+from haste.settings import parse, whole_number
+from haste.tuning import Delta
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +70,23 @@ class HasteClassifier:
     ) -> None:
         """`method`: a name of the preset table. The sections are those of a grid's configuration, and what
         is not given has its default. `features`: H of an encoder that is not pretrained. `folder`: for data
-        and model, a temporary one if not given."""
+        and model, a temporary one if not given. Raises ConfigError for a key that there is not, or a value that
+        it cannot have."""
         self.method = method
-        self.seed = seed
+        self.seed = whole_number("seed", seed, 0)
+        choose_device(device)
         self.device = device
-        self.features = features
+        self.features = whole_number("features", features, 1)
         self.folder = folder
-        self.sections = {
-            "encoder": dict(encoder or {}),
-            "layer": dict(layer or {}),
-            "rewire": dict(rewire or {}),
-            "training": {"device": device, **(training or {})},
+        sections: dict[str, Any] = {
+            "encoder": encoder,
+            "layer": layer,
+            "rewire": rewire,
+            "training": training,
         }
+        parse(Delta, {name: section or {} for name, section in sections.items()}, "config")  # type: ignore[type-abstract]  # made when run
+        self.sections = {name: dict(section or {}) for name, section in sections.items()}
+        self.sections["training"].setdefault("device", device)
         self.trials: list[Trial] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._predictor: Predictor | None = None
@@ -91,7 +100,7 @@ class HasteClassifier:
         """
         from haste.training.run import train_and_evaluate
 
-        checked, named = as_documents(documents), NamedLabels.of(labels)
+        checked, named = paired(documents, labels)
         settings, space = self._write(documents, checked, named, self._root(), VALIDATION)
         grid = GridConfig.from_dict(settings)
         (method,) = grid.methods
@@ -113,7 +122,7 @@ class HasteClassifier:
         One document in ten, at most 2,000, is held out to compare the trials, which stand in `trials` afterwards,
         and the settings in `sections`. Raises what `fit` raises.
         """
-        checked, named = as_documents(documents), NamedLabels.of(labels)
+        checked, named = paired(documents, labels)
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
             settings, _ = self._write(documents, checked, named, Path(folder), TRIAL_VALIDATION)
             search = Search(settings)
@@ -125,7 +134,8 @@ class HasteClassifier:
     def predict(self, documents: Documents, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The k best labels [N, k], as the user calls them, and their probabilities float32 [N, k], best first.
 
-        Where there are fewer than k labels, the rest is None, or -1 for numbers, with probability 0.
+        Where there are fewer than k labels, the rest is None, or -1 for numbers, with probability 0. Raises
+        ConfigError for a k that is no whole number from 1, DataError for documents of another kind than in training.
         """
         ids, scores = self._fitted().predict(as_documents(documents), k)
         numbers = all(isinstance(name, int) for name in self._names)
@@ -136,10 +146,11 @@ class HasteClassifier:
 
     def evaluate(self, documents: Documents, labels: Labels) -> dict[str, float]:
         """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k in percent; labels that training has not seen count in the
-        truth. The constants of the propensities are those of the corpus it was trained on."""
+        truth. The constants of the propensities are those of the corpus it was trained on. Raises DataError for
+        documents or labels that will not do."""
         predictor = self._fitted()
-        ids, scores = predictor.predict(as_documents(documents), MAX_RANK)
-        named = NamedLabels.of(labels, self._names)
+        checked, named = paired(documents, labels, self._names)
+        ids, scores = predictor.predict(checked, MAX_RANK)
         n_labels = len(named.names)
         own_order = np.arange(n_labels, dtype=np.int32)
         truth = LabelSpace(own_order, n_labels, own_order).positives(named.rows)
@@ -181,8 +192,10 @@ class HasteClassifier:
             self._temporary = tempfile.TemporaryDirectory(prefix="haste-")
             return Path(self._temporary.name)
         root = Path(self.folder).expanduser().resolve()
-        if root.exists() and any(root.iterdir()):
-            raise ConfigError(f"folder: {root} has files in it; give a new one, or remove it.")
+        if is_occupied(root):
+            raise ConfigError(
+                f"folder: {root} is a file, or has files in it; give a new one, or remove it."
+            )
         root.mkdir(parents=True, exist_ok=True)
         return root
 
@@ -196,7 +209,7 @@ class HasteClassifier:
     ) -> tuple[dict[str, Any], LabelSpace]:
         """The corpus, with a share of `validation` documents, and the model in `root`; returns the settings of a
         grid of one run, and the labels' places."""
-        method = self.method
+        method = trained_method(self.method).name
         if len(named.names) < FEW_LABELS:
             method = "dense"
             log.info(

@@ -351,4 +351,10 @@ def read_run(path: Path) -> RunConfig:
                 f"the configuration of a grid, not of one run. Its runs: haste plan --grid {path}; the "
                 f"configuration of one of them: haste configure --grid {path}"
             )
+        inputs = value.get("inputs")
+        if isinstance(inputs, Mapping) and inputs.keys() == {"corpus"}:
+            raise ConfigError(
+                "inputs: has corpus alone, as the run of a linear baseline, which haste baseline trains and nothing "
+                "predicts with; a run of a layer has tokens and model, too."
+            )
         return RunConfig.from_dict(value)

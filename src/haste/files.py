@@ -141,6 +141,11 @@ def _reserve(file: BinaryIO) -> None:
     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
+def is_occupied(path: Path) -> bool:
+    """Whether there is something other than an empty folder."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN is refused."""
     with atomic(path) as temporary:

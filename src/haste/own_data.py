@@ -15,8 +15,10 @@ from haste.data.readers import detect
 from haste.data.readers.dense import PecosEmbeddings
 from haste.data.registry import Dataset
 from haste.errors import ConfigError
+from haste.files import is_occupied
 from haste.paths import CorpusDir, GridLayout
 from haste.prepare import own_encoder
+from haste.presets import trained_method
 
 DATASET = "own"
 GRID = "tuned"
@@ -37,13 +39,15 @@ def grid_of_folder(
 
     One training document in ten is held out for validation, at most 10,000. Texts are read by the pretrained
     `model`, a folder, or as a bag of their own words. What is in `out` from the same files is used again.
-    Raises ConfigError for an `out` with other files, DataError for a folder that is no data set.
+    Raises ConfigError for an `out` with other files and a method that is not trained, DataError for a folder that
+    is no data set.
     """
+    trained_method(method)
     data, out = data.expanduser().resolve(), out.expanduser().resolve()
     layout = GridLayout(out / "data", out, GRID)
     folder = layout.data_dir / DATASET
-    if out.exists() and any(out.iterdir()) and not folder.exists():
-        raise ConfigError(f"--out: {out} has other files in it; give a new folder.")
+    if is_occupied(out) and not folder.exists():
+        raise ConfigError(f"--out: {out} is a file, or has other files in it; give a new folder.")
     described: dict[str, Any] = {"path": str(data), "validation": TRIAL_VALIDATION}
     dataset = Dataset(name=DATASET, **described)
     corpus = layout.corpus(DATASET)

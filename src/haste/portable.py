@@ -13,7 +13,7 @@ from haste.checksums import read_description
 from haste.config import RunConfig
 from haste.data.corpus import MADE_BY, load_corpus
 from haste.errors import ConfigError, DataError
-from haste.files import read_json, write_json, write_npz, write_yaml
+from haste.files import is_occupied, read_json, write_json, write_npz, write_yaml
 from haste.metrics.names import HEADLINE
 from haste.paths import CorpusDir, RunDir
 from haste.predict import Predictor
@@ -35,11 +35,11 @@ def save_pretrained(predictor: Predictor, out: Path, *, numbered: bool = False) 
     """Write a trained run to a new folder, which is a run's folder itself: `Predictor`, `haste predict` and
     `HasteClassifier.from_pretrained` read it wherever it lies.
 
-    `numbered`: labels are numbers and not names. Raises ConfigError where `out` has files in it,
-    DataError where the run is not finished.
+    `numbered`: labels are numbers and not names. Raises ConfigError where `out` is a file or has files in
+    it, DataError where the run is not finished.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: has files in it; give a new folder.")
+    if is_occupied(out):
+        raise ConfigError(f"{out}: is a file, or has files in it; give a new folder.")
     run, config, corpus = predictor.run, predictor.config, predictor.corpus
     if not run.metrics.is_file():
         raise DataError(f"{run.metrics}: no such file. To make it: {made_by(run)}")

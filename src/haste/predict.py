@@ -24,6 +24,7 @@ from haste.files import reading
 from haste.labels.order import LabelOrder
 from haste.model import restore_model
 from haste.paths import CorpusDir, RunDir
+from haste.settings import whole_number
 from haste.tensor_file import load_tensors
 
 if TYPE_CHECKING:
@@ -88,12 +89,17 @@ class Predictor:
     """Scores documents with a trained run."""
 
     def __init__(self, run: RunDir, device: torch.device, *, verify: bool = False) -> None:
-        """Raises DataError when the run is not finished or its files do not fit.
+        """Raises DataError when there is no run, it is not finished or its files do not fit.
 
         The weights are the file itself, mapped into memory: on a CPU several processes share it. With
         `verify` all of it is read first and held to its digest.
         """
         self.run = run
+        if not run.config.is_file():
+            raise DataError(
+                f"{run.root}: no trained model, for it has no {run.config.name}. Give the folder of a finished "
+                "run, or one that haste export or save_pretrained wrote."
+            )
         self.config = config = read_run(run.config)
         inputs = config.inputs
         # of the encoder's configuration and tokenizer
@@ -128,10 +134,11 @@ class Predictor:
         self, documents: Sequence[str] | sp.csr_matrix, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and probabilities float32 [N, k], best first, -1 and 0 where there are
-        fewer; documents are texts or features [N, D], as those of training were."""
-        if k < 1:
-            raise DataError(f"k: {k} labels asked for; ask for at least 1.")
-        ids, scores = self.model.predict(self._tokens(documents), k)
+        fewer; documents are texts or features [N, D], as those of training were.
+
+        Raises ConfigError for a k that is no whole number from 1, DataError for documents of another kind.
+        """
+        ids, scores = self.model.predict(self._tokens(documents), whole_number("k", k, 1))
         with np.errstate(over="ignore"):
             return ids, 1 / (1 + np.exp(-scores))
 

@@ -11,6 +11,7 @@ from haste.data.corpus import Corpus, load_corpus
 from haste.data.tokens import tokenize
 from haste.encoders.features import encode_training_documents
 from haste.encoders.words import write_word_model
+from haste.errors import ConfigError
 from haste.files import write_json
 from haste.labels.embed import label_embeddings
 from haste.labels.frequency import count_labels
@@ -40,13 +41,19 @@ def own_encoder(
     Without a model, `folder` gets one, unless it has it: of the words of `texts`, the training documents, or where
     these have features (None) of nothing but the size H of their embeddings. `dense`: features go to the layer as
     they are.
-    Raises DataError for texts without words.
+    Raises ConfigError for a model that is no folder, DataError for texts without words.
     """
     encoder = dict(section)
     if dense:
         encoder.setdefault("kind", "none")
     if encoder.get("model") is not None:
-        return encoder
+        model = Path(encoder["model"]).expanduser().resolve()
+        if not model.is_dir():
+            raise ConfigError(
+                f"encoder.model: there is no folder {model}; give that of a pretrained model. To fetch one: haste "
+                "fetch all-MiniLM-L6-v2 --out all-MiniLM-L6-v2."
+            )
+        return {**encoder, "model": str(model)}
     encoder["model"] = str(folder)
     encoder.setdefault("residual", False)
     if texts is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -155,6 +156,19 @@ def parse(cls: type[T], value: Any, where: str) -> T:
 @functools.cache
 def _adapter(cls: type) -> TypeAdapter:
     return TypeAdapter(cls)
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An argument as an int, numpy's integers among them; raises ConfigError for what is none, or less than `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ConfigError(
+            f"{name}: {value!r} is not allowed; give a whole number of at least {least}."
+        )
+    return number
 
 
 def partial_settings(cls: type) -> Any:

@@ -85,16 +85,17 @@ def _run_table(runs: Sequence[RunPlan], title: str) -> Table:
             _bytes(run.request.memory * 2**20),
         )
     left = [run for run in runs if not run.done]
-    hours = {
-        on_gpu: sum(run.seconds or 0.0 for run in left if run.on_gpu == on_gpu) / 3600
-        for on_gpu in (True, False)
-    }
-    unknown = sum(run.seconds is None for run in left)
+    needs = []
+    for on_gpu, device in ((True, "GPU"), (False, "CPU")):
+        if seconds := sum(run.seconds or 0.0 for run in left if run.on_gpu == on_gpu):
+            needs.append(f"{_time(seconds)} on a {device}")
+    if unknown := sum(run.seconds is None for run in left):
+        needs.append(f"{unknown} of them not measured")
     memory = max((run.memory or 0 for run in runs), default=0)
     table.caption = (
-        f"{len(left)} of {len(runs)} runs to do, one after the other: {hours[True]:.1f} GPU hours and "
-        f"{hours[False]:.1f} hours on the CPU, besides {unknown} runs that were not measured. "
-        f"{_bytes(sum(run.disk for run in runs))} on disk in all"
+        f"{len(left)} of {len(runs)} runs to do"
+        + (f", one after the other {', '.join(needs)}. " if needs else ". ")
+        + f"{_bytes(sum(run.disk for run in runs))} on disk in all"
         + (f"; at most {_bytes(memory)} of memory a run." if memory else ".")
         + " A job asks for more time and main memory than is expected, and for no more than its site allows."
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,27 +37,54 @@ def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
     if sp.issparse(documents):
         features = sp.csr_matrix(documents, dtype=np.float32)
         features.sum_duplicates()
-    elif isinstance(documents, np.ndarray) and documents.dtype.kind in "fiub":
+    elif is_dense(documents):
         if documents.ndim != 2:
             raise DataError(f"X: shape {list(documents.shape)}; expected [documents, features].")
         features = csr_of_dense(documents)
     else:
-        texts = list(documents)
-        wrong = [number for number, text in enumerate(texts) if not isinstance(text, str)]
-        if wrong:
-            raise DataError(
-                f"X: document {wrong[0]} is {type(texts[wrong[0]]).__name__}; give texts, or features as a "
-                "numpy array or scipy matrix [documents, features]."
-            )
+        expected = (
+            "a list of texts, or features as a numpy array or scipy matrix [documents, features]"
+        )
+        texts = _listed("X", documents, expected)
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise DataError(f"X: document {number} is {type(text).__name__}; give {expected}.")
         return texts
     if not np.isfinite(features.data).all():
         raise DataError("X: has values that are not finite.")
     return features
 
 
-def is_dense(documents: Documents) -> bool:
+def is_dense(documents: Documents) -> TypeGuard[np.ndarray]:
     """Whether they are dense embeddings."""
-    return isinstance(documents, np.ndarray) and documents.dtype.kind in "fiub"
+    return _is_numeric(documents)
+
+
+def paired(
+    documents: Documents, labels: Labels, names: Sequence[str | int] | None = None
+) -> tuple[list[str] | sp.csr_matrix, NamedLabels]:
+    """Documents and their labels, checked, see `as_documents` and `NamedLabels.of`; raises DataError, also where
+    one has more rows than the other."""
+    checked, named = as_documents(documents), NamedLabels.of(labels, names)
+    number = len(checked) if isinstance(checked, list) else checked.shape[0]
+    if number != len(named):
+        raise DataError(
+            f"X has {number} documents, Y has {len(named)}; give the labels of each document."
+        )
+    return checked, named
+
+
+def _is_numeric(values: object) -> TypeGuard[np.ndarray]:
+    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+
+
+def _listed(name: str, values: Any, expected: str) -> list[Any]:
+    """The entries of a list, a one-dimensional array or the like; raises DataError for anything else, such as one
+    text, whose entries are characters, or a data frame, whose entries are the names of its columns."""
+    refused = isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) != 1
+    if refused or not isinstance(values, Iterable):
+        raise DataError(f"{name} is {type(values).__name__}; give {expected}.")
+    return list(values)
 
 
 @dataclass(frozen=True)
@@ -69,9 +96,14 @@ class NamedLabels:
 
     @classmethod
     def of(cls, labels: Labels, names: Sequence[str | int] | None = None) -> NamedLabels:
-        """From any form; with `names`, ids are places in it, and labels that it has not come behind it."""
-        if sp.issparse(labels) or (isinstance(labels, np.ndarray) and labels.ndim == 2):
+        """From any form; with `names`, ids are places in it, and labels that it has not come behind it.
+
+        Raises DataError for what is neither a matrix nor lists of names or of numbers from 0.
+        """
+        if sp.issparse(labels) or (_is_numeric(labels) and labels.ndim == 2):
             matrix = sp.csr_matrix(labels)
+            if not np.isfinite(matrix.data).all():
+                raise DataError("Y: has values that are not finite.")
             matrix.eliminate_zeros()
             columns = [
                 matrix.indices[begin:end].tolist()
@@ -79,9 +111,9 @@ class NamedLabels:
             ]
         else:
             listed = labels.tolist() if isinstance(labels, np.ndarray) else labels
-            # a document's only label may stand alone
-            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in listed)
-            columns = [[_plain(label) for label in row] for row in rows]
+            expected = "a matrix [documents, labels], or a list of each document's labels"
+            rows = _listed("Y", listed, expected)
+            columns = [_plain_labels(number, row) for number, row in enumerate(rows)]
         # in the order of the names
         known = Counter(names)
         repeated = [name for name, count in known.items() if count > 1]
@@ -102,8 +134,17 @@ class NamedLabels:
         return len(self.rows)
 
 
-def _plain(label: str | int | np.generic) -> str | int:
-    return label.item() if isinstance(label, np.generic) else label
+def _plain_labels(number: int, row: Any) -> list[str | int]:
+    """The labels of document `number`, of which an only one may stand alone; raises DataError."""
+    listed = row if isinstance(row, Iterable) and not isinstance(row, str | bytes) else [row]
+    plain = [label.item() if isinstance(label, np.generic) else label for label in listed]
+    for label in plain:
+        is_number = isinstance(label, int) and not isinstance(label, bool) and label >= 0
+        if not isinstance(label, str) and not is_number:
+            raise DataError(
+                f"Y: document {number} has the label {label!r}; give names, or whole numbers from 0."
+            )
+    return plain
 
 
 def write_arrays(
@@ -113,14 +154,12 @@ def write_arrays(
     max_len: int,
     validation: float = VALIDATION,
 ) -> tuple[CorpusInfo, LabelSpace]:
-    """A corpus of training documents, see `as_documents`, of which a share of `validation` is held out.
+    """A corpus of training documents, see `paired`, of which a share of `validation` is held out.
 
     There is no test split: the validation documents stand in its place. Raises DataError for documents
     that nothing could be learnt from.
     """
-    number = len(documents) if isinstance(documents, list) else documents.shape[0]
-    if number != len(labels):
-        raise DataError(f"X has {number} documents, Y has {len(labels)}.")
+    number = len(labels)
     if number < 2:
         raise DataError(f"{number} documents; give at least two, one of them for validation.")
     held = held_out(number, min(validation, MOST_VALIDATION / number))

@@ -322,14 +322,16 @@ class CorpusWriter:
         for split in SPLITS:
             if self._rows[split] == 0:
                 raise DataError(
-                    f"the {split} split has no documents. Check the source, or choose a larger root."
+                    f"the {split} split has no documents. Check the source, or give more documents."
                 )
             if positives[split].nnz == 0:
-                raise DataError(f"the {split} documents have no labels. Check the source.")
+                raise DataError(
+                    f"the {split} documents have no labels. Check their labels, or give more documents."
+                )
         if n_labels < 2:
             raise DataError(
                 f"the training documents have {n_labels} different labels; at least two are needed to "
-                "classify. Check the source, or choose a larger root."
+                "classify. Check their labels, or give more documents."
             )
 
     def _statistics(

@@ -178,7 +178,7 @@ def _part(
     if settings.fan_in > n_features and pattern not in ("dense", "bottleneck", "label_tree"):
         raise ConfigError(
             f"layer.fan_in: {settings.fan_in} is more than the {n_features} features that "
-            f"{config.method} reads; lower layer.fan_in."
+            f"{config.method} reads; lower layer.fan_in, or take the method dense."
         )
     match pattern:
         case "dense" | "bottleneck":

@@ -63,6 +63,15 @@ def method(name: str) -> Method:
     return table[name]
 
 
+def trained_method(name: str) -> Method:
+    """A method that `haste.training` trains; raises ConfigError with the names of all where it is another."""
+    chosen = method(name)
+    if chosen.kind != "trained":
+        trained = ", ".join(row.name for row in methods().values() if row.kind == "trained")
+        raise ConfigError(f"method: {name!r} is not trained here; choose one of {trained}.")
+    return chosen
+
+
 def ablation(name: str) -> Ablation:
     """An ablation of the preset table; raises ConfigError with the nearest name."""
     table = ablations()

@@ -95,6 +95,36 @@ def test_what_is_wrong_is_named(tmp_path, line, message):
         read(detect(tmp_path), "train")
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"body": ["x"], "labels": [["a"]]}, "row 1: no column text.*it has body, labels"),
+        ({"text": ["x"], "tags": [["a"]]}, "row 1: no column labels; it has text, tags"),
+    ],
+)
+def test_columns_of_a_parquet_file_are_named_when_none_will_do(tmp_path, columns, message):
+    for split in ("train", "test"):
+        parquet.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    with pytest.raises(DataError, match=message):
+        read(detect(tmp_path), "train")
+
+
+@pytest.mark.parametrize("text", ["text\tlabels\nx\ta\n", "text;labels\nx;a,b\n"])
+def test_of_a_csv_with_other_separators_it_is_said_what_stands_between_columns(tmp_path, text):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(text)
+    with pytest.raises(DataError, match="commas"):
+        read(detect(tmp_path), "train")
+
+
+def test_a_part_that_is_not_there_is_missed(tmp_path):
+    for split, rows in (("train", TRAIN), ("test", TEST)):
+        write_parts(tmp_path, split, rows)
+    (tmp_path / "data/train-00001-of-00003.parquet").unlink()
+    with pytest.raises(DataError, match="one of 3 parts by its name, but there are 2"):
+        detect(tmp_path)
+
+
 def test_tables_become_a_corpus(tmp_path):
     for split in ("train", "test"):
         write_csv(tmp_path, split, TRAIN * 4)

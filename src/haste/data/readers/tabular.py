@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import chain
@@ -30,6 +31,7 @@ LABELS = ("labels", "label")
 SEPARATOR = ";"
 """between labels in a cell of a csv"""
 ROWS_READ = 4096
+_PART_OF = re.compile(r"-of-(\d+)\.")
 
 
 class Table(Layout):
@@ -51,6 +53,8 @@ class Table(Layout):
     def __init__(self, folder: Path, text: str = "title+content") -> None:
         super().__init__(folder, text)
         self._ids: dict[str | int, int] = {}
+        for split in SPLITS:
+            _check_whole(_parts(folder, split))
 
     @classmethod
     def lies_in(cls, folder: Path) -> bool:
@@ -98,8 +102,7 @@ class Table(Layout):
             title = _string(path, number, row, "title")
             content = _string(path, number, row, "content") if "content" in row else ""
         else:
-            columns = ", ".join(row)
-            raise DataError(f"{path}: no column text, or title and content; it has {columns}.")
+            raise _no_column(path, number, "text, or title and content", row)
         return chosen_text(title.strip(), content.strip(), self.text)
 
     def _label_rows(self) -> Iterator[tuple[str, str, None]]:
@@ -134,11 +137,33 @@ def _parts(folder: Path, split: str) -> list[Path]:
     return []
 
 
+def _check_whole(parts: list[Path]) -> None:
+    """Raise DataError where one of several parts is not there, by what their names say of their number."""
+    for path in parts:
+        count = _PART_OF.search(path.name)
+        if count and int(count[1]) != len(parts):
+            raise DataError(
+                f"{path}: is one of {int(count[1])} parts by its name, but there are {len(parts)}. Copy all of them."
+            )
+
+
+def _no_column(path: Path, number: int, wanted: str, row: Mapping[str, Any]) -> DataError:
+    # of a parquet file only the columns that are wanted are read
+    columns = parquet.read_schema(path).names if path.suffix == ".parquet" else list(row)
+    advice = "Rename the one that is meant."
+    if path.suffix == ".csv":
+        advice += " In a csv, commas stand between columns, and the first line names them."
+    return DataError(
+        f"{path}: row {number}: no column {wanted}; it has {', '.join(columns)}. {advice}"
+    )
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         yield from (row for _, row in json_objects(path))
         return
-    with reading(path, f"a table ({path.suffix})"):
+    kind = ".csv, with commas between columns" if path.suffix == ".csv" else path.suffix
+    with reading(path, f"a table ({kind})"):
         yield from chain.from_iterable(batch.to_pylist() for batch in _batches(path))
 
 
@@ -169,7 +194,7 @@ def _string(path: Path, number: int, row: Mapping[str, Any], column: str) -> str
 def _labels(path: Path, number: int, row: Mapping[str, Any]) -> list[str | int]:
     column = next((name for name in LABELS if name in row), None)
     if column is None:
-        raise DataError(f"{path}: no column labels; it has {', '.join(row)}.")
+        raise _no_column(path, number, "labels", row)
     value = row[column]
     if path.suffix == ".csv":
         try:
