@@ -57,6 +57,7 @@ class Trainer:
         self.validate = validate
         self.stop = stop
         self.progress = checkpoint.Progress()
+        self._origin = checkpoint.origin(self.config)
         self._resumed = 0
         self._last_save = time.perf_counter()
         self._check_interval = _GPU_CHECK_INTERVAL if self.model.device.type == "cuda" else 1
@@ -115,8 +116,8 @@ class Trainer:
         return outcome.loss
 
     def resume(self) -> None:
-        """Resume from the checkpoint, if there is one of this configuration."""
-        restored = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
+        """Resume from the checkpoint, if there is one of this configuration and these inputs."""
+        restored = checkpoint.load(self.out.checkpoint, self._origin, self.model, self.optimizers)
         steps = self.ranks.collect(restored.step if restored else 0)
         if len(set(steps)) > 1:
             raise DataError(
@@ -133,7 +134,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save(
-            self.out.checkpoint, self.config, self.model, self.optimizers, self.progress
+            self.out.checkpoint, self._origin, self.model, self.optimizers, self.progress
         )
         self._last_save = time.perf_counter()
 
