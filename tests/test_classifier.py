@@ -86,6 +86,20 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(ConfigError, match="has files in it"):
         HasteClassifier(folder=tmp_path).fit(TEXTS, NAMES)
+    model = HasteClassifier(folder=tmp_path)
+    with pytest.raises(ConfigError, match="has files in it"):
+        model.tune(TEXTS, NAMES, trials=1)
+    # and that before any trial
+    assert not model.trials
+
+
+def test_a_fit_that_fails_leaves_the_former_model_whole(tmp_path):
+    model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, NAMES)
+    with pytest.raises(DataError):
+        model.fit(TEXTS, [["one"]] * len(TEXTS))
+    model.save_pretrained(tmp_path / "saved")
+    again = HasteClassifier.from_pretrained(tmp_path / "saved", device="cpu")
+    assert (again.predict(TEXTS[:5])[0] == model.predict(TEXTS[:5])[0]).all()
 
 
 def test_tuning_ends_in_a_fit_with_the_best_trial():
