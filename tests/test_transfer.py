@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -219,7 +220,7 @@ def test_a_damaged_member_is_refused(exported):
     content = bytearray(ZIP.read_bytes())
     content[content.index(b"metrics.json") + 40] ^= 255
     ZIP.write_bytes(content)
-    refused(exported, "not a zip, or damaged")
+    refused(exported, "not a zip by haste export-results")
 
 
 @pytest.mark.usefixtures("exported")
@@ -246,9 +247,32 @@ def test_results_that_do_not_name_their_data_are_not_compared(exported):
 
 def test_what_is_no_zip_is_refused(exported):
     ZIP.write_bytes(ZIP.read_bytes()[:-100])
-    refused(exported, "not a zip, or damaged")
+    refused(exported, "not a zip by haste export-results")
     ZIP.unlink()
-    refused(exported, "no such file; give the zip that haste export-results wrote")
+    refused(exported, "no such file. To make it: haste export-results")
+
+
+def test_a_damaged_list_of_members_is_refused(exported):
+    whole = ZIP.read_bytes()
+    # where the list begins: members would lie before the file's begin, which the system refuses
+    content = bytearray(whole)
+    content[-4] = 255
+    ZIP.write_bytes(content)
+    refused(exported, "cannot be read")
+    # a name that says it is UTF-8
+    content = bytearray(whole)
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 9] |= 8
+    content[entry + 46] = 254
+    ZIP.write_bytes(content)
+    refused(exported, "not a zip by haste export-results .UnicodeDecodeError")
+
+
+def test_files_of_any_time_leave(grid, make_inputs, finish):
+    make_inputs(grid)
+    run = finish(grid, DENSE)
+    os.utime(run.history, (0, 0))
+    assert export_results(grid, ZIP) == 1
 
 
 @pytest.mark.usefixtures("exported")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
 import tempfile
 import time
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 
 from haste.config import RunConfig
 from haste.errors import DataError
-from haste.files import atomic, read_json, read_yaml
+from haste.files import atomic, is_full, read_json, read_yaml, reading
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
@@ -44,7 +42,7 @@ log = logging.getLogger(__name__)
 TOP = 100
 """predictions kept a document, from which the paired bootstrap takes R@100; with fewer its intervals of R@100
 are over seeds alone"""
-AGAIN = "Make it again by haste export-results, and copy it whole."
+EXPORT = "haste export-results, and copy it whole"
 MOST_UNPACKED = 100
 """bytes for each byte of an archive: what text of results does not reach by far"""
 FORMER = "manifest.json"
@@ -74,7 +72,11 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     if only:
         keys = select(keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for)
     exported = 0
-    with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic(out) as temporary,
+        # files may bear a time that zips cannot say, such as 1970
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
+    ):
         for key in keys:
             run, config = run_dir(grid, key), grid.resolve(key)
             if not is_done(run, config):
@@ -186,7 +188,7 @@ def _first_columns(run: RunDir, width: int) -> bytes:
 
 def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
     """The runs of an archive, each unpacked below `folder`."""
-    with _opened(path) as archive:
+    with reading(path, "a zip by haste export-results", EXPORT), zipfile.ZipFile(path) as archive:
         size = sum(info.file_size for info in archive.infolist())
         if size > MOST_UNPACKED * path.stat().st_size:
             raise DataError(
@@ -200,10 +202,19 @@ def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
             members = _members(run, key).keys()
             if missing := sorted(members - names):
                 if len(missing) < len(members):
-                    raise DataError(f"{path}: {missing[0]} is missing; nothing was taken. {AGAIN}")
+                    raise DataError(
+                        f"{path}: {missing[0]} is missing; nothing was taken. Make it again: {EXPORT}."
+                    )
                 continue
             # names that are in it and of the grid: none leads out of the folder
-            archive.extractall(folder, members)
+            try:
+                archive.extractall(folder, members)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise DataError(
+                    f"{folder}: the disk is full. Make room, or name another folder: TMPDIR."
+                ) from error
             names -= members
             runs[key] = run
     if names:
@@ -212,18 +223,6 @@ def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
             "the archive was made from."
         )
     return runs
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Whatever is wrong with an archive as a zip is a DataError that names it."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give the zip that haste export-results wrote.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a zip, or damaged ({error}). {AGAIN}") from error
 
 
 def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
