@@ -64,6 +64,14 @@ def test_few_labels_take_a_dense_layer_and_the_rest_is_nobodys():
         (np.zeros(4), [[0]] * 4, "expected .documents, features"),
         (np.full((4, 2), np.nan), [[0]] * 4, "not finite"),
         (TEXTS[:2], [["a"], [1]], "some labels are names, others numbers"),
+        ("one text", ["a"] * 8, "X: is one text"),
+        (TEXTS[:2], "ab", "Y: is one text"),
+        ([*TEXTS[:3], "half \ud800"], ["a", "b"] * 2, "document 3 has half of a character"),
+        (TEXTS[:2], [["a"], ["half \ud800"]], "document 1: .* is no label"),
+        (TEXTS[:2], [["a"], [None]], "document 1: None is no label"),
+        (TEXTS[:2], [[True, False], [False, True]], "document 0: True is no label"),
+        (TEXTS[:2], np.array([0.0, 1.0]), "document 0: 0.0 is no label"),
+        (TEXTS[:2], np.array([[1.0, np.nan], [0.0, 1.0]]), "Y: has values that are not finite"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
@@ -71,8 +79,16 @@ def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
         HasteClassifier().fit(documents, labels)
 
 
-def test_documents_of_another_kind_than_in_training_are_refused():
+def test_what_cannot_be_predicted_is_refused():
     model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, NAMES)
+    assert model.predict(TEXTS[:2], np.int64(3))[0].shape == (2, 3)
+    for k in (0, -1, 1.5, True):
+        with pytest.raises(DataError, match=f"k: {k} labels asked for"):
+            model.predict(TEXTS[:2], k)
+    with pytest.raises(DataError, match="X: is one text"):
+        model.predict(TEXTS[0])
+    with pytest.raises(DataError, match="X has 3 documents, Y has 2"):
+        model.evaluate(TEXTS[:3], NAMES[:2])
     with pytest.raises(DataError, match="was trained on texts, and cannot read features"):
         model.predict(EMBEDDINGS)
 

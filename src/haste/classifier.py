@@ -19,6 +19,7 @@ from haste.data.arrays import (
     Labels,
     NamedLabels,
     as_documents,
+    check_as_many,
     is_dense,
     write_arrays,
 )
@@ -146,8 +147,9 @@ class HasteClassifier:
         """P@k, PSP@k, nDCG@k, PSnDCG@k and R@k in percent; labels that training has not seen count in the
         truth. The constants of the propensities are those of the corpus it was trained on."""
         predictor = self._fitted()
-        ids, scores = predictor.predict(as_documents(documents), MAX_RANK)
-        named = NamedLabels.of(labels, self._names)
+        checked, named = as_documents(documents), NamedLabels.of(labels, self._names)
+        check_as_many(checked, named)
+        ids, scores = predictor.predict(checked, MAX_RANK)
         n_labels = len(named.names)
         own_order = np.arange(n_labels, dtype=np.int32)
         truth = LabelSpace(own_order, n_labels, own_order).positives(named.rows)

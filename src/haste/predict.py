@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,9 +130,10 @@ class Predictor:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Label ids int32 [N, k] and probabilities float32 [N, k], best first, -1 and 0 where there are
         fewer; documents are texts or features [N, D], as those of training were."""
-        if k < 1:
-            raise DataError(f"k: {k} labels asked for; ask for at least 1.")
-        ids, scores = self.model.predict(self._tokens(documents), k)
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+            raise DataError(f"k: {k} labels asked for; ask for a whole number, at least 1.")
+        # numpy's numbers are whole numbers, too, but not for kernels
+        ids, scores = self.model.predict(self._tokens(documents), int(k))
         with np.errstate(over="ignore"):
             return ids, 1 / (1 + np.exp(-scores))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +19,7 @@ from haste.data.registry import PROPENSITY
 from haste.data.xmc import held_out
 from haste.errors import DataError
 from haste.paths import SPLITS
+from haste.textlines import is_whole
 
 Documents: TypeAlias = Sequence[str] | np.ndarray | sp.spmatrix
 """texts [N], or features [N, D]: dense embeddings, or sparse"""
@@ -42,12 +43,18 @@ def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
             raise DataError(f"X: shape {list(documents.shape)}; expected [documents, features].")
         features = csr_of_dense(documents)
     else:
+        if isinstance(documents, str):
+            raise DataError("X: is one text; give a list of texts.")
         texts = list(documents)
         wrong = [number for number, text in enumerate(texts) if not isinstance(text, str)]
         if wrong:
             raise DataError(
                 f"X: document {wrong[0]} is {type(texts[wrong[0]]).__name__}; give texts, or features as a "
                 "numpy array or scipy matrix [documents, features]."
+            )
+        if half := [number for number, text in enumerate(texts) if not is_whole(text)]:
+            raise DataError(
+                f"X: document {half[0]} has half of a character (a surrogate); decode it anew, or leave it out."
             )
         return texts
     if not np.isfinite(features.data).all():
@@ -73,15 +80,19 @@ class NamedLabels:
         if sp.issparse(labels) or (isinstance(labels, np.ndarray) and labels.ndim == 2):
             matrix = sp.csr_matrix(labels)
             matrix.eliminate_zeros()
+            if not np.isfinite(matrix.data).all():
+                raise DataError(
+                    "Y: has values that are not finite; give 0 where there is no label."
+                )
             columns = [
                 matrix.indices[begin:end].tolist()
                 for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
             ]
         else:
+            if isinstance(labels, str):
+                raise DataError("Y: is one text; give a list of each document's labels.")
             listed = labels.tolist() if isinstance(labels, np.ndarray) else labels
-            # a document's only label may stand alone
-            rows = ([row] if isinstance(row, str | int | np.integer) else row for row in listed)
-            columns = [[_plain(label) for label in row] for row in rows]
+            columns = [_checked(number, row) for number, row in enumerate(listed)]
         # in the order of the names
         known = Counter(names)
         repeated = [name for name, count in known.items() if count > 1]
@@ -102,8 +113,25 @@ class NamedLabels:
         return len(self.rows)
 
 
-def _plain(label: str | int | np.generic) -> str | int:
-    return label.item() if isinstance(label, np.generic) else label
+def _checked(document: int, labels: object) -> list[str | int]:
+    """A document's labels, of which one may stand alone; raises DataError for what is no label."""
+    listed = labels if isinstance(labels, Iterable) and not isinstance(labels, str) else [labels]
+    plain = [label.item() if isinstance(label, np.generic) else label for label in listed]
+    for label in plain:
+        is_number = isinstance(label, int) and not isinstance(label, bool)
+        if not is_number and not (isinstance(label, str) and is_whole(label)):
+            raise DataError(
+                f"Y: document {document}: {label!r} is no label; give names or whole numbers, or a matrix."
+            )
+    return plain
+
+
+def check_as_many(documents: list[str] | sp.csr_matrix, labels: NamedLabels) -> int:
+    """The number of documents; raises DataError unless there are labels of as many."""
+    number = len(documents) if isinstance(documents, list) else documents.shape[0]
+    if number != len(labels):
+        raise DataError(f"X has {number} documents, Y has {len(labels)}.")
+    return number
 
 
 def write_arrays(
@@ -118,9 +146,7 @@ def write_arrays(
     There is no test split: the validation documents stand in its place. Raises DataError for documents
     that nothing could be learnt from.
     """
-    number = len(documents) if isinstance(documents, list) else documents.shape[0]
-    if number != len(labels):
-        raise DataError(f"X has {number} documents, Y has {len(labels)}.")
+    number = check_as_many(documents, labels)
     if number < 2:
         raise DataError(f"{number} documents; give at least two, one of them for validation.")
     held = held_out(number, min(validation, MOST_VALIDATION / number))
