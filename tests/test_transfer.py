@@ -20,6 +20,7 @@ from haste.labels.order import LabelOrder
 from haste.metrics.metrics import METRICS
 from haste.report.load import Documents
 from haste.report.runs import load_run
+from haste.run_lock import RunLockedError, locked
 from haste.runs import IDENTITY, is_done, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer import export_results, import_results
@@ -318,6 +319,14 @@ def test_finished_runs_are_left_alone(exported, finish, caplog):
     assert (own.metrics.read_bytes(), own.metrics.stat().st_mtime_ns) == before
     assert own.model.exists()
     assert "words/dense/default/seed0: finished here already; left alone" in caplog.text
+
+
+def test_a_run_that_is_being_trained_is_left_to_its_process(exported):
+    run = run_dir(exported, DENSE)
+    with locked(run.root), pytest.raises(RunLockedError, match=str(run.root)):
+        import_results(ZIP, exported)
+    assert not run.metrics.exists()
+    assert set(import_results(ZIP, exported).taken) == {DENSE.name, OTHER.name}
 
 
 def test_an_unfinished_run_is_replaced_with_all_that_is_stale(exported, finish, caplog):

@@ -22,6 +22,7 @@ from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.report.runs import load_run
+from haste.run_lock import locked
 from haste.runs import (
     IDENTITY,
     differences,
@@ -118,7 +119,8 @@ def import_results(
     the logs of such runs lie. Runs that are finished here are left alone. Raises DataError, before anything
     is written, for an archive that is damaged or has files of no run of the grid, runs that are not whole
     or whose configuration is not the grid's, and runs that were trained from other inputs than lie here
-    or, unless `without_data`, that cannot be compared with them.
+    or, unless `without_data`, that cannot be compared with them; RunLockedError, after the runs before it, for one
+    that a process trains here.
     """
     with tempfile.TemporaryDirectory() as folder:
         runs = _unpack(archive_path, grid, Path(folder))
@@ -146,7 +148,8 @@ def import_results(
                 kept.append(key.name)
                 continue
             replaced += [str(run.config)] if run.config.exists() else []
-            _take(unpacked, grid, key, logs)
+            with locked(run.root):
+                _take(unpacked, grid, key, logs)
             log.info("%s: taken", key.name)
             taken.append(key.name)
     if replaced:
