@@ -42,7 +42,10 @@ class Trainer:
         validate: Callable[[], dict[str, float]],
         stop: StopSignals,
     ) -> None:
-        """`out` takes checkpoint and history; `validate` gives validation metrics in percent."""
+        """`out` takes checkpoint and history; `validate` gives validation metrics in percent. Raises ConfigError
+        for `training.tensorboard` without its package."""
+        if train_step.config.training.tensorboard:
+            summary_writer()
         self.train_step = train_step
         self.config = train_step.config
         self.model = train_step.model
@@ -255,13 +258,18 @@ class Trainer:
 
 def log_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
     """Add a row of the history to the event files in a run's folder; raises ConfigError without the package."""
+    with summary_writer()(str(folder)) as writer:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, row["step"])
+
+
+def summary_writer() -> Any:
+    """TensorBoard's class; raises ConfigError without the package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
             "training.tensorboard: needs the package tensorboard; pip install tensorboard, or leave it out."
         ) from error
-    with SummaryWriter(str(folder)) as writer:
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                writer.add_scalar(name, value, row["step"])
+    return SummaryWriter
