@@ -183,6 +183,12 @@ REFUSED = {
         lambda m: m.update({f"{PREFIX}resources.json": b'{"completed": false}'}),
         "the run was stopped before its end",
     ),
+    "half an identity": (
+        lambda m: m.update(
+            {f"{PREFIX}resources.json": b'{"completed": true, "run": {"inputs": ""}}'}
+        ),
+        r"resources\.json: not the resources of a run",
+    ),
     "half a history": (
         lambda m: m.update({f"{PREFIX}history.csv": m[f"{PREFIX}history.csv"][:-20]}),
         "history.csv: expected 2 epochs",
