@@ -74,7 +74,10 @@ def test_few_labels_take_a_dense_layer_and_the_rest_is_nobodys():
         (TEXTS[:2], [[1.5], [2.5]], "document 0 has the label 1.5"),
         (TEXTS[:2], [[True], [False]], "document 0 has the label True"),
         (TEXTS[:2], [[5], [-1]], "document 1 has the label -1"),
+        (TEXTS[:2], np.array([0.0, 1.0]), "document 0 has the label 0.0"),
         (TEXTS[:2], np.full((2, 2), np.nan), "Y: has values that are not finite"),
+        ([*TEXTS[:3], "half \ud800"], ["a", "b"] * 2, "document 3 has half of a character"),
+        (TEXTS[:2], [["a"], ["half \ud800"]], "document 1 has the label"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(documents, labels, message):
@@ -133,7 +136,7 @@ def test_what_does_not_fit_the_training_is_refused():
         model.predict(EMBEDDINGS)
     with pytest.raises(DataError, match="X has 2 documents, Y has 3"):
         model.evaluate(TEXTS[:2], NAMES[:3])
-    for k in ("5", 2.5, None):
+    for k in (0, True, "5", 2.5, None):
         with pytest.raises(ConfigError, match="k: "):
             model.predict(TEXTS[:1], k)
     assert model.predict(TEXTS[:1], np.int64(2))[0].shape == (1, 2)
@@ -148,6 +151,20 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(ConfigError, match="has files in it"):
         HasteClassifier(folder=tmp_path).fit(TEXTS, NAMES)
+    model = HasteClassifier(folder=tmp_path)
+    with pytest.raises(ConfigError, match="has files in it"):
+        model.tune(TEXTS, NAMES, trials=1)
+    # and that before any trial
+    assert not model.trials
+
+
+def test_a_fit_that_fails_leaves_the_former_model_whole(tmp_path):
+    model = HasteClassifier(training={"epochs": 1}, device="cpu").fit(TEXTS, NAMES)
+    with pytest.raises(DataError):
+        model.fit(TEXTS, [["one"]] * len(TEXTS))
+    model.save_pretrained(tmp_path / "saved")
+    again = HasteClassifier.from_pretrained(tmp_path / "saved", device="cpu")
+    assert (again.predict(TEXTS[:5])[0] == model.predict(TEXTS[:5])[0]).all()
 
 
 def test_tuning_ends_in_a_fit_with_the_best_trial():

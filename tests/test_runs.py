@@ -122,6 +122,16 @@ def test_results_from_before_they_said_what_they_are_of_count_by_the_config(tiny
     load_run(run.root)
 
 
+def test_a_run_that_says_half_of_what_it_is_of_is_not_done(finished):
+    config, run = finished
+    described = read_json(run.resources)
+    described.pop("crc32")
+    run.resources.write_text(json.dumps({**described, "run": {"inputs": ""}}))
+    assert not is_done(run, config)
+    with pytest.raises(DataError, match=r"resources\.json: not the resources of a run"):
+        load_run(run.root)
+
+
 def test_a_run_with_a_checkpoint_is_not_done(finished):
     config, run = finished
     run.checkpoint.mkdir()

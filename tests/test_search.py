@@ -166,6 +166,12 @@ def test_what_the_settings_say_is_not_searched(settings, trained):
     assert searched <= {"training.learning_rate", *LADDERS} - {"layer.fan_in"}
 
 
+def test_no_trial_reads_more_features_than_there_are(settings, trained):
+    """Head and tail of haste-plus read private halves of the 128 features."""
+    Search(settings).run(60, 30)
+    assert {config.layer.fan_in for config in trained} == {32, 64}
+
+
 @FAKED
 def test_a_dense_layer_has_no_head_or_fan_in_to_search(settings):
     search = Search({**settings, "methods": ["dense"]})

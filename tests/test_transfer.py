@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -20,6 +21,7 @@ from haste.metrics.metrics import METRICS
 from haste.paths import RunDir
 from haste.report.load import Documents
 from haste.report.runs import load_run
+from haste.run_lock import RunLockedError, locked
 from haste.runs import IDENTITY, is_done, is_finished, run_dir
 from haste.training.run import train_and_evaluate
 from haste.transfer import export_results, import_results
@@ -210,6 +212,12 @@ REFUSED = {
         lambda m: m.update({f"{PREFIX}resources.json": b'{"completed": false}'}),
         "the run was stopped before its end",
     ),
+    "half an identity": (
+        lambda m: m.update(
+            {f"{PREFIX}resources.json": b'{"completed": true, "run": {"inputs": ""}}'}
+        ),
+        r"resources\.json: not the resources of a run",
+    ),
     "half a history": (
         lambda m: m.update({f"{PREFIX}history.csv": m[f"{PREFIX}history.csv"][:-20]}),
         "history.csv: expected 2 epochs",
@@ -248,7 +256,7 @@ def test_a_damaged_member_is_refused(exported):
     content = bytearray(ZIP.read_bytes())
     content[content.index(b"metrics.json") + 40] ^= 255
     ZIP.write_bytes(content)
-    refused(exported, "not a zip, or damaged")
+    refused(exported, "not a zip by haste export-results")
 
 
 @pytest.mark.usefixtures("exported")
@@ -275,9 +283,32 @@ def test_results_that_do_not_name_their_data_are_not_compared(exported):
 
 def test_what_is_no_zip_is_refused(exported):
     ZIP.write_bytes(ZIP.read_bytes()[:-100])
-    refused(exported, "not a zip, or damaged")
+    refused(exported, "not a zip by haste export-results")
     ZIP.unlink()
-    refused(exported, "no such file; give the zip that haste export-results wrote")
+    refused(exported, "no such file. To make it: haste export-results")
+
+
+def test_a_damaged_list_of_members_is_refused(exported):
+    whole = ZIP.read_bytes()
+    # where the list begins: members would lie before the file's begin, which the system refuses
+    content = bytearray(whole)
+    content[-4] = 255
+    ZIP.write_bytes(content)
+    refused(exported, "cannot be read")
+    # a name that says it is UTF-8
+    content = bytearray(whole)
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 9] |= 8
+    content[entry + 46] = 254
+    ZIP.write_bytes(content)
+    refused(exported, "not a zip by haste export-results .UnicodeDecodeError")
+
+
+def test_files_of_any_time_leave(grid, make_inputs, finish):
+    make_inputs(grid)
+    run = finish(grid, DENSE)
+    os.utime(run.history, (0, 0))
+    assert export_results(grid, ZIP) == 1
 
 
 @pytest.mark.usefixtures("exported")
@@ -323,6 +354,14 @@ def test_finished_runs_are_left_alone(exported, finish, caplog):
     assert (own.metrics.read_bytes(), own.metrics.stat().st_mtime_ns) == before
     assert own.model.exists()
     assert "words/dense/default/seed0: finished here already; left alone" in caplog.text
+
+
+def test_a_run_that_is_being_trained_is_left_to_its_process(exported):
+    run = run_dir(exported, DENSE)
+    with locked(run.root), pytest.raises(RunLockedError, match=str(run.root)):
+        import_results(ZIP, exported)
+    assert not run.metrics.exists()
+    assert set(import_results(ZIP, exported).taken) == {DENSE.name, OTHER.name}
 
 
 def test_an_unfinished_run_is_replaced_with_all_that_is_stale(exported, finish, caplog):

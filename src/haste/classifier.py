@@ -101,7 +101,11 @@ class HasteClassifier:
         from haste.training.run import train_and_evaluate
 
         checked, named = paired(documents, labels)
-        settings, space = self._write(documents, checked, named, self._root(), VALIDATION)
+        temporary = None
+        if self.folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="haste-")
+        root = Path(temporary.name) if temporary else self._empty_folder()
+        settings, space = self._write(documents, checked, named, root, VALIDATION)
         grid = GridConfig.from_dict(settings)
         (method,) = grid.methods
         key = RunKey(DATASET, method, DEFAULT_VARIANT, self.seed)
@@ -110,6 +114,8 @@ class HasteClassifier:
         run = run_dir(grid, key)
         train_and_evaluate(config, run, force=True)
         self._predictor = Predictor(run, choose_device(self.device))
+        # the folder of a former model goes only now, when there is another one
+        self._temporary = temporary
         self._names = [named.names[label] for label in space.ids]
         self._train_frequency = train_frequencies(CorpusDir(Path(config.inputs.corpus)))
         return self
@@ -122,6 +128,8 @@ class HasteClassifier:
         One document in ten, at most 2,000, is held out to compare the trials, which stand in `trials` afterwards,
         and the settings in `sections`. Raises what `fit` raises.
         """
+        if self.folder is not None:
+            self._empty_folder()
         checked, named = paired(documents, labels)
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
             settings, _ = self._write(documents, checked, named, Path(folder), TRIAL_VALIDATION)
@@ -186,12 +194,9 @@ class HasteClassifier:
             raise DataError("this classifier has not been trained; call fit first.")
         return self._predictor
 
-    def _root(self) -> Path:
-        """The folder of data and model, empty."""
-        if self.folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="haste-")
-            return Path(self._temporary.name)
-        root = Path(self.folder).expanduser().resolve()
+    def _empty_folder(self) -> Path:
+        """The folder that was given for data and model; raises ConfigError where it is not an empty one."""
+        root = Path(self.folder or "").expanduser().resolve()
         if is_occupied(root):
             raise ConfigError(
                 f"folder: {root} is a file, or has files in it; give a new one, or remove it."

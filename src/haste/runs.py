@@ -14,7 +14,7 @@ from typing import Any
 from haste.checksums import FILE_TIMES, SEAL, file_state, file_sum, read_description
 from haste.config import InputsConfig, RunConfig
 from haste.errors import ConfigError, DataError
-from haste.files import read_yaml
+from haste.files import read_yaml, reading
 from haste.former_names import as_first_written, first_file_name
 from haste.grid import GridConfig, RunKey
 from haste.labels.order import LabelOrder
@@ -126,7 +126,8 @@ def is_done(run: RunDir, config: RunConfig) -> bool:
         return False
     try:
         config_is = not differences(config, read_yaml(run.config))
-        return config_is and stale(read_resources(run), config) is None
+        with reading(run.resources, "the resources of a run"):
+            return config_is and stale(read_resources(run), config) is None
     except DataError:
         return False
 

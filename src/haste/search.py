@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from haste.config import SECTIONS, RunConfig
+from haste.encoders.registry import feature_size
 from haste.errors import TrainingError
 from haste.files import read_json, read_yaml
 from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey, laid_over
@@ -100,7 +101,8 @@ class Search:
         self._steps = {} if fixed else {STEPS: steps}
         if fixed:
             stated.add(STEPS)
-        self._ladders = dict(_ladders(config, steps, stated))
+        size = feature_size(config.encoder, config.inputs.model, inputs.tokens)
+        self._ladders = dict(_ladders(config, steps, stated, size))
         self._first = {key: ladder.index(now) for key, (ladder, now) in self._ladders.items()}
         self.trials: list[Trial] = []
 
@@ -224,9 +226,12 @@ class Search:
 
 
 def _ladders(
-    config: RunConfig, steps: int, stated: Iterable[str]
+    config: RunConfig, steps: int, stated: Iterable[str], n_features: int
 ) -> Iterator[tuple[str, tuple[list[float], float]]]:
-    """Of each setting that is searched: its values in order, and the one that `config` has."""
+    """Of each setting that is searched: its values in order, and the one that `config` has.
+
+    `n_features`: H of the encoder, of which a label cannot read more than there are.
+    """
     layer, encoder = config.layer, config.encoder
     now: dict[str, float] = {
         STEPS: steps,
@@ -250,6 +255,9 @@ def _ladders(
         if key in without:
             continue
         values = sorted({*LADDERS.get(key, ()), value})
+        if key == "layer.fan_in":
+            width = n_features // 2 if layer.features == "private" else n_features
+            values = [fan_in for fan_in in values if fan_in <= width]
         if key in FACTORS:
             # powers of two, so that a factor of 1 leaves the value as it is
             values = [factor * value for factor in FACTORS[key]]

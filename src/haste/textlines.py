@@ -46,6 +46,16 @@ def iter_lines(
             ) from error
 
 
+def is_whole(text: str) -> bool:
+    r"""Whether a text has whole characters alone, no half of a pair, as "\ud800" of JSON gives: no file could
+    hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class LineStream:
     """Lines of a file descriptor that knows whether another one can be had without waiting."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
 import tempfile
 import time
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from haste.errors import DataError
-from haste.files import atomic, read_json, read_yaml
+from haste.files import atomic, is_full, read_json, read_yaml, reading
 from haste.grid import TRIAL_PREFIX, GridConfig, RunKey
 from haste.metrics.runs import read_predictions
 from haste.paths import CorpusDir, RunDir
 from haste.report.runs import load_run
+from haste.run_lock import locked
 from haste.runs import (
     IDENTITY,
     differences,
@@ -43,7 +42,7 @@ log = logging.getLogger(__name__)
 TOP = 100
 """predictions kept a document, from which the paired bootstrap takes R@100; with fewer its intervals of R@100
 are over seeds alone"""
-AGAIN = "Make it again by haste export-results, and copy it whole."
+EXPORT = "haste export-results, and copy it whole"
 MOST_UNPACKED = 100
 """bytes for each byte of an archive: what text of results does not reach by far"""
 FORMER = "manifest.json"
@@ -73,7 +72,11 @@ def export_results(grid: GridConfig, out: Path, top: int = TOP, only: Sequence[s
     if only:
         keys = select(keys, only, "dataset/method/variant/seedK", what="run", counts=_is_asked_for)
     exported = 0
-    with atomic(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic(out) as temporary,
+        # files may bear a time that zips cannot say, such as 1970
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
+    ):
         for key in keys:
             run = run_dir(grid, key)
             if not is_finished(grid, key):
@@ -115,7 +118,8 @@ def import_results(
     the logs of such runs lie. Runs that are finished here are left alone. Raises DataError, before anything
     is written, for an archive that is damaged or has files of no run of the grid, runs that are not whole
     or whose configuration is not the grid's, and runs that were trained from other inputs than lie here
-    or, unless `without_data`, that cannot be compared with them.
+    or, unless `without_data`, that cannot be compared with them; RunLockedError, after the runs before it, for one
+    that a process trains here.
     """
     with tempfile.TemporaryDirectory() as folder:
         runs = _unpack(archive_path, grid, Path(folder))
@@ -143,7 +147,8 @@ def import_results(
                 kept.append(key.name)
                 continue
             replaced += [str(run.config)] if run.config.exists() else []
-            _take(unpacked, grid, key, logs)
+            with locked(run.root):
+                _take(unpacked, grid, key, logs)
             log.info("%s: taken", key.name)
             taken.append(key.name)
     if replaced:
@@ -184,7 +189,7 @@ def _first_columns(run: RunDir, width: int) -> bytes:
 
 def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
     """The runs of an archive, each unpacked below `folder`."""
-    with _opened(path) as archive:
+    with reading(path, "a zip by haste export-results", EXPORT), zipfile.ZipFile(path) as archive:
         size = sum(info.file_size for info in archive.infolist())
         if size > MOST_UNPACKED * path.stat().st_size:
             raise DataError(
@@ -198,10 +203,19 @@ def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
             members = _members(run, key).keys()
             if missing := sorted(members - names):
                 if len(missing) < len(members):
-                    raise DataError(f"{path}: {missing[0]} is missing; nothing was taken. {AGAIN}")
+                    raise DataError(
+                        f"{path}: {missing[0]} is missing; nothing was taken. Make it again: {EXPORT}."
+                    )
                 continue
             # names that are in it and of the grid: none leads out of the folder
-            archive.extractall(folder, members)
+            try:
+                archive.extractall(folder, members)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise DataError(
+                    f"{folder}: the disk is full. Make room, or name another folder: TMPDIR."
+                ) from error
             names -= members
             runs[key] = run
     if names:
@@ -210,18 +224,6 @@ def _unpack(path: Path, grid: GridConfig, folder: Path) -> dict[RunKey, RunDir]:
             "the archive was made from."
         )
     return runs
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Whatever is wrong with an archive as a zip is a DataError that names it."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give the zip that haste export-results wrote.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a zip, or damaged ({error}). {AGAIN}") from error
 
 
 def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:

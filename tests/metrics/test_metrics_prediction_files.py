@@ -77,6 +77,17 @@ def test_propensities_need_the_labels_of_the_training_documents(tmp_path):
     assert 0 < found["metrics"]["PSP@1"] < 100
 
 
+def test_a_label_that_a_document_has_twice_counts_once(tmp_path):
+    matrix(tmp_path / "p.npz", SCORES)
+    matrix(tmp_path / "t.npz", TRUTH)
+    once = [[0, 2], [1], [3], [0]]
+    for name, rows in (("once", once), ("twice", [[*row, row[0]] for row in once])):
+        parquet.write_table(pa.table({"labels": rows}), tmp_path / f"{name}.parquet")
+    files = tmp_path / "p.npz", tmp_path / "t.npz"
+    metrics = [evaluate_files(*files, tmp_path / f"{n}.parquet") for n in ("once", "twice")]
+    assert metrics[0] == metrics[1]
+
+
 def psp(folder, *more, training="train.npz"):
     """PSP@1 by the command; `more` are words behind it."""
     matrix(folder / "p.npz", SCORES)
@@ -133,6 +144,8 @@ def test_the_command_prints_the_metrics_as_json(tmp_path):
     [
         ("p.csv", {"document": [9], "label": [0], "score": [1.0]}, "9 is no document"),
         ("p.csv", {"doc": [0], "label": [0]}, "no column document"),
+        ("p.csv", {"document": [0], "label": [None], "score": [1.0]}, "column label is empty"),
+        ("p.csv", {"document": [0], "label": ["a"], "score": [1.0]}, "names here and numbers in"),
         ("p.txt", {"document": [0], "label": [0]}, "ends in .npz, .csv or .parquet"),
     ],
 )

@@ -35,8 +35,11 @@ def test_napkinxc_agrees(a, b):
 
 
 def test_impossible_input_is_refused():
-    with pytest.raises(ConfigError, match=r"A = 0.55, B = 0; both must be above 0"):
-        inverse_propensity(np.array([1]), 10, 0.55, 0)
+    for a, b in ((0.55, 0), (float("nan"), 1.5), (0.55, float("inf"))):
+        with pytest.raises(
+            ConfigError, match=rf"A = {a}, B = {b}; both must be finite and above 0"
+        ):
+            inverse_propensity(np.array([1]), 10, a, b)
     with pytest.raises(DataError, match="2 training documents; the model needs at least 3"):
         inverse_propensity(np.array([1]), 2, 0.55, 1.5)
     with pytest.raises(DataError, match="run from 1 to 11, but there are 10 training documents"):

@@ -23,6 +23,7 @@ from haste.cli import app, command
 from haste.errors import ConfigError, DataError, TrainingError
 from haste.files import read_json, read_yaml, write_yaml
 from haste.inputs import RunInputs
+from haste.labels.order import LabelOrder
 from haste.metrics.metrics import MAX_RANK
 from haste.metrics.names import HISTORY
 from haste.metrics.runs import evaluate_run, read_predictions
@@ -340,6 +341,23 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tiny, stop, caplog
     assert "starting anew" in caplog.text
 
 
+def test_a_checkpoint_of_other_inputs_is_said_and_the_run_starts_anew(tiny, stop, caplog):
+    """As where the documents were cut anew, or an order of labels was made anew, since the run was stopped."""
+    config = tiny.config(training={"checkpoint_minutes": 0.0})
+    run = tiny.run_dir("run", config)
+    stop(config, run, 7)
+    order = LabelOrder.load(Path(config.inputs.order))
+    replace(order, labels=order.labels[::-1].copy()).save(Path(config.inputs.order))
+    train_and_evaluate(config, run)
+    assert (
+        f"{run.checkpoint / checkpoint.FILE}: is of another configuration or of other inputs"
+        in (caplog.text)
+    )
+    again = tiny.run_dir("again", config)
+    train_and_evaluate(config, again)
+    assert read_json(run.metrics)["metrics"] == read_json(again.metrics)["metrics"]
+
+
 def test_a_damaged_model_is_named(tiny):
     config = tiny.config()
     run = tiny.run_dir("run", config)
@@ -496,12 +514,12 @@ def test_a_checkpoint_does_not_choose_the_kernels_of_an_optimiser(tiny, stop, mo
     run = tiny.run_dir("run", config)
     saved = checkpoint.save
 
-    def of_a_gpu(folder, config, model, optimizers, progress):
+    def of_a_gpu(folder, origin, model, optimizers, progress):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 if "triton" in group:
                     group["triton"] = True
-        saved(folder, config, model, optimizers, progress)
+        saved(folder, origin, model, optimizers, progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", of_a_gpu)
@@ -509,8 +527,8 @@ def test_a_checkpoint_does_not_choose_the_kernels_of_an_optimiser(tiny, stop, mo
     loaded = checkpoint.load
     chosen = []
 
-    def seen(folder, config, model, optimizers):
-        progress = loaded(folder, config, model, optimizers)
+    def seen(folder, origin, model, optimizers):
+        progress = loaded(folder, origin, model, optimizers)
         chosen.extend(
             group["triton"]
             for each in optimizers

@@ -93,6 +93,21 @@ def test_the_best_of_both_parts_are_looked_at():
     assert scores[0, 5] == 9.0
 
 
+def test_fewer_labels_than_the_metrics_read_will_do():
+    head, tail = part(1, [1.0]), part(2, [2.0, 0.0])
+    whole = slice(0, N_FEATURES)
+    layer = HeadTail(head, tail, N_FEATURES, whole, whole)
+    truth = Truth(
+        sp.csr_matrix([[1.0, 0, 0]] * 2), np.ones(3), np.ones(3), sp.csr_matrix((2, 3)), False
+    )
+    model = StubModel(layer, LabelOrder(np.arange(3), 1, 1), torch.zeros(2, N_FEATURES))
+    tokens = Ragged.of([np.array([1], np.int32)] * 2)
+    # the head's only label is right: the tail goes down to it, and the head is first where they tie
+    assert tune_tail_bias(model, tokens, truth) == -1.0
+    ids, _, _ = tail_bias._best_of_each(model, layer, tokens)
+    assert ids[0].tolist() == [0, -1, -1, -1, -1, 1, 2, -1, -1, -1]
+
+
 def test_a_layer_without_a_tail_is_refused(tiny):
     model, tokens, truth = problem()
     model.layer = model.layer.head

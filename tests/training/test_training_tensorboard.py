@@ -7,6 +7,7 @@ import pytest
 
 from haste.errors import ConfigError
 from haste.training.loop import log_to_tensorboard
+from haste.training.run import train_and_evaluate
 
 ROW = {"epoch": 2, "step": 40, "loss": 1.5, "P@1": 50.0}
 
@@ -33,7 +34,11 @@ def test_each_number_of_a_row_is_a_scalar_at_its_step(tmp_path, monkeypatch):
     assert written == [("loss", 1.5, 40), ("P@1", 50.0, 40), ("closed", str(tmp_path), None)]
 
 
-def test_the_package_is_named_where_it_is_missing(tmp_path, monkeypatch):
+def test_the_package_is_named_where_it_is_missing_before_anything_is_trained(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    config = tiny.config(training={"tensorboard": True, "checkpoint_minutes": 0.0})
+    run = tiny.run_dir("run", config)
     with pytest.raises(ConfigError, match=r"training\.tensorboard: .*tensorboard"):
-        log_to_tensorboard(tmp_path, ROW)
+        train_and_evaluate(config, run)
+    assert not run.checkpoint.exists()
+    assert not run.history.exists()

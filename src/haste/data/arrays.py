@@ -19,6 +19,7 @@ from haste.data.registry import PROPENSITY
 from haste.data.xmc import held_out
 from haste.errors import DataError
 from haste.paths import SPLITS
+from haste.textlines import is_whole
 
 Documents: TypeAlias = Sequence[str] | np.ndarray | sp.spmatrix
 """texts [N], or features [N, D]: dense embeddings, or sparse"""
@@ -49,6 +50,10 @@ def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"X: document {number} is {type(text).__name__}; give {expected}.")
+            if not is_whole(text):
+                raise DataError(
+                    f"X: document {number} has half of a character (a surrogate); decode it anew, or leave it out."
+                )
         return texts
     if not np.isfinite(features.data).all():
         raise DataError("X: has values that are not finite.")
@@ -102,9 +107,11 @@ class NamedLabels:
         """
         if sp.issparse(labels) or (_is_numeric(labels) and labels.ndim == 2):
             matrix = sp.csr_matrix(labels)
-            if not np.isfinite(matrix.data).all():
-                raise DataError("Y: has values that are not finite.")
             matrix.eliminate_zeros()
+            if not np.isfinite(matrix.data).all():
+                raise DataError(
+                    "Y: has values that are not finite; give 0 where there is no label."
+                )
             columns = [
                 matrix.indices[begin:end].tolist()
                 for begin, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
@@ -140,7 +147,7 @@ def _plain_labels(number: int, row: Any) -> list[str | int]:
     plain = [label.item() if isinstance(label, np.generic) else label for label in listed]
     for label in plain:
         is_number = isinstance(label, int) and not isinstance(label, bool) and label >= 0
-        if not isinstance(label, str) and not is_number:
+        if not is_number and not (isinstance(label, str) and is_whole(label)):
             raise DataError(
                 f"Y: document {number} has the label {label!r}; give names, or whole numbers from 0."
             )

@@ -14,6 +14,8 @@ from haste.data.corpus import load_corpus
 from haste.data.registry import PROPENSITY
 from haste.errors import ConfigError, DataError
 from haste.files import read_csr, reading
+from haste.labels.frequency import count_labels
+from haste.metrics.matching import binary
 from haste.metrics.metrics import MAX_RANK, evaluate
 from haste.metrics.names import is_propensity_scored
 from haste.metrics.propensity import inverse_propensity
@@ -52,7 +54,7 @@ def read_pairs(path: Path) -> Pairs:
         missing = [name for name in ("document", "label") if name not in table]
         if missing:
             raise ValueError(f"no column {', '.join(missing)}; columns are {', '.join(table)}")
-        documents, labels = (np.array(table[name]) for name in ("document", "label"))
+        documents, labels = (_names(table[name], name) for name in ("document", "label"))
         return Pairs(documents, labels, np.array(table.get("score", np.ones(len(labels))), float))
 
 
@@ -84,18 +86,20 @@ def evaluate_files(
         )
     predicted, wanted = read_pairs(predictions), read_pairs(truth)
     trained = read_pairs(training) if training else None
+    for name, other in ((predictions, predicted), (training, trained)):
+        if other and _are_texts(other.labels) != _are_texts(wanted.labels) and len(other.labels):
+            raise DataError(
+                f"{name}: labels are names here and numbers in {truth}, or the reverse; give both in one form."
+            )
     documents = _numbering(wanted.documents, wanted.n_documents)
     labels = _numbering(np.concatenate([p.labels for p in (trained, wanted, predicted) if p]), None)
-    rows = _places(wanted.documents, documents, truth)
-    shape = (len(documents), len(labels))
-    matrix = sp.csr_matrix(
-        (np.ones(len(rows), np.float32), (rows, _places(wanted.labels, labels, truth))), shape
-    )
+    matrix = _matrix(wanted, documents, labels, truth)
     ids, scores = _ranked(predicted, documents, labels, predictions)
     counts, weights = np.zeros(len(labels), np.int64), np.ones(len(labels))
     if training and trained:
-        counts = np.bincount(_places(trained.labels, labels, truth), minlength=len(labels))
-        number = trained.n_documents or len(np.unique(trained.documents))
+        trained_documents = _numbering(trained.documents, trained.n_documents)
+        counts = count_labels(_matrix(trained, trained_documents, labels, training))
+        number = len(trained_documents)
         weights = inverse_propensity(counts, number, *(propensity or _propensity_beside(training)))
     result = evaluate(ids, scores, matrix, weights, counts)
     if not trained:
@@ -137,9 +141,18 @@ def _of_lists(table: Mapping[str, list]) -> Pairs:
     if len(scores) != len(labels):
         raise ValueError("lists of labels and scores differ in length")
     values = np.array(scores, float) if "scores" in table else np.ones(len(labels))
-    return Pairs(
-        np.repeat(np.arange(len(lengths)), lengths), np.array(labels), values, len(lengths)
-    )
+    documents = np.repeat(np.arange(len(lengths)), lengths)
+    return Pairs(documents, _names(labels, "labels"), values, len(lengths))
+
+
+def _names(values: list, column: str) -> np.ndarray:
+    if None in values:
+        raise ValueError(f"a cell of the column {column} is empty")
+    return np.array(values)
+
+
+def _are_texts(names: np.ndarray) -> bool:
+    return names.dtype.kind == "U"
 
 
 def _numbering(names: np.ndarray, number: int | None) -> Mapping[Any, int]:
@@ -152,6 +165,15 @@ def _places(names: np.ndarray, numbering: Mapping[Any, int], path: Path) -> np.n
         return np.array([numbering[name] for name in names.tolist()], np.int64)
     except KeyError as error:
         raise DataError(f"{path}: {error} is no document or label of the truth.") from None
+
+
+def _matrix(
+    pairs: Pairs, documents: Mapping[Any, int], labels: Mapping[Any, int], path: Path
+) -> sp.csr_matrix:
+    """float64 [N, L] of ones; a label that a document has twice counts once."""
+    places = _places(pairs.documents, documents, path), _places(pairs.labels, labels, path)
+    shape = (len(documents), len(labels))
+    return binary(sp.csr_matrix((np.ones(len(places[0])), places), shape))
 
 
 def _ranked(

@@ -26,12 +26,12 @@ def inverse_propensity(counts: np.ndarray, n_documents: int, a: float, b: float)
         float64 [L + E], at least 1.
 
     Raises:
-        ConfigError: A or B is not positive.
+        ConfigError: A or B is not positive, or not finite.
         DataError: N is below 3 (ln N < 1 makes C negative) or a count is not within 0..N.
     """
-    if a <= 0 or b <= 0:
+    if not (0 < a < np.inf and 0 < b < np.inf):
         raise ConfigError(
-            f"propensity: A = {a}, B = {b}; both must be above 0. Correct the data set's propensity_a and "
+            f"propensity: A = {a}, B = {b}; both must be finite and above 0. Correct the data set's propensity_a and "
             "propensity_b, or --propensity."
         )
     if n_documents < MIN_DOCUMENTS:

@@ -126,11 +126,11 @@ def load_run(run_dir: Path | str) -> Run:
         resources = renamed_columns(read_description(files.resources, command))
         if resources["completed"] is not True or (resolved and has_checkpoint(files)):
             raise DataError(f"{files.resources}: the run was stopped before its end. {again}")
+        if resolved and (why := stale(resources, resolved)):
+            raise DataError(f"{files.resources}: {why}. {again}")
     run = Run(files.root, key, values, resources=resources, **measured)
     if resolved is None:
         return run
-    if why := stale(resources, resolved):
-        raise DataError(f"{files.resources}: {why}. {again}")
     check_file(files.history, resources.get(SUMS, {}), command)
     epochs, dense = resolved.training.fixed_epochs, resolved.layer.pattern == "dense"
     with reading(files.history, "the history of a run", command):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.model import Model, check_fit, copy_into
-from haste.runs import fingerprint
+from haste.runs import fingerprint, input_digest
 from haste.tensor_file import Blocks, load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -44,27 +45,42 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+def origin(config: RunConfig) -> dict[str, str]:
+    """What a checkpoint of a run is of: digests of the settings that decide its numbers and of what it reads now
+    (empty where a part of that is not there)."""
+    return {"config": fingerprint(config), "inputs": input_digest(config.inputs) or ""}
+
+
 def save(
-    folder: Path, config: RunConfig, model: Model, optimizers: Optimizers, progress: Progress
+    folder: Path,
+    of: Mapping[str, str],
+    model: Model,
+    optimizers: Optimizers,
+    progress: Progress,
 ) -> None:
-    """Replace the checkpoint in `folder` by the present state, that of one rank: any number of them resumes."""
+    """Replace the checkpoint in `folder` by the present state, that of one rank: any number of them resumes.
+
+    `of`: the run's `origin` when it began, since inputs may be replaced while it trains.
+    """
     tensors = model.whole_tensors(momenta=True)
     packed = [
         _pack(optimizer.state_dict(), f"optimizer{number}", tensors)
         for number, optimizer in enumerate(optimizers)
     ]
     header = {
-        "config": fingerprint(config),
+        **of,
         "progress": json.dumps(asdict(progress)),
         "optimizers": json.dumps(packed),
     }
     save_tensors(folder / FILE if model.ranks.first else None, tensors, header)
 
 
-def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) -> Progress | None:
-    """Restore the state in `folder`, in place; None when there is none of this configuration.
+def load(
+    folder: Path, of: Mapping[str, str], model: Model, optimizers: Optimizers
+) -> Progress | None:
+    """Restore the state in `folder`, in place; None when there is none of this `origin`.
 
-    A damaged checkpoint, or one of another configuration, is reported and left out of account.
+    A damaged checkpoint, or one of another configuration or of other inputs, is reported and left out of account.
     """
     path = folder / FILE
     if not path.is_file():
@@ -72,8 +88,9 @@ def load(folder: Path, config: RunConfig, model: Model, optimizers: Optimizers) 
     unused = [optimizer.state_dict() for optimizer in optimizers]
     try:
         tensors, header = load_tensors(path, need_digest=True, rows=model.row_ranges())
-        if header["config"] != fingerprint(config):
-            log.warning("%s: is of another configuration; starting anew", path)
+        # checkpoints by earlier versions do not say what their inputs were
+        if header["config"] != of["config"] or header.get("inputs", of["inputs"]) != of["inputs"]:
+            log.warning("%s: is of another configuration or of other inputs; starting anew", path)
             return None
         progress = Progress(**json.loads(header["progress"]))
         states = [_unpack(packed, tensors) for packed in json.loads(header["optimizers"])]

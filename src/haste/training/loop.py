@@ -42,7 +42,10 @@ class Trainer:
         validate: Callable[[], dict[str, float]],
         stop: StopSignals,
     ) -> None:
-        """`out` takes checkpoint and history; `validate` gives validation metrics in percent."""
+        """`out` takes checkpoint and history; `validate` gives validation metrics in percent. Raises ConfigError
+        for `training.tensorboard` without its package."""
+        if train_step.config.training.tensorboard:
+            summary_writer()
         self.train_step = train_step
         self.config = train_step.config
         self.model = train_step.model
@@ -57,6 +60,7 @@ class Trainer:
         self.validate = validate
         self.stop = stop
         self.progress = checkpoint.Progress()
+        self._origin = checkpoint.origin(self.config)
         self._resumed = 0
         self._last_save = time.perf_counter()
         self._check_interval = _GPU_CHECK_INTERVAL if self.model.device.type == "cuda" else 1
@@ -115,8 +119,8 @@ class Trainer:
         return outcome.loss
 
     def resume(self) -> None:
-        """Resume from the checkpoint, if there is one of this configuration."""
-        restored = checkpoint.load(self.out.checkpoint, self.config, self.model, self.optimizers)
+        """Resume from the checkpoint, if there is one of this configuration and these inputs."""
+        restored = checkpoint.load(self.out.checkpoint, self._origin, self.model, self.optimizers)
         steps = self.ranks.collect(restored.step if restored else 0)
         if len(set(steps)) > 1:
             raise DataError(
@@ -133,7 +137,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint."""
         checkpoint.save(
-            self.out.checkpoint, self.config, self.model, self.optimizers, self.progress
+            self.out.checkpoint, self._origin, self.model, self.optimizers, self.progress
         )
         self._last_save = time.perf_counter()
 
@@ -254,13 +258,18 @@ class Trainer:
 
 def log_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
     """Add a row of the history to the event files in a run's folder; raises ConfigError without the package."""
+    with summary_writer()(str(folder)) as writer:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, row["step"])
+
+
+def summary_writer() -> Any:
+    """TensorBoard's class; raises ConfigError without the package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
             "training.tensorboard: needs the package tensorboard; pip install tensorboard, or leave it out."
         ) from error
-    with SummaryWriter(str(folder)) as writer:
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                writer.add_scalar(name, value, row["step"])
+    return SummaryWriter

@@ -70,20 +70,21 @@ def _head_and_tail(layer: OutputLayer) -> HeadTail:
 def _best_of_each(
     model: Model, parts: HeadTail, tokens: Ragged
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids int64 and scores fp32 [N, up to 2 DEPTH]: the best of the head, then those of the tail; and
-    which are of the tail, bool."""
+    """Ids int64 and scores fp32 [N, 2 DEPTH]: the best of the head, then those of the tail, -1 and -inf where
+    there are fewer; and which are of the tail, bool."""
     border = parts.head.n_labels
-    sizes = min(DEPTH, border), min(DEPTH, parts.tail.n_labels)
-    ids = np.empty((len(tokens), sum(sizes)), np.int64)
-    scores = np.empty(ids.shape, np.float32)
+    ids = np.full((len(tokens), 2 * DEPTH), -1, np.int64)
+    scores = np.full(ids.shape, -np.inf, np.float32)
     for rows, features in model.features_of(tokens):
         for part, read, first, columns in (
-            (parts.head, parts.head_features, 0, slice(0, sizes[0])),
-            (parts.tail, parts.tail_features, border, slice(sizes[0], None)),
+            (parts.head, parts.head_features, 0, slice(0, DEPTH)),
+            (parts.tail, parts.tail_features, border, slice(DEPTH, None)),
         ):
-            best, label_rows = part.topk(features[:, read].contiguous(), columns.stop or sizes[1])
-            ids[rows, columns] = model.order.labels[label_rows.cpu().numpy() + first]
+            best, rows_of_part = part.topk(features[:, read].contiguous(), DEPTH)
+            label_rows = rows_of_part.cpu().numpy()
+            labels = model.order.labels[label_rows + first]
+            ids[rows, columns] = np.where(label_rows < 0, -1, labels)
             scores[rows, columns] = best.cpu().numpy()
     tail = np.zeros(ids.shape, bool)
-    tail[:, sizes[0] :] = True
+    tail[:, DEPTH:] = True
     return ids, scores, tail

@@ -134,3 +134,17 @@ def test_half_a_layout_says_what_was_found_and_what_is_needed(tmp_path, missing)
     assert f"Found: {found}. Needed is one of: PECOS: X.trn.txt, X.tst.txt, Y.trn.npz" in str(
         error.value
     )
+
+
+def test_folders_that_may_not_be_read_are_left_out(tmp_path, monkeypatch):
+    for name in ("data", "lost+found"):
+        (tmp_path / name).mkdir()
+        for split in ("train", "test"):
+            (tmp_path / name / f"{split}.csv").write_text("text,labels\nx,a\n")
+    closed = {tmp_path / "lost+found"}
+    # the user of the tests may read anything
+    monkeypatch.setattr("os.access", lambda path, _mode: path not in closed)
+    assert detect(tmp_path).folder == tmp_path / "data"
+    closed.add(tmp_path)
+    with pytest.raises(DataError, match="may not be read"):
+        detect(tmp_path)

@@ -84,6 +84,8 @@ def test_numbered_labels_have_the_names_that_datasets_wrote_down(tmp_path):
         ('{"labels": ["a"]}', "no column text"),
         ('{"text": 3, "labels": ["a"]}', "row 1: text is 3"),
         ('{"text": "x", "labels": [0.5]}', "row 1: labels: 0.5 is no label"),
+        ('{"text": "half \\ud800", "labels": ["a"]}', "row 1: text is"),
+        ('{"text": "x", "labels": ["half \\ud800"]}', "row 1: labels: .* is no label"),
         ("[]", "line 1: expected a JSON object"),
         ("{", "line 1"),
     ],
@@ -123,6 +125,37 @@ def test_a_part_that_is_not_there_is_missed(tmp_path):
     (tmp_path / "data/train-00001-of-00003.parquet").unlink()
     with pytest.raises(DataError, match="one of 3 parts by its name, but there are 2"):
         detect(tmp_path)
+
+
+def test_a_number_and_its_digits_are_one_label(tmp_path):
+    """A cell of a csv has the one or the other, by whether it is a JSON list, and train need not be as test."""
+    (tmp_path / "train.csv").write_text('text,labels\nx,12\ny,"[12, 13]"\nz,13;12\n')
+    (tmp_path / "test.jsonl").write_text('{"text": "x", "labels": [13]}\n')
+    layout = detect(tmp_path)
+    assert read(layout, "train") == [("x", [0]), ("y", [0, 1]), ("z", [0, 1])]
+    assert read(layout, "test") == [("x", [1])]
+
+
+def test_no_name_stands_for_a_label_below_zero(tmp_path):
+    """`datasets` has -1 for no label."""
+    for split in ("train", "test"):
+        write_datasets(tmp_path, split, [("x", [-1])])
+        info = {"features": {"labels": {"feature": {"names": ["zero", "one"]}}}}
+        (tmp_path / split / "dataset_info.json").write_text(json.dumps(info))
+    layout = detect(tmp_path)
+    read(layout, "train")
+    assert layout.labels(pa.array([0]).to_numpy())["name"].to_pylist() == ["-1"]
+
+
+def test_other_columns_of_a_csv_may_have_anything(tmp_path):
+    """Even where the first megabyte of one has numbers alone."""
+    documents, text = 3000, "word " * 100
+    rows = "".join(f"{i},{text},a\n" for i in range(documents))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"id,text,labels\n{rows}A1,last,b\n")
+    layout = detect(tmp_path)
+    assert read(layout, "train")[-1] == ("last", [1])
+    assert layout.count("test") == documents + 1
 
 
 def test_tables_become_a_corpus(tmp_path):

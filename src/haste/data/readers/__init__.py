@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from haste.data.readers.attention_xml import AttentionXml
@@ -44,6 +45,8 @@ def detect(folder: Path | str, text: str = "title+content") -> Layout:
         raise DataError(
             f"{folder}: no such folder. Give the folder with the files of the data set."
         )
+    if not _is_readable(folder):
+        raise DataError(f"{folder}: may not be read by this user. Change its permissions.")
     level, files = [folder], []
     for _ in range(DEPTH + 1):
         for layout in LAYOUTS:
@@ -56,11 +59,19 @@ def detect(folder: Path | str, text: str = "title+content") -> Layout:
                 return layout(folders[0], text)
         below = sorted(path for parent in level for path in parent.iterdir())
         files += [str(path.relative_to(folder)) for path in below if path.is_file()]
-        # links to folders among them, but hidden ones
-        level = [path for path in below if path.is_dir() and not path.name.startswith(".")]
+        # links to folders among them, but hidden ones, and such as lost+found, that nobody may read
+        level = [
+            path
+            for path in below
+            if path.is_dir() and not path.name.startswith(".") and _is_readable(path)
+        ]
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
     needed = "; ".join(f"{layout.name}: {layout.needs}" for layout in LAYOUTS)
     raise DataError(
         f"{folder}: no layout of a data set. Found: {', '.join(files[:LISTED]) or 'no file'}{more}. "
         f"Needed is one of: {needed}."
     )
+
+
+def _is_readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)

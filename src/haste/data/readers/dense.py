@@ -40,7 +40,9 @@ def csr_of_dense(embeddings: np.ndarray) -> sp.csr_matrix:
     """float32 CSR [N, D] of a dense matrix, its zeros stored too."""
     rows, width = embeddings.shape
     columns = np.tile(np.arange(width, dtype=np.int32), rows)
-    values = np.ascontiguousarray(embeddings, np.float32).ravel()
+    # what float32 cannot hold becomes infinite, which callers refuse
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(embeddings, np.float32).ravel()
     bounds = np.arange(rows + 1, dtype=np.int64) * width
     return sp.csr_matrix((values, columns, bounds), shape=(rows, width))
 

@@ -17,6 +17,7 @@ from haste.data.readers.base import (
     pack_labels,
 )
 from haste.data.readers.lines import bad_line, count_lines, json_objects
+from haste.textlines import is_whole
 
 ENDINGS = ("json", "json.gz", "raw.json", "raw.json.gz")
 
@@ -84,9 +85,6 @@ def _texts(path: Path, number: int, entry: dict[str, Any]) -> tuple[str | None, 
             continue
         if not isinstance(value, str):
             raise bad_line(path, number, f"{key}: a text", value)
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:  # half of a pair, as "\ud800" gives
-            expected = f"{key}: a text of whole characters"
-            raise bad_line(path, number, expected, ascii(value)) from error
+        if not is_whole(value):
+            raise bad_line(path, number, f"{key}: a text of whole characters", ascii(value))
     return uid, title, content

@@ -22,10 +22,12 @@ from haste.data.readers.base import (
     default_uids,
     in_blocks,
     pack_labels,
+    whole_number,
 )
 from haste.data.readers.lines import json_objects
 from haste.errors import DataError
 from haste.files import read_json, reading
+from haste.textlines import is_whole
 
 LABELS = ("labels", "label")
 SEPARATOR = ";"
@@ -37,8 +39,9 @@ _PART_OF = re.compile(r"-of-(\d+)\.")
 class Table(Layout):
     """A table a split, of the columns `text` (or `title` and `content`) and `labels` (or `label`).
 
-    Labels are lists of names or numbers, in a csv a JSON list or names separated by semicolons. Ids follow
-    the order in which labels are first met, so the training documents are to be read first.
+    Labels are lists of names or numbers, in a csv a JSON list or names separated by semicolons; a number and the
+    same digits as a name are one label. Ids follow the order in which labels are first met, so the training
+    documents are to be read first.
     """
 
     name = "table"
@@ -52,7 +55,7 @@ class Table(Layout):
 
     def __init__(self, folder: Path, text: str = "title+content") -> None:
         super().__init__(folder, text)
-        self._ids: dict[str | int, int] = {}
+        self._ids: dict[str, int] = {}
         for split in SPLITS:
             _check_whole(_parts(folder, split))
 
@@ -108,8 +111,8 @@ class Table(Layout):
     def _label_rows(self) -> Iterator[tuple[str, str, None]]:
         names = self._names
         for label in self._ids:
-            known = names[label] if isinstance(label, int) and label < len(names) else str(label)
-            yield str(label), known, None
+            number = whole_number(label)
+            yield label, names[number] if 0 <= number < len(names) else label, None
 
     @property
     def _names(self) -> list[str]:
@@ -179,19 +182,26 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from ipc.open_stream(source)
         return
     texts = pa.schema([(name, pa.string()) for name in wanted])
-    options = csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
     parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = [name for name in reader.schema.names if name in wanted]
+    # of other columns the first rows would say the type, which later ones need not have
+    options = csv.ConvertOptions(
+        column_types=texts, strings_can_be_null=False, include_columns=names
+    )
     yield from csv.open_csv(path, parse_options=parse, convert_options=options)
 
 
 def _string(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
     value = row[column]
-    if not isinstance(value, str):
-        raise DataError(f"{path}: row {number}: {column} is {value!r}; expected a text.")
+    if not isinstance(value, str) or not is_whole(value):
+        raise DataError(
+            f"{path}: row {number}: {column} is {value!r}; expected a text of whole characters."
+        )
     return value
 
 
-def _labels(path: Path, number: int, row: Mapping[str, Any]) -> list[str | int]:
+def _labels(path: Path, number: int, row: Mapping[str, Any]) -> list[str]:
     column = next((name for name in LABELS if name in row), None)
     if column is None:
         raise _no_column(path, number, "labels", row)
@@ -205,9 +215,9 @@ def _labels(path: Path, number: int, row: Mapping[str, Any]) -> list[str | int]:
             ) from error
         value = [label.strip() if isinstance(label, str) else label for label in value]
     labels = value if isinstance(value, list) else [value]
-    wrong = [label for label in labels if type(label) not in (str, int)]
+    wrong = [x for x in labels if type(x) not in (str, int) or not is_whole(str(x))]
     if wrong:
         raise DataError(
             f"{path}: row {number}: {column}: {wrong[0]!r} is no label; give names or whole numbers."
         )
-    return [label for label in labels if label != ""]
+    return [str(label) for label in labels if label != ""]
