@@ -110,6 +110,16 @@ def test_runs_of_linear_methods_on_another_corpus_are_refused(grid):
     assert import_results(ZIP, grid, without_data=True).taken == (LINEAR.name,)
 
 
+@pytest.mark.usefixtures("linear")
+def test_half_an_identity_of_a_linear_run_is_refused(grid):
+    def change(members):
+        name = f"runs/{LINEAR.name}/resources.json"
+        members[name] = json.dumps({**json.loads(members[name]), IDENTITY: {"config": {}}}).encode()
+
+    rewrite(change)
+    refused(grid, "resources.json: .*damaged|inputs")
+
+
 @pytest.fixture
 def tuned(grid, make_inputs) -> GridConfig:
     """The grid with trials, and its inputs."""

@@ -244,8 +244,10 @@ def _check(path: Path, grid: GridConfig, key: RunKey, run: RunDir) -> bool:
             raise DataError(
                 f"{run.metrics}: {wrong[0]} is {metrics[wrong[0]]!r}, not a percentage."
             )
-        recorded = read_resources(run).get(IDENTITY)
-        read, present = recorded and recorded["inputs"], present_inputs(grid, key)
+        with reading(run.resources, "the resources of a run"):
+            recorded = read_resources(run).get(IDENTITY)
+            read = recorded and recorded["inputs"]
+        present = present_inputs(grid, key)
         # of a trained run `load_run` has said so
         if not is_trained(key) and None not in (read, present) and read != present:
             raise DataError(
