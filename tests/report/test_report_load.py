@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from fake_grid import FakeGrid
+from fake_grid import FakeGrid, load
 
+from haste.errors import DataError
 from haste.files import write_json
 from haste.metrics.truth import load_truth
 from haste.report.load import Documents
@@ -22,3 +23,13 @@ def test_each_documents_value_is_of_what_was_measured(tmp_path, filtered, descri
     assert values.mean() == pytest.approx(run.metrics["PSP@3"], abs=1e-4)
     # 40% of the positives are listed as pairs
     assert (run.metrics["PSP@3"] < before.metrics["PSP@3"] - 1) == filtered
+
+
+def test_runs_that_are_not_there_are_counted_and_what_to_do_is_said(tmp_path):
+    fake = FakeGrid(tmp_path, methods=("dense", "haste"), seeds=(0, 1), documents=20, labels=30)
+    fake.write()
+    for key in fake.grid.main_runs():
+        if key.method == "haste":
+            fake.run_dir(key).metrics.unlink()
+    with pytest.raises(DataError, match=r"2 of the 4 runs .*haste/default/seed0.*finished\.yaml"):
+        load(fake.grid, "main")

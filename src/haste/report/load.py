@@ -123,6 +123,12 @@ class Sources:
         Raises DataError for another run that is not finished, or is not what the grid says.
         """
         keys = [key for key in inputs.runs if not inputs.partial or is_finished(grid, key)]
+        if missing := [key.name for key in keys if not run_dir(grid, key).metrics.is_file()]:
+            raise DataError(
+                f"{grid.layout.results}: {len(missing)} of the {len(keys)} runs that this reads are not there "
+                f"({missing[0]}, ...). Snakemake makes what a table or figure lacks; for one of the runs that "
+                "are there, lay workflow/overlays/finished.yaml over the grid."
+            )
         for key in keys:
             _check_configuration(grid, key)
         return cls(
