@@ -12,7 +12,7 @@ from haste.labels.order import LabelOrder
 from haste.metrics.metrics import METRICS
 from haste.metrics.names import HISTORY
 from haste.paths import RunDir
-from haste.runs import IDENTITY, corpus_digest, identity, is_trained, run_dir
+from haste.runs import IDENTITY, corpus_digest, identity, input_digest, is_trained, run_dir
 
 SETTINGS = {
     "name": "small",
@@ -111,7 +111,7 @@ def write_run(grid: GridConfig, key: RunKey, precision: float = 50.0) -> RunDir:
     recorded = {"config": settings, "inputs": corpus_digest(grid.layout.corpus(key.dataset))}
     if is_trained(key):
         config = grid.resolve(key)
-        recorded = identity(config)
+        recorded = identity(config, input_digest(config.inputs))
         epochs = range(config.training.epochs)
         rows = [",".join(HISTORY), *(f"{e},{e},1.0,0.1,1.0,,,,0" for e in epochs)]
         run.history.write_text("\n".join(rows) + "\n")

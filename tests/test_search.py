@@ -10,7 +10,7 @@ from haste.grid import DEFAULT_VARIANT, GridConfig, RunKey
 from haste.metrics.names import VALIDATED
 from haste.paths import GridLayout
 from haste.prepare import own_encoder
-from haste.runs import IDENTITY, claim, identity, is_done
+from haste.runs import IDENTITY, claim, identity, input_digest, is_done
 from haste.search import LADDERS, STEPS, Search
 
 DOCUMENTS, LABELS, BATCH = 300, 80, 32
@@ -55,7 +55,9 @@ def trained(monkeypatch):
         write_yaml(run.config, config.as_dict())
         steps = config.training.min_steps
         resources = {"steps": steps, "seconds": {"train": PACE * steps}, "completed": True}
-        write_description(run.resources, {**resources, IDENTITY: identity(config)})
+        write_description(
+            run.resources, {**resources, IDENTITY: identity(config, input_digest(config.inputs))}
+        )
         write_description(run.metrics, {"metrics": dict.fromkeys(VALIDATED, worth)})
 
     monkeypatch.setattr("haste.search.train_and_evaluate", train)

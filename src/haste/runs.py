@@ -49,9 +49,9 @@ def fingerprint(config: RunConfig) -> str:
     return _sha256(deciding_settings(config))
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What a run's results say of what they were trained from, see IDENTITY."""
-    return {"config": deciding_settings(config), "inputs": input_digest(config.inputs)}
+def identity(config: RunConfig, inputs: str | None) -> dict[str, Any]:
+    """What a run's results say of what they were trained from, see IDENTITY; `inputs`: its `input_digest`."""
+    return {"config": deciding_settings(config), "inputs": inputs}
 
 
 def input_files(inputs: InputsConfig) -> dict[str, list[Path]] | None:

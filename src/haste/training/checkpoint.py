@@ -14,7 +14,7 @@ from torch import Tensor
 
 from haste.config import RunConfig
 from haste.model import Model, check_fit, copy_into
-from haste.runs import fingerprint, input_digest
+from haste.runs import fingerprint
 from haste.tensor_file import Blocks, load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,9 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def origin(config: RunConfig) -> dict[str, str]:
-    """What a checkpoint of a run is of: digests of the settings that decide its numbers and of what it reads now
-    (empty where a part of that is not there)."""
-    return {"config": fingerprint(config), "inputs": input_digest(config.inputs) or ""}
+def origin(config: RunConfig, inputs: str | None) -> dict[str, str]:
+    """What a checkpoint of a run is of: digests of the settings that decide its numbers and of what it reads."""
+    return {"config": fingerprint(config), "inputs": inputs or ""}
 
 
 def save(

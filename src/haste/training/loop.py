@@ -39,11 +39,13 @@ class Trainer:
         inputs: RunInputs,
         batches: EpochBatches,
         out: RunDir,
+        origin: Mapping[str, str],
         validate: Callable[[], dict[str, float]],
         stop: StopSignals,
     ) -> None:
-        """`out` takes checkpoint and history; `validate` gives validation metrics in percent. Raises ConfigError
-        for `training.tensorboard` without its package."""
+        """`out` takes checkpoint and history; `origin`: of what a checkpoint is, see `checkpoint.origin`;
+        `validate` gives validation metrics in percent. Raises ConfigError for `training.tensorboard` without its
+        package."""
         if train_step.config.training.tensorboard:
             summary_writer()
         self.train_step = train_step
@@ -60,7 +62,7 @@ class Trainer:
         self.validate = validate
         self.stop = stop
         self.progress = checkpoint.Progress()
-        self._origin = checkpoint.origin(self.config)
+        self._origin = origin
         self._resumed = 0
         self._last_save = time.perf_counter()
         self._check_interval = _GPU_CHECK_INTERVAL if self.model.device.type == "cuda" else 1

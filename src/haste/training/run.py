@@ -28,7 +28,7 @@ from haste.paths import RunDir
 from haste.progress import counting
 from haste.resources import Meter
 from haste.run_lock import locked
-from haste.runs import IDENTITY, claim, identity, is_done, remove_results
+from haste.runs import IDENTITY, claim, identity, input_digest, is_done, remove_results
 from haste.training import checkpoint, failures
 from haste.training.adapt import adapted
 from haste.training.loop import Trainer
@@ -94,10 +94,13 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> N
     device = choose_device(config.training.device)
     meter = Meter(device.type)
     with meter.phase("setup"):
-        inputs, truth, trainer = ranks.agree(lambda: _set_up(config, out, device, stop, ranks))
+        # now: inputs may be replaced while this trains
+        digest = ranks.agree(lambda: input_digest(config.inputs))
+        inputs, truth, trainer = ranks.agree(
+            lambda: _set_up(config, digest, out, device, stop, ranks)
+        )
         documents, model = inputs.tokens.splits, trainer.model
-    # the digest is taken now: inputs may be replaced while this trains
-    trained_from = identity(config)
+    trained_from = identity(config, digest)
     if ranks.first:
         if not out.config.exists():
             write_yaml(out.config, config.as_dict())
@@ -160,7 +163,12 @@ def _train(config: RunConfig, out: RunDir, stop: StopSignals, ranks: Ranks) -> N
 
 
 def _set_up(
-    config: RunConfig, out: RunDir, device: torch.device, stop: StopSignals, ranks: Ranks
+    config: RunConfig,
+    digest: str | None,
+    out: RunDir,
+    device: torch.device,
+    stop: StopSignals,
+    ranks: Ranks,
 ) -> tuple[RunInputs, Truth, Trainer]:
     """What a run reads, the truth of its validation split, and its trainer."""
     inputs = RunInputs.load(config)
@@ -178,6 +186,8 @@ def _set_up(
         )
 
     train_step = TrainStep(config, model, total_steps)
-    trainer = Trainer(train_step, inputs, batches, out, validate, stop)
+    trainer = Trainer(
+        train_step, inputs, batches, out, checkpoint.origin(config, digest), validate, stop
+    )
     failures.check_start(config, model, documents["train"])
     return inputs, truth, trainer
