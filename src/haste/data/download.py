@@ -144,6 +144,8 @@ def _receive(
             partial.unlink(missing_ok=True)
             raise _AskAgain(f"asked for the bytes from {begin} on, sent others")
         check_room(partial.parent, total - sent_from)
+        # the file as it lies there: some servers call the compression of a .gz an encoding of theirs
+        response.raw.headers.pop("Content-Encoding", None)
         # only a strong tag says that the bytes are the same
         tag = response.headers.get("ETag", "W/")
         tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
@@ -160,8 +162,9 @@ def _receive(
 
 
 def _check_answer(url: str, response: requests.Response) -> None:
-    if url.startswith("https:") and not response.url.startswith("https:"):
-        raise DataError(f"{url}: leads to {response.url}, which is not encrypted; refused.")
+    for step in (*response.history, response):
+        if url.startswith("https:") and not step.url.startswith("https:"):
+            raise DataError(f"{url}: leads to {step.url}, which is not encrypted; refused.")
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code in BUSY:
         raise _AskAgain(status, _asked_for(response))
@@ -177,7 +180,8 @@ def _extent(response: requests.Response) -> tuple[int, int]:
     if response.status_code == 206:
         match = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         return (int(match[1]), int(match[2])) if match else (-1, 0)
-    return 0, int(response.headers.get("Content-Length", 0))
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if re.fullmatch(r"[0-9]+", length) else 0
 
 
 def _asked_for(response: requests.Response) -> float | None:
