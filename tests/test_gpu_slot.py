@@ -45,11 +45,14 @@ def test_slots_are_spread_over_gpus_and_a_freed_one_is_taken(monkeypatch, tmp_pa
 
 
 def test_the_same_gpu_by_another_name_is_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_slot, "_uuids", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(gpu_slot, "_uuids", lambda: ["GPU-a1", "GPU-b2"])
     _, held = take_slot(["1"], 1, tmp_path)
-    assert take_slot(["GPU-a", "GPU-b"], 1, tmp_path)[0] == "GPU-a"
-    monkeypatch.setattr(gpu_slot.time, "sleep", lambda _: os.close(held))
+    assert take_slot(["GPU-a1", "GPU-b2"], 1, tmp_path)[0] == "GPU-a1"
+    slept = []
+    monkeypatch.setattr(gpu_slot.time, "sleep", lambda _: slept.append(os.close(held)))
+    # CUDA takes the begin of a name for all of it
     assert take_slot(["GPU-b"], 1, tmp_path)[0] == "GPU-b"
+    assert slept
 
 
 def start(tmp_path, *command: str, gpus: str = "fake") -> subprocess.Popen:

@@ -42,10 +42,7 @@ def take_slot(gpus: Sequence[str], per_gpu: int, folder: Path) -> tuple[str, int
     Returns the GPU's name and the descriptor of the locked file, which the process must keep open.
     """
     uuids = _uuids()
-    # an index may name different GPUs in different jobs of a scheduler; a UUID does not
-    keys = {
-        name: uuids[int(name)] if name in map(str, range(len(uuids))) else name for name in gpus
-    }
+    keys = {name: _key(name, uuids) for name in gpus}
     waited = False
     while True:
         chooser = _open(folder / "choosing")
@@ -78,6 +75,15 @@ def execute(command: Sequence[str], per_gpu: int) -> NoReturn:
         log.info("on GPU %s", name)
         environment |= {VISIBLE: name, AT_ONCE: str(per_gpu)}
     os.execvpe(command[0], list(command), environment)
+
+
+def _key(name: str, uuids: Sequence[str]) -> str:
+    """What a GPU is called in every process: an index may name different ones in different jobs of a scheduler,
+    and CUDA takes the begin of a UUID for all of it."""
+    if name in map(str, range(len(uuids))):
+        return uuids[int(name)]
+    named = [uuid for uuid in uuids if uuid.startswith(name)]
+    return named[0] if len(named) == 1 else name
 
 
 def _free(folder: Path, key: str, per_gpu: int) -> list[int]:

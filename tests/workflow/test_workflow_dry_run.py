@@ -375,6 +375,17 @@ def test_every_job_that_is_submitted_has_a_row(papers_jobs, papers_table):
     assert max(float(row["Time (h)"]) for row in rows) == 24
 
 
+@pytest.mark.parametrize(
+    ("resource", "refused"),
+    [("max_runtime='1440'", False), ("max_runtime=1d", True), ("max_mem_mb=128GB", True)],
+)
+def test_limits_of_a_site_are_numbers(project: Project, resource, refused):
+    project.configure({**GRID, "ablations": []})
+    shown = project.snakemake("-n", "--default-resources", resource)
+    assert (shown.returncode != 0) == refused, shown.stdout[-2000:]
+    assert (f"default-resources.{resource.partition('=')[0]}: " in shown.stdout) == refused
+
+
 def test_an_account_left_as_it_was_is_refused(project: Project):
     project.configure({**GRID, "ablations": []})
     account = ("--default-resources", "slurm_account=myaccount")

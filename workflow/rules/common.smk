@@ -41,6 +41,7 @@ from haste.reservation import (
     training_request,
 )
 from haste.runs import is_finished, run_dir, run_files
+from haste.slurm import Site
 
 # relative, so that a project that was moved is not run again
 REGISTRY_FILE, PUBLISHED_FILE = (
@@ -68,7 +69,8 @@ try:
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
         DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
         check_models(GRID, REGISTRY)
-        for path in (GRID.data_dir, GRID.results_dir):
+        own = [dataset.path for dataset in DATASETS.values()]
+        for path in (GRID.data_dir, GRID.results_dir, *own):
             if set("{}") & set(path):
                 raise ConfigError(
                     f"config: {path!r}: Snakemake reads braces as wildcards; rename it."
@@ -82,7 +84,7 @@ validate(
 )
 
 
-def site(name):
+def default_resource(name):
     """What `default-resources` of the profile says, or None."""
     resource = workflow.resource_settings._parsed_default_resources.get(name)
     return resource.evaluate(
@@ -95,12 +97,16 @@ def site(name):
     ).value
 
 
+try:
+    SITE = Site(**{field.name: default_resource(field.name) for field in fields(Site)})
+except HasteError as error:
+    raise WorkflowError(str(error)) from None
 # a job that asks for no more, a quarter of an hour of them to start, shares a submission
 SMALL_MINUTES = 20
 # the most that a job may ask for
-LIMITS = Limits(site("max_mem_mb"), site("max_runtime"))
+LIMITS = Limits(SITE.max_mem_mb, SITE.max_runtime)
 # on a cluster the GPUs are where the profile says, whatever this machine has
-HAS_GPU = bool(site("gpu_partition") or visible_gpus(os.environ))
+HAS_GPU = bool(SITE.gpu_partition or visible_gpus(os.environ))
 
 
 def placed(run):
@@ -367,7 +373,7 @@ def run_group(wildcards):
 
 def partition(on_gpu):
     """The partition of jobs with or without a GPU; None where there is no such thing."""
-    return (on_gpu and site("gpu_partition")) or site("slurm_partition")
+    return (on_gpu and SITE.gpu_partition) or SITE.slurm_partition
 
 
 def size_of(wildcards):
