@@ -118,6 +118,13 @@ def test_a_generated_data_set(project: Project):
     assert "--raw data/small-Amazon-670K/raw" in shown
 
 
+def test_a_data_set_that_cannot_be_generated_is_refused_before_any_job(project: Project):
+    project.configure({**GRID, "datasets": {"toys": {"synth": {"documents": "many", "labels": 5}}}})
+    shown = project.snakemake("-n")
+    assert shown.returncode != 0
+    assert "config.yaml: datasets.toys: synth.documents: 'many' is not allowed" in shown.stdout
+
+
 def test_a_grid_is_named_after_its_file(project: Project):
     bare = {key: GRID[key] for key in ("datasets", "methods")}
     (project.root / "bare.yaml").write_text(yaml.safe_dump(bare))

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from haste.estimates import (
     encoder_size,
     expected_size,
     known_size,
+    placed,
     read_benchmarks,
 )
 from haste.presets import method
@@ -69,6 +70,11 @@ try:
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
         DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
         check_models(GRID, REGISTRY)
+        BENCHMARKS = read_benchmarks(GRID)
+        SIZES = {
+            name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
+            for name in DATASETS
+        }
         own = [dataset.path for dataset in DATASETS.values()]
         for path in (GRID.data_dir, GRID.results_dir, *own):
             if set("{}") & set(path):
@@ -109,36 +115,21 @@ LIMITS = Limits(SITE.max_mem_mb, SITE.max_runtime)
 HAS_GPU = bool(SITE.gpu_partition or visible_gpus(os.environ))
 
 
-def placed(run):
-    """The run with the device that `auto` means on this machine or cluster."""
-    if run.training.device != "auto":
-        return run
-    device = "cuda" if HAS_GPU else "cpu"
-    return replace(run, training=replace(run.training, device=device))
-
-
 # where machines share no disk: inputs and outputs go through a storage, and only files that are named there
 STORED = workflow.storage_settings.default_storage_provider is not None
 LAYOUT = GRID.layout
 LOGS = Path("logs")
 TRAINED = {
-    key: GRID.resolve(key)
+    key: placed(GRID.resolve(key), gpu=HAS_GPU)
     for key in GRID.all_runs()
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.all_runs() if method(key.method).kind == "linear"]
-BENCHMARKS = read_benchmarks(GRID)
-SIZES = {
-    name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
-    for name in GRID.datasets
-}
 REQUESTS = {
-    key: training_request(placed(run), SIZES[key.dataset], REGISTRY, BENCHMARKS)
+    key: training_request(run, SIZES[key.dataset], REGISTRY, BENCHMARKS)
     for key, run in TRAINED.items()
 }
-ON_GPU = {
-    key: int(placed(run).training.device == "cuda") for key, run in TRAINED.items()
-}
+ON_GPU = {key: int(run.training.device == "cuda") for key, run in TRAINED.items()}
 # where a job's time has a limit: as often as the longest run must resume from its checkpoint, and twice.
 # The snakemake inside a cluster's job tries once: the one that submitted it has the retries.
 TRAIN_RETRIES = (
