@@ -41,7 +41,7 @@ from haste.reservation import (
     tokens_request,
     training_request,
 )
-from haste.runs import is_finished, run_dir, run_files
+from haste.runs import as_trained, is_finished, run_dir, run_files
 from haste.slurm import Site
 
 # relative, so that a project that was moved is not run again
@@ -184,7 +184,6 @@ TRANSFORMER_READS = {
     for encoder in ENCODERS.values()
     if encoder.kind == "transformer"
 }
-SETTINGS = {key: GRID.run_settings(key) for key in GRID.all_runs()}
 # names of all values of a run's configuration, by section
 RUN_SETTINGS = [
     f"{section}__{field.name}"
@@ -224,10 +223,19 @@ def run_key(wildcards):
     )
 
 
+@cache
+def run_settings(key):
+    """What a run depends on. Of a finished run what decides no number stays as it was: such a change is no
+    reason to train again, but for runs that are trained in any case."""
+    if key not in TRAINED or workflow.dag_settings.forceall:
+        return GRID.run_settings(key)
+    return as_trained(run_dir(GRID, key), GRID.resolve(key)).as_dict()
+
+
 def run_setting(wildcards, name):
     """One resolved value of a run's configuration, as text; empty where the run has no such value."""
     section, _, key = name.partition("__")
-    value = SETTINGS[run_key(wildcards)].get(section, {})
+    value = run_settings(run_key(wildcards)).get(section, {})
     return f"{section}.{key} = {value[key]}" if key in value else ""
 
 
