@@ -12,6 +12,8 @@ import pytest
 from haste import gpu_slot
 from haste.gpu_slot import take_slot, visible_gpus
 
+UUIDS = gpu_slot._uuids
+
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
@@ -33,6 +35,25 @@ def no_gpu(monkeypatch):
 def test_gpus_are_those_that_cuda_would_show(monkeypatch, listed, names):
     monkeypatch.setattr(gpu_slot, "_uuids", lambda: ["GPU-a", "GPU-b"])
     assert visible_gpus({} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}) == names
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "names"),
+    [
+        ("GPU-a\nGPU-b", 0, ["0", "1"]),
+        ("No devices were found", 0, []),
+        ("No devices were found", 6, []),
+        (None, 0, []),
+    ],
+)
+def test_gpus_are_what_nvidia_smi_lists_not_what_it_says(monkeypatch, tmp_path, said, code, names):
+    monkeypatch.setattr(gpu_slot, "_uuids", UUIDS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if said is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+        program.chmod(0o755)
+    assert visible_gpus({}) == names
 
 
 def test_slots_are_spread_over_gpus_and_a_freed_one_is_taken(monkeypatch, tmp_path):

@@ -204,11 +204,17 @@ def test_a_data_set_that_is_to_be_generated_has_the_size_of_its_plan(registry):
         "none": {"synth": {"labels": 50}},
         "words": {"synth": {"documents": "many", "labels": 50}},
         "scale": {"synth": {"like": "eurlex-4k", "scale": "0.1"}},
+        "liked": {"synth": {"like": ["eurlex-4k"]}},
     }
     registry = dataclasses.replace(registry, datasets={}).with_datasets(described)
     assert expected_size(registry, "small") == Size(900, 250, 50, validation=100)
     assert expected_size(registry, "like") == Size(1514, 7, 396, validation=31)
-    for name, key in (("none", "--documents"), ("words", "documents"), ("scale", "--scale")):
+    for name, key in (
+        ("none", "--documents"),
+        ("words", "documents"),
+        ("scale", "--scale"),
+        ("liked", "--like"),
+    ):
         with pytest.raises(ConfigError, match=f"datasets.{name}: .*{key}"):
             expected_size(registry, name)
 

@@ -124,4 +124,6 @@ def _uuids() -> list[str]:
         text=True,
         check=False,
     )
-    return result.stdout.split() if result.returncode == 0 else []
+    # where there is none, some versions say so, and end well
+    words = result.stdout.split() if result.returncode == 0 else []
+    return [word for word in words if word.startswith("GPU-")]

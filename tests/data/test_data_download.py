@@ -168,6 +168,28 @@ def test_an_encrypted_connection_stays_one(server, tmp_path, monkeypatch):
         download(origin, tmp_path, None, QUICK)
 
 
+@pytest.mark.parametrize("says_length", [True, False])
+def test_more_than_is_expected_is_not_received(server, tmp_path, says_length):
+    sent = []
+
+    def step(handler):
+        handler.send_response(200)
+        if says_length:
+            handler.send_header("Content-Length", str(2**30))
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for _ in range(2**10):
+            handler.wfile.write(bytes(2**20))
+            sent.append(1)
+
+    server.script["/data.zip"] = [step]
+    origin = Origin(via="https", url=f"{server.url}/data.zip", size=1000, unpacked=1)
+    with pytest.raises(DataError, match="bytes or more, and 1000 are expected"):
+        download(origin, tmp_path, None, QUICK)
+    assert len(sent) < 2**6
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
 def test_a_compressed_file_stays_one_whatever_a_server_calls_it(get, encoding):
     content = gzip.compress(CONTENT)

@@ -111,7 +111,7 @@ def planned(*, like: str | None = None, scale: float = 1.0, **numbers: Any) -> P
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1000:
         raise ConfigError(f"--scale: {scale!r} is not allowed; give a number from 0 to 1000.")
     if like is not None:
-        return replace(published(like).scaled(scale), **numbers)
+        return replace(published(str(like)).scaled(scale), **numbers)
     if not {"documents", "labels"} <= numbers.keys():
         raise ConfigError("--documents and --labels are needed, or --like.")
     if scale != 1.0:
