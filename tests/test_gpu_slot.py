@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 
 from haste import gpu_slot
-from haste.gpu_slot import take_slot, visible_gpus
+from haste.errors import ConfigError
+from haste.gpu_slot import execute, take_slot, visible_gpus
 
 UUIDS = gpu_slot._uuids
 
@@ -74,6 +75,20 @@ def test_the_same_gpu_by_another_name_is_the_same(monkeypatch, tmp_path):
     # CUDA takes the begin of a name for all of it
     assert take_slot(["GPU-b"], 1, tmp_path)[0] == "GPU-b"
     assert slept
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes a link of another user")
+def test_a_link_of_another_user_is_not_followed(monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "haste-gpu-slots-0"
+    link.symlink_to(elsewhere)
+    os.chown(link, 12345, -1, follow_symlinks=False)
+    monkeypatch.setattr(gpu_slot.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpu_slot.os, "execvpe", lambda *_: None)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        execute(["true"], 1)
 
 
 def start(tmp_path, *command: str, gpus: str = "fake") -> subprocess.Popen:

@@ -108,7 +108,8 @@ def _folder() -> Path:
     """The folder of slots, one per user of this machine."""
     folder = Path(tempfile.gettempdir(), f"haste-gpu-slots-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    # of a link its own owner: one of another user may lead anywhere
+    if folder.lstat().st_uid != os.getuid():
         raise ConfigError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
     return folder
 
