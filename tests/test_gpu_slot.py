@@ -10,7 +10,10 @@ from collections import Counter
 import pytest
 
 from haste import gpu_slot
-from haste.gpu_slot import take_slot, visible_gpus
+from haste.errors import ConfigError
+from haste.gpu_slot import execute, take_slot, visible_gpus
+
+UUIDS = gpu_slot._uuids
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +38,25 @@ def test_gpus_are_those_that_cuda_would_show(monkeypatch, listed, names):
     assert visible_gpus({} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}) == names
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "names"),
+    [
+        ("GPU-a\nGPU-b", 0, ["0", "1"]),
+        ("No devices were found", 0, []),
+        ("No devices were found", 6, []),
+        (None, 0, []),
+    ],
+)
+def test_gpus_are_what_nvidia_smi_lists_not_what_it_says(monkeypatch, tmp_path, said, code, names):
+    monkeypatch.setattr(gpu_slot, "_uuids", UUIDS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if said is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+        program.chmod(0o755)
+    assert visible_gpus({}) == names
+
+
 def test_slots_are_spread_over_gpus_and_a_freed_one_is_taken(monkeypatch, tmp_path):
     taken = [take_slot(["a", "b", "c"], 2, tmp_path) for _ in range(6)]
     assert Counter(name for name, _ in taken) == {"a": 2, "b": 2, "c": 2}
@@ -45,11 +67,28 @@ def test_slots_are_spread_over_gpus_and_a_freed_one_is_taken(monkeypatch, tmp_pa
 
 
 def test_the_same_gpu_by_another_name_is_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_slot, "_uuids", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(gpu_slot, "_uuids", lambda: ["GPU-a1", "GPU-b2"])
     _, held = take_slot(["1"], 1, tmp_path)
-    assert take_slot(["GPU-a", "GPU-b"], 1, tmp_path)[0] == "GPU-a"
-    monkeypatch.setattr(gpu_slot.time, "sleep", lambda _: os.close(held))
+    assert take_slot(["GPU-a1", "GPU-b2"], 1, tmp_path)[0] == "GPU-a1"
+    slept = []
+    monkeypatch.setattr(gpu_slot.time, "sleep", lambda _: slept.append(os.close(held)))
+    # CUDA takes the begin of a name for all of it
     assert take_slot(["GPU-b"], 1, tmp_path)[0] == "GPU-b"
+    assert slept
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes a link of another user")
+def test_a_link_of_another_user_is_not_followed(monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "haste-gpu-slots-0"
+    link.symlink_to(elsewhere)
+    os.chown(link, 12345, -1, follow_symlinks=False)
+    monkeypatch.setattr(gpu_slot.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpu_slot.os, "execvpe", lambda *_: None)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        execute(["true"], 1)
 
 
 def start(tmp_path, *command: str, gpus: str = "fake") -> subprocess.Popen:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from haste.cli import app
 from haste.config import build_section
 from haste.data.registry import Origin, Source, load_registry
+from haste.errors import ConfigError
 from haste.estimates import (
     MIB,
     RATE,
@@ -91,7 +92,7 @@ def finish(run: RunDir, config: dict, *, epoch: float, peak: int) -> None:
 
 def test_the_cost_model_by_hand(settings, registry):
     grid = GridConfig.from_dict(settings)
-    plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
+    plan = next(p for p in plan_runs(grid, registry, gpu=False) if p.key.method == "dense")
     # 6 operations a document, label and feature; 10 steps an epoch; evaluation a third
     document = 6 * 2000 * 384 / RATE["cpu"]
     epochs = 10 * (1000 * document + 10 * STEP_SECONDS["cpu"])
@@ -114,14 +115,14 @@ def test_the_cost_model_by_hand(settings, registry):
 )
 def test_the_disk_of_a_run_is_that_of_its_layer(settings, registry, method, elements):
     grid = GridConfig.from_dict({**settings, "methods": [method], "layer": {"fan_in": 32}})
-    assert plan_runs(grid, registry)[0].disk == 4 * elements + 300 * 100 * 8
+    assert plan_runs(grid, registry, gpu=False)[0].disk == 4 * elements + 300 * 100 * 8
 
 
 def test_a_finished_run_replaces_the_model_for_other_seeds(settings, registry):
     grid = GridConfig.from_dict(settings)
     first, second = (RunKey("words", "dense", "default", seed) for seed in (0, 1))
     finish(run_dir(grid, first), grid.run_settings(first), epoch=7.0, peak=900 * MIB)
-    plans = {plan.key: plan for plan in plan_runs(grid, registry)}
+    plans = {plan.key: plan for plan in plan_runs(grid, registry, gpu=False)}
     assert plans[first].done
     assert not plans[second].done
     assert plans[second].source == "measured"
@@ -134,7 +135,7 @@ def test_more_epochs_scale_and_are_not_done(settings, registry):
     key = RunKey("words", "dense", "default", 0)
     finish(run_dir(grid, key), grid.run_settings(key), epoch=7.0, peak=1)
     longer = GridConfig.from_dict({**settings, "training": {"epochs": 20, "batch_size": 100}})
-    plan = next(p for p in plan_runs(longer, registry) if p.key == key)
+    plan = next(p for p in plan_runs(longer, registry, gpu=False) if p.key == key)
     assert not plan.done, "finished, but with other settings"
     assert plan.seconds == pytest.approx(START_SECONDS + 2 + 3 + 20 * 7)
 
@@ -164,7 +165,7 @@ GPU = {"epochs": 10, "batch_size": 100, "device": "cuda", "validate_every": 5}
 
 def test_a_gpu_run_is_planned_by_the_benchmark_or_not_at_all(settings, registry):
     grid = GridConfig.from_dict({**settings, "methods": ["dense", "haste"], "training": GPU})
-    assert {(p.source, p.seconds, p.memory) for p in plan_runs(grid, registry)} == {
+    assert {(p.source, p.seconds, p.memory) for p in plan_runs(grid, registry, gpu=False)} == {
         ("not measured", None, None)
     }
     # with the column's former name: a file of an earlier version
@@ -172,12 +173,50 @@ def test_a_gpu_run_is_planned_by_the_benchmark_or_not_at_all(settings, registry)
         path = grid.layout.benchmarks / device / "scale.csv"
         path.parent.mkdir(parents=True)
         path.write_text(f"dataset,method,seconds_a_step,more\nwords,dense,{seconds},x\n")
-    plans = {plan.key.method: plan for plan in plan_runs(grid, registry)}
+    plans = {plan.key.method: plan for plan in plan_runs(grid, registry, gpu=False)}
     assert plans["haste"].source == "not measured"
     # ten steps an epoch; two looks at 50 documents and one at 300, a third of a step a hundred
     steps = 10 * 10 + (2 * 0.5 + 3) / 3
     assert plans["dense"].source == "benchmark a"
     assert plans["dense"].seconds == pytest.approx(START_SECONDS + 2.0 * steps)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_device_is_that_of_the_machine_where_the_grid_says_none(settings, registry, gpu):
+    runs = [
+        plan_runs(
+            GridConfig.from_dict(
+                {**settings, "methods": ["dense"], "training": {"device": device}}
+            ),
+            registry,
+            gpu=gpu,
+        )
+        for device in ("auto", "cuda" if gpu else "cpu")
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0][0].on_gpu == gpu
+
+
+def test_a_data_set_that_is_to_be_generated_has_the_size_of_its_plan(registry):
+    described = {
+        "small": {"synth": {"documents": 1000, "labels": 50}, "validation": 0.1},
+        "like": {"synth": {"like": "eurlex-4k", "scale": 0.1, "test_documents": 7}},
+        "none": {"synth": {"labels": 50}},
+        "words": {"synth": {"documents": "many", "labels": 50}},
+        "scale": {"synth": {"like": "eurlex-4k", "scale": "0.1"}},
+        "liked": {"synth": {"like": ["eurlex-4k"]}},
+    }
+    registry = dataclasses.replace(registry, datasets={}).with_datasets(described)
+    assert expected_size(registry, "small") == Size(900, 250, 50, validation=100)
+    assert expected_size(registry, "like") == Size(1514, 7, 396, validation=31)
+    for name, key in (
+        ("none", "--documents"),
+        ("words", "documents"),
+        ("scale", "--scale"),
+        ("liked", "--like"),
+    ):
+        with pytest.raises(ConfigError, match=f"datasets.{name}: .*{key}"):
+            expected_size(registry, name)
 
 
 def test_the_size_of_an_encoder_that_is_not_there_yet(settings, registry, tmp_path):
@@ -189,7 +228,7 @@ def test_the_size_of_an_encoder_that_is_not_there_yet(settings, registry, tmp_pa
     write_json(tmp_path / "config.json", {"hidden_size": 99})
     assert encoder_size(encoder, tmp_path, registry) == (99, 1000)
     grid = GridConfig.from_dict({**settings, "encoder": {"kind": "transformer", "model": "big"}})
-    plan = next(p for p in plan_runs(grid, registry) if p.key.method == "dense")
+    plan = next(p for p in plan_runs(grid, registry, gpu=False) if p.key.method == "dense")
     assert plan.disk == 4 * (1000 + 2000 * 769) + 300 * 100 * 8
 
 

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,22 @@ def holder(tmp_path):
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(tmp_path, monkeypatch):
+    mkdir, removed = Path.mkdir, []
+
+    def mkdir_once_in_vain(path, *args, **options):
+        mkdir(path, *args, **options)
+        if not removed:
+            removed.append(path.rmdir())
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_once_in_vain)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run" / FILE).is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), locked(tmp_path / "file"):
+        pass
 
 
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path, holder):

@@ -14,7 +14,7 @@ from haste.files import read_json, read_yaml, write_yaml
 from haste.labels.order import LabelOrder
 from haste.report.runs import load_run
 from haste.run_lock import RunLockedError, locked
-from haste.runs import differences, fingerprint, input_digest, is_done, results
+from haste.runs import as_trained, differences, fingerprint, input_digest, is_done, results
 from haste.training.loop import Trainer
 from haste.training.run import train_and_evaluate
 
@@ -49,6 +49,18 @@ def test_settings_that_decide_no_number_do_not_count(tiny, finished):
         changed = tiny.config(training={"epochs": 1, **other})
         assert fingerprint(config) != fingerprint(changed)
         assert not is_done(run, changed)
+
+
+def test_a_finished_run_keeps_settings_that_decide_no_number(tiny, finished):
+    config, run = finished
+    for training in ({"threads": 2}, {"checkpoint_minutes": 9.0}, {"tensorboard": True}):
+        other = tiny.config(training={"epochs": 1, **training})
+        assert as_trained(run, other) == config
+        another = tiny.config(training={"epochs": 2, **training})
+        assert as_trained(run, another) == another
+        assert as_trained(tiny.run_dir("nothing", other), other) == other
+    run.resources.unlink()
+    assert as_trained(run, other) == other
 
 
 def test_a_configuration_that_is_too_old_for_a_key_has_its_default(tiny):

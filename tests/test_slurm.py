@@ -1,9 +1,11 @@
 """What is said of a Slurm cluster, by programs that answer as Slurm's do."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from haste.cli import app
@@ -120,6 +122,33 @@ def test_jobs_that_ended_are_listed_by_their_state(answer):
     answer("squeue", "slurm_load_jobs error: Invalid job id specified", 1)
     assert list(ended_jobs(["8"])) == []
     assert list(ended_jobs([])) == []
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"slurm_account": 12, "slurm_partition": "cpu", "max_runtime": "480", "mem_mb": 1},
+        ["slurm_account=12", "slurm_partition=cpu", "max_runtime=480", "mem_mb=1"],
+    ],
+)
+def test_a_profile_in_any_spelling(tmp_path, resources):
+    write_yaml(tmp_path / "config.yaml", {"default-resources": resources})
+    assert Site.read(tmp_path) == Site("12", "cpu", None, 480, None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "named"),
+    [
+        ({"default-resources": {"max_runtime": "1d"}}, "default-resources.max_runtime: '1d'"),
+        ({"default-resources": {"max_mem_mb": "128GB"}}, "default-resources.max_mem_mb: '128GB'"),
+        ({"default-resources": 5}, "default-resources: expected settings"),
+        ([], "no configuration in it"),
+    ],
+)
+def test_what_a_profile_cannot_say_is_named(tmp_path, profile, named):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(profile))
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        Site.read(tmp_path)
 
 
 @pytest.mark.usefixtures("answer")

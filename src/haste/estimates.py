@@ -17,11 +17,13 @@ from pathlib import Path
 
 from haste.config import EncoderConfig, RunConfig
 from haste.data.registry import Registry
+from haste.data.synthetic import planned
 from haste.files import read_json, reading
 from haste.former_names import renamed_columns
 from haste.grid import GridConfig
 from haste.labels.split import head_size
 from haste.pretrained import hidden_size
+from haste.settings import naming
 
 MIB = 2**20
 HIDDEN = 384
@@ -106,9 +108,17 @@ def dataset_size(grid: GridConfig, registry: Registry, name: str) -> Size:
 
 
 def expected_size(registry: Registry, name: str) -> Size:
-    """Size of a data set as the registry expects it; 0 where it does not say."""
+    """Size of a data set as the registry expects it; 0 where it does not say.
+
+    Raises ConfigError for one that is to be generated and cannot be.
+    """
     dataset = registry.dataset(name)
-    expected = dataset.expected
+    expected: dict[str, int] = {str(key): count for key, count in dataset.expected.items()}
+    if dataset.synth:
+        with naming(Path(f"datasets.{name}")):
+            plan = planned(**{str(option): value for option, value in dataset.synth.items()})
+        counts = {"train_all": plan.documents, "test": plan.test_documents, "labels": plan.labels}
+        expected = {**counts, **expected}
     published = expected.get("train_all", 0)
     validation = expected.get("validation", round(dataset.validation * published))
     train = expected.get("train", published - validation)
@@ -122,6 +132,13 @@ def encoder_size(encoder: EncoderConfig, model: Path | str, registry: Registry) 
     if (Path(model) / "config.json").is_file():
         hidden = hidden_size(Path(model), encoder.kind) or hidden
     return hidden, (known and known.parameters) or TRANSFORMER_PARAMETERS
+
+
+def placed(config: RunConfig, *, gpu: bool) -> RunConfig:
+    """The run with the device that `auto` means where it is to be trained; `gpu`: whether there is one."""
+    if config.training.device != "auto":
+        return config
+    return replace(config, training=replace(config.training, device="cuda" if gpu else "cpu"))
 
 
 def known_size(size: Size, dataset: str, benchmarks: Benchmarks) -> Size:

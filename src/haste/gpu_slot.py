@@ -42,10 +42,7 @@ def take_slot(gpus: Sequence[str], per_gpu: int, folder: Path) -> tuple[str, int
     Returns the GPU's name and the descriptor of the locked file, which the process must keep open.
     """
     uuids = _uuids()
-    # an index may name different GPUs in different jobs of a scheduler; a UUID does not
-    keys = {
-        name: uuids[int(name)] if name in map(str, range(len(uuids))) else name for name in gpus
-    }
+    keys = {name: _key(name, uuids) for name in gpus}
     waited = False
     while True:
         chooser = _open(folder / "choosing")
@@ -80,6 +77,15 @@ def execute(command: Sequence[str], per_gpu: int) -> NoReturn:
     os.execvpe(command[0], list(command), environment)
 
 
+def _key(name: str, uuids: Sequence[str]) -> str:
+    """What a GPU is called in every process: an index may name different ones in different jobs of a scheduler,
+    and CUDA takes the begin of a UUID for all of it."""
+    if name in map(str, range(len(uuids))):
+        return uuids[int(name)]
+    named = [uuid for uuid in uuids if uuid.startswith(name)]
+    return named[0] if len(named) == 1 else name
+
+
 def _free(folder: Path, key: str, per_gpu: int) -> list[int]:
     """Descriptors of the free slots of a GPU, which are locked now."""
     descriptors = []
@@ -102,7 +108,8 @@ def _folder() -> Path:
     """The folder of slots, one per user of this machine."""
     folder = Path(tempfile.gettempdir(), f"haste-gpu-slots-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    # of a link its own owner: one of another user may lead anywhere
+    if folder.lstat().st_uid != os.getuid():
         raise ConfigError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
     return folder
 
@@ -118,4 +125,6 @@ def _uuids() -> list[str]:
         text=True,
         check=False,
     )
-    return result.stdout.split() if result.returncode == 0 else []
+    # where there is none, some versions say so, and end well
+    words = result.stdout.split() if result.returncode == 0 else []
+    return [word for word in words if word.startswith("GPU-")]

@@ -28,6 +28,7 @@ from haste.estimates import (
     linear_seconds,
     model_bytes,
     model_of_run,
+    placed,
     read_benchmarks,
 )
 from haste.grid import GridConfig, RunKey
@@ -70,13 +71,17 @@ class DataPlan:
     """bytes: texts as fetched and in the corpus, tokens, label embeddings and orders"""
 
 
-def plan_runs(grid: GridConfig, registry: Registry) -> list[RunPlan]:
-    """The runs of a grid, in their order; raises ConfigError for an unknown data set."""
+def plan_runs(grid: GridConfig, registry: Registry, *, gpu: bool) -> list[RunPlan]:
+    """The runs of a grid, in their order; `gpu`: whether `device: auto` is one.
+
+    Raises ConfigError for an unknown data set.
+    """
     sizes = {name: dataset_size(grid, registry, name) for name in grid.datasets}
     finished = {key: _finished(run_dir(grid, key)) for key in grid.runs()}
     benchmarks = read_benchmarks(grid)
     return [
-        _plan(grid, registry, key, sizes[key.dataset], finished, benchmarks) for key in grid.runs()
+        _plan(grid, registry, key, sizes[key.dataset], finished, benchmarks, gpu=gpu)
+        for key in grid.runs()
     ]
 
 
@@ -114,9 +119,11 @@ def _plan(
     size: Size,
     finished: Mapping[RunKey, Mapping[str, Any] | None],
     benchmarks: Benchmarks,
+    *,
+    gpu: bool,
 ) -> RunPlan:
     trained = method(key.method).kind == "trained"
-    config = grid.resolve(key) if trained else None
+    config = placed(grid.resolve(key), gpu=gpu) if trained else None
     on_gpu = config is not None and config.training.device == "cuda"
     disk = size.test * PREDICTIONS * 8
     known = known_size(size, key.dataset, benchmarks)

@@ -32,7 +32,6 @@ def locked(folder: Path) -> Iterator[None]:
     The system frees the lock when a process ends, however it ends.
     """
     created = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     with _lock(path) as file:
         file.truncate(0)
@@ -49,7 +48,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> TextIO:
     while True:
-        file = path.open("a+", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except (FileNotFoundError, FileExistsError):
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            # the former holder has removed the folder that it had made
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

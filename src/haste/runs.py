@@ -4,6 +4,7 @@ these with the present ones, so that results of other settings or data are not m
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from haste.checksums import FILE_TIMES, SEAL, file_state, file_sum, read_description
-from haste.config import InputsConfig, RunConfig
-from haste.errors import ConfigError, DataError
+from haste.config import InputsConfig, RunConfig, read_run
+from haste.errors import ConfigError, DataError, HasteError
 from haste.files import read_yaml, reading
 from haste.former_names import as_first_written, first_file_name
 from haste.grid import GridConfig, RunKey
@@ -130,6 +131,20 @@ def is_done(run: RunDir, config: RunConfig) -> bool:
             return config_is and stale(read_resources(run), config) is None
     except DataError:
         return False
+
+
+def as_trained(run: RunDir, config: RunConfig) -> RunConfig:
+    """`config`; where the run has finished with it, its settings that decide no number are those that it was
+    trained with."""
+    if not run.metrics.is_file():
+        return config
+    try:
+        written = read_run(run.config).training
+    except HasteError:
+        return config
+    kept = {name: getattr(written, name) for name in _NO_MATTER}
+    trained = dataclasses.replace(config, training=dataclasses.replace(config.training, **kept))
+    return trained if trained == config or is_done(run, config) else config
 
 
 def is_finished(grid: GridConfig, key: RunKey) -> bool:

@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from haste.doctor import CheckResult
 from haste.errors import ConfigError
-from haste.files import read_yaml
+from haste.settings import naming, parse, read_settings, settings
 
 PLACEHOLDER = "myaccount"
 """what the profile has before a site edits it"""
@@ -43,17 +45,25 @@ ENDED = {
     "DEADLINE": "it could not end before its deadline",
 }
 """what a state of a job that was not completed means"""
+Text = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+]
 
 
-@dataclass(frozen=True)
+@settings("default-resources")
 class Site:
-    """What the profile says of a cluster: its `default-resources`. None where it is silent."""
+    """What the profile says of a cluster: its `default-resources`. None where it is silent.
 
-    slurm_account: str | None = None
-    slurm_partition: str | None = None
-    gpu_partition: str | None = None
-    max_runtime: int | None = None
-    max_mem_mb: int | None = None
+    Numbers may be text there, which Snakemake leaves as it is, and names may be numbers.
+    """
+
+    slurm_account: Text | None = None
+    slurm_partition: Text | None = None
+    gpu_partition: Text | None = None
+    max_runtime: Annotated[int, Field(ge=1)] | None = None
+    """minutes"""
+    max_mem_mb: Annotated[int, Field(ge=1)] | None = None
+    """MiB"""
 
     @classmethod
     def read(cls, profile: Path) -> Site:
@@ -61,8 +71,15 @@ class Site:
         path = profile / "config.yaml" if profile.is_dir() else profile
         if not path.is_file():
             raise ConfigError(f"{path} is no file; name the profile: --profile FOLDER.")
-        resources: Mapping[str, Any] = (read_yaml(path) or {}).get("default-resources") or {}
-        return cls(**{f.name: resources.get(f.name) for f in fields(cls)})
+        resources = read_settings(path).get("default-resources") or {}
+        if isinstance(resources, list):
+            # Snakemake's other way to write them: - name=value
+            resources = dict(str(resource).partition("=")[::2] for resource in resources)
+        if isinstance(resources, Mapping):
+            names = {field.name for field in fields(cls)}
+            resources = {name: resources[name] for name in resources.keys() & names}
+        with naming(path):
+            return parse(cls, resources, "default-resources")
 
 
 def examine_slurm(site: Site, folder: Path) -> Iterator[CheckResult]:

@@ -49,6 +49,15 @@ def test_only_the_wanted_members(make, folder):
     assert tree(folder) == {"p/data": b"12345", "p/more": b"67"}
 
 
+def test_a_zip_of_windows_has_folders_as_others(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        member = zipfile.ZipInfo()
+        member.filename = "p\\data"
+        archive.writestr(member, b"1")
+    extract(tmp_path / "windows.zip", ["p/data"], folder, limit=1)
+    assert tree(folder) == {"p/data": b"1"}
+
+
 @pytest.mark.parametrize(
     "name", ["../evil", "p/../../evil", "/tmp/evil", "p\\..\\..\\evil", "C:/evil"]
 )

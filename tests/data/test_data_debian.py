@@ -135,3 +135,8 @@ def test_a_cut_file_and_a_missing_one_are_named(tmp_path):
     cut.unlink()
     with pytest.raises(DataError, match=r"Translation-en\.xz is missing"):
         debian.read_packages(tmp_path)
+
+
+def test_a_description_of_a_dot_alone_is_none(tmp_path):
+    write(tmp_path, PACKAGES.replace("Description: letters for viewer.", "Description: ."))
+    assert debian.read_packages(tmp_path)["fonts"].description == ""

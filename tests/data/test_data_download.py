@@ -1,3 +1,4 @@
+import gzip
 import time
 
 import pytest
@@ -167,6 +168,54 @@ def test_an_encrypted_connection_stays_one(server, tmp_path, monkeypatch):
         download(origin, tmp_path, None, QUICK)
 
 
+@pytest.mark.parametrize("says_length", [True, False])
+def test_more_than_is_expected_is_not_received(server, tmp_path, says_length):
+    sent = []
+
+    def step(handler):
+        handler.send_response(200)
+        if says_length:
+            handler.send_header("Content-Length", str(2**30))
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for _ in range(2**10):
+            handler.wfile.write(bytes(2**20))
+            sent.append(1)
+
+    server.script["/data.zip"] = [step]
+    origin = Origin(via="https", url=f"{server.url}/data.zip", size=1000, unpacked=1)
+    with pytest.raises(DataError, match="bytes or more, and 1000 are expected"):
+        download(origin, tmp_path, None, QUICK)
+    assert len(sent) < 2**6
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+def test_a_compressed_file_stays_one_whatever_a_server_calls_it(get, encoding):
+    content = gzip.compress(CONTENT)
+    assert get(whole(content, Content_Encoding=encoding)) == content
+
+
+def test_a_length_that_is_no_number_is_not_believed(get):
+    def step(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "many")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(b"content")
+        handler.close_connection = True
+
+    assert get(step) == b"content"
+
+
+def test_a_way_over_an_unencrypted_address_is_refused(server, tmp_path, monkeypatch):
+    server.script["/data.zip"] = [whole(CONTENT)]
+    route(monkeypatch, "https://example.org", server, over="http://example.org/data.zip")
+    origin = Origin(via="https", url="https://example.org/data.zip", unpacked=1)
+    with pytest.raises(DataError, match=r"leads to http://example.org.*, which is not encrypted"):
+        download(origin, tmp_path, None, QUICK)
+
+
 def test_a_folder_file_by_file(server, tmp_path):
     server.script["/m/a.json"] = [status(503), whole(b"{}")]
     server.script["/m/sub/b.bin"] = [whole(b"12")]
@@ -176,8 +225,9 @@ def test_a_folder_file_by_file(server, tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.json": b"{}", "b": b"12"}
 
 
-def route(monkeypatch, prefix, server, shown=None):
-    """Requests to `prefix` go to the server; answers seem to come from `shown`, or where they were asked."""
+def route(monkeypatch, prefix, server, shown=None, over=None):
+    """Requests to `prefix` go to the server; answers seem to come from `shown`, or where they were asked, and
+    to have been led there by `over`."""
     send = requests.Session.send
 
     def rerouted(session, request, **options):
@@ -186,6 +236,9 @@ def route(monkeypatch, prefix, server, shown=None):
             request.url = server.url + asked[len(prefix) :]
         response = send(session, request, **options)
         response.url = shown or asked
+        if over:
+            response.history = [requests.Response()]
+            response.history[0].url = over
         return response
 
     monkeypatch.setattr(requests.Session, "send", rerouted)

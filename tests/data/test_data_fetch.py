@@ -1,17 +1,24 @@
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import stat
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import yaml
 from file_server import serving, whole
+from filelock import FileLock
 
 from haste.data import download as downloading
+from haste.data import fetch as fetching
 from haste.data.download import download
 from haste.data.fetch import fetch, take, verify
+from haste.data.lock import hold_to_lock
 from haste.data.registry import Origin, Source
 from haste.errors import DataError
 
@@ -56,7 +63,8 @@ class Downloader:
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+    """Of all files and folders but locks, which stay."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
 
 
 def test_fetched_once(offered, tmp_path, caplog):
@@ -277,6 +285,47 @@ def test_an_unknown_digest_is_trusted_once_and_held_to_ever_after(web, tmp_path)
     )
     assert not out.exists()
     assert names(tmp_path / "data/set") == [], "what is refused is not kept to be unpacked again"
+
+
+def test_sources_fetched_at_the_same_time_are_all_locked(tmp_path):
+    path = tmp_path / "datasets.lock.yaml"
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / ".datasets.lock.yaml.lock"):
+            held = [
+                pool.submit(hold_to_lock, path, name, "there", {"a": name}) for name in ("x", "y")
+            ]
+            time.sleep(0.2)
+        for future in held:
+            future.result()
+    assert sorted(yaml.safe_load(path.read_text())) == ["x", "y"]
+
+
+def test_two_that_fetch_the_same_download_it_once(offered, tmp_path):
+    archives, source = offered
+    downloader = Downloader(archives)
+
+    def slow(origin, folder):
+        downloader(origin, folder)
+        time.sleep(0.3)
+
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(fetch, source, tmp_path / "raw", slow) for _ in range(2)]
+    assert sorted(future.result() for future in done) == [False, True]
+    assert downloader.asked == ["first"]
+
+
+def test_what_a_killed_one_unpacked_is_removed(offered, tmp_path, monkeypatch):
+    archives, source = offered
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "_install", lambda *_: os._exit(9))
+        child = multiprocessing.get_context("fork").Process(
+            target=fetch, args=(source, tmp_path / "data/raw", Downloader(archives))
+        )
+        child.start()
+        child.join()
+    assert child.exitcode == 9
+    assert fetch(source, tmp_path / "data/raw", Downloader(archives)) is True
+    assert names(tmp_path / "data") == ["raw"]
 
 
 def test_a_corrupt_download_is_not_locked(web, server, tmp_path):

@@ -14,7 +14,7 @@ from haste.data.build import build_corpus
 from haste.data.corpus import load_corpus
 from haste.data.readers import detect
 from haste.data.registry import Dataset
-from haste.data.synthetic import LIKE, Plan, generate, like, sample_documents
+from haste.data.synthetic import LIKE, Plan, generate, published, sample_documents
 from haste.data.synthetic import _Words as Words
 from haste.errors import ConfigError
 
@@ -91,7 +91,7 @@ def test_labels_are_in_range_each_once_and_each_has_a_training_document(plan):
 
 @pytest.mark.parametrize("name", ["amazon-3m", "wiki10-31k", "eurlex-4k"])
 def test_averages_are_the_published(name):
-    plan = like(name).scaled(0.5 if name != "amazon-3m" else 0.01)
+    plan = published(name).scaled(0.5 if name != "amazon-3m" else 0.01)
     for split in ("train", "test"):
         documents = list(drawn(plan, split).values())
         labels = np.mean([len(labels) for _, labels in documents])
@@ -152,9 +152,9 @@ def test_plans_that_cannot_be_kept(numbers, text):
 @pytest.mark.parametrize("name", LIKE)
 @pytest.mark.parametrize("scale", [0, 1e-6, 1e-3])
 def test_published_sets_can_be_made_small(name, scale):
-    plan = like(name).scaled(scale)
+    plan = published(name).scaled(scale)
     assert plan.labels >= 2
-    assert plan.labels_per_document <= max(like(name).labels_per_document, plan.labels)
+    assert plan.labels_per_document <= max(published(name).labels_per_document, plan.labels)
 
 
 def test_a_folder_with_files_is_refused(tmp_path):

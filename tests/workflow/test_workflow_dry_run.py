@@ -118,6 +118,13 @@ def test_a_generated_data_set(project: Project):
     assert "--raw data/small-Amazon-670K/raw" in shown
 
 
+def test_a_data_set_that_cannot_be_generated_is_refused_before_any_job(project: Project):
+    project.configure({**GRID, "datasets": {"toys": {"synth": {"documents": "many", "labels": 5}}}})
+    shown = project.snakemake("-n")
+    assert shown.returncode != 0
+    assert "config.yaml: datasets.toys: synth.documents: 'many' is not allowed" in shown.stdout
+
+
 def test_a_grid_is_named_after_its_file(project: Project):
     bare = {key: GRID[key] for key in ("datasets", "methods")}
     (project.root / "bare.yaml").write_text(yaml.safe_dump(bare))
@@ -373,6 +380,17 @@ def test_every_job_that_is_submitted_has_a_row(papers_jobs, papers_table):
     assert {(row["GPUs"], row["Partition"]) for row in train} == {("1", "gpu")}
     assert {row["Partition"] for row in rows if row["Rule"] != "train"} == {"cpu"}
     assert max(float(row["Time (h)"]) for row in rows) == 24
+
+
+@pytest.mark.parametrize(
+    ("resource", "refused"),
+    [("max_runtime='1440'", False), ("max_runtime=1d", True), ("max_mem_mb=128GB", True)],
+)
+def test_limits_of_a_site_are_numbers(project: Project, resource, refused):
+    project.configure({**GRID, "ablations": []})
+    shown = project.snakemake("-n", "--default-resources", resource)
+    assert (shown.returncode != 0) == refused, shown.stdout[-2000:]
+    assert (f"default-resources.{resource.partition('=')[0]}: " in shown.stdout) == refused
 
 
 def test_an_account_left_as_it_was_is_refused(project: Project):

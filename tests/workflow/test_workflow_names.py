@@ -68,8 +68,11 @@ def test_names_are_names(tmp_path):
     assert project.jobs() == {}
 
 
-def test_braces_are_refused(project):
-    project.configure({**GRID, "results_dir": "r{seed}"})
+@pytest.mark.parametrize("setting", ["results_dir", "path"])
+def test_braces_are_refused(project, setting):
+    write_documents(project.root / "r{seed}")
+    changes = {"path": {"datasets": {"mine": {"path": "r{seed}"}}}}
+    project.configure({**GRID, **changes.get(setting, {setting: "r{seed}"})})
     result = project.snakemake("-n")
     assert result.returncode != 0
     assert "'r{seed}': Snakemake reads braces as wildcards" in result.stdout

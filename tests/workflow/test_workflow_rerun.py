@@ -1,6 +1,8 @@
 """What is made again after a change, a failure or a kill: what depends on it and no more."""
 
+import contextlib
 import copy
+import json
 import os
 import re
 import shutil
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from workflow_project import GRID, SNAKEMAKE, Project, copy_workflow, job_counts, write_documents
+
+from haste.grid import GridConfig
+from haste.runs import is_trained, run_dir
 
 CORPUS = "data/toys/corpus/corpus.json"
 
@@ -54,6 +59,32 @@ def test_fan_in_of_one_method(finished: Project):
         "table_runs": 1,
         **dict.fromkeys(RUNS_FIGURES, 1),
     }
+
+
+def test_settings_that_decide_no_number_train_no_finished_run_again(finished: Project):
+    grid = GridConfig.from_dict(GRID)
+    trained = [key for key in grid.all_runs() if is_trained(key)]
+    with contextlib.chdir(finished.root):
+        for key in trained:
+            run = run_dir(grid, key)
+            # as `haste configure` and `haste train` write them; the stub's files say nothing
+            for path, value in (
+                (run.config, grid.run_settings(key)),
+                (run.resources, {"completed": True}),
+            ):
+                times = path.stat()
+                path.write_text(json.dumps(value))
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    finished.configure(
+        changed(training={**GRID["training"], "checkpoint_minutes": 9, "threads": 2})
+    )
+    assert finished.jobs() == {}
+    # one that has not finished is trained with what is said now
+    with contextlib.chdir(finished.root):
+        run_dir(grid, trained[0]).metrics.unlink()
+    jobs = finished.jobs()
+    assert jobs["configure"] == jobs["train"] == 1
+    assert finished.jobs("--forceall")["train"] == len(trained)
 
 
 def test_one_more_seed(finished: Project):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from haste.estimates import (
     encoder_size,
     expected_size,
     known_size,
+    placed,
     read_benchmarks,
 )
 from haste.presets import method
@@ -40,7 +41,8 @@ from haste.reservation import (
     tokens_request,
     training_request,
 )
-from haste.runs import is_finished, run_dir, run_files
+from haste.runs import as_trained, is_finished, run_dir, run_files
+from haste.slurm import Site
 
 # relative, so that a project that was moved is not run again
 REGISTRY_FILE, PUBLISHED_FILE = (
@@ -68,7 +70,13 @@ try:
         REGISTRY = REGISTRY.with_datasets(GRID.dataset_settings)
         DATASETS = {name: REGISTRY.dataset(name) for name in GRID.datasets}
         check_models(GRID, REGISTRY)
-        for path in (GRID.data_dir, GRID.results_dir):
+        BENCHMARKS = read_benchmarks(GRID)
+        SIZES = {
+            name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
+            for name in DATASETS
+        }
+        own = [dataset.path for dataset in DATASETS.values()]
+        for path in (GRID.data_dir, GRID.results_dir, *own):
             if set("{}") & set(path):
                 raise ConfigError(
                     f"config: {path!r}: Snakemake reads braces as wildcards; rename it."
@@ -82,7 +90,7 @@ validate(
 )
 
 
-def site(name):
+def default_resource(name):
     """What `default-resources` of the profile says, or None."""
     resource = workflow.resource_settings._parsed_default_resources.get(name)
     return resource.evaluate(
@@ -95,20 +103,16 @@ def site(name):
     ).value
 
 
+try:
+    SITE = Site(**{field.name: default_resource(field.name) for field in fields(Site)})
+except HasteError as error:
+    raise WorkflowError(str(error)) from None
 # a job that asks for no more, a quarter of an hour of them to start, shares a submission
 SMALL_MINUTES = 20
 # the most that a job may ask for
-LIMITS = Limits(site("max_mem_mb"), site("max_runtime"))
+LIMITS = Limits(SITE.max_mem_mb, SITE.max_runtime)
 # on a cluster the GPUs are where the profile says, whatever this machine has
-HAS_GPU = bool(site("gpu_partition") or visible_gpus(os.environ))
-
-
-def placed(run):
-    """The run with the device that `auto` means on this machine or cluster."""
-    if run.training.device != "auto":
-        return run
-    device = "cuda" if HAS_GPU else "cpu"
-    return replace(run, training=replace(run.training, device=device))
+HAS_GPU = bool(SITE.gpu_partition or visible_gpus(os.environ))
 
 
 # where machines share no disk: inputs and outputs go through a storage, and only files that are named there
@@ -116,23 +120,16 @@ STORED = workflow.storage_settings.default_storage_provider is not None
 LAYOUT = GRID.layout
 LOGS = Path("logs")
 TRAINED = {
-    key: GRID.resolve(key)
+    key: placed(GRID.resolve(key), gpu=HAS_GPU)
     for key in GRID.all_runs()
     if method(key.method).kind == "trained"
 }
 LINEAR = [key for key in GRID.all_runs() if method(key.method).kind == "linear"]
-BENCHMARKS = read_benchmarks(GRID)
-SIZES = {
-    name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
-    for name in GRID.datasets
-}
 REQUESTS = {
-    key: training_request(placed(run), SIZES[key.dataset], REGISTRY, BENCHMARKS)
+    key: training_request(run, SIZES[key.dataset], REGISTRY, BENCHMARKS)
     for key, run in TRAINED.items()
 }
-ON_GPU = {
-    key: int(placed(run).training.device == "cuda") for key, run in TRAINED.items()
-}
+ON_GPU = {key: int(run.training.device == "cuda") for key, run in TRAINED.items()}
 # where a job's time has a limit: as often as the longest run must resume from its checkpoint, and twice.
 # The snakemake inside a cluster's job tries once: the one that submitted it has the retries.
 TRAIN_RETRIES = (
@@ -187,7 +184,6 @@ TRANSFORMER_READS = {
     for encoder in ENCODERS.values()
     if encoder.kind == "transformer"
 }
-SETTINGS = {key: GRID.run_settings(key) for key in GRID.all_runs()}
 # names of all values of a run's configuration, by section
 RUN_SETTINGS = [
     f"{section}__{field.name}"
@@ -227,10 +223,19 @@ def run_key(wildcards):
     )
 
 
+@cache
+def run_settings(key):
+    """What a run depends on. Of a finished run what decides no number stays as it was: such a change is no
+    reason to train again, but for runs that are trained in any case."""
+    if key not in TRAINED or workflow.dag_settings.forceall:
+        return GRID.run_settings(key)
+    return as_trained(run_dir(GRID, key), GRID.resolve(key)).as_dict()
+
+
 def run_setting(wildcards, name):
     """One resolved value of a run's configuration, as text; empty where the run has no such value."""
     section, _, key = name.partition("__")
-    value = SETTINGS[run_key(wildcards)].get(section, {})
+    value = run_settings(run_key(wildcards)).get(section, {})
     return f"{section}.{key} = {value[key]}" if key in value else ""
 
 
@@ -367,7 +372,7 @@ def run_group(wildcards):
 
 def partition(on_gpu):
     """The partition of jobs with or without a GPU; None where there is no such thing."""
-    return (on_gpu and site("gpu_partition")) or site("slurm_partition")
+    return (on_gpu and SITE.gpu_partition) or SITE.slurm_partition
 
 
 def size_of(wildcards):

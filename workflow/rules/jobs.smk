@@ -7,7 +7,7 @@ import sys
 from snakemake.logging import logger
 
 from haste.files import write_yaml
-from haste.slurm import PLACEHOLDER, Site, ended_jobs, examine_slurm
+from haste.slurm import PLACEHOLDER, ended_jobs, examine_slurm
 
 PROGRAMS = Path(sys.executable).parent
 # its text, not its path: a job may run where this folder is not
@@ -70,7 +70,7 @@ if workflow.is_main_process and stale_lock():
 # The grid as commands read it. No rule's output: behind a job that must run, Snakemake stops looking
 # for reasons of the jobs that wait for it, even if they take its file as `ancient`.
 onstart:
-    if site("slurm_account") == PLACEHOLDER:
+    if SITE.slurm_account == PLACEHOLDER:
         raise WorkflowError(
             f"slurm_account: {PLACEHOLDER}: put your account into the profile, or delete the line; "
             "`haste doctor --slurm` looks at the rest of it."
@@ -102,8 +102,7 @@ onerror:
         submitted = re.findall(r"SLURM jobid (\d+)", said)
         for line in ended_jobs(submitted):
             logger.error(f"Slurm: {line}")
-        given = Site(**{field.name: site(field.name) for field in fields(Site)})
-        for finding in examine_slurm(given, Path()):
+        for finding in examine_slurm(SITE, Path()):
             if finding.wrong:
                 logger.error(
                     f"haste doctor --slurm: {finding.what}: {finding.state}: {finding.consequence}"

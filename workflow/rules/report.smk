@@ -62,5 +62,7 @@ rule plan:
     params:
         grid=GRID_FILE,
         registry=REGISTRY_FILE,
+        device="cuda" if HAS_GPU else "cpu",
     shell:
-        "haste plan --grid {params.grid:q} --registry {params.registry:q} 2>> {log:q}"
+        "haste plan --grid {params.grid:q} --registry {params.registry:q}"
+        " --device {params.device:q} 2>> {log:q}"

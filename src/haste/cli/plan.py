@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,11 +23,16 @@ if TYPE_CHECKING:
 def plan(
     grid: GridOption,
     registry: RegistryOption = REGISTRY,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where runs with `device: auto` are trained; auto: on what is here."),
+    ] = "auto",
 ) -> None:
     """List the data and runs of a grid with expected hours, memory and disk; trains nothing."""
     from rich.console import Console
 
     from haste.data.registry import load_registry
+    from haste.gpu_slot import visible_gpus
     from haste.grid import read_grid
     from haste.planning import plan_data, plan_runs
     from haste.pretrained import check_models
@@ -37,7 +43,8 @@ def plan(
     with naming(*grid):
         known = known.with_datasets(chosen.dataset_settings)
         check_models(chosen, known)
-        data, runs = plan_data(chosen, known), plan_runs(chosen, known)
+        gpu = device == "cuda" or (device == "auto" and bool(visible_gpus(os.environ)))
+        data, runs = plan_data(chosen, known), plan_runs(chosen, known, gpu=gpu)
     named = ", ".join(map(str, grid))
     console = Console()
     # a log has no width, and the default of 80 columns would wrap names

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,26 +43,18 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other documents.")] = 0,
 ) -> None:
     """Generate a data set whose labels can be learnt, as JSON lines."""
-    from haste.data.synthetic import Plan, generate
-    from haste.data.synthetic import like as plan_like
-    from haste.errors import ConfigError
+    from haste.data.synthetic import generate, planned
 
-    chosen: dict[str, Any] = {
-        "documents": documents,
-        "test_documents": test_documents,
-        "labels": labels,
-        "labels_per_document": labels_per_document,
-        "words": words,
-    }
-    chosen = {key: value for key, value in chosen.items() if value is not None}
-    if like is None:
-        if documents is None or labels is None:
-            raise ConfigError("--documents and --labels are needed, or --like.")
-        if scale != 1.0:
-            raise ConfigError("--scale: means nothing without --like.")
-        plan = Plan(**{"test_documents": max(1, documents // 4), **chosen}, seed=seed)
-    else:
-        plan = replace(plan_like(like).scaled(scale), **chosen, seed=seed)
+    plan = planned(
+        like=like,
+        scale=scale,
+        documents=documents,
+        test_documents=test_documents,
+        labels=labels,
+        labels_per_document=labels_per_document,
+        words=words,
+        seed=seed,
+    )
     with counting("Writing", plan.documents + plan.test_documents) as tick:
         generate(plan, out, tick)
     log.info(

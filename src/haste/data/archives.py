@@ -56,9 +56,9 @@ def _extract_zip(path: Path, members: Collection[str], folder: Path, limit: int)
             if info.is_dir() or stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 _leave_out(path, info.filename, is_folder=info.is_dir())
                 continue
-            files[info.filename] = info
             # as some archives of Windows have it
             info.filename = info.filename.replace("\\", "/")
+            files[info.filename] = info
         sizes = {name: info.file_size for name, info in files.items()}
         chosen = _choose(path, sizes, members, folder, limit)
         # no more is read of a member than its size

@@ -128,7 +128,7 @@ def _related(entry: Mapping[str, str]) -> Iterator[str]:
 def _text(description: str) -> str:
     """On one line: a line with a dot alone stands for an empty one."""
     lines = (line.strip() for line in description.split("\n"))
-    first, *rest = (line for line in lines if line != ".")
+    first, *rest = [line for line in lines if line != "."] or [""]
     return " ".join(f"{first}. {' '.join(rest)}".split()).removesuffix(".")
 
 

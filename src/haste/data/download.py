@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import shutil
@@ -69,7 +70,11 @@ def download(
     if origin.via in ("pip", "npm"):
         _download_package(origin, folder)
         return
-    get = _download_from_drive if origin.via == "drive" else _download_file
+    get = (
+        _download_from_drive
+        if origin.via == "drive"
+        else functools.partial(_download_file, size=origin.size)
+    )
     files = origin.members if origin.is_folder else {origin.archive: ""}
     for name, path in files.items():
         url, target = origin.url + path, folder / name
@@ -109,14 +114,17 @@ def _pip_command(origin: Origin, folder: Path) -> list[str]:
     ]
 
 
-def _download_file(url: str, target: Path, progress: Progress, patience: Patience) -> None:
+def _download_file(
+    url: str, target: Path, progress: Progress, patience: Patience, *, size: int
+) -> None:
+    """`size`: of the file in bytes, no more of which is received; 0: not known."""
     import requests
 
     partial = target.with_name(f"{target.name}.part")
 
     def attempt() -> None:
         try:
-            _receive(session, url, partial, progress, patience.timeout)
+            _receive(session, url, partial, progress, patience.timeout, size)
         except requests.exceptions.SSLError as error:
             raise DataError(f"{url}: {error}") from error
         except requests.exceptions.RequestException as error:
@@ -129,7 +137,12 @@ def _download_file(url: str, target: Path, progress: Progress, patience: Patienc
 
 
 def _receive(
-    session: requests.Session, url: str, partial: Path, progress: Progress, timeout: float
+    session: requests.Session,
+    url: str,
+    partial: Path,
+    progress: Progress,
+    timeout: float,
+    size: int,
 ) -> None:
     """One request: the whole file, or what `partial` lacks if it is still the same file."""
     headers = {"Accept-Encoding": "identity"}
@@ -143,7 +156,10 @@ def _receive(
         if response.status_code == 416 or sent_from not in (0, begin):
             partial.unlink(missing_ok=True)
             raise _AskAgain(f"asked for the bytes from {begin} on, sent others")
+        _check_size(url, partial, total, size)
         check_room(partial.parent, total - sent_from)
+        # the file as it lies there: some servers call the compression of a .gz an encoding of theirs
+        response.raw.headers.pop("Content-Encoding", None)
         # only a strong tag says that the bytes are the same
         tag = response.headers.get("ETag", "W/")
         tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
@@ -155,13 +171,15 @@ def _receive(
             for block in response.iter_content(BLOCK):
                 file.write(block)
                 progress(file.tell(), total)
+                _check_size(url, partial, file.tell(), size)
     if total and _size(partial) != total:
         raise _AskAgain(f"cut after {_size(partial)} of {total} bytes")
 
 
 def _check_answer(url: str, response: requests.Response) -> None:
-    if url.startswith("https:") and not response.url.startswith("https:"):
-        raise DataError(f"{url}: leads to {response.url}, which is not encrypted; refused.")
+    for step in (*response.history, response):
+        if url.startswith("https:") and not step.url.startswith("https:"):
+            raise DataError(f"{url}: leads to {step.url}, which is not encrypted; refused.")
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code in BUSY:
         raise _AskAgain(status, _asked_for(response))
@@ -172,12 +190,24 @@ def _check_answer(url: str, response: requests.Response) -> None:
         )
 
 
+def _check_size(url: str, partial: Path, sent: int, size: int) -> None:
+    """Refuse more than is known to be there, before all of it has come."""
+    if size and sent > size:
+        partial.unlink(missing_ok=True)
+        _tag(partial).unlink(missing_ok=True)
+        raise DataError(
+            f"{url}: sends {sent} bytes or more, and {size} are expected. What is offered has changed: compare it "
+            "with datasets.yaml."
+        )
+
+
 def _extent(response: requests.Response) -> tuple[int, int]:
     """The first byte sent and the bytes of the whole file; -1 and 0 where the server does not say."""
     if response.status_code == 206:
         match = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         return (int(match[1]), int(match[2])) if match else (-1, 0)
-    return 0, int(response.headers.get("Content-Length", 0))
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if re.fullmatch(r"[0-9]+", length) else 0
 
 
 def _asked_for(response: requests.Response) -> float | None:

@@ -8,12 +8,13 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from filelock import FileLock
 
 from haste.data.archives import NoRoomError, check_room, disk_errors, extract
 from haste.data.download import download as download_origin
@@ -65,24 +66,30 @@ def fetch(
     """Bring the files of `source` into the folder `out`; False when they are there already.
 
     Nothing is used before its size and sha256 are right, and `out` changes only once all files are
-    there. Where the registry has no sha256, `lock` holds what was fetched first (datasets.lock.yaml
-    beside `out` unless given). Raises DataError with the reason of each origin when none could be had.
+    there. One process at a time fetches a source; another waits for it. Where the registry has no
+    sha256, `lock` holds what was fetched first (datasets.lock.yaml beside `out` unless given). Raises
+    DataError with the reason of each origin when none could be had.
     """
     out = Path(out)
     _log_licence(source)
+    before = _written(out)
     if is_complete(source, out):
         log.info("%s: already in %s, checked", source.name, out)
         return False
     reasons = []
-    for origin in source.origins:
-        try:
-            _fetch_origin(source, origin, out, lock or out.parent / LOCK, download)
-        except DataError as error:
-            log.warning("%s: not from %s: %s", source.name, origin, error)
-            reasons.append(f"{origin}: {error}")
-        else:
-            log.info("%s: fetched from %s into %s", source.name, origin, out)
-            return True
+    with _alone(source, out):
+        if _written(out) != before and is_complete(source, out):
+            log.info("%s: another process has fetched it into %s", source.name, out)
+            return False
+        for origin in source.origins:
+            try:
+                _fetch_origin(source, origin, out, lock or out.parent / LOCK, download)
+            except DataError as error:
+                log.warning("%s: not from %s: %s", source.name, origin, error)
+                reasons.append(f"{origin}: {error}")
+            else:
+                log.info("%s: fetched from %s into %s", source.name, origin, out)
+                return True
     raise DataError(f"{source.name}: could not be fetched. " + " | ".join(reasons))
 
 
@@ -94,7 +101,7 @@ def take(source: Source, source_path: Path | str, out: Path | str) -> None:
     """
     source_path, out = Path(source_path), Path(out)
     _log_licence(source)
-    with _staging(source, out) as staging:
+    with _alone(source, out), _staging(source, out) as staging:
         archive: dict[str, Any] = {}
         if source_path.is_dir():
             copied = _files_below(source_path)
@@ -209,12 +216,29 @@ def _copy(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
+def _written(out: Path) -> float | None:
+    """When the record of a folder was written; None where there is none."""
+    record = out / RECORD
+    return record.stat().st_mtime if record.is_file() else None
+
+
+def _alone(source: Source, out: Path) -> FileLock:
+    """One process at a time works on the files beside `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(out.parent / f".{source.name}.lock")
+
+
 @contextmanager
 def _staging(source: Source, out: Path) -> Iterator[Path]:
-    """A folder beside `out`, so that files can be renamed into it; gone at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{source.name}-") as name:
-        yield Path(name)
+    """A folder beside `out`, so that files can be renamed into it; gone at the end. What a process left
+    in it that was killed goes first."""
+    folder = out.parent / f".{source.name}-unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

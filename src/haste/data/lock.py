@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -21,22 +21,33 @@ def hold_to_lock(path: Path, source: str, origin: str, digests: Mapping[str, str
     Raises DataError that shows both digests of the first file that differs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.is_file()
-    checked = contextlib.nullcontext() if is_new else reading(path, "a lock of fetched files")
     # sources are fetched at the same time
-    with FileLock(path.with_name(f".{path.name}.lock")), checked:
-        entries = {} if is_new else read_yaml(path) or {}
-        origins = entries.setdefault(source, {})
-        if origin not in origins:
-            today = datetime.datetime.now(datetime.UTC).date().isoformat()
-            origins[origin] = {"fetched": today, "files": dict(sorted(digests.items()))}
-            write_yaml(path, entries)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        # no file is asked for before it is held: another process may just write the first entry
+        if not path.is_file():
+            write_yaml(path, {source: {origin: _entry(digests)}})
             return
-        known = origins[origin]["files"]
-        for name in sorted(known.keys() | digests.keys()):
-            was, now = known.get(name, "no such file"), digests.get(name, "no such file")
-            if was != now:
-                raise DataError(
-                    f"{name}: not what {origin} gave on {origins[origin]['fetched']}: sha256 was {was}, "
-                    f"is {now}. If the change is meant, remove its entry from {path}."
-                )
+        with reading(path, "a lock of fetched files"):
+            entries = read_yaml(path) or {}
+            origins = entries.setdefault(source, {})
+            if origin not in origins:
+                origins[origin] = _entry(digests)
+                write_yaml(path, entries)
+                return
+            _compare(path, origin, origins[origin], digests)
+
+
+def _entry(digests: Mapping[str, str]) -> dict[str, Any]:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"fetched": today, "files": dict(sorted(digests.items()))}
+
+
+def _compare(path: Path, origin: str, entry: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    known = entry["files"]
+    for name in sorted(known.keys() | digests.keys()):
+        was, now = known.get(name, "no such file"), digests.get(name, "no such file")
+        if was != now:
+            raise DataError(
+                f"{name}: not what {origin} gave on {entry['fetched']}: sha256 was {was}, is {now}. If "
+                f"the change is meant, remove its entry from {path}."
+            )

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,11 +94,34 @@ LIKE = {
 """published numbers of documents and labels and of labels a document; how long documents are is rounded"""
 
 
-def like(name: str) -> Plan:
+def published(name: str) -> Plan:
     """The plan of a published data set; raises ConfigError with the nearest name."""
     if name not in LIKE:
         raise ConfigError(f"--like: {name!r} is not known.{suggest(name, LIKE)}")
     return LIKE[name]
+
+
+def planned(*, like: str | None = None, scale: float = 1.0, **numbers: Any) -> Plan:
+    """The plan that options of `haste synth` ask for: `numbers` are fields of Plan, and those that are None
+    are not given.
+
+    Raises ConfigError for a value that is not allowed, or too few of them.
+    """
+    numbers = {key: value for key, value in numbers.items() if value is not None}
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1000:
+        raise ConfigError(f"--scale: {scale!r} is not allowed; give a number from 0 to 1000.")
+    if like is not None:
+        return replace(published(str(like)).scaled(scale), **numbers)
+    if not {"documents", "labels"} <= numbers.keys():
+        raise ConfigError("--documents and --labels are needed, or --like.")
+    if scale != 1.0:
+        raise ConfigError("--scale: means nothing without --like.")
+    plan = Plan(**{"test_documents": 1, **numbers})
+    return (
+        plan
+        if "test_documents" in numbers
+        else replace(plan, test_documents=max(1, plan.documents // 4))
+    )
 
 
 def generate(plan: Plan, out: Path | str, tick: Callable[[int], None] | None = None) -> None:
