@@ -131,7 +131,7 @@ def test_growth_by_gradient_needs_a_batch(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fraction": 2.0}, "fraction: 2.0 is not allowed; use a number from 0 to 1"),
+        ({"fraction": 2.0}, "fraction: 2.0 is not allowed; use an int or float from 0 to 1"),
         ({"fraction": -1}, "fraction: -1 is not allowed"),
         ({"fraction": NAN}, "fraction: nan is not allowed"),
         ({"momentum": NAN}, "momentum: nan is not allowed"),

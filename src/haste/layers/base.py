@@ -212,14 +212,10 @@ class LinearRows(OutputLayer):
         """`n_labels`: of the whole layer; `unit`: labels that stay together on a rank. Where `random` is None the
         buffers are on the meta device, to be replaced by those of a trained layer."""
         super().__init__()
-        for name, size in (
-            ("n_features", n_features),
-            ("n_labels", n_labels),
-            ("fan_in", row_size),
-        ):
-            check_count(name, size)
+        n_features = check_count("n_features", n_features)
+        row_size = check_count("fan_in", row_size)
         self.ranks = ranks
-        self.rows = ranks.split(n_labels, unit, "output layer")
+        self.rows = ranks.split(check_count("n_labels", n_labels), unit, "output layer")
         n_labels = len(self.rows)
         device = device_of(random)
         self.n_features = n_features
