@@ -461,6 +461,7 @@ def test_settings_of_a_step_are_refused_by_name(backend, options, message):
     [
         ("features", lambda value: value.double(), "features: dtype float64 is not allowed"),
         ("features", lambda value: value[:0], r"features: shape \[0, \d+\] does not fit"),
+        ("features", lambda value: value[0, 0], r"features: shape \[\] does not fit"),
         ("features", lambda value: value[:, :8].contiguous(), "weight: "),
         ("bias", lambda value: value[:5], r"bias: shape \[5\] does not fit"),
         ("momentum", lambda value: value[:5], r"momentum: shape \[5, \d+\] does not fit"),

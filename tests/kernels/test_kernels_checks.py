@@ -9,9 +9,11 @@ from haste.kernels.checks import (
     check_labels,
     check_number,
     check_one_of,
+    check_sgd,
     check_share,
     check_tensor,
 )
+from haste.kernels.state import Sgd
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,9 @@ def test_numbers_that_are_not_python_s_are_refused_with_their_type(check):
     check("p", np.float64(0.5))
     with pytest.raises(KernelError, match=r"p: np.float32\(0.5\) is not allowed"):
         check("p", np.float32(0.5))
+
+
+def test_adamw_divides_by_what_a_momentum_of_1_leaves_of_1():
+    check_sgd(Sgd(momentum=1.0))
+    with pytest.raises(KernelError, match=r"momentum: 1\.0 is not allowed"):
+        check_sgd(Sgd(momentum=1.0, adamw=True))

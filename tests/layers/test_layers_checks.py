@@ -135,6 +135,7 @@ def test_growth_by_gradient_needs_a_batch(name):
         ({"fraction": -1}, "fraction: -1 is not allowed"),
         ({"fraction": NAN}, "fraction: nan is not allowed"),
         ({"momentum": NAN}, "momentum: nan is not allowed"),
+        ({"momentum": 1.0, "optimizer": "adamw"}, "momentum: 1.0 is not allowed"),
         ({"weight_decay": -5}, "weight_decay: -5 is not allowed"),
         ({"dtype": torch.int8}, "dtype: torch.int8 is not allowed; use one of torch.float32"),
         ({"loss_dtype": torch.float16}, "loss_dtype: torch.float16 is not allowed"),

@@ -27,6 +27,7 @@ from haste.kernels.checks import (
     check_count,
     check_groups,
     check_index,
+    check_learning_rate,
     check_momentum,
     check_one_of,
     check_positives,
@@ -233,7 +234,7 @@ def dense_fused_step(
     `mask` bool [L, H] keeps pruned weights at zero; `labels_per_chunk` bounds the labels whose logits are
     held at a time (the Triton backend also bounds them to `triton.dense.CHUNK_BYTES`).
     """
-    check_rows(features, state.weight, state.bias, features.shape[-1])
+    check_rows(features, state.weight, state.bias, dense=True)
     features = features.contiguous()
     backend = choose_backend(backend, features)
     _check_step(features, state, positives, context, sgd, loss_dtype, loss, backend)
@@ -275,7 +276,8 @@ def _check_step(
     backend: str,
 ) -> None:
     """Raise KernelError for arguments of a step that `check_rows` does not check."""
-    check_sgd(sgd, context)
+    check_learning_rate(context)
+    check_sgd(sgd)
     check_momentum(state, sgd)
     check_positives(positives, len(features), features.device)
     check_one_of("loss_dtype", loss_dtype, LOSS_DTYPES)

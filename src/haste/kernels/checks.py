@@ -132,14 +132,15 @@ def check_rows(
     features: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    row_size: int | None = None,
     *,
+    dense: bool = False,
     allow_empty: bool = False,
 ) -> None:
-    """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer; features
-    may have any strides, and B may be 0 if `allow_empty`."""
+    """Raise KernelError unless features [B, H], weight [L, F], F = H if `dense`, and bias [L] make a layer;
+    features may have any strides, and B may be 0 if `allow_empty`."""
     check_tensor("features", features, (None, None), FLOATS, contiguous=False)
     check_inputs("features", features, features.shape[1], features.device, allow_empty=allow_empty)
+    row_size = features.shape[1] if dense else None
     check_tensor("weight", weight, (None, row_size), STORED, features.device)
     if weight.numel() == 0:
         raise KernelError(f"weight: shape {list(weight.shape)} does not fit; it has no weights.")
@@ -185,11 +186,19 @@ def check_positives(positives: Positives[Tensor], batch: int, device: torch.devi
             raise KernelError("positives.label_row: not ascending; order the pairs by label.")
 
 
-def check_sgd(sgd: Sgd, context: StepContext) -> None:
-    """Raise KernelError for constants of SGD that are out of range; tensors are not read."""
+def check_learning_rate(context: StepContext) -> None:
+    """Raise KernelError for a learning rate that is out of range; a tensor is not read."""
     if not isinstance(context.lr, Tensor):
         check_number("lr", context.lr, 0, sys.float_info.max)
-    check_number("momentum", sgd.momentum, 0, 1)
+
+
+def check_sgd(sgd: Sgd) -> None:
+    """Raise KernelError for constants of SGD or AdamW that are out of range."""
+    if sgd.adamw:
+        # it divides by 1 - momentum^t
+        check_share("momentum", sgd.momentum)
+    else:
+        check_number("momentum", sgd.momentum, 0, 1)
     check_number("weight_decay", sgd.weight_decay, 0, sys.float_info.max)
     check_one_of("rounding", sgd.rounding, ROUNDINGS)
 
