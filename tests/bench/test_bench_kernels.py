@@ -363,6 +363,17 @@ def test_rows_of_the_plain_cuda_fixed_fan_in(layer, direction, monkeypatch):
     (found,) = measure((layer, direction))
     assert found["milliseconds"] == 1.0
     assert KernelRow(SHAPE, layer, direction) in plan(sweeps=False, plain=True, shapes=[SHAPE])
+    assert found["dtype"] == "float32"
+    x, weight, index, out = 3 * 32 * 4, 40 * 16 * 4, 40 * 16 * 4, 3 * 40 * 4
+    assert (
+        found["bytes"]
+        == {
+            "forward": x + weight + index + out,
+            "dx": out + weight + index + x,
+            "dw": out + x + index + weight,
+            "backward": out + x + index + 2 * weight + x,
+        }[direction]
+    )
 
 
 def test_a_clone_that_is_not_there_is_named(tmp_path, monkeypatch):

@@ -88,6 +88,13 @@ def test_a_last_document_without_tokens_leaves_the_others_as_they_are(pooling):
     assert torch.allclose(encoder(IDS, more)[:-1], encoder(IDS, OFFSETS), atol=1e-6)
 
 
+@pytest.mark.parametrize("encoder", [PackedEncoder, TransformerEncoder])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_document_without_tokens_has_features_of_zero(pooling, encoder):
+    features = encoder(model_of(SHAPES["bert"]), pooling).eval()(IDS, OFFSETS[[0, 1, 1, 4]])
+    assert features.any(1).tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_what_is_computed_again_draws_the_same_dropout(shape):
     kept, again = (

@@ -15,6 +15,7 @@ from haste.kernels import (
     reference,
 )
 from haste.kernels.reference import block_index
+from haste.kernels.rounding import FP8, dequantize, round_to
 from haste.kernels.state import Sgd, StepContext
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -339,10 +340,8 @@ def test_pruned_weights_stay_as_they_are():
 @every_kind
 @pytest.mark.parametrize("momentum", [True, False])
 def test_e4m3_weights(kind, momentum):
-    from haste.kernels.rounding import dequantize, round_to
-
     p = problem_of(kind, torch.bfloat16, momentum=momentum)
-    p["weight"] = round_to(p["weight"].float(), torch.float8_e4m3fn, "nearest", None)
+    p["weight"] = round_to(p["weight"].float(), FP8, "nearest", None)
     wide = {**p, "weight": dequantize(p["weight"])}
     want = oracle(wide, GROUPS[kind])
     for backend in ("triton", "torch"):
@@ -356,11 +355,29 @@ def test_e4m3_weights(kind, momentum):
             assert error(got["momentum"], want["momentum"]) < 5e-3
 
 
-@every_kind
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
-    from haste.kernels.rounding import dequantize, round_to
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"unique_indices": True}, {"unique_indices": True, "deterministic": True}],
+    ids=["atomics", "chosen", "dense"],
+)
+@pytest.mark.parametrize("group_size", [1, 16])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_product_with_e4m3_weights_has_a_gradient_of_the_features(backend, group_size, options):
+    p = cast(problem(130, 48, 40, 16, group_size), torch.bfloat16)
+    weight = round_to(p["weight"].float(), FP8, "nearest", None)
+    features = p["features"].requires_grad_()
+    out = group_linear(
+        features, weight, p["index"], p["bias"], group_size=group_size, backend=backend, **options
+    )
+    out.sum().backward()
+    dense = reference.dense_weight(dequantize(weight).double(), p["index"], 48, group_size)
+    assert error(out.detach(), features.detach().double() @ dense.T + p["bias"].double()) < 5e-3
+    assert error(features.grad, dense.sum(0).expand(130, -1)) < 5e-3
 
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, FP8])
+def test_stochastic_rounding_moves_weights_as_far_on_average(kind, dtype):
     if kind == "dense":
         p = dense_problem(1, 32, 512, momentum=False, positives=0.0)
     elif kind == "group":
@@ -444,6 +461,7 @@ def test_settings_of_a_step_are_refused_by_name(backend, options, message):
     [
         ("features", lambda value: value.double(), "features: dtype float64 is not allowed"),
         ("features", lambda value: value[:0], r"features: shape \[0, \d+\] does not fit"),
+        ("features", lambda value: value[0, 0], r"features: shape \[\] does not fit"),
         ("features", lambda value: value[:, :8].contiguous(), "weight: "),
         ("bias", lambda value: value[:5], r"bias: shape \[5\] does not fit"),
         ("momentum", lambda value: value[:5], r"momentum: shape \[5, \d+\] does not fit"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import triton.language as tl
 from kernel_problems import DEVICE, cast, problem
 
 from haste.kernels import reference
@@ -45,3 +46,18 @@ def test_of_blocks_of_features():
     got = group_topk.topk(x, weight, blocks, bias, 9, group_size=16, block_size=8)
     for a, b in zip(got, whole, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="memory that nobody touches is free on the host alone")
+def test_maxima_of_a_billion_labels_lie_beyond_32_bits():
+    width, size, groups = 2**31 - 16, 16, 3
+    # of a byte each; of the columns of features only the first is there and read
+    maxima = torch.empty((groups - 1) * width + size, dtype=torch.int8)
+    maxima[-size:] = 0
+    features, weight = torch.ones(1, size), torch.zeros(groups * size, size)
+    index, bias = torch.zeros(groups, size, dtype=torch.int32), torch.arange(groups * size).float()
+    group_topk._block_maxima[(1,)](
+        features, weight, index, bias, maxima, len(bias), width, groups, groups, G=size, F=size,
+        BLOCK_SIZE=1, BLOCK_B=size, NUM_TILES=1, GROUPS=1, DOT_DTYPE=tl.float32, PRECISION="ieee",
+    )  # fmt: skip
+    assert (maxima[-size:] == groups * size - 1).all()

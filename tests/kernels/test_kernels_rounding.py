@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -86,3 +87,7 @@ def test_torch_is_seeded_as_by_its_own_function(device):
     wanted = torch.rand(8, device=device)
     seed_torch(3, 4)
     assert torch.equal(torch.rand(8, device=device), wanted)
+
+
+def test_seeds_may_be_integers_of_numpy():
+    assert mix(np.int64(3), np.uint8(4), -1) == mix(3, 4, -1)

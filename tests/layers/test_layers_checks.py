@@ -131,10 +131,11 @@ def test_growth_by_gradient_needs_a_batch(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fraction": 2.0}, "fraction: 2.0 is not allowed; use a number from 0 to 1"),
+        ({"fraction": 2.0}, "fraction: 2.0 is not allowed; use an int or float from 0 to 1"),
         ({"fraction": -1}, "fraction: -1 is not allowed"),
         ({"fraction": NAN}, "fraction: nan is not allowed"),
         ({"momentum": NAN}, "momentum: nan is not allowed"),
+        ({"momentum": 1.0, "optimizer": "adamw"}, "momentum: 1.0 is not allowed"),
         ({"weight_decay": -5}, "weight_decay: -5 is not allowed"),
         ({"dtype": torch.int8}, "dtype: torch.int8 is not allowed; use one of torch.float32"),
         ({"loss_dtype": torch.float16}, "loss_dtype: torch.float16 is not allowed"),

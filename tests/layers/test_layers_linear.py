@@ -1,11 +1,16 @@
 """GroupFanInLinear in place of nn.Linear."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from haste.errors import KernelError
+from haste.kernels import api
 from haste.kernels.reference import dense_weight
 from haste.layers import GroupFanInLinear
 
@@ -61,6 +66,17 @@ def test_a_short_last_group_is_scored_by_its_own_labels():
     assert (layer.index[1] != before[1]).any()
 
 
+def test_half_precision_does_not_round_the_scores_of_connections():
+    layer = GroupFanInLinear(64, 128, fan_in=16, group_size=128, dtype=torch.bfloat16)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        # one step of bf16 in one of 128 labels is far below one of their sum
+        layer.weight[0, 9] = 1 - 2**-8
+    before = layer.index.clone()
+    assert layer.rewire(1 / 16, step=0) == 1
+    assert (layer.index != before).nonzero().tolist() == [[0, 9]]
+
+
 def test_takes_inputs_of_any_strides():
     layer = GroupFanInLinear(32, 20, 16, 16)
     inputs = torch.randn(32, 3)
@@ -88,9 +104,44 @@ def test_inputs_that_do_not_fit_are_refused(inputs, message):
 def test_a_share_that_is_none_is_refused(fraction):
     layer = GroupFanInLinear(32, 20, 16, 16)
     with pytest.raises(
-        KernelError, match=f"fraction: {fraction} is not allowed; use a number from 0"
+        KernelError, match=f"fraction: {fraction!r} is not allowed; use an int or float from 0"
     ):
         layer.rewire(fraction, step=0)
+
+
+def test_sizes_and_seeds_may_be_integers_of_numpy():
+    sizes = 32, 20, 16, 16
+    layer = GroupFanInLinear(*map(np.int64, sizes), seed=np.int64(3))
+    other = GroupFanInLinear(*sizes, seed=3)
+    assert layer.extra_repr() == other.extra_repr()
+    assert torch.equal(layer.index, other.index)
+    other.load_state_dict(layer.state_dict())
+    assert layer.rewire(0.5, step=np.int64(1)) == other.rewire(0.5, step=1)
+    assert torch.equal(layer.index, other.index)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_outputs_are_contiguous(backend, monkeypatch):
+    monkeypatch.setattr(api, "choose_backend", lambda *_: backend)
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    assert layer(torch.randn(2, 3, 32)).view(-1).shape == (120,)
+
+
+def by_pickle(layer):
+    return pickle.loads(pickle.dumps(layer))
+
+
+@pytest.mark.parametrize("copied", [lambda it: it, copy.deepcopy, by_pickle])
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_pattern_of_more_inputs_is_not_loaded(assign, copied):
+    layer, wider = GroupFanInLinear(32, 20, 16, 16), GroupFanInLinear(640, 20, 16, 16)
+    layer = copied(layer)
+    model = nn.Sequential(layer)
+    before = layer.index.clone()
+    values = {f"0.{name}": value for name, value in wider.state_dict().items()}
+    with pytest.raises(KernelError, match=r"0\.index: values from .* leave the range 0 to 31"):
+        model.load_state_dict(values, assign=assign)
+    assert torch.equal(layer.index, before)
 
 
 def test_saves_and_loads_its_pattern():
@@ -158,6 +209,15 @@ def test_is_made_on_the_meta_device_and_drawn_later():
     assert torch.equal(late.index, GroupFanInLinear(32, 20, 16, 16, seed=3).index)
     assert late.weight.abs().max() <= 16**-0.5
     assert not late.bias.any()
+
+
+def test_compiled_sums_of_a_bias_do_not_overflow():
+    layer = GroupFanInLinear(32, 20, 16, 16)
+    inputs = torch.randn(64, 32, dtype=torch.float16)
+    for module in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        outputs = module(inputs)
+        (gradient,) = torch.autograd.grad(outputs, layer.bias, torch.full_like(outputs, 2000))
+        assert (gradient == 64 * 2000).all()
 
 
 @pytest.mark.parametrize("bias", [True, False])

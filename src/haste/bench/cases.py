@@ -109,13 +109,14 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
         # products are those of the tail: its step has the head's labels too
         first = problem.shape.head
         part = replace(part, weight=part.weight[first:], bias=part.bias[first:], first=first)
-    x, dz = problem.columns(part.columns), problem.dz
+    x, dz, moved = problem.columns(part.columns), problem.dz, part
     if direction in AUTOGRAD:
 
         def run() -> Results:
             return _by_autograd(part, x, dz, deterministic=direction == "autograd_deterministic")
     else:
         if layer in PLAIN_CUDA:
+            moved = _in_fp32(part)
             made = plain_cuda.products(part, x, dz, transposed=PLAIN_CUDA[layer])
         else:
             made = (released_cuda.products if layer == RELEASED_CUDA else _kernels)(part, x, dz)
@@ -134,12 +135,12 @@ def _product(problem: Problem, layer: str, direction: str) -> Case:
     return Case(
         run,
         answers,
-        _product_bytes(part, problem.shape.batch, direction),
-        _state_bytes(part),
+        _product_bytes(moved, problem.shape.batch, direction),
+        _state_bytes(moved),
         len(part.weight),
         _chosen_from(problem, layer, part),
         part.weight.shape[1],
-        part.weight.dtype,
+        moved.weight.dtype,
         captured=layer != RELEASED_CUDA,
     )
 
@@ -380,15 +381,17 @@ def _reference_steps(
 
 
 def _product_bytes(part: Part, batch: int, direction: str) -> int:
-    """Bytes that a product must read and write: each operand and result once."""
-    rows: dict[str, tuple[int, ...]] = {
-        "forward": (part.n_features, len(part.weight)),
-        # bf16; dX, fp32, counts twice
-        "dx": (len(part.weight), 2 * part.n_features),
-        "dw": (part.n_features, len(part.weight)),
+    """Bytes that a product must read and write: each operand and result once, dX in fp32 and the others in the
+    dtype of the weights."""
+    size = part.weight.element_size()
+    features, labels, dx = size * part.n_features, size * len(part.weight), 4 * part.n_features
+    rows = {
+        "forward": (features, labels),
+        "dx": (labels, dx),
+        "dw": (features, labels),
+        "backward": (features, labels, dx),
     }
-    rows["backward"] = (part.n_features, *rows["dx"])
-    dense = 2 * batch * sum(rows.get(direction, ()))
+    dense = batch * sum(rows.get(direction, ()))
     weights = _bytes(part.weight) * (2 if direction == "backward" else 1)
     return dense + weights + _index_bytes(part)
 
@@ -397,6 +400,15 @@ def _step_bytes(parts: tuple[Part, ...], batch: int) -> int:
     """Bytes that a step must read and write: the state twice, indices, features, dX."""
     moved = sum(batch * part.n_features * (2 + 4) + _state_bytes(part) for part in parts)
     return moved + sum(_state_bytes(part) - _index_bytes(part) for part in parts)
+
+
+def _in_fp32(part: Part) -> Part:
+    """A part of such sizes, for counting: without memory."""
+
+    def wide(value: Tensor) -> Tensor:
+        return torch.empty_like(value, dtype=torch.float32, device="meta")
+
+    return replace(part, weight=wide(part.weight), bias=wide(part.bias))
 
 
 def _state_bytes(part: Part) -> int:

@@ -126,8 +126,9 @@ class PackedEncoder(TransformerEncoder):
         )
         hidden = _Layers.apply(run.embedded(), bias, run)
         if self.pooling == "cls":
-            # a document without tokens may begin behind the last of them
-            return hidden[offsets[:-1].long().clamp_(max=len(ids) - 1)]
+            # a document without tokens begins where the next one does, or behind the last token
+            first = hidden[offsets[:-1].long().clamp_(max=len(ids) - 1)]
+            return first * (lengths > 0)[:, None]
         token = torch.arange(len(ids), device=ids.device)
         in_document = (token >= offsets[:-1, None]) & (token < offsets[1:, None])
         # a product sums in a fixed order, and its gradient is one, too

@@ -74,7 +74,7 @@ def _with_fused_attention(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class TransformerEncoder(Encoder):
-    """`pooling` mean (over a document's tokens) or cls (its first token).
+    """`pooling` mean (over a document's tokens) or cls (its first token); 0 for a document without tokens.
 
     Documents are padded to the longest of the batch; attention sees no padding.
     """
@@ -124,7 +124,7 @@ class TransformerEncoder(Encoder):
         whole = mask[:, None, None, :] if fused else mask
         hidden = self.model(input_ids=ids, attention_mask=whole).last_hidden_state
         if self.pooling == "cls":
-            return hidden[:, 0].contiguous()
+            return hidden[:, 0] * mask[:, :1]
         weights = mask.to(hidden.dtype).unsqueeze(2)
         return (hidden * weights).sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(hidden.dtype)
 

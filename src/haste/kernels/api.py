@@ -27,6 +27,7 @@ from haste.kernels.checks import (
     check_count,
     check_groups,
     check_index,
+    check_learning_rate,
     check_momentum,
     check_one_of,
     check_positives,
@@ -64,6 +65,8 @@ def group_linear(
     arguments that do not fit and indices out of range; checking the indices synchronizes, so
     `index_checked` says that they have been checked before. Features may have any strides, and B may be 0.
     """
+    group_size = check_count("group_size", group_size)
+    block_size = check_count("block_size", block_size)
     check_groups(features, weight, index, bias, group_size, block_size, allow_empty=True)
     check_one_of("weight: fan-in", weight.shape[1], FAN_INS)
     if not index_checked:
@@ -190,6 +193,8 @@ def group_fused_step(
     bf16 mimics the released code. Indices are not checked for range, which would synchronize at each step.
     The torch backend has another `loss`, squared_hinge, and another optimiser, AdamW.
     """
+    group_size = check_count("group_size", group_size)
+    block_size = check_count("block_size", block_size)
     check_groups(features, state.weight, index, state.bias, group_size, block_size)
     features = features.contiguous()
     backend = choose_backend(backend, features)
@@ -229,15 +234,15 @@ def dense_fused_step(
     `mask` bool [L, H] keeps pruned weights at zero; `labels_per_chunk` bounds the labels whose logits are
     held at a time (the Triton backend also bounds them to `triton.dense.CHUNK_BYTES`).
     """
-    check_rows(features, state.weight, state.bias, features.shape[-1])
+    check_rows(features, state.weight, state.bias, dense=True)
     features = features.contiguous()
     backend = choose_backend(backend, features)
     _check_step(features, state, positives, context, sgd, loss_dtype, loss, backend)
     if mask is not None:
         check_tensor("mask", mask, tuple(state.weight.shape), (torch.bool,), features.device)
-    if labels_per_chunk is not None:
-        check_count("labels_per_chunk", labels_per_chunk)
-    labels_per_chunk = labels_per_chunk or len(state.weight)
+    if labels_per_chunk is None:
+        labels_per_chunk = len(state.weight)
+    labels_per_chunk = check_count("labels_per_chunk", labels_per_chunk)
     if backend == "torch":
         return torch_backend.dense_step(
             features.float(), state, positives, context, sgd, mask=mask,
@@ -271,7 +276,8 @@ def _check_step(
     backend: str,
 ) -> None:
     """Raise KernelError for arguments of a step that `check_rows` does not check."""
-    check_sgd(sgd, context)
+    check_learning_rate(context)
+    check_sgd(sgd)
     check_momentum(state, sgd)
     check_positives(positives, len(features), features.device)
     check_one_of("loss_dtype", loss_dtype, LOSS_DTYPES)

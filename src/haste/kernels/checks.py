@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from numbers import Integral
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch import Tensor
 from haste.errors import KernelError
 from haste.kernels.rounding import FP8, ROUNDINGS
 from haste.kernels.state import LayerState, Positives, Sgd, StepContext
+
+Value = TypeVar("Value")
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STORED = (*FLOATS, FP8)
@@ -50,12 +54,12 @@ def check_tensor(
         raise KernelError(f"{name}: is not contiguous; call .contiguous() first.")
 
 
-def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise KernelError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise KernelError(
-            f"{name}: {value} is not allowed; use one of {', '.join(map(str, allowed))}."
-        )
+def check_one_of(name: str, value: object, allowed: Sequence[Value]) -> Value:
+    """The one of `allowed` that `value` equals, so 16 for NumPy's 16; raises KernelError for none."""
+    for choice in allowed:
+        if value == choice:
+            return choice
+    raise KernelError(f"{name}: {value} is not allowed; use one of {', '.join(map(str, allowed))}.")
 
 
 def check_index(name: str, index: Tensor, size: int) -> None:
@@ -68,21 +72,26 @@ def check_index(name: str, index: Tensor, size: int) -> None:
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Raise KernelError unless `value` is a number in [low, high], which NaN is not."""
+    """Raise KernelError unless `value` is an int or float in [low, high], which NaN is not."""
     if not isinstance(value, int | float) or not low <= value <= high:
-        raise KernelError(f"{name}: {value} is not allowed; use a number from {low:g} to {high:g}.")
+        raise KernelError(
+            f"{name}: {value!r} is not allowed; use an int or float from {low:g} to {high:g}."
+        )
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise KernelError unless `value` is a number in [0, 1)."""
+    """Raise KernelError unless `value` is an int or float in [0, 1)."""
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise KernelError(f"{name}: {value} is not allowed; use a number from 0 to below 1.")
+        raise KernelError(
+            f"{name}: {value!r} is not allowed; use an int or float from 0 to below 1."
+        )
 
 
-def check_count(name: str, value: object) -> None:
-    """Raise KernelError unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise KernelError(f"{name}: {value} is not allowed; use an integer of at least 1.")
+def check_count(name: str, value: object) -> int:
+    """`value` as an int, which may be NumPy's; raises KernelError unless it is an integer of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise KernelError(f"{name}: {value!r} is not allowed; use an integer of at least 1.")
+    return int(value)
 
 
 def check_inputs(
@@ -112,7 +121,7 @@ def check_inputs(
 def check_labels(rows: slice, n_labels: int) -> None:
     """Raise KernelError unless `rows` is a slice of labels with a begin and an end among `n_labels`."""
     bounds = (rows.start, rows.stop)
-    known = all(isinstance(bound, int) for bound in bounds) and rows.step in (None, 1)
+    known = all(isinstance(bound, Integral) for bound in bounds) and rows.step in (None, 1)
     if not known or not 0 <= rows.start < rows.stop <= n_labels:
         raise KernelError(
             f"rows: {rows} is not allowed; use slice(begin, end) with 0 <= begin < end <= {n_labels}."
@@ -123,14 +132,15 @@ def check_rows(
     features: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    row_size: int | None = None,
     *,
+    dense: bool = False,
     allow_empty: bool = False,
 ) -> None:
-    """Raise KernelError unless features [B, H], weight [L, row_size] and bias [L] make a layer; features
-    may have any strides, and B may be 0 if `allow_empty`."""
+    """Raise KernelError unless features [B, H], weight [L, F], F = H if `dense`, and bias [L] make a layer;
+    features may have any strides, and B may be 0 if `allow_empty`."""
     check_tensor("features", features, (None, None), FLOATS, contiguous=False)
     check_inputs("features", features, features.shape[1], features.device, allow_empty=allow_empty)
+    row_size = features.shape[1] if dense else None
     check_tensor("weight", weight, (None, row_size), STORED, features.device)
     if weight.numel() == 0:
         raise KernelError(f"weight: shape {list(weight.shape)} does not fit; it has no weights.")
@@ -154,8 +164,6 @@ def check_groups(
     allow_empty: bool = False,
 ) -> None:
     """As `check_rows`, for labels in groups: index int32 [K, F / block_size], K = ceil(L / group_size)."""
-    check_count("group_size", group_size)
-    check_count("block_size", block_size)
     check_rows(features, weight, bias, allow_empty=allow_empty)
     n_labels, fan_in = weight.shape
     if fan_in % block_size:
@@ -178,11 +186,19 @@ def check_positives(positives: Positives[Tensor], batch: int, device: torch.devi
             raise KernelError("positives.label_row: not ascending; order the pairs by label.")
 
 
-def check_sgd(sgd: Sgd, context: StepContext) -> None:
-    """Raise KernelError for constants of SGD that are out of range; tensors are not read."""
+def check_learning_rate(context: StepContext) -> None:
+    """Raise KernelError for a learning rate that is out of range; a tensor is not read."""
     if not isinstance(context.lr, Tensor):
         check_number("lr", context.lr, 0, sys.float_info.max)
-    check_number("momentum", sgd.momentum, 0, 1)
+
+
+def check_sgd(sgd: Sgd) -> None:
+    """Raise KernelError for constants of SGD or AdamW that are out of range."""
+    if sgd.adamw:
+        # it divides by 1 - momentum^t
+        check_share("momentum", sgd.momentum)
+    else:
+        check_number("momentum", sgd.momentum, 0, 1)
     check_number("weight_decay", sgd.weight_decay, 0, sys.float_info.max)
     check_one_of("rounding", sgd.rounding, ROUNDINGS)
 

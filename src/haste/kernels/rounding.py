@@ -8,6 +8,8 @@ generator seeded by (seed, step, tensor), never from a constant.
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ _MASK = (1 << 64) - 1
 def mix(*parts: int) -> int:
     """A 63-bit seed from integers such as (seed, step, tensor); splitmix64 over the parts."""
     state = 0
-    for part in parts:
+    # NumPy's integers are too narrow for the mask
+    for part in map(operator.index, parts):
         state = (state ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
         state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK

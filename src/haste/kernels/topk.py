@@ -19,9 +19,9 @@ def topk(
     `logits(rows)` returns [B, n] for a slice of n label rows. With fewer than k labels, the missing rows
     are -1 with score -inf. Raises KernelError for counts below 1.
     """
-    check_count("k", k)
-    check_count("labels_per_chunk", labels_per_chunk)
-    check_count("n_labels", n_labels)
+    k = check_count("k", k)
+    labels_per_chunk = check_count("labels_per_chunk", labels_per_chunk)
+    n_labels = check_count("n_labels", n_labels)
     best: tuple[Tensor, Tensor] | None = None
     for rows in tiles(n_labels, max(labels_per_chunk, k)):
         scores, label_rows = logits(rows).float().topk(min(k, rows.stop - rows.start), dim=1)

@@ -56,7 +56,7 @@ def _setup_context(ctx, inputs, output) -> None:  # noqa: ARG001
 
 def _backward(ctx, dz):  # noqa: ANN202
     dx, dw = _gradients(dz, *ctx.saved_tensors, ctx.group_size)
-    db = None if ctx.bias_dtype is None else dz.sum(0).to(ctx.bias_dtype)
+    db = None if ctx.bias_dtype is None else dz.sum(0, dtype=torch.float32).to(ctx.bias_dtype)
     return dx, dw, None, db, None
 
 

@@ -22,9 +22,10 @@ from haste.kernels.checks import (
     check_number,
     check_one_of,
     check_positives,
+    check_sgd,
 )
 from haste.kernels.loss import LOSSES
-from haste.kernels.rounding import FP8, ROUNDINGS, round_to
+from haste.kernels.rounding import FP8, round_to
 from haste.kernels.state import LayerState, Positives, RowRange, Sgd, StepContext, tiles
 from haste.kernels.topk import topk
 
@@ -90,13 +91,11 @@ class LayerOptions:
         check_one_of("loss_dtype", self.loss_dtype, LOSS_DTYPES)
         check_one_of("loss", self.loss, tuple(LOSSES))
         check_one_of("optimizer", self.optimizer, ("sgd", "adamw"))
-        check_one_of("rounding", self.rounding, ROUNDINGS)
         check_one_of("growth", self.growth, ("none", "random", "gradient"))
         check_one_of("scope", self.scope, ("global", "group"))
         check_one_of("backend", self.backend, BACKENDS)
         check_number("fraction", self.fraction, 0, 1)
-        check_number("momentum", self.momentum, 0, 1)
-        check_number("weight_decay", self.weight_decay, 0, sys.float_info.max)
+        check_sgd(self.sgd)
         check_number("threshold", self.threshold, 0, sys.float_info.max)
 
     @property
@@ -212,14 +211,10 @@ class LinearRows(OutputLayer):
         """`n_labels`: of the whole layer; `unit`: labels that stay together on a rank. Where `random` is None the
         buffers are on the meta device, to be replaced by those of a trained layer."""
         super().__init__()
-        for name, size in (
-            ("n_features", n_features),
-            ("n_labels", n_labels),
-            ("fan_in", row_size),
-        ):
-            check_count(name, size)
+        n_features = check_count("n_features", n_features)
+        row_size = check_count("fan_in", row_size)
         self.ranks = ranks
-        self.rows = ranks.split(n_labels, unit, "output layer")
+        self.rows = ranks.split(check_count("n_labels", n_labels), unit, "output layer")
         n_labels = len(self.rows)
         device = device_of(random)
         self.n_features = n_features

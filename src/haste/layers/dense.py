@@ -33,7 +33,7 @@ class Dense(LinearRows):
         chunks: int = 1,
         ranks: Ranks = ALONE,
     ) -> None:
-        check_count("chunks", chunks)
+        chunks = check_count("chunks", chunks)
         super().__init__(n_features, n_labels, n_features, options, random, ranks)
         self.labels_per_chunk = -(-self.n_labels // chunks)
         self.register_buffer("mask", None)

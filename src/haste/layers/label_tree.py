@@ -65,8 +65,8 @@ class LabelTree(OutputLayer):
     ) -> None:
         """Cluster k has the rows from k G on, the last one perhaps fewer."""
         super().__init__()
-        check_count("cluster_size", cluster_size)
-        check_count("shortlist", shortlist)
+        cluster_size = check_count("cluster_size", cluster_size)
+        shortlist = check_count("shortlist", shortlist)
         n_clusters = -(-labels.n_labels // cluster_size)
         if clusters.n_labels != n_clusters:
             raise KernelError(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from haste.kernels import group_linear, traced
-from haste.kernels.checks import FLOATS, check_count, check_inputs, check_number, check_one_of
+from haste.kernels.checks import (
+    FLOATS,
+    check_count,
+    check_index,
+    check_inputs,
+    check_number,
+    check_one_of,
+)
 from haste.kernels.rounding import generator
 from haste.kernels.state import FAN_INS, GROUP_SIZES
 from haste.layers.connectivity import prune_mask, regrow_, sample_indices
@@ -23,8 +32,8 @@ class GroupFanInLinear(nn.Module):
     As nn.Linear it follows autocast, takes empty batches, is made on the meta device, and runs under
     torch.compile and torch.export. Index sets are a function of `seed`, weights are drawn by torch's generator.
 
-    Raises KernelError for a fan-in, group size or dtype that has no kernel, and for inputs of another
-    width or device.
+    Raises KernelError for a fan-in, group size or dtype that has no kernel, for inputs of another width or
+    device, and when index sets are loaded that name other inputs than it has.
     """
 
     index: Tensor
@@ -42,15 +51,11 @@ class GroupFanInLinear(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_count("in_features", in_features)
-        check_count("out_features", out_features)
         check_one_of("dtype", dtype or torch.get_default_dtype(), FLOATS)
-        check_one_of("fan_in", fan_in, FAN_INS)
-        check_one_of("group_size", group_size, GROUP_SIZES)
-        self.in_features = in_features
-        self.out_features = out_features
-        self.fan_in = fan_in
-        self.group_size = group_size
+        self.in_features = in_features = check_count("in_features", in_features)
+        self.out_features = out_features = check_count("out_features", out_features)
+        self.fan_in = fan_in = check_one_of("fan_in", fan_in, FAN_INS)
+        self.group_size = group_size = check_one_of("group_size", group_size, GROUP_SIZES)
         self.seed = seed
         self.weight = nn.Parameter(torch.empty(out_features, fan_in, device=device, dtype=dtype))
         offsets = torch.empty(out_features, device=device, dtype=dtype) if bias else None
@@ -58,6 +63,7 @@ class GroupFanInLinear(nn.Module):
         groups = -(-out_features // group_size)
         index = torch.empty(groups, fan_in, dtype=torch.int32, device=self.weight.device)
         self.register_buffer("index", index)
+        self.register_load_state_dict_pre_hook(_check_pattern)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -91,7 +97,8 @@ class GroupFanInLinear(nn.Module):
                 rows, weight, self.index, bias, group_size=self.group_size, unique_indices=True,
                 index_checked=True,
             )  # fmt: skip
-        return outputs.view(*inputs.shape[:-1], self.out_features)
+        # as those of nn.Linear, which may be viewed in any shape
+        return outputs.contiguous().view(*inputs.shape[:-1], self.out_features)
 
     @torch.no_grad()
     def rewire(
@@ -111,7 +118,7 @@ class GroupFanInLinear(nn.Module):
         groups = len(self.index)
         padded = self.weight.new_zeros(groups * self.group_size, self.fan_in)
         padded[: self.out_features] = self.weight.abs()
-        score = padded.view(groups, self.group_size, self.fan_in).sum(1).float()
+        score = padded.view(groups, self.group_size, self.fan_in).sum(1, dtype=torch.float32)
         members = torch.full((groups, 1), self.group_size, device=score.device)
         members[-1] -= groups * self.group_size - self.out_features
         moved = prune_mask(score / members, fraction, "global")
@@ -130,3 +137,13 @@ class GroupFanInLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"fan_in={self.fan_in}, group_size={self.group_size}, bias={self.bias is not None}"
         )
+
+
+def _check_pattern(
+    layer: GroupFanInLinear, state_dict: Mapping[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Raise KernelError before index sets are loaded that name inputs which the layer has not: their shape
+    does not tell, and kernels read what they name."""
+    name = f"{prefix}index"
+    if name in state_dict and not state_dict[name].is_meta:
+        check_index(name, state_dict[name], layer.in_features)

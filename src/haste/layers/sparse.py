@@ -47,12 +47,9 @@ class Sparse(LinearRows):
         block_size: int = 1,
         ranks: Ranks = ALONE,
     ) -> None:
-        for name, value in (
-            ("fan_in", fan_in),
-            ("group_size", group_size),
-            ("block_size", block_size),
-        ):
-            check_count(name, value)
+        group_size = check_count("group_size", group_size)
+        block_size = check_count("block_size", block_size)
+        fan_in = check_count("fan_in", fan_in)
         if n_features % block_size or fan_in % block_size:
             raise KernelError(
                 f"block_size: {block_size} must divide both fan_in ({fan_in}) and the features ({n_features})."
@@ -61,9 +58,9 @@ class Sparse(LinearRows):
         self.group_size = group_size
         self.block_size = block_size
         indices = sample_indices(
-            -(-n_labels // group_size),
+            self.groups.total,
             fan_in // block_size,
-            n_features // block_size,
+            self.n_features // block_size,
             random,
             with_replacement=options.with_replacement,
             part=self.groups,
@@ -119,7 +116,7 @@ class Sparse(LinearRows):
         if self.options.backend == "torch" or self.group_size == 1 or k > self.n_labels:
             return super().topk(features, k)
         self.check(features)
-        check_count("k", k)
+        k = check_count("k", k)
         from haste.kernels.triton import group_topk
 
         return group_topk.topk(

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from haste.kernels.rounding import storage_view
+from haste.kernels.rounding import FP8, FP8_SCALE, storage_view
 from haste.kernels.triton.common import (
     batch_tiles,
     cast,
@@ -207,7 +207,9 @@ def backward_dx(
         dz = dz.to(dot_weight(weight))
         dx = DenseDx(index, fan_in, n_features, batch, group_size, block_size, dz.dtype)
         dx.add(dz, weight.to(dz.dtype), by_row=True)
-        return dx.total().t()
+        total = dx.total().t()
+        # a copy of E4M3 weights in bf16 is not yet multiplied by their scale
+        return total.mul_(FP8_SCALE) if weight.dtype == FP8 else total
     parts = []
     for begin in range(0, batch, MAX_BATCH):
         part = dz[begin : begin + MAX_BATCH]

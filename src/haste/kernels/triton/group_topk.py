@@ -56,7 +56,8 @@ def _block_maxima(
                 z = tl.dot(to_dot_dtype(stored, DOT_DTYPE), x, input_precision=PRECISION)
                 z = tl.where(inside[:, None], z + bias[:, None], float("-inf"))
                 best = tl.maximum(best, tl.max(z, 0))
-            tl.store(out_ptr + block * width + b, best)
+            row = block + tl.zeros([BLOCK_B], tl.int64)
+            tl.store(out_ptr + row * width + b, best)
 
 
 @triton.jit
