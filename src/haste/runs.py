@@ -155,7 +155,7 @@ def is_finished(grid: GridConfig, key: RunKey) -> bool:
     if not _is_whole(run):
         return False
     trained_from = read_resources(run).get(IDENTITY, {}).get("inputs")
-    return trained_from in (None, corpus_digest(grid.layout.corpus(key.dataset)))
+    return trained_from in (None, present_inputs(grid, key))
 
 
 def present_inputs(grid: GridConfig, key: RunKey) -> str | None:
