@@ -259,6 +259,25 @@ def test_the_legend_names_every_method_of_a_grid_in_part(tmp_path, name, unfinis
     assert sorted(titles) == ["Dense", "HASTE", "Spartex"]
 
 
+def test_nothing_is_drawn_of_a_data_set_without_a_finished_run(tmp_path):
+    fake = FakeGrid(
+        tmp_path,
+        methods=("haste", "omikuji"),
+        seeds=(0,),
+        datasets=("one", "two"),
+        documents=20,
+        labels=40,
+        epochs=4,
+    )
+    grid = replace(fake.write(), allow_partial=True)
+    for key in grid.main_runs():
+        if key.dataset == "two":
+            shutil.rmtree(fake.run_dir(key).root)
+    chart, _ = build(*load(grid, "precision_memory", "figure"))
+    for axes in (chart.axes[i] for i in (2, 3, 6, 7)):
+        assert [*axes.lines, *axes.collections, *axes.texts] == []
+
+
 def test_methods_differ_in_more_than_colour():
     trained = [name for name, row in methods().items() if row.kind != "published"]
     assert set(trained) == set(MARKER_STYLES)

@@ -71,7 +71,9 @@ def precision_memory(sources: Sources) -> Drawing:
     drawn.loc[linear, f"{column} mean"] = None
     chart, axes_of = panels(2, 2 * len(datasets), (3.2 * COLUMN_WIDTH * len(datasets), 8))
     for number, dataset in enumerate(datasets):
-        part = drawn[drawn["dataset"] == dataset].assign(x=drawn[f"{column} mean"] / MIB)
+        part = drawn[drawn["dataset"] == dataset]
+        # a column of all rows would bring them back where the data set has none
+        part = part.assign(x=part[f"{column} mean"] / MIB)
         of_dataset = axes_of[:, 2 * number : 2 * number + 2].ravel()
         for axes, name in zip(of_dataset, MEASURED, strict=True):
             _against_memory(axes, part, name)
