@@ -389,6 +389,10 @@ def test_memory_and_time_on_a_gpu(sources, only):
     found = by_claim(shared)
     assert (found["C6"].verdict, found["C10"].verdict) == (HOLDS, UNDECIDED)
     assert found["C10"].reason.startswith("runs that are not known to have had their GPU to")
+    # nor do times of two devices compare; bytes do
+    found = by_claim(changed(alone, "spartex", on_gpu(device="NVIDIA A100", runs_at_once=1)))
+    assert (found["C6"].verdict, found["C10"].verdict) == (HOLDS, UNDECIDED)
+    assert "NVIDIA A100, NVIDIA H200" in found["C10"].reason
     on_amazon = replace(
         alone,
         grid=replace(alone.grid, datasets=("amazon-3m",), ablation_datasets=()),

@@ -24,7 +24,7 @@ def grid(tmp_path_factory):
         methods=("dense", "spartex", "haste"),
         ablations=("grouping", "sampling"),
         seeds=(0, 1),
-        resources={"dense": {"machine": {"torch": "2.99"}}},
+        resources={"dense": {"machine": {"torch": "2.99", "cuda": "12.10"}}},
         documents=40,
         labels=60,
     )
@@ -114,6 +114,8 @@ def test_the_environment_is_that_of_the_runs(page):
     shown = text(section(page, "environment"))
     assert "trained on CPU (test)" in shown
     assert "torch 2.99" in shown
+    # a version is no number
+    assert "cuda 12.10" in shown
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):

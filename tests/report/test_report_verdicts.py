@@ -86,6 +86,20 @@ def test_grids_are_named_where_they_have_a_data_set_on_devices_of_their_own(clai
     assert (rows["C1"]["holds"], rows["C1"]["fails"]) == ("H100", "H200")
 
 
+def test_grids_whose_folders_have_one_name_are_told_apart(claims_of):
+    tables = [
+        claims_of("lab/first/results", ("C8", "a", HOLDS)),
+        claims_of("lab/second/results", ("C8", "a", FAILS)),
+        claims_of("third", ("C8", "a", OPEN)),
+    ]
+    (row,) = verdicts_table(tables).rows
+    assert (row["holds"], row["fails"]) == ("a (first/results)", "a (second/results)")
+    assert (row["open"], row["overall"]) == ("a (third)", "holds on some")
+    # the same table twice is one grid
+    (row,) = verdicts_table(tables[:1] * 2).rows
+    assert (row["holds"], row["fails"]) == ("a", None)
+
+
 def test_a_claim_of_another_version_is_refused(claims_of):
     with pytest.raises(DataError, match=r"one.*claim C99"):
         verdicts_table([claims_of("one", ("C99", "a", HOLDS))])

@@ -95,7 +95,7 @@ def kernel_speedup(sources: Sources) -> Drawing:
             label = f"{direction}, published: up to {number:g}×"
             axes.axhline(number, color=colour, linestyle=":", linewidth=1.2, zorder=1, label=label)
         plain_log_ticks(axes, "y", "×")
-    legend_outside(chart, axes_of[0][0])
+    legend_outside(chart)
     return chart, drawn
 
 
@@ -152,7 +152,7 @@ def copy_bandwidth(sources: Sources) -> Drawing:
             axes.axvline(1, color=GREY, linewidth=1)
             axes.set(title=title, xlabel="", ylabel=times.device)
     chart.supxlabel("Share of the speed of a copy of the bytes that must move", fontsize=9)
-    legend_outside(chart, axes_of[0][0], "outside lower right")
+    legend_outside(chart, "outside lower right")
     return chart, drawn
 
 
@@ -217,7 +217,7 @@ def scale_memory(sources: Sources) -> Drawing:
         _name_sizes(axes, part)
         plain_log_ticks(axes, "y")
     axes_of[0][0].set_ylabel("Peak memory of training (GiB, logarithmic)")
-    legend_outside(chart, axes_of[0][0])
+    legend_outside(chart)
     return chart, drawn
 
 

@@ -450,6 +450,9 @@ def _resources(claim: Claim, sources: Sources) -> Iterator[Finding]:
             yield finding(dataset, None, UNDECIDED, "needs CUDA: these runs were made on a CPU")
         elif claim.timed and not all(run.timed for run in runs):
             yield finding(dataset, None, UNDECIDED, SHARED)
+        elif claim.timed and len(devices := {str(run.resources["device"]) for run in runs}) > 1:
+            reason = f"times of several devices do not compare: {', '.join(sorted(devices))}"
+            yield finding(dataset, None, UNDECIDED, reason)
         else:
             spartex, haste = (
                 fmean(run_row(r)[claim.column] for r in side) for side in sides.values()

@@ -71,12 +71,14 @@ def precision_memory(sources: Sources) -> Drawing:
     drawn.loc[linear, f"{column} mean"] = None
     chart, axes_of = panels(2, 2 * len(datasets), (3.2 * COLUMN_WIDTH * len(datasets), 8))
     for number, dataset in enumerate(datasets):
-        part = drawn[drawn["dataset"] == dataset].assign(x=drawn[f"{column} mean"] / MIB)
+        part = drawn[drawn["dataset"] == dataset]
+        # a column of all rows would bring them back where the data set has none
+        part = part.assign(x=part[f"{column} mean"] / MIB)
         of_dataset = axes_of[:, 2 * number : 2 * number + 2].ravel()
         for axes, name in zip(of_dataset, MEASURED, strict=True):
             _against_memory(axes, part, name)
         of_dataset[0].set_title(_title(sources, dataset))
-    legend_outside(chart, axes_of[0][0])
+    legend_outside(chart)
     return chart, drawn
 
 
@@ -159,11 +161,13 @@ def _lines_by_method(
     for column, dataset in enumerate(datasets):
         for axes, name in zip(axes_of[:, column], shown, strict=True):
             part = frame[frame["dataset"] == dataset].dropna(subset=name)
-            styles = by_method(part["method"], lines=True)
-            sns.lineplot(part, x=x, y=name, **styles, **options, ax=axes)
+            # of some data sets no run may have finished
+            if not part.empty:
+                styles = by_method(part["method"], lines=True)
+                sns.lineplot(part, x=x, y=name, **styles, **options, ax=axes)
             axes.set_ylabel("" if column else shown[name])
         axes_of[0][column].set_title(_title(sources, dataset))
-    legend_outside(chart, axes_of[0][-1])
+    legend_outside(chart)
     return chart, axes_of
 
 

@@ -95,14 +95,14 @@ def write_index(grid: GridConfig, command: str, out: Path | None = None) -> Path
     return out
 
 
-def _read(prefix: Path) -> pd.DataFrame | None:
+def _read(prefix: Path, dtype: type | None = None) -> pd.DataFrame | None:
     import pandas as pd
 
     path = prefix.with_suffix(".csv")
     if not path.exists():
         return None
     with reading(path, "a table"):
-        return pd.read_csv(path)
+        return pd.read_csv(path, dtype=dtype)
 
 
 def _finished_rows(prefix: Path) -> int:
@@ -125,11 +125,12 @@ def _verdicts(prefix: Path) -> list[dict]:
 
 def _environment(prefix: Path) -> dict[str, str]:
     """Devices and versions, each with its number of runs where they differ."""
-    frame = _read(prefix)
+    # as text: version 12.10 is not 12.1
+    frame = _read(prefix, str)
     if frame is None:
         return {}
     machine = [name for name in frame if name.startswith("machine ")]
-    counted = {name: Counter(frame[name].dropna().map(str)) for name in (*OF_RUNS, *machine)}
+    counted = {name: Counter(frame[name].dropna()) for name in (*OF_RUNS, *machine)}
     return {
         OF_RUNS.get(name, name.removeprefix("machine ")): ", ".join(
             value if len(values) == 1 else f"{value} ({n} run{'s' if n > 1 else ''})"

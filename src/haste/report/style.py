@@ -179,16 +179,17 @@ def panels(
 
 def legend_outside(
     figure: Figure,
-    axes: Axes,
     place: Literal["outside right center", "outside lower right"] = "outside right center",
 ) -> None:
-    """The legend of one panel beside all of them, in place of theirs."""
-    handles, titles = axes.get_legend_handles_labels()
-    for other in figure.axes:
-        if legend := other.get_legend():
+    """One legend beside all panels, in place of theirs: a panel may lack what another has."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, title in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(title, handle)
+        if legend := axes.get_legend():
             legend.remove()
-    columns = 1 if "right center" in place else len(titles)
-    figure.legend(handles, titles, loc=place, ncols=columns, handlelength=2.6)
+    columns = 1 if "right center" in place else len(handles)
+    figure.legend(handles.values(), handles.keys(), loc=place, ncols=columns, handlelength=2.6)
 
 
 def label_level(axes: Axes, y: float, text: str, colour: str) -> None:

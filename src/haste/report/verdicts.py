@@ -31,9 +31,10 @@ NOTES = (
 def verdicts_table(tables: Sequence[Path]) -> Table:
     """A row a claim, of tables of claims (claims.csv) of several grids.
 
-    A grid is called as the folder of its results. It is named beside a place on which another grid has another
-    verdict, and beside those of a data set that several grids have on devices of their own; where grids agree on
-    a place, as on devices of benchmarks, it counts once.
+    A grid is called as the folder of its results, with the folders above where others have its name. It is
+    named beside a place on which another grid has another verdict, and beside those of a data set that several
+    grids have on devices of their own; where grids agree on a place, as on devices of benchmarks, it counts
+    once.
 
     Raises:
         DataError: a table is missing, is none of claims or has one that is unknown.
@@ -41,8 +42,9 @@ def verdicts_table(tables: Sequence[Path]) -> Table:
     by_claim: dict[str, dict[str, dict[str, str]]] = {}
     texts: dict[str, str] = {}
     order = [claim.id for claim in claims()]
-    for path in tables:
-        grid = Path(path).resolve().parents[1].name
+    folders = [Path(path).resolve().parents[1] for path in tables]
+    for path, folder in zip(tables, folders, strict=True):
+        grid = _grid_name(folder, folders)
         for row in _rows(path):
             claim = row["claim"]
             if claim not in order:
@@ -87,6 +89,13 @@ def _by_place(places: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         for grid, verdict in of_grids.items():
             verdicts[place if agree else f"{place} ({grid})"] = verdict
     return verdicts
+
+
+def _grid_name(folder: Path, folders: Sequence[Path]) -> str:
+    """The end of a folder's path that none of the other folders has: its name, where it is the only one."""
+    others = set(folders) - {folder}
+    ends = (folder.parts[-n:] for n in range(1, len(folder.parts) + 1))
+    return "/".join(next(e for e in ends if all(o.parts[-len(e) :] != e for o in others)))
 
 
 def _dataset(place: str) -> str:
