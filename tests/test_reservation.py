@@ -23,11 +23,11 @@ from haste.paths import REGISTRY
 from haste.reservation import (
     CUDA_HOST_MEMORY,
     GROUP_SECONDS,
+    HEADROOM,
     LARGE_THREADS,
     LINEAR_LABEL_BYTES,
     MEASURED_ROOM,
     MODEL_ROOM,
-    ROOM,
     START_MINUTES,
     UNKNOWN_MINUTES,
     Limits,
@@ -112,7 +112,7 @@ def test_a_run_on_a_cpu_asks_by_the_cost_model_and_its_threads(registry):
     asked = training_request(config, size, registry, benchmarks)
     seconds, memory = model_of_run(config, size, registry)
     assert asked.minutes == START_MINUTES + round(MODEL_ROOM * seconds / 60)
-    assert (asked.memory, asked.threads) == (round(ROOM * memory / MIB), 3)
+    assert (asked.memory, asked.threads) == (round(HEADROOM * memory / MIB), 3)
     others = {"Eurlex-4K": {"dense": Benchmark("gpu", 9.0, 1)}}
     assert training_request(config, size, registry, others) == asked
 
@@ -150,7 +150,7 @@ def test_a_gpu_run_asks_for_the_memory_of_its_state(registry):
     asked = training_request(config, LARGE, registry, {})
     checkpoint = model_bytes(config, LARGE, registry, momenta=True)
     assert checkpoint > 2 * 4 * LARGE.labels * 384
-    expected = ROOM * (CUDA_HOST_MEMORY + checkpoint + 8 * PREDICTIONS * LARGE.test) / MIB
+    expected = HEADROOM * (CUDA_HOST_MEMORY + checkpoint + 8 * PREDICTIONS * LARGE.test) / MIB
     assert expected <= asked.memory < expected + GIB
     assert asked.memory % GIB == 0
 

@@ -37,7 +37,7 @@ from haste.prepare import own_encoder, prepare
 from haste.presets import trained_method
 from haste.runs import run_dir
 from haste.search import MOST_TRIALS, Search, Trial
-from haste.settings import parse, whole_number
+from haste.settings import check_integer, parse
 from haste.tuning import Delta
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,10 @@ class HasteClassifier:
         and model, a temporary one if not given. Raises ConfigError for a key that there is not, or a value that
         it cannot have."""
         self.method = method
-        self.seed = whole_number("seed", seed, 0)
+        self.seed = check_integer("seed", seed, 0)
         choose_device(device)
         self.device = device
-        self.features = whole_number("features", features, 1)
+        self.features = check_integer("features", features, 1)
         self.folder = folder
         sections: dict[str, Any] = {
             "encoder": encoder,
@@ -104,7 +104,9 @@ class HasteClassifier:
         temporary = None
         if self.folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="haste-")
-        root = Path(temporary.name) if temporary else self._empty_folder()
+            root = Path(temporary.name)
+        else:
+            root = _empty_folder(self.folder)
         settings, space = self._write(documents, checked, named, root, VALIDATION)
         grid = GridConfig.from_dict(settings)
         (method,) = grid.methods
@@ -129,7 +131,7 @@ class HasteClassifier:
         and the settings in `sections`. Raises what `fit` raises.
         """
         if self.folder is not None:
-            self._empty_folder()
+            _empty_folder(self.folder)
         checked, named = paired(documents, labels)
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
             settings, _ = self._write(documents, checked, named, Path(folder), TRIAL_VALIDATION)
@@ -194,16 +196,6 @@ class HasteClassifier:
             raise DataError("this classifier has not been trained; call fit first.")
         return self._predictor
 
-    def _empty_folder(self) -> Path:
-        """The folder that was given for data and model; raises ConfigError where it is not an empty one."""
-        root = Path(self.folder or "").expanduser().resolve()
-        if is_occupied(root):
-            raise ConfigError(
-                f"folder: {root} is a file, or has files in it; give a new one, or remove it."
-            )
-        root.mkdir(parents=True, exist_ok=True)
-        return root
-
     def _write(
         self,
         documents: Documents,
@@ -244,3 +236,14 @@ class HasteClassifier:
             "overrides": {method: sections},
         }
         return settings, space
+
+
+def _empty_folder(folder: Path | str) -> Path:
+    """The folder, made where it is not there; raises ConfigError where it is not an empty one."""
+    root = Path(folder).expanduser().resolve()
+    if is_occupied(root):
+        raise ConfigError(
+            f"folder: {root} is a file, or has files in it; give a new one, or remove it."
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    return root

@@ -112,10 +112,10 @@ class Ranks:
         rows, values = local.indices()[0], local.values()
         counts = self.collect(len(rows))
         most = max(counts)
-        room = rows.new_zeros(most), values.new_zeros(most, *values.shape[1:])
-        room[0][: len(rows)], room[1][: len(rows)] = rows, values
+        buffers = rows.new_zeros(most), values.new_zeros(most, *values.shape[1:])
+        buffers[0][: len(rows)], buffers[1][: len(rows)] = rows, values
         there = torch.arange(most, device=rows.device) < rows.new_tensor(counts)[:, None]
-        all_rows, all_values = (self.stack(buffer)[there] for buffer in room)
+        all_rows, all_values = (self.stack(buffer)[there] for buffer in buffers)
         return torch.sparse_coo_tensor(
             all_rows[None], all_values, gradient.shape, check_invariants=False
         ).coalesce()

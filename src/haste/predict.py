@@ -24,7 +24,7 @@ from haste.files import reading
 from haste.labels.order import LabelOrder
 from haste.model import restore_model
 from haste.paths import CorpusDir, RunDir
-from haste.settings import whole_number
+from haste.settings import check_integer
 from haste.tensor_file import load_tensors
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class Predictor:
         self.config = config = read_run(run.config)
         inputs = config.inputs
         # of the encoder's configuration and tokenizer
-        self.model_folder = _found(inputs.model, run.root)
-        self.corpus = CorpusDir(_found(inputs.corpus, run.root))
-        self.order = _found(inputs.order, run.root) if inputs.order else None
+        self.model_folder = _resolved(inputs.model, run.root)
+        self.corpus = CorpusDir(_resolved(inputs.corpus, run.root))
+        self.order = _resolved(inputs.order, run.root) if inputs.order else None
         tensors, _ = load_tensors(run.model, verify=verify)
         described = read_description(self.corpus.info, MADE_BY)
         self.reads_text = bool(described.get("has_text", True))
@@ -138,7 +138,7 @@ class Predictor:
 
         Raises ConfigError for a k that is no whole number from 1, DataError for documents of another kind.
         """
-        ids, scores = self.model.predict(self._tokens(documents), whole_number("k", k, 1))
+        ids, scores = self.model.predict(self._tokens(documents), check_integer("k", k, 1))
         with np.errstate(over="ignore"):
             return ids, 1 / (1 + np.exp(-scores))
 
@@ -175,7 +175,7 @@ def _arrow(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _found(path: str, run: Path) -> Path:
+def _resolved(path: str, run: Path) -> Path:
     """A path of a run's configuration: beside the run or in a folder above it, else in the working folder.
 
     So a run is read from any working folder, and a folder that has all it needs wherever it was moved.

@@ -23,7 +23,7 @@ from haste.estimates import (
     model_of_run,
 )
 
-ROOM = 1.3
+HEADROOM = 1.3
 """memory asked for to memory expected"""
 MODEL_ROOM = 3
 """time asked for to time of the cost model"""
@@ -135,7 +135,7 @@ def training_request(
         minutes = _minutes(MEASURED_ROOM * max(slowest, seconds))
     else:
         minutes = _minutes(MODEL_ROOM * seconds) if size.train else UNKNOWN_MINUTES
-    asked = round(ROOM * memory / MIB)
+    asked = round(HEADROOM * memory / MIB)
     if config.training.device == "cuda":
         # in whole GiB, so that jobs that hardly differ ask for the same
         asked = -(-asked // 1024) * 1024
@@ -155,7 +155,7 @@ def result_request(test: int) -> Request:
 
 
 def _embedding_memory(size: Size, hidden: int) -> int:
-    return 2000 + round(ROOM * 4 * size.labels * hidden / MIB)
+    return 2000 + round(HEADROOM * 4 * size.labels * hidden / MIB)
 
 
 def _minutes(seconds: float) -> int:

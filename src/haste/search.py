@@ -94,8 +94,8 @@ class Search:
         documents = inputs.corpus.info.documents["train"]
         config = adapted(config, inputs)
         steps = config.training.epochs * -(-documents // config.training.batch_size)
-        self._given = settings.get("overrides", {}).get(self._method, {})
-        stated = {*_dotted(settings), *_dotted(self._given)}
+        self._overrides = settings.get("overrides", {}).get(self._method, {})
+        stated = {*_dotted(settings), *_dotted(self._overrides)}
         fixed = "training.epochs" in stated or STEPS in stated
         self._epochs = config.training.epochs if fixed else -(-config.training.epochs // 2)
         self._steps = {} if fixed else {STEPS: steps}
@@ -140,7 +140,7 @@ class Search:
 
     def chosen(self) -> dict[str, Any]:
         """The grid's settings with those of the best trial as `overrides:`, and all trials as its `tuning:`."""
-        override = laid_over(self._given, self.best_delta)
+        override = laid_over(self._overrides, self.best_delta)
         tuning = self._tuning({trial.name: trial.place for trial in self.trials})
         return {**self.settings, "overrides": {self._method: override}, "tuning": tuning}
 
@@ -215,7 +215,7 @@ class Search:
         """The section `tuning:` of a grid with these trials."""
         base = {
             section: {k: v for k, v in part.items() if f"{section}.{k}" not in TRIAL_SETTINGS}
-            for section, part in self._given.items()
+            for section, part in self._overrides.items()
         }
         return {
             "epochs": self._epochs,

@@ -108,14 +108,14 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
 """a path; a leading ~ is the home folder"""
 
 
-def _distinct(values: tuple) -> tuple:
+def _without_repeats(values: tuple) -> tuple:
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is named more than once")
     return values
 
 
-UNIQUE = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
+UNIQUE = (AfterValidator(_without_repeats), Field(json_schema_extra={"uniqueItems": True}))
 """of a list: names nothing twice"""
 FILLED = (Field(min_length=1), *UNIQUE)
 """of a list: that, and something"""
@@ -158,7 +158,7 @@ def _adapter(cls: type) -> TypeAdapter:
     return TypeAdapter(cls)
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def check_integer(name: str, value: Any, least: int) -> int:
     """An argument as an int, numpy's integers among them; raises ConfigError for what is none, or less than `least`."""
     try:
         number = operator.index(value)

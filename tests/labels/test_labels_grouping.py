@@ -129,7 +129,7 @@ def test_a_cluster_far_larger_than_the_others_is_clustered_again(monkeypatch, mo
     vectors = np.concatenate(
         [unit(np.pad(0.01 * narrow, ((0, 0), (0, 1)), constant_values=1)), wide]
     )
-    parts = list(clusters._walk(vectors, np.arange(1280), 32, seed=0))
+    parts = list(clusters._partition(vectors, np.arange(1280), 32, seed=0))
     assert sorted(np.concatenate(parts).tolist()) == list(range(1280))
     assert max(map(len, parts)) <= 2 * 32
 

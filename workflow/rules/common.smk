@@ -75,8 +75,8 @@ try:
             name: known_size(expected_size(REGISTRY, name), name, BENCHMARKS)
             for name in DATASETS
         }
-        own = [dataset.path for dataset in DATASETS.values()]
-        for path in (GRID.data_dir, GRID.results_dir, *own):
+        sources = [dataset.path for dataset in DATASETS.values()]
+        for path in (GRID.data_dir, GRID.results_dir, *sources):
             if set("{}") & set(path):
                 raise ConfigError(
                     f"config: {path!r}: Snakemake reads braces as wildcards; rename it."

@@ -19,7 +19,7 @@ from haste.errors import ConfigError, suggest
 TOKENS_PER_WORD = 1.3
 """word pieces per word of English text"""
 SPECIAL_TOKENS = 2
-SPREAD = 0.5
+LOG_STD = 0.5
 """standard deviation of the logarithm of a document's length"""
 LEAST_LENGTH = 4
 FIRST_ID = 1000
@@ -63,8 +63,8 @@ def draw_tokens(
     about: PublishedStatistics, n: int, max_len: int, vocabulary: int, random: np.random.Generator
 ) -> Ragged:
     """Token ids int32 of `n` documents, at most `max_len` each, from ids below `vocabulary`."""
-    mean = np.log(TOKENS_PER_WORD * about.words) - SPREAD**2 / 2
-    lengths = SPECIAL_TOKENS + random.lognormal(mean, SPREAD, n).round().astype(np.int64)
+    mean = np.log(TOKENS_PER_WORD * about.words) - LOG_STD**2 / 2
+    lengths = SPECIAL_TOKENS + random.lognormal(mean, LOG_STD, n).round().astype(np.int64)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(lengths.clip(LEAST_LENGTH, max_len), out=offsets[1:])
     first = min(FIRST_ID, vocabulary // 2)

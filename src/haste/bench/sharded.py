@@ -76,7 +76,7 @@ GOAL_LABELS = 400_000_000
 FAN_IN, GROUP_SIZE, FEATURES, BATCH = 64, 32, 768, 128
 """of the layer of which the most labels are found, in bf16 without momentum"""
 BYTES_PER_LABEL = 2 * FAN_IN + 2 + 4 * FAN_IN // GROUP_SIZE
-ROOM = 3 * GIB
+HEADROOM = 3 * GIB
 """of a GPU's memory for what a step needs beside weights and indices"""
 STEP_BACK = 0.95
 """the next number of labels, after one that did not fit"""
@@ -197,7 +197,7 @@ class Bench:
             row = self._layer_steps(number)
             return [row or {"scaling": "labels", "labels": number, "note": "out of memory"}]
         free = torch.cuda.mem_get_info(self.device)[0]
-        free = min(self.ranks.collect(free)) - ROOM
+        free = min(self.ranks.collect(free)) - HEADROOM
         most: float = free // BYTES_PER_LABEL * self.ranks.size
         while (row := self._layer_steps(int(most) // 1_000_000 * 1_000_000)) is None:
             log.info("%d labels do not fit", most)

@@ -200,7 +200,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._marks: list[tuple[str, Any]] = []
+        self._events: list[tuple[str, Any]] = []
 
     def begins(self, part: str) -> None:
         """A part begins; the one before it ends."""
@@ -210,17 +210,17 @@ class Clock:
             event.record()
         else:
             event = time.perf_counter()
-        self._marks.append((part, event))
+        self._events.append((part, event))
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part since the last call."""
         self.begins(REST)
         synchronize(self.device)
         seconds = dict.fromkeys((ENCODER, LAYER, REST), 0.0)
-        for (part, before), (_, after) in itertools.pairwise(self._marks):
+        for (part, before), (_, after) in itertools.pairwise(self._events):
             on_gpu = self.device.type == "cuda"
             seconds[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
-        self._marks.clear()
+        self._events.clear()
         return seconds
 
 

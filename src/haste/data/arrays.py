@@ -60,9 +60,9 @@ def as_documents(documents: Documents) -> list[str] | sp.csr_matrix:
     return features
 
 
-def is_dense(documents: Documents) -> TypeGuard[np.ndarray]:
-    """Whether they are dense embeddings."""
-    return _is_numeric(documents)
+def is_dense(values: object) -> TypeGuard[np.ndarray]:
+    """Whether they are an array of numbers: dense embeddings, or a matrix of labels."""
+    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
 
 
 def paired(
@@ -77,10 +77,6 @@ def paired(
             f"X has {number} documents, Y has {len(named)}; give the labels of each document."
         )
     return checked, named
-
-
-def _is_numeric(values: object) -> TypeGuard[np.ndarray]:
-    return isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
 
 
 def _listed(name: str, values: Any, expected: str) -> list[Any]:
@@ -105,7 +101,7 @@ class NamedLabels:
 
         Raises DataError for what is neither a matrix nor lists of names or of numbers from 0.
         """
-        if sp.issparse(labels) or (_is_numeric(labels) and labels.ndim == 2):
+        if sp.issparse(labels) or (is_dense(labels) and labels.ndim == 2):
             matrix = sp.csr_matrix(labels)
             matrix.eliminate_zeros()
             if not np.isfinite(matrix.data).all():

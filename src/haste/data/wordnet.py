@@ -219,8 +219,8 @@ def labels_of(synsets: Mapping[str, Synset], uid: str, descendants: Mapping[str,
     """The labels of a document: pointer targets, and ancestors up to three levels that have at most
     1,000 descendants; never the synset itself."""
     near = ancestors(synsets, uid, ANCESTOR_LEVELS)
-    narrow = (a for a in near if descendants[a] <= MAX_DESCENDANTS)
-    labels = dict.fromkeys((*synsets[uid].targets, *narrow))
+    specific = (a for a in near if descendants[a] <= MAX_DESCENDANTS)
+    labels = dict.fromkeys((*synsets[uid].targets, *specific))
     labels.pop(uid, None)
     return list(labels)
 

@@ -367,7 +367,7 @@ def _backward(
     _product(d_inner, middle, layer.inner)
     d_middle = dz.addmm_(d_inner, layer.inner.weight)
     del d_inner, middle, dz
-    room = dropped
+    buffer = dropped
     dz, dropped = norm_backward(
         d_middle,
         z,
@@ -378,8 +378,8 @@ def _backward(
     del d_middle, z
     out = kept.attended.out
     _product(dropped, out.flatten(1), layer.after_attention)
-    d_out = torch.mm(dropped, layer.after_attention.weight, out=room).view_as(out)
-    del dropped, room
+    d_out = torch.mm(dropped, layer.after_attention.weight, out=buffer).view_as(out)
+    del dropped, buffer
     qkv = layer.project(x) if kept.qkv is None else kept.qkv
     d_qkv = attend_backward(
         qkv, run.documents, run.dropout(number, 0), kept.attended, d_out, run.bias, d_bias

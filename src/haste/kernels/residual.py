@@ -39,7 +39,9 @@ def add_norm(x: Tensor, a: Tensor, norm: nn.LayerNorm, dropout: Dropout) -> tupl
     if x.is_cuda:
         from haste.kernels.triton import residual
 
-        return residual.add_norm(x, a, norm.weight, norm.bias, norm.eps, *_own(dropout))
+        return residual.add_norm(
+            x, a, norm.weight, norm.bias, norm.eps, *_dropout_arguments(dropout)
+        )
     z = x + (a * dropout.factor(a) if dropout.p else a)
     return z, norm(z)
 
@@ -56,7 +58,7 @@ def norm_backward(
     if z.is_cuda:
         from haste.kernels.triton import residual
 
-        arguments = norm.weight, norm.eps, *_own(dropout)
+        arguments = norm.weight, norm.eps, *_dropout_arguments(dropout)
         return residual.norm_backward(dy, z, *arguments, gradients)
     _, mean, inverse = torch.native_layer_norm(z, z.shape[1:], None, None, norm.eps)
     dz, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
@@ -82,5 +84,5 @@ def gelu_backward(u: Tensor, dg: Tensor, gradient: Tensor) -> tuple[Tensor, Tens
     return du, F.gelu(u)
 
 
-def _own(dropout: Dropout) -> tuple[float, Tensor | None, int]:
+def _dropout_arguments(dropout: Dropout) -> tuple[float, Tensor | None, int]:
     return dropout.p, dropout.seed, dropout.site

@@ -53,7 +53,7 @@ def group_in_clusters(
     """
     order = []
     rest = ids[:0]
-    for cluster in _walk(embeddings, ids, GROUPS_PER_CLUSTER * group_size, seed):
+    for cluster in _partition(embeddings, ids, GROUPS_PER_CLUSTER * group_size, seed):
         members = np.concatenate([rest, cluster])
         grouped = len(members) // group_size * group_size
         if grouped:
@@ -63,7 +63,7 @@ def group_in_clusters(
     return np.concatenate([*order, rest])
 
 
-def _walk(
+def _partition(
     embeddings: np.ndarray, ids: np.ndarray, cluster_size: int, seed: int
 ) -> Iterator[np.ndarray]:
     """Clusters of about `cluster_size` labels, each near the one before it."""
@@ -81,7 +81,7 @@ def _walk(
         if len(part) <= LARGEST * cluster_size:
             yield part
         elif len(part) < len(ids):
-            yield from _walk(embeddings, part, cluster_size, seed)
+            yield from _partition(embeddings, part, cluster_size, seed)
         else:
             # labels that k-means cannot tell apart
             yield from np.array_split(part, n_clusters)

@@ -35,7 +35,7 @@ LABELS_PER_CHUNK = 65536
 """whose logits are held at a time where the best are looked for"""
 
 
-def distinct(rows: Tensor, doc: Tensor, batch: int) -> Positives[Tensor]:
+def unique_positives(rows: Tensor, doc: Tensor, batch: int) -> Positives[Tensor]:
     """Pairs int [P] in the order of positives, each once; documents lie in `batch`."""
     pairs = torch.unique(rows.long() * batch + doc.long())
     return Positives((pairs // batch).to(torch.int32), (pairs % batch).to(torch.int32))

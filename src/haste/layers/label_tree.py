@@ -14,7 +14,13 @@ from haste.kernels.checks import check_count, check_positives
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
 from haste.kernels.topk import topk
-from haste.layers.base import LABELS_PER_CHUNK, LayerOptions, OutputLayer, StepResult, distinct
+from haste.layers.base import (
+    LABELS_PER_CHUNK,
+    LayerOptions,
+    OutputLayer,
+    StepResult,
+    unique_positives,
+)
 from haste.layers.dense import Dense
 
 
@@ -99,7 +105,7 @@ class LabelTree(OutputLayer):
             self.clusters.n_labels, len(features), dtype=torch.bool, device=features.device
         )
         listed.scatter_(0, best.t(), True)[cluster, doc] = True
-        above = self.clusters.step(features, distinct(cluster, doc, len(features)), context)
+        above = self.clusters.step(features, unique_positives(cluster, doc, len(features)), context)
         options = self.labels.options
         loss, dx = torch_backend.dense_step(
             features.float(), self.labels.state, positives,

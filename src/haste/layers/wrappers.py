@@ -13,7 +13,7 @@ from haste.kernels.checks import check_share
 from haste.kernels.dropout import dropout
 from haste.kernels.rounding import mix
 from haste.kernels.state import Positives, StepContext
-from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult, distinct
+from haste.layers.base import Examples, OutputLayer, RewireStats, StepResult, unique_positives
 
 
 class WrappedLayer(OutputLayer):
@@ -116,7 +116,7 @@ class WithAuxiliary(WrappedLayer):
             cluster = torch.where(known, cluster, pad_label)
             cluster, order = cluster.sort(stable=True)
             return Positives(cluster, positives.doc[order])
-        return distinct(cluster[known], positives.doc[known], batch)
+        return unique_positives(cluster[known], positives.doc[known], batch)
 
 
 def auxiliary_scale(

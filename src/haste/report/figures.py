@@ -95,8 +95,8 @@ def _against_memory(axes: Axes, part: pd.DataFrame, name: str) -> None:
         sns.scatterplot(points, x="x", y=mean, **by_method(points["method"]), zorder=3, ax=axes)
     for row in points.to_dict("records"):
         colour = marker_style(row["method"]).colour
-        spread = row[f"{name} std"]
-        axes.errorbar(row["x"], row[mean], yerr=spread, color=colour, capsize=2, elinewidth=1)
+        std = row[f"{name} std"]
+        axes.errorbar(row["x"], row[mean], yerr=std, color=colour, capsize=2, elinewidth=1)
     for row in levels.to_dict("records"):
         title, colour = method_title(row["method"]), marker_style(row["method"]).colour
         label_level(axes, row[mean], f"{title} (linear)", colour)

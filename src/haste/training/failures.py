@@ -61,11 +61,11 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
     """
     state = use.layer + use.outside
     needed = use.allocated + _asked_for(str(error))
-    room = USABLE * use.total
+    usable = USABLE * use.total
     advice = []
     a_batch = max(needed - state, 1)
     batch = config.training.batch_size
-    fits = int(batch * min((room - state) / a_batch, 0.75))
+    fits = int(batch * min((usable - state) / a_batch, 0.75))
     if fits >= 1:
         fits = fits // 8 * 8 or fits
         advice.append(f"lower training.batch_size from {batch} to {fits}")
@@ -77,7 +77,7 @@ def out_of_memory(config: RunConfig, error: Exception, use: MemoryUse, step: int
             advice.append(
                 "set encoder.gradient_checkpointing: true, which keeps few of its activations"
             )
-    if smaller := _fan_in(config, use, needed - room):
+    if smaller := _fan_in(config, use, needed - usable):
         advice.append(f"lower layer.fan_in from {config.layer.fan_in} to {smaller}")
     # kernels bound what they hold of the logits themselves
     if not config.layer.sparse and config.training.backend == "torch":

@@ -22,9 +22,9 @@ BUDGETS = 32
 are drawn together"""
 ALIGNED = 32
 """elements to whose multiples parts of the array are rounded up: 128 bytes"""
-ROOM = 1.25
-SPREAD = 6
-"""room for positives: `ROOM` times those of an average batch, and `SPREAD` standard deviations"""
+HEADROOM = 1.25
+DEVIATIONS = 6
+"""room for positives: `HEADROOM` times those of an average batch, and `DEVIATIONS` standard deviations"""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Padding:
         """For batches of documents of at most `max_len` tokens with the positives `labels` [N, >= L], that as
         many `ranks` share."""
         counts = np.diff(labels.indptr)
-        likely = batch_size * counts.mean() + SPREAD * counts.std() * batch_size**0.5
-        pairs = max(ROOM * batch_size * counts.mean(), likely)
+        likely = batch_size * counts.mean() + DEVIATIONS * counts.std() * batch_size**0.5
+        pairs = max(HEADROOM * batch_size * counts.mean(), likely)
         pairs = -(-int(pairs) // ALIGNED) * ALIGNED + ALIGNED
         budget = max_len * min(max(1, batch_size // ranks // BUDGETS), SPARE)
         multiple = budget if packed else max(1, max_len // LENGTHS)
